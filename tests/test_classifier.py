@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from sentiment.model import SentimentClassifier
+from sentiment.model.pooling import pool
+
+LENGTHS = torch.tensor([5, 2, 7, 1])
+
+
+def make_classifier(**changes) -> SentimentClassifier:
+    torch.manual_seed(0)
+    settings = {"vocabulary_size": 30, "num_classes": 3, "embedding_size": 6, "hidden_size": 8}
+    return SentimentClassifier(**{**settings, **changes})
+
+
+def make_tokens() -> torch.Tensor:
+    tokens = torch.randint(2, 30, (4, 7), generator=torch.Generator().manual_seed(1))
+    return tokens.masked_fill(torch.arange(7) >= LENGTHS.unsqueeze(1), 0)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+def test_logits_are_those_of_the_parts_one_review_at_a_time(pooling, bidirectional):
+    model = make_classifier(pooling=pooling, bidirectional=bidirectional, num_layers=2).eval()
+    tokens = make_tokens()
+    oracle = nn.LSTM(6, 8, 2, batch_first=True, bidirectional=bidirectional)
+    oracle.load_state_dict(model.recurrence.state_dict())
+    logits = model(tokens, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        output, (h, _) = oracle(model.embedding(tokens[row : row + 1, :length]))
+        pooled = {
+            "last": torch.cat(list(h[-(2 if bidirectional else 1) :, 0])),
+            "mean": output[0].mean(dim=0),
+            "max": output[0].amax(dim=0),
+        }[pooling]
+        assert torch.allclose(logits[row], model.output(pooled), atol=1e-5)
+
+
+def test_what_stands_past_the_length_is_not_read():
+    model = make_classifier().eval()
+    tokens = make_tokens()
+    other = tokens.masked_fill(torch.arange(7) >= LENGTHS.unsqueeze(1), 17)
+    assert torch.equal(model(tokens, LENGTHS), model(other, LENGTHS))
+
+
+def test_padding_row_is_zero_and_stays_zero():
+    vectors = torch.randn(30, 6)
+    model = make_classifier(vectors=vectors)
+    assert model.embedding.weight[0].eq(0).all()
+    assert torch.equal(model.embedding.weight[1:], vectors[1:])
+    optimizer = torch.optim.Adam(model.parameters(), 0.1)
+    model(make_tokens(), LENGTHS).sum().backward()
+    optimizer.step()
+    assert model.embedding.weight[0].eq(0).all()
+    assert not torch.equal(model.embedding.weight[1:], vectors[1:])
+
+
+def test_frozen_embedding_has_no_gradient():
+    model = make_classifier(freeze_embedding=True)
+    model(make_tokens(), LENGTHS).sum().backward()
+    assert model.embedding.weight.grad is None
+    assert model.recurrence.weight_ih_l0.grad is not None
+
+
+def test_initialization_follows_the_settings():
+    model = make_classifier(hidden_size=16, forget_bias=1.5, num_layers=2)
+    for name, parameter in model.recurrence.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in parameter.detach().split(16):
+                assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
+        elif name.startswith("weight_ih"):
+            for gate in parameter.detach().split(16):
+                bound = math.sqrt(6 / sum(gate.shape))
+                assert 0.7 * bound < gate.abs().max() <= bound
+    for layer, suffix in ((0, ""), (0, "_reverse"), (1, ""), (1, "_reverse")):
+        bias = sum(
+            getattr(model.recurrence, f"bias_{part}_l{layer}{suffix}").detach()
+            for part in ("ih", "hh")
+        )
+        expected = torch.zeros(64)
+        expected[16:32] = 1.5  # PyTorch's order of gates: input, forget, cell, output
+        assert torch.equal(bias, expected)
+
+
+def test_uniform_initialization_is_pytorchs_bound():
+    model = make_classifier(hidden_size=16, input_init="uniform", recurrent_init="uniform")
+    for name, parameter in model.recurrence.named_parameters():
+        if name.startswith("weight"):
+            assert 0.2 < parameter.abs().max() <= 0.25
+
+
+def test_vectors_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"vectors are \(30, 5\), expected \(30, 6\)"):
+        make_classifier(vectors=torch.zeros(30, 5))
+
+
+def test_unknown_pooling_is_refused():
+    with pytest.raises(ValueError, match="pooling is 'sum'"):
+        pool("sum", torch.zeros(1, 2, 3), torch.zeros(1, 1, 3), torch.tensor([2]))
+
+
+def test_pooling_gradient_matches_packed_last_state():
+    """The packed final state and pool(last) are one function, gradients included."""
+    model = make_classifier(pooling="last")
+    tokens = make_tokens()
+    model(tokens, LENGTHS).sum().backward()
+    ours = model.recurrence.weight_hh_l0.grad.clone()
+    oracle = nn.LSTM(6, 8, batch_first=True, bidirectional=True)
+    oracle.load_state_dict(model.recurrence.state_dict())
+    packed = pack_padded_sequence(
+        model.embedding(tokens).detach(), LENGTHS, batch_first=True, enforce_sorted=False
+    )
+    _, (h, _) = oracle(packed)
+    model.output(h.transpose(0, 1).flatten(1)).sum().backward()
+    assert torch.allclose(ours, oracle.weight_hh_l0.grad, atol=1e-5)
