@@ -1,0 +1,195 @@
+"""Reviews from a source into memory, and which of them are for training and for validation.
+
+A source is a folder of split files, a folder of text files by class, or IMDB on the hub. One split
+is opened at a time: training never opens the test split.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from sentiment.config import DataConfig
+from sentiment.text.holdout import choose_held_out
+from sentiment.text.review_files import Rows
+from sentiment.text.review_sources import (
+    IMDB_CLASS_NAMES,
+    has_validation,
+    is_on_hub,
+    read_split,
+)
+
+Split = Literal["train", "validation", "test", "unsupervised"]
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_MOST_LISTED = 20
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class Reviews:
+    """Labelled reviews of one split.
+
+    Attributes:
+        texts: one for each review.
+        labels: (num_reviews,) int64, index into ``class_names``; -1 where a split has no labels.
+        class_names: the classes in the order of their labels.
+        origin: the file or data set they came from, for messages.
+    """
+
+    texts: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    origin: str
+
+    def __post_init__(self) -> None:
+        assert self.labels.shape == (len(self.texts),)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Reviews:
+        """Return the reviews at ``indices`` (num_selected,), in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            texts=[self.texts[index] for index in indices.tolist()],
+            labels=self.labels[indices],
+        )
+
+
+def load_split(
+    data: DataConfig, split: Split, class_names: tuple[str, ...] | None = None
+) -> Reviews:
+    """Read one split; ``train`` is without the reviews that are held out for validation.
+
+    Args:
+        data: where reviews come from.
+        split: which of them; ``unsupervised`` reviews have label -1.
+        class_names: the classes of a trained model; None takes those of ``data`` or, where it has
+            none, those that the labels name (of the training split for ``validation``).
+
+    Raises:
+        FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
+        ValueError: a file or a label is not as it must be; the message says where.
+    """
+    class_names = class_names or _configured_class_names(data)
+    if split in ("test", "unsupervised"):
+        return _read(data, split, class_names)
+    if class_names is not None and has_validation(data):
+        return _read(data, split, class_names)
+    train, validation = _load_training_splits(data, class_names)
+    return train if split == "train" else validation
+
+
+def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
+    """Read the reviews for training and for validation; the test split is not opened.
+
+    Where the source has no validation split, ``data.validation_share`` of the training reviews is
+    held out (:func:`sentiment.text.holdout.choose_held_out`). Raises what :func:`load_split` does.
+    """
+    return _load_training_splits(data, _configured_class_names(data))
+
+
+def _load_training_splits(
+    data: DataConfig, class_names: tuple[str, ...] | None
+) -> tuple[Reviews, Reviews]:
+    train = _read(data, "train", class_names)
+    if has_validation(data):
+        return train, _read(data, "validation", train.class_names)
+    is_held_out = choose_held_out(
+        train.texts,
+        train.labels,
+        class_names=train.class_names,
+        share=data.validation_share,
+        seed=data.validation_seed,
+        origin=train.origin,
+    )
+    return train.select(np.flatnonzero(~is_held_out)), train.select(np.flatnonzero(is_held_out))
+
+
+def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
+    return data.class_names or (IMDB_CLASS_NAMES if is_on_hub(data) else None)
+
+
+def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -> Reviews:
+    rows = read_split(data, split)
+    if split == "unsupervised":
+        labels = np.full(len(rows.texts), -1, dtype=np.int64)
+        return Reviews(rows.texts, labels, class_names or (), rows.origin)
+    labels, names = _number_labels(rows, class_names)
+    if split == "train" and labels.min() == labels.max():
+        raise ValueError(
+            f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
+            "training needs two classes"
+        )
+    return Reviews(rows.texts, labels, names, rows.origin)
+
+
+def _number_labels(
+    rows: Rows, class_names: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels as (num_reviews,) int64 and the names they index.
+
+    A name stands for its place among the names, an integer for itself. A column of digits is a
+    column of integers, as CSV cannot tell them apart, unless the digits are all known names.
+    """
+    values = _integers_or_names(rows, class_names)
+    if class_names is None:
+        class_names = _names_from_labels(rows, values)
+    index_by_label: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
+    index_by_label.update((index, index) for index in range(len(class_names)))
+    try:
+        labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
+    except KeyError:
+        row = next(row for row, value in enumerate(values) if value not in index_by_label)
+        raise ValueError(_unknown_label(rows.place(row), values[row], class_names)) from None
+    return labels, class_names
+
+
+def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[int] | list[str]:
+    integers = [label for label in rows.labels if isinstance(label, int)]
+    if len(integers) == len(rows.labels):
+        return integers
+    if integers:
+        kind = type(rows.labels[0])
+        row = next(row for row, label in enumerate(rows.labels) if not isinstance(label, kind))
+        raise ValueError(
+            f"{rows.place(row)}: label {rows.labels[row]!r}, but the first is {rows.labels[0]!r}: "
+            "use integers or names, not both"
+        )
+    names = [str(label).strip() for label in rows.labels]
+    distinct = set(names)
+    if distinct <= set(class_names or ()) or not all(_INTEGER.fullmatch(name) for name in distinct):
+        return names
+    return [int(name) for name in names]
+
+
+def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, ...]:
+    distinct: list[Any] = sorted(set(values))  # all of one type
+    if len(distinct) == 1:
+        raise ValueError(
+            f"{rows.origin}: all {len(values)} reviews have label {distinct[0]!r}, but there must "
+            "be two classes: add reviews of another, or name the classes with --data.class_names"
+        )
+    if isinstance(distinct[0], int) and distinct != list(range(len(distinct))):
+        found = ", ".join(map(str, distinct[:_MOST_LISTED]))
+        raise ValueError(
+            f"{rows.origin}: labels are {found}, but integers must count from 0 without a gap: "
+            "renumber them, or write names instead"
+        )
+    return tuple(map(str, distinct))
+
+
+def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -> str:
+    listed = ", ".join(class_names[:_MOST_LISTED])
+    if isinstance(label, int):
+        return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
+    by_lower = {name.lower(): name for name in class_names}
+    nearest = difflib.get_close_matches(label.lower(), by_lower, n=1)
+    hint = f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
+    return f"{place}: label {label!r} is none of the classes ({listed}){hint}"

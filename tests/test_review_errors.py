@@ -1,0 +1,233 @@
+"""What is said of files, folders and labels that are not as they must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_reviews import refusal, write, write_text_folder
+
+from sentiment.config import DataConfig
+from sentiment.text.reviews import load_split, load_training_splits
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test.csv", "", "test.csv: columns text and label needed, but found: none"),
+        ("test.csv", "text,label\n", "test.csv: no rows, where reviews were expected"),
+        ("test.jsonl", "\n", "test.jsonl: no rows, where reviews were expected"),
+        (
+            "test.csv",
+            "review,label,review\na,b,c\n",
+            "test.csv: columns text and label needed, but found: 'review', 'label', 'review'",
+        ),
+        (
+            "test.tsv",
+            "text,label\na,b\n",
+            "test.tsv: columns text and label needed, but found: 'text,label'",
+        ),
+        (
+            "test.csv",
+            "text,label\na,neg\nb, c,pos\n",
+            "test.csv, row 2: 3 values, but the header names 2 columns: "
+            "quote a value that holds the delimiter",
+        ),
+        (
+            "test.csv",
+            'text,label\n"a,neg\n"b,pos\n',
+            "test.csv, line 3: ',' expected after '\"': quote a value that holds quotes, "
+            'delimiters or line breaks, and double the quotes inside ("")',
+        ),
+        (
+            "test.csv",
+            'text,label\n"a,neg\nb,pos\n',
+            "test.csv, line 3: unexpected end of data: quote a value that holds quotes, "
+            'delimiters or line breaks, and double the quotes inside ("")',
+        ),
+        (
+            "test.csv",
+            "text,label\na,neg\nb, \n",
+            "test.csv, row 2: no label: fill it in or delete the row",
+        ),
+        (
+            "test.csv",
+            "text,label\na,neg\nb,\xe9\n",
+            "test.csv: not UTF-8 at byte 19, in line 3: save it as UTF-8",
+        ),
+        (
+            "test.jsonl",
+            '{"text": "a", "label": 0}\n{"text": "b"\n',
+            "test.jsonl, row 2: Expecting ',' delimiter at character 13: "
+            "write one JSON object a line",
+        ),
+        ("test.jsonl", "[]\n", "test.jsonl, row 1: list, but must be a JSON object"),
+        (
+            "test.jsonl",
+            '{"text": "a", "stars": 0}\n',
+            "test.jsonl, row 1: columns text and label needed, but found: 'text', 'stars'",
+        ),
+        (
+            "test.jsonl",
+            '{"text": "a", "label": null}\n',
+            "test.jsonl, row 1: no label: fill it in or delete the row",
+        ),
+        (
+            "test.jsonl",
+            '{"text": ["a"], "label": 0}\n',
+            "test.jsonl, row 1: text ['a'], but must be strings",
+        ),
+        (
+            "test.jsonl",
+            '{"text": "a", "label": 0.5}\n',
+            "test.jsonl, row 1: label 0.5, but must be integers or names",
+        ),
+        (
+            "test.jsonl",
+            '{"text": "a\\ud83d", "label": 0}\n',
+            "test.jsonl, row 1: character 2 of the text is half a surrogate pair",
+        ),
+        (
+            "test.jsonl",
+            '{"text": "a", "label": 0}\n{"text": "b", "label": "pos"}\n',
+            "test.jsonl, row 2: label 'pos', but the first is 0: use integers or names, not both",
+        ),
+        (
+            "test.parquet",
+            "text,label\n",
+            "test.parquet: not a whole Parquet file (Parquet magic bytes not found in footer. "
+            "Either the file is corrupted or this is not a parquet file.): "
+            "download or write it again",
+        ),
+        ("test/pos/0_9.txt", "\xe9", "test/pos/0_9.txt: not UTF-8 at byte 0, in line 1: "),
+        ("test/pos/0_9.md", "a", "test: no .txt files, where reviews were expected"),
+    ],
+)
+def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode("latin-1"))
+    assert refusal(ValueError, tmp_path).replace("\\", "/").startswith(message)
+
+
+def parquet(**columns: Any) -> pa.Table:
+    return pa.table(columns)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            parquet(sentence=["a"], label=[0]),
+            "columns text and label needed, but found: 'sentence', 'label'",
+        ),
+        (parquet(text=["a", None], label=[0, 1]), "row 2: no text: fill it in or delete the row"),
+        (
+            parquet(text=["a", "b"], label=[0, None]),
+            "row 2: no label: fill it in or delete the row",
+        ),
+        (parquet(text=["a"], label=[None]), "row 1: no label: fill it in or delete the row"),
+        (
+            parquet(text=["a"], label=[0.5]),
+            "column 'label' holds double, but must hold integers or names",
+        ),
+        (parquet(text=[b"a"], label=[0]), "column 'text' holds binary, but must hold strings"),
+        (
+            parquet(text=pa.array([b"a", b"\xff"]).view(pa.string()), label=[0, 1]),
+            "row 2: the text is not UTF-8",
+        ),
+        (
+            parquet(text=pa.array([], pa.string()), label=pa.array([], pa.int64())),
+            "no rows, where reviews were expected",
+        ),
+    ],
+)
+def test_broken_parquet_tables(tmp_path: Path, table: pa.Table, message: str) -> None:
+    pq.write_table(table, tmp_path / "test.parquet")
+    assert refusal(ValueError, tmp_path).removeprefix("test.parquet")[2:] == message
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_truncated_parquet(tmp_path: Path, share: float) -> None:
+    path = write(tmp_path / "test.parquet", {"text": ["a", "b"] * 50, "label": [0, 1] * 50})
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    message = refusal(ValueError, tmp_path)
+    assert message.startswith("test.parquet: not a whole Parquet file (")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["pos", "pos"], "all 2 reviews have label 'pos', but there must be two classes: "),
+        ([1, 1], "all 2 reviews have label 1, but there must be two classes: "),
+        ([1, 2], "labels are 1, 2, but integers must count from 0 without a gap: "),
+        ([-1, 0], "labels are -1, 0, but integers must count from 0 without a gap: "),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_labels_that_name_no_classes(
+    tmp_path: Path, suffix: str, labels: list[int | str], message: str
+) -> None:
+    write(tmp_path / f"test.{suffix}", {"text": ["a", "b"], "label": labels})
+    assert refusal(ValueError, tmp_path).startswith(f"test.{suffix}: {message}")
+
+
+def test_training_on_one_class(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["a", "b"], "label": ["pos", "pos"]})
+    assert refusal(ValueError, tmp_path, "train", class_names=("neg", "pos")) == (
+        "train.csv: all 2 reviews are of class 'pos': training needs two classes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("label", "found"),
+    [
+        ("Positiv", "label 'Positiv' is none of the classes (negative, positive); did you mean "),
+        ("so-so", "label 'so-so' is none of the classes (negative, positive)"),
+        (2, "label 2, but the classes are 0 to 1 (negative, positive)"),
+        (-1, "label -1, but the classes are 0 to 1 (negative, positive)"),
+    ],
+)
+def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
+    first = "positive" if isinstance(label, str) else 1
+    write(tmp_path / "test.csv", {"text": ["a\n", "b"], "label": [first, label]})
+    message = refusal(ValueError, tmp_path, class_names=("negative", "positive"))
+    assert message.startswith(f"test.csv, row 2: {found}")
+    assert message.endswith("'positive'?" if label == "Positiv" else "(negative, positive)")
+
+
+def test_missing_split(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
+    write_text_folder(tmp_path, {"docs/readme.txt": "read me"})
+    assert refusal(FileNotFoundError, tmp_path) == (
+        "FOLDER has no test split, which is a file test.parquet|.csv|.tsv|.jsonl, or a folder "
+        "test of text files by class; found: docs/, train.csv"
+    )
+
+
+def test_split_twice(tmp_path: Path) -> None:
+    for suffix in ("csv", "jsonl"):
+        write(tmp_path / f"test.{suffix}", {"text": ["a"], "label": [0]})
+    write_text_folder(tmp_path, {"test/pos/0_9.txt": "a"})
+    assert refusal(ValueError, tmp_path) == (
+        "FOLDER has split test more than once: test.csv, test.jsonl, test/: keep one"
+    )
+
+
+def test_validation_split_by_another_name(tmp_path: Path) -> None:
+    for name in ("train", "dev"):
+        write(tmp_path / f"{name}.csv", {"text": ["a", "b"], "label": [0, 1]})
+    with pytest.raises(ValueError, match=r"dev\.csv looks like a validation split: rename it"):
+        load_training_splits(DataConfig(path=str(tmp_path)))
+
+
+def test_path_that_is_no_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
+    with pytest.raises(ValueError, match="a file: give the folder that it is in"):
+        load_split(DataConfig(path=str(path)), "test")
+    with pytest.raises(FileNotFoundError, match="nowhere, which is not there: give a folder"):
+        load_training_splits(DataConfig(path=str(tmp_path / "nowhere")))

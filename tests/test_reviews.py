@@ -1,0 +1,233 @@
+"""Reviews from folders of files into memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentiment.config import DataConfig
+from sentiment.text.review_files import read_files
+from sentiment.text.reviews import Reviews, load_split, load_training_splits
+
+TEXTS = ['He said "no",\nand left.', "", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
+NAMES = ["neg", "pos", "pos", "neg"]
+FORMATS = ["parquet", "csv", "tsv", "jsonl"]
+
+
+def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
+    """Write columns in the format that the path's suffix names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = list(zip(*columns.values(), strict=True))
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(dict(columns)), path)
+    elif path.suffix == ".jsonl":
+        lines = [
+            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows
+        ]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writerows([list(columns), *rows])
+    return path
+
+
+def write_text_folder(folder: Path, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def load(folder: Path, split: Any = "test", class_names: Any = None, **settings: Any) -> Reviews:
+    return load_split(DataConfig(path=str(folder), **settings), split, class_names)
+
+
+def refusal(error: type[Exception], folder: Path, split: Any = "test", **settings: Any) -> str:
+    """The message that a split is refused with, less the folder."""
+    with pytest.raises(error) as raised:
+        load(folder, split, **settings)
+    assert type(raised.value) is error
+    assert "\n" not in str(raised.value)
+    return str(raised.value).replace(f"{folder}{os.sep}", "").replace(str(folder), "FOLDER")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_formats_keep_texts_and_labels(tmp_path: Path, suffix: str) -> None:
+    columns: dict[str, list[Any]] = {"id": [7, 8, 9, 10], "label": NAMES, "text": TEXTS}
+    path = write(tmp_path / f"test.{suffix}", columns)
+    reviews = load(tmp_path)
+    assert reviews.texts == TEXTS
+    assert reviews.class_names == ("neg", "pos")
+    assert reviews.labels.dtype == np.int64
+    assert reviews.labels.tolist() == [0, 1, 1, 0]
+    assert reviews.origin == str(path)
+    assert len(reviews) == 4
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("labels", [[1, 0, 2], [True, False, True]])
+def test_integer_labels(tmp_path: Path, suffix: str, labels: list[int]) -> None:
+    if suffix in ("csv", "tsv"):
+        labels = [int(label) for label in labels]
+    write(tmp_path / f"test.{suffix}", {"text": ["a", "b", "c"], "label": labels})
+    reviews = load(tmp_path)
+    assert reviews.labels.tolist() == [int(label) for label in labels]
+    assert reviews.class_names == ("0", "1", "2")[: max(labels) + 1]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
+)
+def test_string_types_of_parquet(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"text": pa.array(TEXTS, pa.string()), "label": pa.array(NAMES, kind)})
+    pq.write_table(table, tmp_path / "test.parquet")
+    assert load(tmp_path).labels.tolist() == [0, 1, 1, 0]
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1)
+)
+def test_any_text_survives_csv_and_json(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any"
+    for suffix in ("csv", "tsv", "jsonl"):
+        path = write(folder / f"test.{suffix}", {"text": texts, "label": [0] * len(texts)})
+        assert read_files([path], with_labels=True).texts == texts
+
+
+def test_byte_order_mark_and_long_reviews(tmp_path: Path) -> None:
+    long = "word, " * 100_000
+    (tmp_path / "test.csv").write_text(f'\ufefftext,label\r\n"{long}",0\r\nb,1\r\n', "utf-8")
+    assert load(tmp_path).texts == [long, "b"]
+
+
+def test_shards_are_one_split(tmp_path: Path) -> None:
+    write(tmp_path / "test-00001-of-00002.parquet", {"text": ["c"], "label": [1]})
+    write(tmp_path / "test-00000-of-00002.parquet", {"text": ["a", "b"], "label": [0, 1]})
+    assert load(tmp_path).texts == ["a", "b", "c"]
+    write(tmp_path / "test-00001-of-00002.parquet", {"text": ["c"], "label": [2]})
+    expected = "test-00001-of-00002.parquet, row 1: label 2, but the classes are 0 to 1 (a, b)"
+    assert refusal(ValueError, tmp_path, class_names=("a", "b")) == expected
+    (tmp_path / "test-00000-of-00002.parquet").unlink()
+    assert "has 1 of the files test-*-of-00002.parquet" in refusal(ValueError, tmp_path)
+
+
+def test_text_folders_by_class(tmp_path: Path) -> None:
+    texts = {
+        "train/pos/10_9.txt": "ten",
+        "train/pos/2_7.txt": "two",
+        "train/neg/0_1.txt": "zero é",
+        "train/unsup/1_0.txt": "one",
+        "train/unsup/0_0.txt": "nought",
+        "train/urls_pos.txt": "not a review",
+        "train/labeledBow.feat": "not a review",
+        "test/neg/0_2.txt": "bad",
+        "test/so-so/0_5.txt": "so-so",
+    }
+    write_text_folder(tmp_path, texts)
+    unsupervised = load(tmp_path, "unsupervised")
+    assert unsupervised.texts == ["nought", "one"]
+    assert unsupervised.labels.tolist() == [-1, -1]
+    write_text_folder(tmp_path, {"validation/pos/0_10.txt": "good"})
+    train, validation = load_training_splits(DataConfig(path=str(tmp_path)))
+    assert train.texts == ["zero é", "two", "ten"]
+    assert train.labels.tolist() == [0, 1, 1]
+    assert train.class_names == validation.class_names == ("neg", "pos")
+    assert validation.labels.tolist() == [1]
+    assert refusal(ValueError, tmp_path, class_names=("neg", "pos")) == (
+        f"test{os.sep}so-so{os.sep}0_5.txt: label 'so-so' is none of the classes (neg, pos)"
+    )
+
+
+def test_unsupervised_needs_no_label(tmp_path: Path) -> None:
+    write(tmp_path / "unsupervised.csv", {"text": ["a", ""]})
+    reviews = load(tmp_path, "unsupervised")
+    assert (reviews.texts, reviews.labels.tolist()) == (["a", ""], [-1, -1])
+    assert reviews.class_names == ()
+    write(tmp_path / "unsupervised.csv", {"text": ["a"], "label": ["?"]})
+    assert load(tmp_path, "unsupervised", ("neg", "pos")).class_names == ("neg", "pos")
+
+
+def test_class_names_decide_what_labels_mean(tmp_path: Path) -> None:
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": ["pos ", "pos"]})
+    assert load(tmp_path, class_names=("pos", "neg")).labels.tolist() == [0, 0]
+    assert load(tmp_path, "test", ("neg", "pos")).labels.tolist() == [1, 1]
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": [0, 1]})
+    assert load(tmp_path, class_names=("neg", "pos")).labels.tolist() == [0, 1]
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": [1, 3]})
+    assert load(tmp_path, class_names=("1", "2", "3")).labels.tolist() == [0, 2]
+
+
+def test_validation_takes_the_classes_of_train(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["a", "b", "c"], "label": ["bad", "good", "so-so"]})
+    write(tmp_path / "validation.csv", {"text": ["d"], "label": ["so-so"]})
+    _, validation = load_training_splits(DataConfig(path=str(tmp_path)))
+    assert validation.labels.tolist() == load(tmp_path, "validation").labels.tolist() == [2]
+    write(tmp_path / "validation.csv", {"text": ["d", "e"], "label": ["good", "Goood"]})
+    expected = (
+        "validation.csv, row 2: label 'Goood' is none of the classes (bad, good, so-so); "
+        "did you mean 'good'?"
+    )
+    assert refusal(ValueError, tmp_path, "validation") == expected
+
+
+def test_held_out_reviews_are_the_same_by_every_way(tmp_path: Path) -> None:
+    texts = [f"review {number}" for number in range(50)]
+    write(tmp_path / "train.csv", {"text": texts, "label": [number % 2 for number in range(50)]})
+    data = DataConfig(path=str(tmp_path), validation_share=0.2)
+    train, validation = load_training_splits(data)
+    assert (len(train), len(validation)) == (40, 10)
+    for split, reviews in (("train", train), ("validation", validation)):
+        for class_names in (None, ("0", "1")):
+            again = load(tmp_path, split, class_names, validation_share=0.2)
+            assert again.texts == reviews.texts
+            assert again.labels.tolist() == reviews.labels.tolist()
+
+
+def test_test_split_is_never_opened_in_training(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "text": [f"review {n}" for n in range(20)],
+        "label": [n % 2 for n in range(20)],
+    }
+    write(tmp_path / "train.parquet", columns)
+    (tmp_path / "test.parquet").write_bytes(b"whoever reads this fails")
+    (tmp_path / "unsupervised.csv").write_bytes(b"\xff")
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+    load_training_splits(DataConfig(path=str(tmp_path)))
+    load(tmp_path, "validation")
+    names = [Path(name).name for name in list(opened) if name.startswith(str(tmp_path))]
+    assert names == ["train.parquet"] * 2
+    assert "test.parquet: not a whole Parquet file" in refusal(ValueError, tmp_path)
+    assert any(name.endswith("test.parquet") for name in opened)
+
+
+def test_mini_is_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sentiment.text.review_sources._MINI_FOLDER", tmp_path / "mini")
+    with pytest.raises(FileNotFoundError, match="install with pip install -e from a checkout"):
+        load_training_splits(DataConfig())
+    write(tmp_path / "mini" / "train.csv", {"text": ["a", "b"], "label": ["neg", "pos"]})
+    write(tmp_path / "mini" / "validation.csv", {"text": ["c"], "label": ["neg"]})
+    train, validation = load_training_splits(DataConfig())
+    assert (train.texts, validation.texts) == (["a", "b"], ["c"])
+
+
+def test_selected_reviews_keep_their_labels() -> None:
+    reviews = Reviews(["a", "b", "c"], np.array([0, 1, 0]), ("neg", "pos"), "here")
+    selected = reviews.select([2, 1])
+    assert (selected.texts, selected.labels.tolist()) == (["c", "b"], [0, 1])
+    assert (selected.class_names, selected.origin) == (reviews.class_names, "here")
+    assert len(reviews.select([])) == 0
