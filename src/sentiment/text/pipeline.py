@@ -1,0 +1,138 @@
+"""The whole way from a source of reviews to encoded corpora: the one place that knows it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torchtext.vocab import Vocab
+
+from sentiment.config import Config, DataConfig, VectorsConfig
+from sentiment.text.batches import EncodedCorpus, encode
+from sentiment.text.download import fetch_vectors
+from sentiment.text.reviews import Reviews, Split, load_split, load_training_splits
+from sentiment.text.token_cache import default_cache_dir, tokenize_cached
+from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.text.vectors import Coverage, load_vectors
+from sentiment.text.vocabulary import (
+    SPECIALS,
+    build_vocabulary,
+    count_tokens,
+    number_lexicon,
+    token_counts,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training run learns from and is checked on.
+
+    Attributes:
+        vectors: (vocabulary, embedding_size) to start the embedding from, or None.
+        coverage: what of the vocabulary the vectors cover, or None.
+    """
+
+    train: EncodedCorpus
+    validation: EncodedCorpus
+    validation_reviews: Reviews
+    vocabulary: Vocab
+    vectors: torch.Tensor | None
+    coverage: Coverage | None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.validation_reviews.class_names
+
+
+def prepare_training(config: Config) -> TrainingData:
+    """Read, split, tokenize, number and embed; never touches the test split."""
+    train, validation = load_training_splits(config.data)
+    logger.info("reviews: %s for training, %s for validation", f"{len(train):,}", len(validation))
+    train_tokens = _tokenize(train, config.data)
+    vocabulary = build_vocabulary(
+        count_tokens(train_tokens),
+        max_size=config.vocabulary.max_size,
+        min_frequency=config.vocabulary.min_frequency,
+    )
+    if len(vocabulary) == len(SPECIALS):
+        raise ValueError(
+            f"no word of {train.origin} occurs vocabulary.min_frequency = "
+            f"{config.vocabulary.min_frequency} times: lower it, or give more reviews"
+        )
+    vectors, coverage = _load_vectors(config, vocabulary)
+    data = TrainingData(
+        train=_encode(train, train_tokens, vocabulary, config.data.max_length),
+        validation=encode_reviews(validation, vocabulary, config.data),
+        validation_reviews=validation,
+        vocabulary=vocabulary,
+        vectors=vectors,
+        coverage=coverage,
+    )
+    logger.info(
+        "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
+        f"{len(vocabulary):,}",
+        100 * data.train.unknown_share(),
+        100 * data.validation.unknown_share(),
+    )
+    return data
+
+
+def prepare_split(
+    data: DataConfig, split: Split, vocabulary: Vocab, class_names: tuple[str, ...]
+) -> tuple[Reviews, EncodedCorpus]:
+    """One split as a trained run sees it: its words, its class names, its settings."""
+    reviews = load_split(data, split, class_names)
+    return reviews, encode_reviews(reviews, vocabulary, data)
+
+
+def encode_reviews(reviews: Reviews, vocabulary: Vocab, data: DataConfig) -> EncodedCorpus:
+    """Tokenize reviews (or take their tokens from the cache) and number them."""
+    return _encode(reviews, _tokenize(reviews, data), vocabulary, data.max_length)
+
+
+def cache_dir(data: DataConfig) -> Path:
+    """The folder for tokens and downloads that the settings choose."""
+    return Path(data.cache_dir).expanduser() if data.cache_dir else default_cache_dir()
+
+
+def _tokenize(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
+    return tokenize_cached(
+        reviews.texts,
+        cache_dir(data),
+        lower_case=data.lower_case,
+        num_processes=data.num_processes,
+        progress=True,
+    )
+
+
+def _encode(
+    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, max_length: int
+) -> EncodedCorpus:
+    ids = number_lexicon(vocabulary, tokenized.lexicon)
+    return encode(ids[tokenized.tokens], tokenized.offsets, reviews.labels, max_length=max_length)
+
+
+def _load_vectors(config: Config, vocabulary: Vocab) -> tuple[torch.Tensor | None, Coverage | None]:
+    path = vectors_path(config.vectors, cache_dir(config.data))
+    if path is None:
+        return None, None
+    vectors, coverage = load_vectors(
+        path,
+        vocabulary.itos,
+        token_counts(vocabulary),
+        dimension=config.model.embedding_size,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    logger.info("%s", coverage.summary())
+    return vectors, coverage
+
+
+def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
+    """The file with the vectors that the settings ask for, downloaded where need be."""
+    if vectors.path is not None:
+        return Path(vectors.path).expanduser()
+    return fetch_vectors(vectors.name, cache) if vectors.name is not None else None

@@ -1,0 +1,95 @@
+"""Tokens on disk, so that a second run starts training at once.
+
+An entry's name is a digest of the texts, the settings and the versions that decide their tokens:
+whoever changes any of them gets another entry, never stale tokens. An entry is written beside its
+place and renamed into it, so half an entry is never read and two processes may write one at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from sentiment.text.tokenizer import TokenizedTexts, tokenize
+
+_FORMAT = "1"  # raised whenever this module or the cleaning of texts changes what it stores
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for this program, following the XDG convention."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sentiment"
+
+
+def cache_key(texts: Sequence[str], *, lower_case: bool) -> str:
+    """Digest of everything that decides the tokens of these texts."""
+    digest = hashlib.sha256(f"{_FORMAT} {version('spacy')} {lower_case} {len(texts)}".encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+def tokenize_cached(
+    texts: Sequence[str],
+    cache_dir: Path,
+    *,
+    lower_case: bool = True,
+    num_processes: int | None = None,
+    progress: bool = False,
+) -> TokenizedTexts:
+    """Tokens of the texts, from the cache where they lie there, else cut and stored.
+
+    A cache that cannot be read is filled again; one that cannot be written is done without.
+    """
+    entry = cache_dir / "tokens" / cache_key(texts, lower_case=lower_case)
+    cached = _read(entry, len(texts))
+    if cached is not None:
+        return cached
+    tokenized = tokenize(
+        texts, lower_case=lower_case, num_processes=num_processes, progress=progress
+    )
+    # A full or read-only disk costs the next run some seconds, not this one its result.
+    with contextlib.suppress(OSError):
+        _write(entry, tokenized)
+    return tokenized
+
+
+def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
+    try:
+        tokens = np.load(entry / "tokens.npy", allow_pickle=False)
+        offsets = np.load(entry / "offsets.npy", allow_pickle=False)
+        lexicon = (entry / "lexicon.txt").read_bytes().decode("utf-8")
+    except (OSError, ValueError, EOFError):
+        return None
+    words = lexicon.split("\n")[:-1]
+    is_whole = (
+        len(offsets) == num_texts + 1
+        and offsets[-1] == len(tokens)
+        and (len(tokens) == 0 or (tokens.min() >= 0 and tokens.max() == len(words) - 1))
+    )
+    return TokenizedTexts(tokens, offsets, words) if is_whole else None
+
+
+def _write(entry: Path, tokenized: TokenizedTexts) -> None:
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
+    try:
+        np.save(folder / "tokens.npy", tokenized.tokens)
+        np.save(folder / "offsets.npy", tokenized.offsets)
+        # A token never holds white space, so a line break can end it.
+        lexicon = "".join(word + "\n" for word in tokenized.lexicon)
+        (folder / "lexicon.txt").write_bytes(lexicon.encode("utf-8"))
+        shutil.rmtree(entry, ignore_errors=True)  # what could not be read
+        os.replace(folder, entry)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

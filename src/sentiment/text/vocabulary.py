@@ -1,0 +1,88 @@
+"""The vocabulary: which token has which id, as torchtext's ``Vocab``.
+
+Id 0 is ``<pad>`` and id 1 ``<unk>``; the others follow by falling frequency in the training split.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torchtext.vocab import Vocab
+
+from sentiment.text.tokenizer import TokenizedTexts
+
+PAD, UNK = "<pad>", "<unk>"
+PAD_ID, UNK_ID = 0, 1
+SPECIALS = [PAD, UNK]
+
+
+def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
+    """How often each token occurs."""
+    counts = np.bincount(tokenized.tokens, minlength=len(tokenized.lexicon))
+    return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
+
+
+def build_vocabulary(
+    counts: Counter[str], *, max_size: int | None = None, min_frequency: int = 1
+) -> Vocab:
+    """The most frequent tokens, ties in alphabetical order.
+
+    Args:
+        counts: occurrences of each token in the training split.
+        max_size: tokens kept at most, ``<pad>`` and ``<unk>`` not counted; None keeps all.
+        min_frequency: occurrences below which a token is left out.
+    """
+    return Vocab(counts, max_size=max_size, min_freq=min_frequency, specials=SPECIALS)
+
+
+def number_lexicon(vocabulary: Vocab, lexicon: Sequence[str]) -> np.ndarray:
+    """(len(lexicon),) int32: the id of each token of a lexicon, ``<unk>``'s for unknown ones."""
+    # stoi.get, not stoi[...]: torchtext's defaultdict would remember each unknown token it is
+    # asked for, and grow.
+    ids = (vocabulary.stoi.get(word, UNK_ID) for word in lexicon)
+    return np.fromiter(ids, np.int32, len(lexicon))
+
+
+def token_counts(vocabulary: Vocab) -> list[int]:
+    """Occurrences in the training split of each word of the vocabulary, in the order of ids."""
+    return [0 if word in SPECIALS else vocabulary.freqs[word] for word in vocabulary.itos]
+
+
+def save_vocabulary(vocabulary: Vocab, path: Path) -> None:
+    """Write one word a line in the order of ids: the word, a tab, its count in training."""
+    lines = zip(vocabulary.itos, token_counts(vocabulary), strict=True)
+    text = "".join(f"{word}\t{count}\n" for word, count in lines)
+    path.write_bytes(text.encode("utf-8"))
+
+
+def load_vocabulary(path: Path) -> Vocab:
+    """Read what :func:`save_vocabulary` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not a word and its count, or the words are not in their order.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no vocabulary file {path}")
+    try:
+        lines = path.read_bytes().decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a vocabulary: it is not UTF-8 text ({error})") from error
+    words = []
+    counts: Counter[str] = Counter()
+    for number, line in enumerate(lines[:-1], start=1):
+        word, tab, count = line.rpartition("\t")
+        if not (tab and word and count.isdecimal() and len(count) < 19):
+            raise ValueError(f"{path}, line {number}: expected a word, a tab and a count")
+        words.append(word)
+        counts[word] = int(count)
+    vocabulary = build_vocabulary(counts)
+    if vocabulary.itos != words:
+        raise ValueError(
+            f"{path} is not a vocabulary of this program: it must hold {PAD}, {UNK}, then each "
+            "word once by falling count"
+        )
+    return vocabulary
