@@ -1,0 +1,81 @@
+"""One pass over a corpus without gradients: predictions and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from sentiment.evaluation.metrics import Metrics, compute_metrics
+from sentiment.runtime import autocast
+from sentiment.text.batches import EncodedCorpus
+from sentiment.text.bucketing import BucketSampler
+
+# Tokens of a batch, padding included: large enough for the kernels, small beside the model.
+_TOKENS_PER_BATCH = 30_000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of each review of a corpus, in the corpus's order.
+
+    Attributes:
+        log_probabilities: (num_reviews, num_classes) float64.
+        labels: (num_reviews,) int64 right classes.
+    """
+
+    log_probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """(num_reviews,) most probable classes."""
+        return self.log_probabilities.argmax(axis=1)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(num_reviews, num_classes)."""
+        return np.exp(self.log_probabilities)
+
+    def metrics(self) -> Metrics:
+        """The figures of these predictions."""
+        return compute_metrics(self.log_probabilities, self.labels)
+
+
+@torch.inference_mode()
+def predict_corpus(
+    model: nn.Module,
+    corpus: EncodedCorpus,
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    description: str = "evaluating",
+) -> Predictions:
+    """Classify every review of a corpus; the model is left in evaluation mode.
+
+    Args:
+        model: takes (tokens, lengths), returns logits; on ``device``.
+        corpus: the reviews; its tokens are moved to ``device``.
+        device: where to compute.
+        precision: arithmetic of matrix products.
+        description: title of the progress bar, shown on a terminal only.
+    """
+    model.eval()
+    corpus = corpus.to(device)
+    sampler = BucketSampler(
+        corpus.lengths, batch_size=_TOKENS_PER_BATCH, unit="tokens", shuffle=False
+    )
+    logits: list[torch.Tensor] = []
+    indices: list[torch.Tensor] = []
+    with tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None) as bar:
+        for batch in corpus.batches(sampler):
+            with autocast(device, precision):
+                logits.append(model(batch.tokens, batch.lengths).float())
+            indices.append(batch.indices)
+            bar.update(len(batch.lengths))
+    in_order = torch.empty(len(corpus), logits[0].shape[1], dtype=torch.float64)
+    in_order[torch.cat(indices)] = torch.cat(logits).cpu().double()
+    return Predictions(in_order.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())

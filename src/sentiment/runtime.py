@@ -1,0 +1,103 @@
+"""What the program runs on: device, precision, threads, memory, seeds."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+            raise ValueError(f"device is {name!r}, but {found} can be found: use auto or cpu")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device is 'mps', but there is none here: use auto or cpu")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device as a person would name it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        return f"cpu ({_processor_name()}, {torch.get_num_threads()} threads)"
+    return str(device)
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic of matrix products: ``torch.bfloat16`` or ``torch.float32``.
+
+    ``auto`` takes bf16 where the hardware computes in it, not where it would be emulated.
+
+    Raises:
+        ValueError: bf16 is asked for on a device that does not know it.
+    """
+    if name == "fp32":
+        return torch.float32
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    elif device.type == "cpu":
+        has_bf16 = _cpu_has_bf16()
+    else:
+        has_bf16 = False
+    if name == "bf16" and not has_bf16 and device.type != "cpu":
+        raise ValueError(f"training.precision is 'bf16', but {device} does not compute in it")
+    return torch.bfloat16 if has_bf16 or name == "bf16" else torch.float32
+
+
+def _cpu_has_bf16() -> bool:
+    capabilities = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    matrix_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return any(check is not None and check() for check in (capabilities, matrix_tiles))
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
+    """A context in which matrix products run in the given precision."""
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, precision)
+
+
+def set_up(device: torch.device, seed: int) -> None:
+    """Seed torch (initial weights and dropout; the order of batches has a generator of its own)
+    and let CUDA use TF32 for what stays in fp32.
+    """
+    torch.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: allocated on a GPU, resident in the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes but on macOS

@@ -1,0 +1,175 @@
+"""What a training run tells: TensorBoard's event files, metrics.json and lines for people.
+
+Training and validation write to event folders of their own under the same tags, so that
+TensorBoard draws both curves into one chart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchtext.vocab import Vocab
+
+from sentiment.config import Config
+from sentiment.evaluation.metrics import Metrics
+from sentiment.runs import write_json
+
+logger = logging.getLogger(__name__)
+
+_PROJECTED_WORDS = 5_000  # the projector page grows slow with more
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What an epoch of training came to.
+
+    Attributes:
+        epoch: from 1.
+        update: updates made so far.
+        loss, accuracy: means over the reviews as they were trained on, with dropout.
+        seconds: time spent training, validation not counted.
+        tokens_per_second: words, padding not counted.
+        padding_share: padding among the cells of the batches, between 0 and 1.
+        learning_rate: of the last update.
+        peak_memory_bytes: most memory held so far.
+    """
+
+    epoch: int
+    update: int
+    loss: float
+    accuracy: float
+    seconds: float
+    tokens_per_second: float
+    padding_share: float
+    learning_rate: float
+    peak_memory_bytes: int
+
+
+class Journal:
+    """Writes a run's course into its folder.
+
+    Args:
+        path: the run's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._train = SummaryWriter(str(path / "tensorboard" / "train"))
+        self._validation = SummaryWriter(str(path / "tensorboard" / "validation"))
+        self._epochs: list[dict[str, Any]] = []
+
+    def update(self, update: int, *, loss: float, accuracy: float, **figures: float) -> None:
+        """A point of the curves by update; ``figures`` are charted under ``training/``."""
+        self._train.add_scalar("loss/by_update", loss, update)
+        self._train.add_scalar("accuracy/by_update", accuracy, update)
+        for name, value in figures.items():
+            self._train.add_scalar(f"training/{name}", value, update)
+
+    def epoch(self, summary: EpochSummary, metrics: Metrics, *, is_best: bool) -> None:
+        """The end of an epoch: its curves, its line, its entry in metrics.json."""
+        number, update = summary.epoch, summary.update
+        self._train.add_scalar("loss/by_epoch", summary.loss, number)
+        self._train.add_scalar("accuracy/by_epoch", summary.accuracy, number)
+        self._train.add_scalar("training/padding_share", summary.padding_share, number)
+        self._train.add_scalar("training/peak_memory_bytes", summary.peak_memory_bytes, number)
+        for suffix, step in (("by_update", update), ("by_epoch", number)):
+            self._validation.add_scalar(f"loss/{suffix}", metrics.nll, step)
+            self._validation.add_scalar(f"accuracy/{suffix}", metrics.accuracy, step)
+        self._validation.add_scalar("f1/by_epoch", metrics.f1, number)
+        if metrics.auroc is not None:
+            self._validation.add_scalar("auroc/by_epoch", metrics.auroc, number)
+        self._epochs.append(
+            {"training": asdict(summary), "validation": metrics.as_dict(), "is_best": is_best}
+        )
+        write_json(self._path / "metrics.json", {"epochs": self._epochs})
+        self._say(summary, metrics, is_best)
+        self.flush()
+
+    def _say(self, summary: EpochSummary, metrics: Metrics, is_best: bool) -> None:
+        low, high = metrics.accuracy_ci95
+        logger.info(
+            "epoch %-2d training    loss %.4f  accuracy %.2f %%  %.1f s, %s tokens/s",
+            summary.epoch,
+            summary.loss,
+            100 * summary.accuracy,
+            summary.seconds,
+            f"{summary.tokens_per_second:,.0f}",
+        )
+        logger.info(
+            "         validation  loss %.4f  accuracy %.2f %%  95 %%: %.1f to %.1f%s",
+            metrics.nll,
+            100 * metrics.accuracy,
+            100 * low,
+            100 * high,
+            "  best" if is_best else "",
+        )
+        logger.info(
+            "         padding %.1f %%, learning rate %.1e, memory %.2f GB",
+            100 * summary.padding_share,
+            summary.learning_rate,
+            summary.peak_memory_bytes / 1e9,
+        )
+
+    def histograms(self, model: nn.Module, epoch: int) -> None:
+        """Distributions of all weights, and of the gradients of the last update."""
+        for name, parameter in model.named_parameters():
+            self._train.add_histogram(f"weights/{name}", parameter.detach().float(), epoch)
+            if parameter.grad is not None:
+                self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
+
+    def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
+        """Validation reviews as a table: (text, class, predicted class, its probability)."""
+        lines = ["| class | predicted | probability | review |", "|---|---|---|---|"]
+        for text, label, predicted, probability in rows:
+            mark = "" if label == predicted else " ✗"
+            shown = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+            lines.append(f"| {label} | {predicted}{mark} | {probability:.3f} | {shown} |")
+        self._validation.add_text("reviews", "\n".join(lines), epoch)
+
+    def finish(
+        self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
+    ) -> None:
+        """What belongs at the end: hyperparameters with the best metrics, and the words' map."""
+        final = {
+            f"best/{name}": float(best[name])
+            for name in ("accuracy", "f1", "auroc", "nll")
+            if best.get(name) is not None
+        }
+        # SummaryWriter.add_hparams would open a folder of its own, apart from the run's curves.
+        writer = self._validation.file_writer
+        assert writer is not None  # opened with the SummaryWriter
+        for summary in hparams(_hyperparameters(config), final):
+            writer.add_summary(summary)
+        for tag, value in final.items():
+            self._validation.add_scalar(tag, value)
+        self._train.add_embedding(
+            embedding[:_PROJECTED_WORDS].detach().float().cpu(),
+            metadata=vocabulary.itos[:_PROJECTED_WORDS],
+            tag="words",
+        )
+
+    def flush(self) -> None:
+        self._train.flush()
+        self._validation.flush()
+
+    def close(self) -> None:
+        self._train.close()
+        self._validation.close()
+
+
+def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """The settings under their dotted keys, as values that TensorBoard can tabulate."""
+    flat: dict[str, bool | int | float | str] = {}
+    for section, values in asdict(config).items():
+        for name, value in (values if isinstance(values, dict) else {"": values}).items():
+            key = f"{section}.{name}" if name else section
+            flat[key] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat

@@ -1,0 +1,168 @@
+"""A run's folder: what is refused, and what a damaged file says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sentiment.config import Config, ModelConfig
+from sentiment.runs import (
+    Checkpoint,
+    build_model,
+    create_run,
+    describe_run,
+    load_run,
+    save_weights,
+)
+from sentiment.text.vocabulary import build_vocabulary
+
+MODEL = ModelConfig(embedding_size=4, hidden_size=5)
+
+
+@pytest.fixture
+def run(tmp_path):
+    path = tmp_path / "run"
+    create_run(path)
+    vocabulary = build_vocabulary(Counter({"a": 3, "b": 2}))
+    describe_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary, None)
+    torch.manual_seed(0)
+    model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
+    save_weights(path, "best", model, Checkpoint(2, 40, {"accuracy": 0.5}))
+    return path, model
+
+
+def weights_path(path):
+    return path / "checkpoints" / "best" / "model.safetensors"
+
+
+def test_saved_equals_loaded(run):
+    path, model = run
+    loaded = load_run(path)
+    assert loaded.checkpoint == Checkpoint(2, 40, {"accuracy": 0.5})
+    assert loaded.vocabulary.itos == ["<pad>", "<unk>", "a", "b"]
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, loaded.model.state_dict()[key])
+    assert not loaded.model.training
+    assert not list(path.rglob("*.new"))
+
+
+def test_a_folder_in_use_is_refused(run):
+    path, _ = run
+    with pytest.raises(FileExistsError, match="not empty.*--overwrite"):
+        create_run(path)
+    assert weights_path(path).is_file()
+
+
+def test_overwriting_removes_the_run_and_nothing_else(run):
+    path, _ = run
+    (path / "notes.md").write_text("mine")
+    create_run(path, overwrite=True)
+    assert [each.name for each in path.iterdir()] == ["notes.md"]
+
+
+def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds no run"):
+        create_run(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        create_run(tmp_path / "file")
+
+
+def test_what_is_not_a_run_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="not a run: it has no run.json"):
+        load_run(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        load_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "vocabulary.txt"])
+def test_a_missing_file_is_named(run, name):
+    path, _ = run
+    (path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        load_run(path)
+
+
+def test_missing_weights_are_named(run):
+    path, _ = run
+    with pytest.raises(FileNotFoundError, match="no weights .*last"):
+        load_run(path, checkpoint="last")
+
+
+@pytest.mark.parametrize("position", [10, 300, -1])
+def test_a_flipped_bit_in_the_weights_is_noticed(run, position):
+    path, _ = run
+    data = bytearray(weights_path(path).read_bytes())
+    data[position] ^= 1
+    weights_path(path).write_bytes(data)
+    with pytest.raises(ValueError, match="damaged|does not fit|not a run"):
+        load_run(path)
+
+
+def test_cut_off_weights_are_noticed(run):
+    path, _ = run
+    data = weights_path(path).read_bytes()
+    for length in (0, 5, len(data) // 2, len(data) - 1):
+        weights_path(path).write_bytes(data[:length])
+        with pytest.raises(ValueError, match="damaged"):
+            load_run(path)
+
+
+def test_weights_of_another_model_are_refused(run):
+    path, _ = run
+    other = build_model(
+        ModelConfig(embedding_size=4, hidden_size=6), vocabulary_size=4, num_classes=2
+    )
+    save_weights(path, "best", other, Checkpoint(1, 1, {}))
+    with pytest.raises(ValueError, match="does not fit the run's settings"):
+        load_run(path)
+
+
+def test_weights_without_our_metadata_are_refused(run):
+    path, _ = run
+    save_file(load_file(weights_path(path)), weights_path(path))
+    with pytest.raises(ValueError, match="damaged"):
+        load_run(path)
+
+
+def test_a_swapped_vocabulary_is_noticed(run):
+    path, _ = run
+    text = (path / "vocabulary.txt").read_text().replace("a\t3", "c\t3")
+    (path / "vocabulary.txt").write_text(text)
+    with pytest.raises(ValueError, match="not the one this run was trained with"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, "format 99.*newer release"),
+        ({"format_version": "x"}, "damaged"),
+        ({"class_names": ["one"]}, "damaged"),
+        ({"class_names": 3}, "damaged"),
+        ({"vocabulary_sha256": None}, "damaged"),
+    ],
+)
+def test_a_damaged_description_is_noticed(run, change, message):
+    path, _ = run
+    values = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**values, **change}))
+    with pytest.raises(ValueError, match=message):
+        load_run(path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"format_version": 1}'])
+def test_a_description_that_is_none_is_noticed(run, content):
+    path, _ = run
+    (path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match="run.json is damaged"):
+        load_run(path)

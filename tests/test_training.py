@@ -1,0 +1,266 @@
+"""Training end to end on a corpus that a single word decides, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sentiment import cli
+from sentiment.config import Config, DataConfig, ModelConfig, TrainingConfig, VocabularyConfig
+from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.runs import build_model, create_run, load_run
+from sentiment.text.pipeline import prepare_split, prepare_training
+from sentiment.training.journal import Journal
+from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.trainer import Trainer
+
+SMALL = [
+    "--model.embedding_size=16", "--model.hidden_size=16", "--model.embedding_dropout=0",
+    "--training.learning_rate=0.02", "--training.num_epochs=4", "--training.batch_size=16",
+    "--training.log_every=5", "--training.precision=fp32", "--vocabulary.min_frequency=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_path(corpus, tmp_path_factory) -> Path:
+    """A run trained by the train command."""
+    path = tmp_path_factory.mktemp("runs") / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *SMALL]) == 0
+    return path
+
+
+def small_config(corpus: Path, **training) -> Config:
+    settings = {"num_epochs": 1, "batch_size": 16, "precision": "fp32", **training}
+    return Config(
+        data=DataConfig(path=str(corpus)),
+        vocabulary=VocabularyConfig(min_frequency=2),
+        model=ModelConfig(embedding_size=8, hidden_size=8, embedding_dropout=0.0, dropout=0.0),
+        training=TrainingConfig(**settings),
+    )
+
+
+def make_trainer(config: Config, path: Path) -> Trainer:
+    torch.manual_seed(config.seed)
+    data = prepare_training(config)
+    model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2)
+    create_run(path)
+    device = torch.device("cpu")
+    return Trainer(model, data, config, device=device, path=path, journal=Journal(path))
+
+
+def test_it_learns(run_path):
+    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
+    assert len(history) == 4
+    assert max(epoch["validation"]["accuracy"] for epoch in history) > 0.95
+    assert history[-1]["training"]["loss"] < 0.5 * history[0]["training"]["loss"]
+
+
+def test_a_run_has_its_files(run_path):
+    names = {path.name for path in run_path.iterdir()}
+    assert names >= {
+        "config.yaml", "run.json", "vocabulary.txt", "metrics.json", "train.log",
+        "checkpoints", "tensorboard",
+    }  # fmt: skip
+    for name in ("best", "last"):
+        assert (run_path / "checkpoints" / name / "model.safetensors").is_file()
+    log = (run_path / "train.log").read_text()
+    assert "epoch 4  training    loss" in log
+    assert "device: cpu" in log
+
+
+def test_tensorboard_holds_every_curve(run_path):
+    def read(name: str) -> EventAccumulator:
+        events = EventAccumulator(str(run_path / "tensorboard" / name), {"tensors": 0})
+        return events.Reload()
+
+    train, validation = read("train"), read("validation")
+    shared = {"loss/by_update", "accuracy/by_update", "loss/by_epoch", "accuracy/by_epoch"}
+    figures = {
+        "learning_rate", "gradient_norm", "tokens_per_second", "padding_share",
+        "peak_memory_bytes",
+    }  # fmt: skip
+    assert set(train.Tags()["scalars"]) == shared | {f"training/{name}" for name in figures}
+    best = {"best/accuracy", "best/f1", "best/auroc", "best/nll"}
+    more = {"f1/by_epoch", "auroc/by_epoch", *best}
+    assert set(validation.Tags()["scalars"]) == shared | more
+    parameters = {name for name, _ in load_run(run_path).model.named_parameters()}
+    expected = {f"{kind}/{name}" for kind in ("weights", "gradients") for name in parameters}
+    assert set(train.Tags()["histograms"]) == expected
+    assert "reviews/text_summary" in validation.Tags()["tensors"]
+    assert "_hparams_/session_start_info" in validation.PluginTagToContent("hparams")
+    epochs = [event.step for event in train.Scalars("loss/by_epoch")]
+    assert epochs == [event.step for event in validation.Scalars("loss/by_epoch")] == [1, 2, 3, 4]
+    updates = [event.step for event in train.Scalars("loss/by_update")]
+    assert updates == sorted(set(updates)), "no point stands twice"
+    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
+    curve = [event.value for event in validation.Scalars("accuracy/by_epoch")]
+    assert curve == pytest.approx([epoch["validation"]["accuracy"] for epoch in history])
+    (words,) = (run_path / "tensorboard").rglob("metadata.tsv")
+    vocabulary = load_run(run_path).vocabulary.itos
+    assert words.read_text(encoding="utf-8").split("\n")[: len(vocabulary)] == vocabulary
+
+
+def test_a_run_rebuilds_its_model_alone(run_path, corpus):
+    run = load_run(run_path)
+    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
+    wanted = history[run.checkpoint.epoch - 1]["validation"]
+    _, validation = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
+    metrics = predict_corpus(run.model, validation, device=torch.device("cpu")).metrics()
+    assert metrics.accuracy == wanted["accuracy"]
+    assert metrics.nll == pytest.approx(wanted["nll"], abs=1e-6)
+
+
+def test_logits_do_not_depend_on_company_or_order(run_path):
+    run = load_run(run_path)
+    _, corpus = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
+    everything = torch.arange(len(corpus))
+    with torch.no_grad():
+        batch = corpus.batch(everything)
+        together = run.model(batch.tokens, batch.lengths)
+        batch = corpus.batch(everything.flip(0))
+        backwards = run.model(batch.tokens, batch.lengths).flip(0)
+        alone = torch.cat(
+            [
+                run.model(batch.tokens, batch.lengths)
+                for batch in (corpus.batch(torch.tensor([index])) for index in range(len(corpus)))
+            ]
+        )
+    assert (together - backwards).abs().max() <= 1e-5
+    assert (together - alone).abs().max() <= 1e-5
+
+
+def test_the_same_seed_gives_the_same_run(corpus, tmp_path):
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / name}", f"--seed={seed}"]
+        assert cli.train([*arguments, *SMALL, "--training.num_epochs=1"]) == 0
+    one, two, three = (load_run(tmp_path / name).model for name in ("one", "two", "three"))
+    for first, second in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(first, second)
+    assert not torch.equal(one.output.weight, three.output.weight)
+
+
+def test_accumulated_batches_equal_one_large_batch(corpus, tmp_path):
+    """240 reviews by 120 in one batch, or by 30 in four: the same reviews, the same updates."""
+    weights = []
+    for name, batch_size, steps in (("large", 240, 1), ("small", 30, 8)):
+        config = small_config(corpus, batch_size=batch_size, accumulation_steps=steps)
+        trainer = make_trainer(config, tmp_path / name)
+        trainer.fit()
+        weights.append(torch.cat([each.flatten() for each in trainer._model.parameters()]))
+    assert (weights[0] - weights[1]).abs().max() <= 1e-5
+
+
+def test_early_stopping_keeps_the_best(corpus, tmp_path):
+    config = small_config(corpus, num_epochs=30, patience=2, learning_rate=0.02)
+    result = make_trainer(config, tmp_path / "run").fit()
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    assert len(history) == result.best_epoch + 2 < 30
+    assert [epoch["is_best"] for epoch in history][-2:] == [False, False]
+    save = tmp_path / "run" / "checkpoints"
+    assert (save / "best" / "model.safetensors").read_bytes() != (
+        save / "last" / "model.safetensors"
+    ).read_bytes()
+
+
+def rates(schedule: str, num_updates: int = 10, **settings) -> list[float]:
+    config = TrainingConfig(learning_rate=1.0, schedule=schedule, **settings)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
+    course = Schedule(optimizer, config, num_updates)
+    result = []
+    for _ in range(num_updates):
+        result.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        course.after_update()
+    return result
+
+
+def test_schedules():
+    assert rates("constant") == [1.0] * 10
+    assert rates("linear") == pytest.approx([1 - i / 10 for i in range(10)])
+    assert rates("cosine") == pytest.approx(
+        [(1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]
+    )
+    warm = rates("linear", warmup_share=0.3)
+    assert warm[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert warm[4:] == pytest.approx([1 - i / 7 for i in range(1, 7)])
+
+
+def test_plateau_reduces_after_its_patience():
+    config = TrainingConfig(learning_rate=1.0, schedule="plateau", plateau_patience=1)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
+    course = Schedule(optimizer, config, 100)
+    seen = []
+    for score in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1, 0.1):
+        optimizer.step()
+        course.after_update()
+        course.after_epoch(score)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_weight_decay_spares_biases_and_embedding():
+    model = build_model(ModelConfig(), vocabulary_size=9, num_classes=2)
+    optimizer = build_optimizer(model, TrainingConfig(optimizer="adamw", weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed = {
+        names[id(each)]
+        for group in optimizer.param_groups
+        for each in group["params"]
+        if group["weight_decay"] > 0
+    }
+    assert decayed == {
+        "output.weight",
+        *(f"recurrence.weight_{part}_l0{end}" for part in ("ih", "hh") for end in ("", "_reverse")),
+    }
+
+
+def test_training_never_opens_the_test_split(corpus, tmp_path):
+    """Watches every file that the process opens while the command runs."""
+    opened: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple) -> None:
+        if watching and event == "open":
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(watch)
+    arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", *SMALL]
+    assert cli.train([*arguments, "--training.num_epochs=1"]) == 0
+    watching = False
+    assert str(corpus / "train.csv") in opened
+    assert str(corpus / "validation.csv") in opened
+    assert str(corpus / "test.csv") not in opened
+
+
+def test_predictions_are_in_the_order_of_the_data(run_path):
+    run = load_run(run_path)
+    reviews, corpus = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
+    predictions = predict_corpus(run.model, corpus, device=torch.device("cpu"))
+    assert predictions.labels.tolist() == reviews.labels.tolist()
+    for index in (0, 17, 59):
+        batch = corpus.batch(torch.tensor([index]))
+        with torch.no_grad():
+            expected = run.model(batch.tokens, batch.lengths).double().log_softmax(dim=1)
+        assert predictions.log_probabilities[index] == pytest.approx(expected[0].tolist(), abs=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_it_learns_on_cuda(corpus, tmp_path):
+    arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", "--device=cuda"]
+    assert cli.train([*arguments, *SMALL]) == 0
+    assert load_run(tmp_path / "run").checkpoint.metrics["accuracy"] > 0.95
+
+
+def test_validation_config_is_kept(run_path, corpus):
+    run = load_run(run_path)
+    assert run.config.data == replace(DataConfig(), path=str(corpus))
+    assert run.class_names == ("neg", "pos")
