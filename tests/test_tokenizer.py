@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sentiment.text import token_cache
 from sentiment.text.token_cache import cache_key, tokenize_cached
-from sentiment.text.tokenizer import Tokenizer, clean, tokenize
+from sentiment.text.tokenizer import Tokenizer, clean, cut_pieces, tokenize
 
 TEXTS = [
     "A great film!<br /><br />Isn't it? I'd say it's 10/10 :-) ...",
@@ -68,6 +68,34 @@ def test_tokens_are_spacys_on_real_reviews(spacy_tokens):
     tokenized = tokenize(texts)
     for index, text in enumerate(texts):
         assert tokenized.words(index) == spacy_tokens(text)
+
+
+@pytest.mark.long
+@needs_imdb
+def test_pieces_are_cut_as_spacy_cuts_them():
+    """Every different piece of the 75,000 reviews."""
+    import pyarrow.parquet as pq
+    import spacy
+
+    rules = spacy.blank("en").tokenizer
+    pieces: set[str] = set()
+    for name in ("train", "unsupervised"):
+        table = pq.read_table(SHARED / "imdb" / f"{name}.parquet", columns=["text"])
+        for text in table.column("text").to_pylist():
+            pieces.update(clean(text).split())
+    for piece in pieces:
+        assert cut_pieces([piece], False)[0] == [token.text for token in rules(piece)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.from_regex(r"[a-zA-Z]{0,4}[a-zA-Z.'(]?[a-zA-Z]{0,3}[,!?;:).]{0,2}", fullmatch=True)
+    | st.sampled_from(
+        ["cannot", "Mr.", "cant,", "a.", "A.", "US.", "im", "Im!", "gonna?", "xD", "o.O"]
+    )
+)
+def test_short_pieces_are_cut_as_spacy_cuts_them(spacy_tokens, piece):
+    assert tokenize([piece]).words(0) == spacy_tokens(piece)
 
 
 def test_texts_do_not_influence_each_other():

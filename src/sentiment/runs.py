@@ -32,6 +32,7 @@ from sentiment.settings import load_config, save_config
 from sentiment.text.vocabulary import load_vocabulary, save_vocabulary
 
 FORMAT_VERSION = 1
+_METADATA_KEY = "sentiment"
 # What a run consists of: all that overwriting one may remove.
 _CONTENTS = (
     "config.yaml",
@@ -146,13 +147,14 @@ def save_weights(path: Path, name: str, model: torch.nn.Module, checkpoint: Chec
     folder = path / "checkpoints" / name
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    metadata = {
-        "format_version": str(FORMAT_VERSION),
+    description = {
+        "format_version": FORMAT_VERSION,
         "sha256": _tensors_sha256(tensors),
-        "checkpoint": json.dumps(asdict(checkpoint)),
+        "checkpoint": asdict(checkpoint),
     }
     new = folder / "model.safetensors.new"
-    save_file(tensors, new, metadata)
+    # In one value, because safetensors writes several in no fixed order: equal runs, equal files.
+    save_file(tensors, new, {_METADATA_KEY: json.dumps(description)})
     os.replace(new, folder / "model.safetensors")
 
 
@@ -205,13 +207,13 @@ def _load_weights(path: Path, model: SentimentClassifier) -> Checkpoint:
         raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            description = json.loads((file.metadata() or {})[_METADATA_KEY])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        _check_version(path, int(metadata["format_version"]))
-        position = Checkpoint(**json.loads(metadata["checkpoint"]))
-        digest = metadata["sha256"]
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        version, digest = int(description["format_version"]), description["sha256"]
+        position = Checkpoint(**description["checkpoint"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    _check_version(path, version)
     if digest != _tensors_sha256(tensors):
         raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
+from sentiment.runs import write_json
 
 
 def report_table(metrics: Metrics, class_names: tuple[str, ...], title: str) -> str:
@@ -40,10 +40,7 @@ def _confusion_lines(metrics: Metrics, class_names: tuple[str, ...]) -> list[str
 
 def write_report(path: Path, metrics: Metrics, **details: Any) -> None:
     """Write the figures and what they were measured on as JSON."""
-    new = path.with_name(path.name + ".new")
-    values = {**metrics.as_dict(), **details}
-    new.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+    write_json(path, {**metrics.as_dict(), **details})
 
 
 def write_predictions(

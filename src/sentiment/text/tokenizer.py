@@ -3,29 +3,40 @@
 spaCy cuts a text at white space first and then applies its rules to each piece on its own, so a
 text's tokens are the tokens of its pieces one after the other. A corpus repeats its pieces (IMDB's
 5.8 million are 265,000 different ones): each is cut once, and the rest is counting and gathering
-in numpy. The result is spaCy's to the token, which the tests check on real reviews.
+in numpy. Half of the different pieces are bare words, with a punctuation mark at most, whose cut
+is known without asking spaCy. The result is spaCy's to the token, which the tests check.
 
 Nothing is downloaded: ``spacy.blank("en")`` brings the rules and no model.
 """
 
 from __future__ import annotations
 
+import functools
 import html
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
+if TYPE_CHECKING:
+    from spacy.tokenizer import Tokenizer as Rules
+
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_SHARD_SIZE = 2_500  # reviews handed to a process at a time, some 700,000 tokens
-# A new process spends as long on importing spaCy as another one takes for this many characters.
+# Pieces that spaCy's English rules cut in one way only, special cases (cannot, Mr.) aside: letters
+# stay whole, and these marks come off their end; a full stop only behind a small letter.
+_PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
+_SHARD_SIZE = 2_500  # texts between two looks at their new pieces
+# A process spends as long on importing spaCy as another one takes for about this many characters.
 _CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
+
+CutPieces = tuple[list[str], list[int]]  # tokens end to end, and how many each piece has
 
 
 @dataclass(frozen=True)
@@ -76,48 +87,64 @@ class Tokenizer:
 
     Args:
         lower_case: whether tokens are lower-cased.
+        executor: processes that cut pieces while this one looks for more; None cuts them here.
     """
 
-    def __init__(self, *, lower_case: bool = True) -> None:
-        import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
-
-        self._rules = spacy.blank("en").tokenizer
+    def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
         self._lower_case = lower_case
+        self._executor = executor
         self._pieces = _Numbering()
         self._lexicon = _Numbering()
         self._piece_tokens: list[int] = []  # tokens of all known pieces, end to end
         self._piece_lengths: list[int] = []
 
-    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
-        """Cut texts into tokens."""
+    def __call__(
+        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
+    ) -> TokenizedTexts:
+        """Cut texts into tokens; ``report`` is called with numbers of texts as they are read."""
+        num_known = len(self._pieces)
+        shards: list[tuple[np.ndarray, np.ndarray]] = []
+        results: list[Callable[[], CutPieces]] = []
+        for start in range(0, len(texts), _SHARD_SIZE):
+            shards.append(self._number_pieces(texts[start : start + _SHARD_SIZE]))
+            new = list(itertools.islice(self._pieces, num_known, None))
+            num_known = len(self._pieces)
+            results.append(self._start_cutting(new))
+            report(len(shards[-1][1]))
+        for result in results:
+            words, lengths = result()
+            self._piece_tokens += map(self._lexicon.__getitem__, words)
+            self._piece_lengths += lengths
+        return self._gather(shards)
+
+    def _number_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the texts' pieces, end to end, and how many pieces each text has."""
         pieces_of_texts = [clean(text).split() for text in texts]
         num_pieces = [len(pieces) for pieces in pieces_of_texts]
-        number = self._pieces.__getitem__
-        pieces = np.fromiter(
-            map(number, itertools.chain.from_iterable(pieces_of_texts)), np.int64, sum(num_pieces)
-        )
-        self._cut_new_pieces()
-        tokens, offsets = self._gather(pieces, np.array(num_pieces, dtype=np.int64))
-        return TokenizedTexts(tokens, offsets, list(self._lexicon))
+        all_pieces = itertools.chain.from_iterable(pieces_of_texts)
+        numbers = map(self._pieces.__getitem__, all_pieces)
+        return np.fromiter(numbers, np.int32, sum(num_pieces)), np.array(num_pieces, np.int64)
 
-    def _cut_new_pieces(self) -> None:
-        for piece in itertools.islice(self._pieces, len(self._piece_lengths), None):
-            words = [token.text for token in self._rules(piece)]
-            if self._lower_case:
-                words = [word.lower() for word in words]
-            self._piece_tokens += map(self._lexicon.__getitem__, words)
-            self._piece_lengths.append(len(words))
+    def _start_cutting(self, pieces: list[str]) -> Callable[[], CutPieces]:
+        if self._executor is not None:
+            return self._executor.submit(cut_pieces, pieces, self._lower_case).result
+        cut = cut_pieces(pieces, self._lower_case)
+        return lambda: cut
 
-    def _gather(self, pieces: np.ndarray, num_pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Replace each piece by its tokens; (num_tokens,) tokens and (num_texts + 1,) offsets."""
+    def _gather(self, shards: list[tuple[np.ndarray, np.ndarray]]) -> TokenizedTexts:
+        """Replace each piece by its tokens."""
         lengths = np.array(self._piece_lengths, dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         table = np.array(self._piece_tokens, dtype=np.int32)
-        ends = np.concatenate(([0], np.cumsum(lengths[pieces])))  # (num_pieces_in_texts + 1,)
-        first = np.repeat(starts[pieces] - ends[:-1], lengths[pieces])  # (num_tokens,)
-        tokens = table[first + np.arange(ends[-1])]
-        offsets = ends[np.concatenate(([0], np.cumsum(num_pieces)))]
-        return tokens, offsets
+        tokens = [np.empty(0, dtype=np.int32)]
+        text_lengths = [np.zeros(1, dtype=np.int64)]
+        for pieces, num_pieces in shards:
+            ends = np.concatenate(([0], np.cumsum(lengths[pieces])))  # (pieces in texts + 1,)
+            first = np.repeat(starts[pieces] - ends[:-1], lengths[pieces])  # (tokens in texts,)
+            tokens.append(table[first + np.arange(ends[-1])])
+            text_lengths.append(np.diff(ends[np.concatenate(([0], np.cumsum(num_pieces)))]))
+        offsets = np.cumsum(np.concatenate(text_lengths))
+        return TokenizedTexts(np.concatenate(tokens), offsets, list(self._lexicon))
 
 
 def tokenize(
@@ -132,55 +159,50 @@ def tokenize(
     Args:
         texts: the texts.
         lower_case: whether tokens are lower-cased.
-        num_processes: processes to use; None takes one for a small corpus and up to as many as
+        num_processes: processes that cut; None takes one for a small corpus and up to as many as
             there are cores to run on for a large one.
         progress: whether to show a progress bar on a terminal.
     """
-    shards = [texts[start : start + _SHARD_SIZE] for start in range(0, len(texts), _SHARD_SIZE)]
     if num_processes is None:
         worth = sum(map(len, texts)) // _CHARACTERS_THAT_PAY_A_PROCESS
-        num_processes = max(1, min(worth + 1, _allowed_cores()))
+        num_processes = max(1, min(worth, _allowed_cores()))
     with tqdm(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
-        if num_processes == 1 or len(shards) <= 1:
-            tokenizer = Tokenizer(lower_case=lower_case)
-            return _join((tokenizer(shard) for shard in shards), bar)
-        # Spawned, not forked: the parent may already run threads of torch's.
-        with ProcessPoolExecutor(
-            num_processes, get_context("spawn"), _start_worker, (lower_case,)
-        ) as pool:
-            return _join(pool.map(_tokenize_shard, shards), bar)
+        if num_processes == 1:
+            return Tokenizer(lower_case=lower_case)(texts, bar.update)
+        # Spawned, not forked: this process may already run threads of torch's.
+        with ProcessPoolExecutor(num_processes, get_context("spawn")) as executor:
+            for _ in range(num_processes):
+                executor.submit(cut_pieces, [], lower_case)  # imports spaCy meanwhile
+            return Tokenizer(lower_case=lower_case, executor=executor)(texts, bar.update)
 
 
-def _join(results: Iterable[TokenizedTexts], bar: tqdm) -> TokenizedTexts:
-    """One corpus from shards, each with a lexicon of its own."""
-    lexicon = _Numbering()
-    tokens: list[np.ndarray] = [np.empty(0, dtype=np.int32)]
-    lengths: list[np.ndarray] = [np.zeros(1, dtype=np.int64)]
-    for shard in results:
-        numbers = np.fromiter(map(lexicon.__getitem__, shard.lexicon), np.int32, len(shard.lexicon))
-        tokens.append(numbers[shard.tokens])
-        lengths.append(np.diff(shard.offsets))
-        bar.update(len(shard))
-    return TokenizedTexts(np.concatenate(tokens), np.cumsum(np.concatenate(lengths)), list(lexicon))
+def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
+    """The tokens of pieces of text that hold no white space."""
+    rules = _load_rules()
+    special_cases = rules.rules
+    words: list[str] = []
+    lengths: list[int] = []
+    for piece in pieces:
+        plain = _PLAIN_PIECE.fullmatch(piece)
+        if plain and piece not in special_cases and plain[1] not in special_cases:
+            cut = [plain[1], plain[2]] if plain[2] else [plain[1]]
+        else:
+            cut = [token.text for token in rules(piece)]
+        words += cut
+        lengths.append(len(cut))
+    return [word.lower() for word in words] if lower_case else words, lengths
+
+
+@functools.cache
+def _load_rules() -> Rules:
+    import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
+
+    return spacy.blank("en").tokenizer
 
 
 def _allowed_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-# A worker keeps its tokenizer between shards, and with it every piece already cut.
-_worker: Tokenizer | None = None
-
-
-def _start_worker(lower_case: bool) -> None:
-    global _worker
-    _worker = Tokenizer(lower_case=lower_case)
-
-
-def _tokenize_shard(texts: Sequence[str]) -> TokenizedTexts:
-    assert _worker is not None
-    return _worker(texts)

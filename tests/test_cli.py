@@ -1,0 +1,193 @@
+"""The commands as a user meets them: what they print, write, and say of mistakes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_corpus
+
+from sentiment import cli
+
+QUICK = [
+    "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
+    "--training.precision=fp32",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run_path(corpus, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *QUICK]) == 0
+    return path
+
+
+def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
+    assert cli.evaluate(["--run", str(run_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed and "right class" in printed
+    output = run_path / "evaluation" / "test"
+    report = json.loads((output / "report.json").read_text())
+    assert report.keys() >= {
+        "accuracy", "accuracy_ci95", "f1", "auroc", "nll", "confusion", "num_reviews", "split",
+    }  # fmt: skip
+    assert report["split"] == "test"
+    assert report["num_reviews"] == 60 == sum(map(sum, report["confusion"]))
+    with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (corpus / "test.csv").open(encoding="utf-8", newline="") as file:
+        labels = [row["label"] for row in csv.DictReader(file)]
+    assert [row["label"] for row in rows] == labels
+    hits = sum(row["label"] == row["predicted"] for row in rows)
+    assert report["accuracy"] == pytest.approx(hits / 60)
+    for row in rows:
+        total = float(row["probability_neg"]) + float(row["probability_pos"])
+        assert total == pytest.approx(1, abs=2e-6)
+
+
+def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path):
+    """Another folder with a test split alone, in another format."""
+    (tmp_path / "test.jsonl").write_text('{"text": "a great film", "label": "pos", "id": 3}\n')
+    output = tmp_path / "out"
+    arguments = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(output)]
+    assert cli.evaluate(arguments) == 0
+    report = json.loads((output / "report.json").read_text())
+    assert report["num_reviews"] == 1
+    assert report["auroc"] is None, "one class alone has no ROC curve"
+
+
+def test_an_empty_review_and_an_unknown_one_are_evaluated(run_path, tmp_path):
+    (tmp_path / "test.csv").write_text('text,label\n"  ",neg\nzzzz,pos\n')
+    arguments = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(tmp_path)]
+    assert cli.evaluate(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.path", "EMPTY"], "test"),
+        (["--split", "validation", "--data.path", "TEST_ONLY"], "train"),
+        (["--device", "cuda:77"], "device is 'cuda:77', but"),
+        (["--data.path", "WRONG_LABEL"], "good"),
+        (["--checkpoint", "last", "--run", "NO_RUN"], "not a run"),
+    ],
+)
+def test_mistakes_in_evaluation_are_one_line(arguments, message, run_path, tmp_path, capsys):
+    (tmp_path / "EMPTY").mkdir()
+    write_corpus(tmp_path / "TEST_ONLY", splits={"test": 4})
+    (tmp_path / "WRONG_LABEL").mkdir()
+    (tmp_path / "WRONG_LABEL" / "test.csv").write_text("text,label\nx,good\n")
+    named = [str(tmp_path / each) if each.isupper() else each for each in arguments]
+    assert cli.evaluate(["--run", str(run_path), "--output", str(tmp_path / "out"), *named]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "out").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "found: none"),
+        ("review,stars\nx,1\n", "text"),
+        ("text,label\n", "no "),
+        ("text,label\na b c,neg\na b d,neg\n", "class"),
+        ("text,label\na b c,neg\na b d\n", "row 2"),
+    ],
+)
+def test_mistakes_in_training_data_are_one_line(content, message, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_text(content)
+    output = tmp_path / "run"
+    assert cli.train([f"--data.path={tmp_path / 'data'}", f"--output_dir={output}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not output.exists(), "nothing is written"
+
+
+def test_training_does_not_overwrite_a_run(run_path, corpus, capsys):
+    before = (run_path / "metrics.json").read_text()
+    arguments = [f"--data.path={corpus}", f"--output_dir={run_path}", *QUICK]
+    assert cli.train(arguments) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (run_path / "metrics.json").read_text() == before
+
+
+def test_overwriting_is_done_when_told(run_path, corpus, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_path, copy)
+    (copy / "evaluation").mkdir(exist_ok=True)
+    arguments = [f"--data.path={corpus}", f"--output_dir={copy}", "--overwrite", *QUICK]
+    assert cli.train([*arguments, "--seed=3"]) == 0
+    assert "seed: 3" in (copy / "config.yaml").read_text()
+    assert not (copy / "evaluation").exists(), "an old evaluation is not of the new run"
+
+
+def test_a_config_of_a_run_trains_the_same_run_again(run_path, tmp_path):
+    again = tmp_path / "again"
+    arguments = ["--config", str(run_path / "config.yaml"), f"--output_dir={again}"]
+    assert cli.train(arguments) == 0
+    for name in ("vocabulary.txt", "checkpoints/last/model.safetensors"):
+        assert (again / name).read_bytes() == (run_path / name).read_bytes()
+
+
+def test_vectors_that_contradict_the_settings_are_refused(corpus, tmp_path, capsys):
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("".join(f"{word} 0.1 0.2 0.3\n" for word in ("the", "film", "great")))
+    arguments = [f"--data.path={corpus}", f"--vectors.path={vectors}", *QUICK]
+    assert cli.train([*arguments, f"--output_dir={tmp_path / 'run'}"]) == 1
+    error = capsys.readouterr().err
+    assert "3-dimensional" in error and "--model.embedding_size 3" in error
+
+
+def test_vectors_and_their_coverage_are_kept_in_the_run(corpus, tmp_path):
+    vectors = tmp_path / "vectors.txt"
+    words = ("the", "film", "great", "awful")
+    vectors.write_text("".join(f"{word}{' 0.25' * 8}\n" for word in words))
+    arguments = [f"--data.path={corpus}", f"--vectors.path={vectors}", "--vectors.freeze=true"]
+    run = tmp_path / "run"
+    assert cli.train([*arguments, *QUICK, f"--output_dir={run}"]) == 0
+    coverage = json.loads((run / "run.json").read_text())["vectors_coverage"]
+    assert coverage["types_found"] == 4
+
+    from sentiment.runs import load_run
+
+    loaded = load_run(run)
+    row = loaded.vocabulary.stoi["great"]
+    assert loaded.model.embedding.weight[row].eq(0.25).all(), "frozen, so still as in the file"
+
+
+def test_training_on_three_classes(tmp_path):
+    (tmp_path / "train.csv").write_text(
+        "text,label\n" + "".join(f"word{n % 3} and more of {n},{n % 3}\n" for n in range(90))
+    )
+    (tmp_path / "test.csv").write_text("text,label\nword0 and,0\nword1 of,1\nword2 more,2\n")
+    run = tmp_path / "run"
+    arguments = [f"--data.path={tmp_path}", f"--output_dir={run}", *QUICK]
+    assert cli.train(arguments) == 0
+    assert cli.evaluate(["--run", str(run)]) == 0
+    report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
+    assert len(report["confusion"]) == 3
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_the_scripts_answer(script):
+    command = [sys.executable, script, "--help"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith(f"usage: {script}")
+
+
+def test_the_console_command_shares_the_code(run_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "--modl.hidden_size=3"])
+    assert stopped.value.code == 2
+    assert "sentiment train: error" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--run", str(run_path)]) == 0
+    with pytest.raises(SystemExit):
+        cli.main(["trian"])
