@@ -211,7 +211,9 @@ def _load_weights(path: Path, model: SentimentClassifier) -> Checkpoint:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         version, digest = int(description["format_version"]), description["sha256"]
         position = Checkpoint(**description["checkpoint"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{path} is damaged, or no weights of ours: it lacks {error}") from error
+    except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     _check_version(path, version)
     if digest != _tensors_sha256(tensors):

@@ -21,9 +21,12 @@ from torchtext.vocab import Vocab
 from sentiment.config import Config
 from sentiment.evaluation.metrics import Metrics
 from sentiment.runs import write_json
+from sentiment.text.tokenizer import clean
 
 logger = logging.getLogger(__name__)
 
+# Settings that do not change what is learned.
+_NO_HYPERPARAMETERS = {"output_dir", "device", "data.cache_dir", "data.num_processes"}
 _PROJECTED_WORDS = 5_000  # the projector page grows slow with more
 
 
@@ -126,13 +129,15 @@ class Journal:
                 self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
 
     def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
-        """Validation reviews as a table: (text, class, predicted class, its probability)."""
-        lines = ["| class | predicted | probability | review |", "|---|---|---|---|"]
+        """Validation reviews as text: (text, class, predicted class, its probability)."""
+        paragraphs = []
         for text, label, predicted, probability in rows:
-            mark = "" if label == predicted else " ✗"
-            shown = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-            lines.append(f"| {label} | {predicted}{mark} | {probability:.3f} | {shown} |")
-        self._validation.add_text("reviews", "\n".join(lines), epoch)
+            verdict = "right" if label == predicted else f"wrong, it is {label}"
+            shown = " ".join(clean(text).split())
+            for mark in "\\`*_#<>[]|":  # the text is a review, not Markdown
+                shown = shown.replace(mark, f"\\{mark}")
+            paragraphs.append(f"**{predicted}, {probability:.1%}: {verdict}**\n\n{shown}")
+        self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
 
     def finish(
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
@@ -171,5 +176,7 @@ def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     for section, values in asdict(config).items():
         for name, value in (values if isinstance(values, dict) else {"": values}).items():
             key = f"{section}.{name}" if name else section
+            if key in _NO_HYPERPARAMETERS:
+                continue
             flat[key] = value if isinstance(value, bool | int | float | str) else str(value)
     return flat
