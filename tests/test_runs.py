@@ -10,15 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sentiment.config import Config, ModelConfig
-from sentiment.runs import (
-    Checkpoint,
-    build_model,
-    create_run,
-    describe_run,
-    load_run,
-    save_weights,
-)
+from sentiment.runs import build_model, check_place, create_run, load_run
 from sentiment.text.vocabulary import build_vocabulary
+from sentiment.weights import Checkpoint, save_weights
 
 MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 
@@ -26,9 +20,8 @@ MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 @pytest.fixture
 def run(tmp_path):
     path = tmp_path / "run"
-    create_run(path)
     vocabulary = build_vocabulary(Counter({"a": 3, "b": 2}))
-    describe_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary, None)
+    create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
     torch.manual_seed(0)
     model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
     save_weights(path, "best", model, Checkpoint(2, 40, {"accuracy": 0.5}))
@@ -53,28 +46,34 @@ def test_saved_equals_loaded(run):
 def test_a_folder_in_use_is_refused(run):
     path, _ = run
     with pytest.raises(FileExistsError, match="not empty.*--overwrite"):
-        create_run(path)
+        check_place(path)
     assert weights_path(path).is_file()
 
 
 def test_overwriting_removes_the_run_and_nothing_else(run):
     path, _ = run
     (path / "notes.md").write_text("mine")
-    create_run(path, overwrite=True)
-    assert [each.name for each in path.iterdir()] == ["notes.md"]
+    vocabulary = build_vocabulary(Counter({"a": 3}))
+    create_run(path, Config(), ("neg", "pos"), vocabulary, overwrite=True)
+    names = {each.name for each in path.iterdir()}
+    assert names == {"notes.md", "config.yaml", "run.json", "vocabulary.txt"}
 
 
 def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / "config.yaml").write_text("of: another program")
+    vocabulary = build_vocabulary(Counter({"a": 3}))
     with pytest.raises(FileExistsError, match="holds no run"):
-        create_run(tmp_path, overwrite=True)
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+        create_run(tmp_path, Config(), ("neg", "pos"), vocabulary, overwrite=True)
+    assert (tmp_path / "config.yaml").read_text() == "of: another program"
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="is a file"):
-        create_run(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(NotADirectoryError, match="file is a file"):
+            check_place(path)
+    check_place(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists(), "checking writes nothing"
 
 
 def test_what_is_not_a_run_says_so(tmp_path):
@@ -134,6 +133,14 @@ def test_weights_without_our_metadata_are_refused(run):
         load_run(path)
 
 
+def test_changed_settings_are_noticed(run):
+    path, _ = run
+    text = (path / "config.yaml").read_text().replace("lower_case: true", "lower_case: false")
+    (path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="config.yaml is not the one"):
+        load_run(path)
+
+
 def test_a_swapped_vocabulary_is_noticed(run):
     path, _ = run
     text = (path / "vocabulary.txt").read_text().replace("a\t3", "c\t3")
@@ -150,6 +157,7 @@ def test_a_swapped_vocabulary_is_noticed(run):
         ({"class_names": ["one"]}, "damaged"),
         ({"class_names": 3}, "damaged"),
         ({"vocabulary_sha256": None}, "damaged"),
+        ({"format_version": None}, "damaged"),
     ],
 )
 def test_a_damaged_description_is_noticed(run, change, message):

@@ -33,7 +33,7 @@ def parse(*arguments: str) -> Config:
         ("--vectors.name glove.6B.10d", ["vectors.name", "did you mean glove.6B.100d?"]),
         ("--data.validation_share 3", ["data.validation_share is 3.0", "between 0 and 1"]),
         ("--training.learning_rate -1", ["training.learning_rate is -1.0", "above 0"]),
-        ("--training.num_epochs 0", ["training.num_epochs is 0", "at least 1"]),
+        ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
         ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
@@ -62,7 +62,7 @@ def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
         ("trainig:\n  num_epochs: 3\n", ["trainig", "did you mean training"]),
         ("model:\n  hidden_size: big\n", ["model.hidden_size", "big"]),
         ("data: [1\n", ["parsing"]),
-        ("", ["config"]),
+        ("", ["Unexpected config"]),
     ],
 )
 def test_a_wrong_settings_file_ends_in_one_line(content, parts, tmp_path, capsys):

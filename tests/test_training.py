@@ -52,9 +52,17 @@ def make_trainer(config: Config, path: Path) -> Trainer:
     torch.manual_seed(config.seed)
     data = prepare_training(config)
     model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2)
-    create_run(path)
+    create_run(path, config, data.class_names, data.vocabulary)
     device = torch.device("cpu")
-    return Trainer(model, data, config, device=device, path=path, journal=Journal(path))
+    return Trainer(
+        model,
+        data,
+        config,
+        device=device,
+        precision=torch.float32,
+        path=path,
+        journal=Journal(path),
+    )
 
 
 def test_it_learns(run_path):

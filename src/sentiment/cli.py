@@ -12,6 +12,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from sentiment.config import Config, check_device_name
@@ -43,34 +45,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report_mistakes(command: Callable[[], None]) -> int:
-    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO, force=True)
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
+    logging.raiseExceptions = False  # a closed pipe behind us must not fill the screen
+    logger.setLevel(logging.DEBUG)
+    logging.getLogger().handlers[0].addFilter(lambda record: record.levelno >= logging.INFO)
     try:
         command()
-    except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        print(f"error: {text}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        logger.debug("what went wrong:", exc_info=True)  # for train.log alone
+        text = " ".join(str(error).split()) or type(error).__name__
+        hint = ": use a smaller model or batch" if _is_out_of_memory(error) else ""
+        print(f"error: {text}{hint}", file=sys.stderr)
+        return 1
     return 0
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch says so on a CPU by a plain RuntimeError."""
+    return isinstance(error, MemoryError) or ("memory" in str(error) and "alloc" in str(error))
+
+
 def _train(config: Config, overwrite: bool) -> None:
-    from sentiment.runs import build_model, create_run, describe_run
+    from sentiment.runs import build_model, check_place, create_run
     from sentiment.runtime import describe_device, find_device, find_precision, set_up
     from sentiment.text.pipeline import prepare_training
     from sentiment.training.journal import Journal
     from sentiment.training.trainer import Trainer
 
     started = time.perf_counter()
-    path = Path(config.output_dir)
+    path = Path(config.output_dir).expanduser()
+    check_place(path, overwrite=overwrite)
+    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    logging.getLogger().addHandler(lines)  # until there is a folder for train.log
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
-    data = prepare_training(config)
-    create_run(path, overwrite=overwrite)
-    logging.getLogger().addHandler(logging.FileHandler(path / "train.log", encoding="utf-8"))
     logger.info("device: %s, %s", describe_device(device), str(precision).removeprefix("torch."))
+    data = prepare_training(config)
     set_up(device, config.seed)
     model = build_model(
         config.model,
@@ -80,13 +95,14 @@ def _train(config: Config, overwrite: bool) -> None:
         freeze_embedding=config.vectors.freeze,
     ).to(device)
     coverage = data.coverage.as_dict() if data.coverage else None
-    describe_run(path, config, data.class_names, data.vocabulary, coverage)
-    journal = Journal(path)
-    try:
-        trainer = Trainer(model, data, config, device=device, path=path, journal=journal)
+    create_run(path, config, data.class_names, data.vocabulary, coverage, overwrite=overwrite)
+    lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
+    lines.capacity = 1  # from now on each line is written at once
+    with closing(Journal(path)) as journal:
+        trainer = Trainer(
+            model, data, config, device=device, precision=precision, path=path, journal=journal
+        )
         result = trainer.fit()
-    finally:
-        journal.close()
     logger.info(
         "best epoch %d: validation accuracy %.2f %%; %.0f s in all",
         result.best_epoch,
@@ -136,20 +152,21 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from sentiment.evaluation.evaluate import predict_corpus
     from sentiment.evaluation.report import report_table, write_predictions, write_report
-    from sentiment.runs import load_run
+    from sentiment.runs import check_writable, load_run
     from sentiment.runtime import describe_device, find_device
     from sentiment.text.pipeline import prepare_split
 
     started = time.perf_counter()
     device = find_device(options.device)
+    output = options.output or options.run / "evaluation" / options.split
     run = load_run(options.run, checkpoint=options.checkpoint)
+    check_writable(output)
     data = run.config.data
     if options.data_path is not None:
         data = replace(data, path=options.data_path)
     reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
     predictions = predict_corpus(run.model.to(device), corpus, device=device)
     metrics = predictions.metrics()
-    output = options.output or options.run / "evaluation" / options.split
     output.mkdir(parents=True, exist_ok=True)
     seconds = time.perf_counter() - started
     write_report(

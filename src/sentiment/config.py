@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 # What can be downloaded by name, with its dimension: a contradiction with the model's embedding
@@ -16,6 +17,8 @@ from typing import Any, Literal
 VectorsName = Literal[
     "glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"
 ]
+
+_MOST = 2**31 - 1  # of what is counted: far beyond use, and within every integer of torch's
 
 
 def _require(holds: bool, key: str, value: Any, expected: str) -> None:
@@ -58,9 +61,11 @@ class DataConfig:
         share = self.validation_share
         _require(0 < share < 1, "data.validation_share", share, "between 0 and 1, both excluded")
         _require(self.validation_seed >= 0, "data.validation_seed", self.validation_seed, ">= 0")
-        _require(self.max_length >= 1, "data.max_length", self.max_length, "at least 1 token")
+        length = self.max_length
+        _require(1 <= length <= _MOST, "data.max_length", length, f"from 1 to {_MOST:,} tokens")
         processes = self.num_processes
-        _require(processes is None or processes >= 1, "data.num_processes", processes, ">= 1")
+        within = processes is None or 1 <= processes <= 256
+        _require(within, "data.num_processes", processes, "from 1 to 256, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +137,10 @@ class ModelConfig:
     """Start of the forget gate's bias: above 0 the cell remembers from the first step on."""
 
     def __post_init__(self) -> None:
-        for name in ("embedding_size", "hidden_size", "num_layers"):
+        for name, most in (("embedding_size", 65_536), ("hidden_size", 65_536), ("num_layers", 64)):
             value = getattr(self, name)
-            _require(value >= 1, f"model.{name}", value, "at least 1")
+            _require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most:,}")
+        _require(isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "finite")
         for name in ("embedding_dropout", "dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
@@ -183,7 +189,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "accumulation_steps", "log_every"):
             value = getattr(self, name)
-            _require(value >= 1, f"training.{name}", value, "at least 1")
+            _require(1 <= value <= _MOST, f"training.{name}", value, f"from 1 to {_MOST:,}")
         rate = self.learning_rate
         _require(0 < rate < float("inf"), "training.learning_rate", rate, "above 0 and finite")
         decay = self.weight_decay
@@ -229,6 +235,13 @@ class Config:
                 f"model.embedding_size is {self.model.embedding_size}: set model.embedding_size "
                 f"to {dimension} or choose other vectors"
             )
+        training = self.training
+        if training.batch_unit == "tokens" and training.batch_size < self.data.max_length:
+            raise ValueError(
+                f"training.batch_size is {training.batch_size} tokens, but data.max_length is "
+                f"{self.data.max_length}: a batch must hold a review; set training.batch_size to "
+                "some 10,000 or training.batch_unit to reviews"
+            )
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise ValueError(
                 f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "
@@ -238,5 +251,5 @@ class Config:
 
 def check_device_name(device: str) -> None:
     """Raise ``ValueError`` unless ``device`` is a name that :mod:`sentiment.runtime` knows."""
-    known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device)
+    known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device)
     _require(known is not None, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")

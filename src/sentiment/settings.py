@@ -124,9 +124,9 @@ def parse_training(arguments: Sequence[str] | None, prog: str) -> tuple[Config, 
     settings that contradict each other.
     """
     parser = training_parser(prog)
-    namespace = parser.parse_args(arguments)
-    overwrite = namespace.pop("overwrite")
     try:
+        namespace = parser.parse_args(arguments)
+        overwrite = namespace.pop("overwrite")
         return _to_config(parser, namespace), overwrite
     except ValueError as error:
         parser.error(str(error))

@@ -10,7 +10,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sentiment.evaluation.metrics import Metrics, compute_metrics
-from sentiment.runtime import autocast
+from sentiment.runtime import exact_fp32
 from sentiment.text.batches import EncodedCorpus
 from sentiment.text.bucketing import BucketSampler
 
@@ -51,16 +51,16 @@ def predict_corpus(
     corpus: EncodedCorpus,
     *,
     device: torch.device,
-    precision: torch.dtype = torch.float32,
     description: str = "evaluating",
 ) -> Predictions:
-    """Classify every review of a corpus; the model is left in evaluation mode.
+    """Classify every review of a corpus in fp32; the model is left in evaluation mode.
+
+    Training validates by this function too, so that what it reports can be had again.
 
     Args:
         model: takes (tokens, lengths), returns logits; on ``device``.
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
-        precision: arithmetic of matrix products.
         description: title of the progress bar, shown on a terminal only.
     """
     model.eval()
@@ -70,10 +70,10 @@ def predict_corpus(
     )
     logits: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    with tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None) as bar:
+    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None)
+    with bar, exact_fp32():
         for batch in corpus.batches(sampler):
-            with autocast(device, precision):
-                logits.append(model(batch.tokens, batch.lengths).float())
+            logits.append(model(batch.tokens, batch.lengths))
             indices.append(batch.indices)
             bar.update(len(batch.lengths))
     in_order = torch.empty(len(corpus), logits[0].shape[1], dtype=torch.float64)

@@ -101,8 +101,13 @@ class PackedLSTM(nn.LSTM):
 
     def _forward_cudnn(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, States]:
         in_order = bool((lengths[1:] <= lengths[:-1]).all())  # spares sorting on the device
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=in_order)
-        output, states = super().forward(packed)
+        # Under autocast torch would run cuDNN's LSTM in fp16 whatever precision is asked for, with
+        # no scaling of the loss to keep small gradients: in fp32 with TF32 instead.
+        with torch.autocast("cuda", enabled=False):
+            packed = pack_padded_sequence(
+                x.float(), lengths, batch_first=True, enforce_sorted=in_order
+            )
+            output, states = super().forward(packed)
         return pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])[0], states
 
     def _forward_padded(
@@ -137,8 +142,8 @@ class PackedLSTM(nn.LSTM):
         """
         weights = self._layer_weights(layer)
         if padding is not None:
-            # The extra input stands last; what else a padded step holds no longer matters.
-            x = nn.functional.pad(x, (0, 1)).masked_fill_(padding, 1.0)  # (batch, time, input + 1)
+            # The extra input stands last; the others are zeroed, lest they weigh against it.
+            x = torch.cat((x.masked_fill(padding, 0.0), padding.to(x.dtype)), dim=2)
             switch = self._padding_switch(weights[0])
             weights[::4] = [torch.cat((weight, switch), dim=1) for weight in weights[::4]]
         zeros = x.new_zeros(len(weights) // 4, x.shape[0], self.hidden_size)

@@ -109,16 +109,16 @@ def encode(
         labels: (num_reviews,) class indices.
         max_length: tokens kept of a review, from its beginning.
     """
-    lengths = np.diff(offsets)
-    empty = lengths == 0
+    full_lengths = np.diff(offsets)
+    empty = full_lengths == 0
     if empty.any():
         tokens = np.insert(tokens, offsets[:-1][empty], UNK_ID)
-        lengths = np.where(empty, 1, lengths)
+    lengths = np.where(empty, 1, full_lengths)
     starts = np.cumsum(lengths) - lengths
     return EncodedCorpus(
         tokens=torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int32)),
         starts=torch.from_numpy(starts),
         lengths=torch.from_numpy(np.minimum(lengths, max_length)),
-        full_lengths=torch.from_numpy(lengths),
+        full_lengths=torch.from_numpy(full_lengths),
         labels=torch.from_numpy(np.asarray(labels, dtype=np.int64)),
     )

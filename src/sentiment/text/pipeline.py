@@ -52,6 +52,11 @@ def prepare_training(config: Config) -> TrainingData:
     """Read, split, tokenize, number and embed; never touches the test split."""
     train, validation = load_training_splits(config.data)
     logger.info("reviews: %s for training, %s for validation", f"{len(train):,}", len(validation))
+    if len(set(validation.labels.tolist())) < 2:
+        raise ValueError(
+            f"{validation.origin}: the validation reviews are of one class only: give some of "
+            "another, or none at all to hold reviews out of train"
+        )
     train_tokens = _tokenize(train, config.data)
     vocabulary = build_vocabulary(
         count_tokens(train_tokens),

@@ -135,14 +135,18 @@ def _number_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return labels as (num_reviews,) int64 and the names they index.
 
-    A name stands for its place among the names, an integer for itself. A column of digits is a
-    column of integers, as CSV cannot tell them apart, unless the digits are all known names.
+    A name stands for its place among the names, an integer for itself, unless the names are
+    integers too (stars 1 to 5). A column of digits is a column of integers, as CSV cannot tell
+    them apart.
     """
     values = _integers_or_names(rows, class_names)
     if class_names is None:
         class_names = _names_from_labels(rows, values)
     index_by_label: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
-    index_by_label.update((index, index) for index in range(len(class_names)))
+    are_integers = all(_INTEGER.fullmatch(name) for name in class_names)
+    index_by_label.update(
+        (int(name) if are_integers else index, index) for index, name in enumerate(class_names)
+    )
     try:
         labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
     except KeyError:
@@ -164,6 +168,8 @@ def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[
         )
     names = [str(label).strip() for label in rows.labels]
     distinct = set(names)
+    if "" in distinct:
+        raise ValueError(f"{rows.place(names.index(''))}: no label: fill it in or delete the row")
     if distinct <= set(class_names or ()) or not all(_INTEGER.fullmatch(name) for name in distinct):
         return names
     return [int(name) for name in names]

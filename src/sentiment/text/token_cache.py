@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -31,7 +32,9 @@ def default_cache_dir() -> Path:
 
 def cache_key(texts: Sequence[str], *, lower_case: bool) -> str:
     """Digest of everything that decides the tokens of these texts."""
-    digest = hashlib.sha256(f"{_FORMAT} {version('spacy')} {lower_case} {len(texts)}".encode())
+    # Python's own version decides what is a letter, a small one, an HTML entity.
+    versions = (_FORMAT, version("spacy"), sys.version_info[:2])
+    digest = hashlib.sha256(f"{versions} {lower_case} {len(texts)}".encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))

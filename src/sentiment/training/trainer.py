@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,13 +20,14 @@ from sentiment.config import Config
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
-from sentiment.runs import Checkpoint, save_weights
-from sentiment.runtime import autocast, find_precision, peak_memory_bytes
+from sentiment.runtime import autocast, peak_memory_bytes
 from sentiment.text.batches import Batch
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData
 from sentiment.training.journal import EpochSummary, Journal
 from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.sums import RunningSums
+from sentiment.weights import Checkpoint, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,26 +42,6 @@ class FitResult:
     best_metrics: Metrics
 
 
-class RunningSums:
-    """Loss, hits and reviews added up on the device, read once in a while.
-
-    Reading a value makes the host wait for the device; adding to it does not.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, device=device, dtype=torch.float64)
-        self._num_reviews = 0
-
-    def add(self, loss_sum: torch.Tensor, num_correct: torch.Tensor, num_reviews: int) -> None:
-        self._sums += torch.stack((loss_sum.detach().double(), num_correct.double()))
-        self._num_reviews += num_reviews
-
-    def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy."""
-        loss, correct = (self._sums / max(1, self._num_reviews)).tolist()
-        return loss, correct
-
-
 class Trainer:
     """Trains a classifier and keeps its best and last weights in the run's folder.
 
@@ -68,6 +50,7 @@ class Trainer:
         data: corpora, vocabulary and class names.
         config: the run's settings.
         device: where to compute.
+        precision: arithmetic of training's matrix products; validation is in fp32.
         path: the run's folder.
         journal: where the course is written.
     """
@@ -79,6 +62,7 @@ class Trainer:
         config: Config,
         *,
         device: torch.device,
+        precision: torch.dtype,
         path: Path,
         journal: Journal,
     ) -> None:
@@ -89,7 +73,7 @@ class Trainer:
         self._device = device
         self._path = path
         self._journal = journal
-        self._precision = find_precision(config.training.precision, device)
+        self._precision = precision
         self._corpus = data.train.to(device)
         self._validation = data.validation.to(device)
         self._sampler = BucketSampler(
@@ -154,7 +138,7 @@ class Trainer:
                     recent_sums = RunningSums(self._device)
                     recent_tokens, recent_started = 0, time.perf_counter()
                 bar.update(sum(map(len, group)))
-            loss, accuracy = epoch_sums.means()
+            loss, accuracy = self._means(epoch_sums)
         seconds = time.perf_counter() - started
         return EpochSummary(
             epoch=epoch,
@@ -214,7 +198,7 @@ class Trainer:
             each.add(loss_sum, num_correct, len(batch.lengths))
 
     def _log(self, bar: tqdm, sums: RunningSums, norm: torch.Tensor, speed: float) -> None:
-        loss, accuracy = sums.means()
+        loss, accuracy = self._means(sums)
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
         self._journal.update(
             self._update,
@@ -225,12 +209,21 @@ class Trainer:
             tokens_per_second=speed,
         )
 
+    def _means(self, sums: RunningSums) -> tuple[float, float]:
+        """Mean loss and accuracy, while the loss is a number."""
+        loss, accuracy = sums.means()
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the loss became {loss} by update {self._update}: lower training.learning_rate "
+                f"({self._training.learning_rate}) or set training.gradient_clip"
+            )
+        return loss, accuracy
+
     def _validate(self) -> Predictions:
         return predict_corpus(
             self._model,
             self._validation,
             device=self._device,
-            precision=self._precision,
             description="validating",
         )
 
