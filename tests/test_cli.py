@@ -70,7 +70,7 @@ def test_an_empty_review_and_an_unknown_one_are_evaluated(run_path, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data.path", "EMPTY"], "test"),
+        (["--data.path", "EMPTY"], "no test split"),
         (["--split", "validation", "--data.path", "TEST_ONLY"], "train"),
         (["--device", "cuda:77"], "device is 'cuda:77', but"),
         (["--data.path", "WRONG_LABEL"], "good"),
@@ -95,7 +95,7 @@ def test_mistakes_in_evaluation_are_one_line(arguments, message, run_path, tmp_p
     [
         ("", "found: none"),
         ("review,stars\nx,1\n", "text"),
-        ("text,label\n", "no "),
+        ("text,label\n", "no rows"),
         ("text,label\na b c,neg\na b d,neg\n", "class"),
         ("text,label\na b c,neg\na b d\n", "row 2"),
     ],

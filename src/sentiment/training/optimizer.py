@@ -56,6 +56,7 @@ class Schedule:
                 factor=config.plateau_factor,
                 patience=config.plateau_patience,
                 threshold=0.0,
+                eps=0.0,  # the default ignores reductions of small learning rates
             )
             if config.schedule == "plateau"
             else None
