@@ -1,0 +1,76 @@
+"""What the program promises in figures, as ratios where the machine would decide otherwise."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from conftest import SHARED, needs_imdb
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sentiment.config import DataConfig
+from sentiment.model import PackedLSTM
+from sentiment.text.bucketing import BucketSampler
+from sentiment.text.reviews import load_training_splits
+from sentiment.text.tokenizer import tokenize
+
+pytestmark = pytest.mark.long
+
+
+def median_seconds(function: Callable[[], object], rounds: int) -> float:
+    function()
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def test_the_recurrence_is_many_times_faster_than_the_packed_sequence():
+    """One training step of a batch of 64 reviews of up to 230 words, bidirectional 256."""
+    torch.manual_seed(0)
+    lengths = torch.randint(207, 231, (64,)).sort(descending=True).values
+    x = torch.randn(64, int(lengths[0]), 100, requires_grad=True)
+    theirs = nn.LSTM(100, 256, batch_first=True, bidirectional=True)
+    ours = PackedLSTM(100, 256, bidirectional=True)
+
+    def packed() -> None:
+        sequence = pack_padded_sequence(x, lengths, batch_first=True)
+        pad_packed_sequence(theirs(sequence)[0], batch_first=True)[0].sum().backward()
+
+    def exact() -> None:
+        ours(x, lengths)[0].float().sum().backward()
+
+    slow = median_seconds(packed, 1)
+    assert slow / median_seconds(exact, 5) >= 15
+    with torch.autocast("cpu", torch.bfloat16):
+        assert slow / median_seconds(exact, 5) >= 25
+
+
+@needs_imdb
+def test_imdb_is_tokenized_at_a_million_tokens_a_second_on_two_cores():
+    import pyarrow.parquet as pq
+
+    texts: list[str] = []
+    for name in ("train", "unsupervised"):
+        table = pq.read_table(SHARED / "imdb" / f"{name}.parquet", columns=["text"])
+        texts += table.column("text").to_pylist()
+    started = time.perf_counter()
+    tokenized = tokenize(texts, num_processes=2)
+    assert len(tokenized.tokens) / (time.perf_counter() - started) >= 1e6
+
+
+@needs_imdb
+def test_padding_of_imdb_is_under_three_percent():
+    train, _ = load_training_splits(DataConfig(path=str(SHARED / "imdb")))
+    tokenized = tokenize(train.texts)
+    lengths = torch.from_numpy((tokenized.offsets[1:] - tokenized.offsets[:-1]).clip(1, 400))
+    sampler = BucketSampler(lengths, batch_size=64)
+    for epoch in range(1, 4):
+        sampler.set_epoch(epoch)
+        assert 0 < sampler.padding_share() < 0.03
