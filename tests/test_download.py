@@ -14,29 +14,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from file_server import CONTENT, QUICK, FileServer, environment, part_of
+from file_server import CONTENT, QUICK, environment, part_of
 
 from sentiment.config import VectorsName
 from sentiment.text import download as download_module
 from sentiment.text.download import KNOWN_VECTORS, Patience, download, fetch_vectors
 from sentiment.text.transfer import DownloadError
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server():
-    server = FileServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "vectors.zip"
 
 
 class TestWholeDownload:

@@ -21,23 +21,6 @@ FAULTS = ["cut", "long", "short", "flip", "no ranges", "changed", "elsewhere"]
 FAULTS += ["503", "416", "404", "web page", "unannounced"]
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-@pytest.fixture
-def server():
-    server = FileServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "vectors.zip"
-
-
 def leave_half(server: FileServer, target: Path) -> int:
     """Have a run end in the middle; return the bytes that it left."""
     server.faults = ["cut"]
