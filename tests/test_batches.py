@@ -6,15 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.text.batches import encode
+from sentiment.text.tokenizer import TokenizedTexts
 from sentiment.text.vocabulary import UNK_ID
 
 REVIEWS = st.lists(st.lists(st.integers(2, 99), max_size=12), min_size=1, max_size=8)
 
 
 def encode_lists(reviews: list[list[int]], max_length: int):
-    tokens = np.array([token for review in reviews for token in review], dtype=np.int32)
+    """Encode reviews of ids; the lexicon holds them backwards, so that places are no ids."""
+    tokens = np.array([99 - token for review in reviews for token in review], dtype=np.int32)
     offsets = np.cumsum([0, *map(len, reviews)])
-    return encode(tokens, offsets, np.arange(len(reviews)), max_length=max_length)
+    tokenized = TokenizedTexts(tokens, offsets, [f"word {99 - place}" for place in range(98)])
+    ids = np.arange(99, 1, -1, dtype=np.int32)
+    return encode(tokenized, ids, np.arange(len(reviews)), max_length=max_length)
 
 
 @given(reviews=REVIEWS, max_length=st.integers(1, 15), data=st.data())
@@ -32,10 +36,31 @@ def test_a_batch_holds_the_reviews_asked_for(reviews, max_length, data):
 def test_an_empty_review_becomes_one_unknown_word():
     corpus = encode_lists([[], [5, 6], [], []], 10)
     assert corpus.lengths.tolist() == [1, 2, 1, 1]
-    assert corpus.tokens.tolist() == [UNK_ID, 5, 6, UNK_ID, UNK_ID]
+    batch = corpus.batch(torch.arange(4))
+    assert batch.tokens.tolist() == [[UNK_ID, 0], [5, 6], [UNK_ID, 0], [UNK_ID, 0]]
 
 
 def test_cutting_is_told():
     corpus = encode_lists([[5] * 7, [6] * 3], 4)
     assert corpus.lengths.tolist() == [4, 3]
     assert corpus.full_lengths.tolist() == [7, 3]
+
+
+def test_tokens_in_a_file_are_read_where_a_batch_needs_them(tmp_path):
+    tokens = np.arange(1000, dtype=np.int32) % 98
+    np.save(tmp_path / "tokens.npy", tokens)
+    mapped = np.load(tmp_path / "tokens.npy", mmap_mode="c")
+    lexicon = [f"word {place}" for place in range(98)]
+    corpora = [
+        encode(
+            TokenizedTexts(each, np.arange(0, 1001, 100), lexicon),
+            np.arange(98, dtype=np.int32),
+            np.zeros(10),
+            max_length=70,
+        )
+        for each in (tokens, mapped)
+    ]
+    assert np.shares_memory(corpora[1].tokens.numpy(), mapped)
+    batches = [corpus.batch(torch.tensor([7, 2])).tokens for corpus in corpora]
+    assert torch.equal(*batches)
+    assert corpora[0].unknown_share() == corpora[1].unknown_share() == 11 / 1000

@@ -119,3 +119,22 @@ def test_pooling_gradient_matches_packed_last_state():
     _, (h, _) = oracle(packed)
     model.output(h.transpose(0, 1).flatten(1)).sum().backward()
     assert torch.allclose(ours, oracle.weight_hh_l0.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("steps", [7, 300])
+def test_the_maximum_over_time_is_torchs(dtype, steps):
+    """Values and gradients, those of ties included; 300 equal steps overflow a byte's count."""
+    torch.manual_seed(0)
+    lengths = torch.tensor([steps, 2, 5, 1])
+    output = torch.randint(-3, 3, (4, steps, 6)).to(dtype)
+    output[0, :, 0] = 2
+    leaves = [output.clone().requires_grad_() for _ in range(2)]
+    padding = (torch.arange(steps) >= lengths.unsqueeze(1)).unsqueeze(2)
+    ours = pool("max", leaves[0], torch.empty(0), lengths)
+    theirs = leaves[1].masked_fill(padding, float("-inf")).amax(dim=1)
+    assert torch.equal(ours, theirs)
+    weight = torch.randn(4, 6).to(dtype)
+    for pooled in (ours, theirs):
+        pooled.backward(weight)
+    assert torch.allclose(leaves[0].grad.float(), leaves[1].grad.float(), rtol=1e-2, atol=1e-6)

@@ -137,6 +137,71 @@ def test_order_and_company_do_not_matter():
         assert torch.allclose(c1[:, 0], c[:, row], atol=1e-6)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_without_onednn_the_answer_is_the_same(bidirectional):
+    """Other devices and double precision take PyTorch's own kernel."""
+    torch.manual_seed(0)
+    oracle, lstm = make_pair(5, 7, num_layers=2, bidirectional=bidirectional)
+    lengths = torch.tensor([3, 9, 1, 6])
+    x = torch.randn(4, 9, 5, requires_grad=True)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert_equal_to_oracle(oracle, lstm, x, lengths)
+    wanted = run_oracle(oracle.double(), x.double(), lengths)
+    for actual, expected in zip(flatten(lstm.double()(x.double(), lengths)), wanted, strict=True):
+        assert torch.allclose(actual, expected, atol=1e-12)
+
+
+def test_gradients_of_weights_stay_in_fp32_under_autocast():
+    """In bf16 they are no farther from the fp32 answer than nn.LSTM's own."""
+    torch.manual_seed(0)
+    oracle, lstm = make_pair(50, 64, bidirectional=True)
+    lengths = torch.randint(20, 41, (8,))
+    x = torch.randn(8, 40, 50, requires_grad=True)
+    weight = torch.randn(8, 40, 128)
+
+    def leaf_gradients(model, run):
+        output = run(model)
+        return torch.autograd.grad((output.float() * weight).sum(), [x, *model.parameters()])
+
+    exact = leaf_gradients(oracle, lambda model: run_oracle(model, x, lengths)[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = leaf_gradients(oracle, lambda model: run_oracle(model, x, lengths)[0])
+        ours = leaf_gradients(lstm, lambda model: model(x, lengths)[0])
+    assert all(each.dtype == torch.float32 for each in ours)
+
+    def distance(found):
+        return sum((a - b).norm() / b.norm() for a, b in zip(found, exact, strict=True))
+
+    assert distance(ours) <= distance(rough)
+
+
+def test_a_frozen_or_unused_part_costs_the_others_nothing():
+    torch.manual_seed(0)
+    oracle, lstm = make_pair(5, 7, bidirectional=True)
+    for model in (oracle, lstm):
+        model.weight_hh_l0.requires_grad_(False)
+    lengths = torch.tensor([3, 9, 6])
+    x = torch.randn(3, 9, 5)
+    for used in range(3):  # the output, h or c alone
+        wanted = run_oracle(oracle, x, lengths)[used].sum()
+        flatten(lstm(x, lengths))[used].sum().backward()
+        wanted.backward()
+    assert lstm.weight_hh_l0.grad is None
+    for one, other in zip(lstm.parameters(), oracle.parameters(), strict=True):
+        if one.requires_grad:
+            assert torch.allclose(one.grad, other.grad, atol=1e-5)
+
+
+def test_a_retained_graph_can_be_used_again():
+    torch.manual_seed(0)
+    lstm = PackedLSTM(5, 7, bidirectional=True)
+    output = lstm(torch.randn(3, 9, 5), torch.tensor([3, 9, 6]))[0].sum()
+    parameters = list(lstm.parameters())
+    first = torch.autograd.grad(output, parameters, retain_graph=True)
+    for one, other in zip(first, torch.autograd.grad(output, parameters), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_state_dicts_fit_both_ways():
     lstm = PackedLSTM(3, 4, 2, bidirectional=True)
     other = nn.LSTM(3, 4, 2, bidirectional=True)

@@ -17,6 +17,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from sentiment.config import Config, check_device_name
+from sentiment.environment import prepare_environment
 from sentiment.settings import parse_training
 
 logger = logging.getLogger("sentiment")
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _report_mistakes(command: Callable[[], None]) -> int:
+    prepare_environment()  # before the commands import torch
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
     logging.raiseExceptions = False  # a closed pipe behind us must not fill the screen
     logger.setLevel(logging.DEBUG)
@@ -72,7 +74,13 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _train(config: Config, overwrite: bool) -> None:
     from sentiment.runs import build_model, check_place, create_run
-    from sentiment.runtime import describe_device, find_device, find_precision, set_up
+    from sentiment.runtime import (
+        describe_device,
+        find_device,
+        find_precision,
+        set_up,
+        use_allowed_cores,
+    )
     from sentiment.text.pipeline import prepare_training
     from sentiment.training.journal import Journal
     from sentiment.training.trainer import Trainer
@@ -82,6 +90,7 @@ def _train(config: Config, overwrite: bool) -> None:
     check_place(path, overwrite=overwrite)
     lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
     logging.getLogger().addHandler(lines)  # until there is a folder for train.log
+    use_allowed_cores()
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
     logger.info("device: %s, %s", describe_device(device), str(precision).removeprefix("torch."))
@@ -153,10 +162,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from sentiment.evaluation.evaluate import predict_corpus
     from sentiment.evaluation.report import report_table, write_predictions, write_report
     from sentiment.runs import check_writable, load_run
-    from sentiment.runtime import describe_device, find_device
+    from sentiment.runtime import describe_device, find_device, use_allowed_cores
     from sentiment.text.pipeline import prepare_split
 
     started = time.perf_counter()
+    use_allowed_cores()
     device = find_device(options.device)
     output = options.output or options.run / "evaluation" / options.split
     run = load_run(options.run, checkpoint=options.checkpoint)

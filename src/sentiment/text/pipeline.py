@@ -118,7 +118,7 @@ def _encode(
     reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, max_length: int
 ) -> EncodedCorpus:
     ids = number_lexicon(vocabulary, tokenized.lexicon)
-    return encode(ids[tokenized.tokens], tokenized.offsets, reviews.labels, max_length=max_length)
+    return encode(tokenized, ids, reviews.labels, max_length=max_length)
 
 
 def _load_vectors(config: Config, vocabulary: Vocab) -> tuple[torch.Tensor | None, Coverage | None]:

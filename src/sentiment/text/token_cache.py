@@ -3,6 +3,7 @@
 An entry's name is a digest of the texts, the settings and the versions that decide their tokens:
 whoever changes any of them gets another entry, never stale tokens. An entry is written beside its
 place and renamed into it, so half an entry is never read and two processes may write one at once.
+Tokens are mapped into memory, not read: a corpus may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -64,12 +65,14 @@ def tokenize_cached(
     # A full or read-only disk costs the next run some seconds, not this one its result.
     with contextlib.suppress(OSError):
         _write(entry, tokenized)
+        return _read(entry, len(texts)) or tokenized  # mapped, so that these are given back
     return tokenized
 
 
 def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
     try:
-        tokens = np.load(entry / "tokens.npy", allow_pickle=False)
+        # Copied where written to, which nobody does: torch warns of arrays that cannot be.
+        tokens = np.load(entry / "tokens.npy", allow_pickle=False, mmap_mode="c")
         offsets = np.load(entry / "offsets.npy", allow_pickle=False)
         lexicon = (entry / "lexicon.txt").read_bytes().decode("utf-8")
     except (OSError, ValueError, EOFError):

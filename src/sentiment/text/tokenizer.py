@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import html
 import itertools
-import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+import joblib
 import numpy as np
 from tqdm import tqdm
 
@@ -165,7 +165,7 @@ def tokenize(
     """
     if num_processes is None:
         worth = sum(map(len, texts)) // _CHARACTERS_THAT_PAY_A_PROCESS
-        num_processes = max(1, min(worth, _allowed_cores()))
+        num_processes = max(1, min(worth, joblib.cpu_count()))
     with tqdm(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
@@ -200,9 +200,3 @@ def _load_rules() -> Rules:
     import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
 
     return spacy.blank("en").tokenizer
-
-
-def _allowed_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

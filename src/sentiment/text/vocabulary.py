@@ -17,11 +17,15 @@ from sentiment.text.tokenizer import TokenizedTexts
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
 SPECIALS = [PAD, UNK]
+_TOKENS_AT_ONCE = 4_000_000
 
 
 def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
     """How often each token occurs."""
-    counts = np.bincount(tokenized.tokens, minlength=len(tokenized.lexicon))
+    counts = np.zeros(len(tokenized.lexicon), dtype=np.int64)
+    for start in range(0, len(tokenized.tokens), _TOKENS_AT_ONCE):  # which may lie in a file
+        part = tokenized.tokens[start : start + _TOKENS_AT_ONCE]
+        counts += np.bincount(part, minlength=len(counts))
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
 
 

@@ -1,0 +1,27 @@
+"""What must be in the environment before torch is loaded: it makes a CPU up to twice as fast.
+
+Imports nothing, so that the entry points can call it first. Whoever uses the package without them
+sets the same variables in the shell, or calls this before importing torch.
+"""
+
+from __future__ import annotations
+
+import os
+
+_VARIABLES = {
+    # Tensors in pages of 2 MB instead of 4 kB, where the kernel leaves it to programs to ask
+    # (/sys/kernel/mm/transparent_hugepage/enabled says madvise): a training step walks through
+    # hundreds of megabytes, and looking up their addresses costs as much as the arithmetic,
+    # twice over on a virtual machine. Read by torch at its first tensor, on Linux alone.
+    "THP_MEM_ALLOC_ENABLE": "1",
+    # How long OpenMP's threads turn on the spot after a parallel loop before they sleep. Some
+    # milliseconds by default, which they take from the two directions of the LSTM, each of which
+    # runs in a thread of its own. Read by GNU's OpenMP, torch's own on Linux, when it is loaded.
+    "GOMP_SPINCOUNT": "10000",
+}
+
+
+def prepare_environment() -> None:
+    """Set what nobody has set."""
+    for name, value in _VARIABLES.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sentiment.model.dropout import Dropout, dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_drops_its_share_and_keeps_the_mean(p, dtype):
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(1001, 997, dtype=dtype), p, True)
+    assert dropped.dtype == dtype
+    share = dropped.eq(0).double().mean().item()
+    assert abs(share - p) < 5 * (p * (1 - p) / dropped.numel()) ** 0.5 + 1 / 65_536
+    kept = dropped[dropped != 0].double()
+    assert kept.min() == kept.max() and abs(kept[0].item() * (1 - p) - 1) < 4e-3
+
+
+def test_values_are_dropped_independently():
+    """Four values share one draw of eight bytes: neighbours must not fall together."""
+    torch.manual_seed(0)
+    kept = dropout(torch.ones(400_000), 0.5, True).ne(0).double()
+    for distance in (1, 2, 3, 4):
+        together = torch.corrcoef(torch.stack((kept[:-distance], kept[distance:])))[0, 1]
+        assert abs(together) < 5 / 400_000**0.5
+
+
+def test_gradients_flow_where_values_were_kept():
+    x = torch.randn(7, 9, requires_grad=True)
+    y = dropout(x, 0.4, True)
+    y.sum().backward()
+    assert torch.allclose(x.grad, y.detach() / x.detach())
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_zero():
+    x = torch.randn(5)
+    assert dropout(x, 0.5, False) is x
+    assert dropout(x, 0.0, True) is x
+    assert Dropout(0.5).eval()(x) is x
+
+
+def test_torchs_generator_decides():
+    x = torch.ones(10_000)
+    first = [torch.manual_seed(seed) and dropout(x, 0.5, True) for seed in (3, 3, 4)]
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
