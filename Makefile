@@ -35,8 +35,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# IMDB=FOLDER takes the reviews of its train.parquet instead of synthetic ones.
 bench: setup
-	$(BIN)/python benchmarks/recurrence.py
+	$(BIN)/python -m benchmarks.run $(if $(IMDB),--imdb $(IMDB))
 
 tensorboard: setup
 	$(BIN)/tensorboard --logdir runs

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-import joblib
 import torch
 
 
@@ -117,6 +116,8 @@ def use_allowed_cores() -> None:
     use: on two of 64 cores it would start 64 threads, which wait for each other.
     """
     if "OMP_NUM_THREADS" not in os.environ:
+        import joblib  # makes a semaphore, which processes started from here need not
+
         torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
 
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-import joblib
 import numpy as np
 from tqdm import tqdm
 
@@ -165,7 +164,7 @@ def tokenize(
     """
     if num_processes is None:
         worth = sum(map(len, texts)) // _CHARACTERS_THAT_PAY_A_PROCESS
-        num_processes = max(1, min(worth, joblib.cpu_count()))
+        num_processes = max(1, min(worth, _allowed_cores()))
     with tqdm(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
@@ -200,3 +199,9 @@ def _load_rules() -> Rules:
     import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
 
     return spacy.blank("en").tokenizer
+
+
+def _allowed_cores() -> int:
+    import joblib  # makes a semaphore, which the processes that import this module need not
+
+    return joblib.cpu_count()

@@ -1,0 +1,100 @@
+"""How everything here is measured: in turns, in processes of their own, as ratios of medians.
+
+Absolute times move with what else the machine does; two things measured in turns in one run are
+met by the same. Each contestant runs in a worker, a process that keeps what it has built and whose
+environment is set before torch is loaded: ``prepared`` as the program's entry points set it,
+``plain`` as torch comes.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from sentiment.environment import prepare_environment
+
+_VARIABLES = ("THP_MEM_ALLOC_ENABLE", "GOMP_SPINCOUNT")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        section: what kind of thing was measured.
+        name: what was measured, against what.
+        ratio: the result: times as fast, or a share; None where ``value`` is all there is.
+        low, high: the smallest and the largest ratio among the rounds.
+        value: the measured quantity behind it, for orientation alone.
+        goal: what the ratio is meant to reach, None where nothing is.
+    """
+
+    section: str
+    name: str
+    ratio: float | None
+    low: float | None = None
+    high: float | None = None
+    value: str = ""
+    goal: float | None = None
+
+
+class Worker:
+    """A process that calls functions, one at a time.
+
+    Args:
+        prepared: whether its environment is the one that the program sets for itself.
+    """
+
+    def __init__(self, *, prepared: bool) -> None:
+        before = dict(os.environ)
+        for name in _VARIABLES:
+            os.environ.pop(name, None)
+        if prepared:
+            prepare_environment()
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"))
+        self._pool.submit(time.perf_counter).result()  # started, with this environment
+        os.environ.clear()
+        os.environ.update(before)
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return self._pool.submit(function, *arguments).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def in_turns(
+    contestants: dict[str, Callable[[], float]], rounds: int, *, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round, all of them in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(-warm_up, rounds):
+        for name, measure in contestants.items():
+            taken = measure()
+            if turn >= 0:
+                seconds[name].append(taken)
+    return seconds
+
+
+def faster(
+    section: str, name: str, theirs: list[float], ours: list[float], goal: float | None = None
+) -> Row:
+    """How many times as fast ``ours`` is; one measurement of a slow contestant stands for all."""
+    theirs = theirs * len(ours) if len(theirs) == 1 else theirs
+    ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
+    median_theirs, median_ours = statistics.median(theirs), statistics.median(ours)
+    value = f"{median_theirs:.4g} s : {median_ours:.4g} s"
+    return Row(section, name, median_theirs / median_ours, min(ratios), max(ratios), value, goal)
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started

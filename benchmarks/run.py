@@ -1,0 +1,119 @@
+"""Measure everything, print one table, write one JSON file.
+
+    python -m benchmarks.run [--imdb FOLDER] [--only recurrence,training] [--output FILE]
+
+Reviews are synthetic but where ``--imdb`` names a folder with train.parquet. Run it alone: whatever
+else computes at the same time slows both sides of a ratio, but not alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cuda, evaluating, growth, peers, recurrence, text, training
+from benchmarks.measure import Row, Worker
+from sentiment.runtime import describe_device, find_device
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "torchtext", "spacy", "numpy", "keras", "tensorflow-cpu")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--imdb", type=Path, help="folder with IMDB's train.parquet")
+    parser.add_argument("--only", help="sections, with commas between them")
+    parser.add_argument("--output", type=Path, default=RESULTS / "latest.json")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    rows, points = _measure(options)
+    result = _description() | {
+        "reviews": "IMDB" if options.imdb else "synthetic",
+        "minutes": round((time.perf_counter() - started) / 60, 1),
+        "rows": [asdict(row) for row in rows],
+        "growth": points,
+    }
+    print(table(rows))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(
+        json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    print(f"\n{result['device']}; {result['minutes']} minutes; {options.output}")
+
+
+def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[float]]]:
+    prepared, plain = Worker(prepared=True), Worker(prepared=False)
+    points: dict[str, list[float]] = {}
+
+    def grow() -> list[Row]:
+        found, measured = growth.rows()
+        points.update(measured)
+        return found
+
+    sections: dict[str, Callable[[], list[Row]]] = {
+        "recurrence": lambda: recurrence.rows(prepared, plain),
+        "training": lambda: training.rows(prepared),
+        "text": lambda: text.rows(prepared, options.imdb),
+        "evaluating": lambda: evaluating.rows(prepared, options.imdb),
+        "growth": grow,
+        "peers": lambda: peers.rows(prepared, plain),
+        "cuda": cuda.rows,
+    }
+    wanted = options.only.split(",") if options.only else list(sections)
+    rows: list[Row] = []
+    for name in wanted:
+        started = time.perf_counter()
+        rows += sections[name]()
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return rows, points
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as lines of at most 120 characters."""
+    lines = []
+    section = None
+    for row in rows:
+        if row.section != section:
+            section = row.section
+            lines += ["", f"{section:<82}{'ratio':>7}  {'spread':<13} goal"]
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        spread = "" if row.low is None or row.high is None else f"{row.low:.3g}–{row.high:.3g}"
+        goal = "" if row.goal is None else f"{row.goal:.3g}"
+        name = row.name if len(row.name) <= 80 else row.name[:79] + "…"
+        lines.append(f"  {name:<80}{ratio:>7}  {spread:<13} {goal}")
+        if row.value:
+            lines.append(f"    {row.value}")
+    return "\n".join(lines)
+
+
+def _description() -> dict[str, Any]:
+    """Machine, versions, date, revision."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    return {
+        "device": describe_device(find_device("auto")),
+        "python": platform.python_version(),
+        "packages": packages,
+        "date": datetime.date.today().isoformat(),
+        "revision": revision.stdout.strip() or None,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""From text to batches: tokenizing, numbering, the cache, and GloVe's vectors."""
+
+from __future__ import annotations
+
+import functools
+import resource
+import tempfile
+from multiprocessing import get_context
+from pathlib import Path
+
+from benchmarks.corpus import lines_of_vectors, texts
+from benchmarks.measure import Row, Worker, faster, in_turns, timed
+
+_NUM_TEXTS = 10_000
+_WORDS, _DIMENSION = 400_000, 300
+_SECTION = "text"
+
+
+@functools.cache
+def _texts(folder: Path | None) -> list[str]:
+    return texts(folder, _NUM_TEXTS)
+
+
+@functools.cache
+def _rules():  # type: ignore[no-untyped-def]
+    import spacy
+
+    return spacy.blank("en").tokenizer
+
+
+def spacy_seconds(folder: Path | None) -> float:
+    """spaCy's tokenizer called on every text, as tutorials do."""
+    rules, all_texts = _rules(), _texts(folder)
+    return timed(lambda: [[token.lower_ for token in rules(text)] for text in all_texts])
+
+
+def tokenizer_seconds(folder: Path | None) -> float:
+    """Ours, in one process."""
+    from sentiment.text.tokenizer import tokenize
+
+    _rules()
+    all_texts = _texts(folder)
+    return timed(lambda: tokenize(all_texts, num_processes=1))
+
+
+def second_start_seconds(folder: Path | None, cache: Path) -> float:
+    """Tokens from the cache."""
+    from sentiment.text.token_cache import tokenize_cached
+
+    return timed(lambda: tokenize_cached(_texts(folder), cache))
+
+
+@functools.cache
+def _tokenized(folder: Path | None):  # type: ignore[no-untyped-def]
+    from sentiment.text.tokenizer import tokenize
+    from sentiment.text.vocabulary import build_vocabulary, count_tokens
+
+    tokenized = tokenize(_texts(folder), num_processes=1)
+    words = [tokenized.words(index) for index in range(len(tokenized))]
+    return tokenized, words, build_vocabulary(count_tokens(tokenized), max_size=30_000)
+
+
+def numbering_seconds(folder: Path | None, one_by_one: bool) -> float:
+    """Ids of all tokens: by numpy, or by a dictionary, token for token."""
+    from sentiment.text.vocabulary import UNK_ID, number_lexicon
+
+    tokenized, words, vocabulary = _tokenized(folder)
+    if one_by_one:
+        find = vocabulary.stoi.get
+        return timed(lambda: [[find(word, UNK_ID) for word in review] for review in words])
+    return timed(lambda: number_lexicon(vocabulary, tokenized.lexicon)[tokenized.tokens])
+
+
+def _load(path: Path, ours: bool) -> tuple[float, float]:
+    """Seconds and megabytes, in a process of its own."""
+    if ours:
+        import torch
+
+        from sentiment.text.vectors import load_vectors
+
+        words = [f"word{number}" for number in range(0, _WORDS, 8)]
+
+        def load() -> object:
+            return load_vectors(
+                path, words, [1] * len(words), dimension=_DIMENSION, generator=torch.Generator()
+            )
+    else:
+        from torchtext.vocab import Vectors
+
+        def load() -> object:
+            return Vectors(path.name, cache=str(path.parent))
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = timed(load)
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def rows(prepared: Worker, folder: Path | None) -> list[Row]:
+    """Speed against spaCy's, a dictionary's, and torchtext's way."""
+    with tempfile.TemporaryDirectory() as name:
+        cache = Path(name)
+        seconds = in_turns(
+            {
+                "spacy": lambda: prepared(spacy_seconds, folder),
+                "ours": lambda: prepared(tokenizer_seconds, folder),
+                "cached": lambda: prepared(second_start_seconds, folder, cache),
+                "numbers": lambda: prepared(numbering_seconds, folder, False),
+                "one by one": lambda: prepared(numbering_seconds, folder, True),
+            },
+            3,
+        )
+        found = [
+            faster(_SECTION, "tokenizing 10,000 reviews in one process : spaCy on every review",
+                   seconds["spacy"], seconds["ours"]),
+            faster(_SECTION, "their tokens from the cache : tokenizing them",
+                   seconds["ours"], seconds["cached"]),
+            faster(_SECTION, "numbering their tokens : a dictionary, token for token",
+                   seconds["one by one"], seconds["numbers"]),
+        ]  # fmt: skip
+        return found + _vectors_rows(cache)
+
+
+def _vectors_rows(folder: Path) -> list[Row]:
+    path = folder / "vectors.txt"
+    lines_of_vectors(path, count=_WORDS, dimension=_DIMENSION)
+    taken = []
+    for ours in (False, True):
+        with get_context("spawn").Pool(1) as pool:
+            taken.append(pool.apply(_load, (path, ours)))
+    (their_seconds, their_memory), (our_seconds, our_memory) = taken
+    name = f"GloVe {_WORDS:,} × {_DIMENSION}, of which 50,000 are wanted"
+    memory = f"{their_memory:.0f} MB : {our_memory:.0f} MB"
+    return [
+        faster(_SECTION, f"{name}: time : torchtext's loader", [their_seconds], [our_seconds]),
+        Row(
+            _SECTION,
+            f"{name}: torchtext's peak memory : ours",
+            their_memory / our_memory,
+            value=memory,
+        ),
+    ]
