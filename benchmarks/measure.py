@@ -3,7 +3,8 @@
 Absolute times move with what else the machine does; two things measured in turns in one run are
 met by the same. Each contestant runs in a worker, a process that keeps what it has built and whose
 environment is set before torch is loaded: ``prepared`` as the program's entry points set it,
-``plain`` as torch comes.
+``plain`` as torch comes. Rivals have workers of their own, as they would have scripts of their own:
+how fast memory is to be had depends on what a process gave back before.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from sentiment.environment import prepare_environment
-
-_VARIABLES = ("THP_MEM_ALLOC_ENABLE", "GOMP_SPINCOUNT")
+from sentiment.environment import VARIABLES, prepare_environment
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Row:
         low, high: the smallest and the largest ratio among the rounds.
         value: the measured quantity behind it, for orientation alone.
         goal: what the ratio is meant to reach, None where nothing is.
+        headline: whether a newcomer asks for it first.
     """
 
     section: str
@@ -42,6 +42,7 @@ class Row:
     high: float | None = None
     value: str = ""
     goal: float | None = None
+    headline: bool = False
 
 
 class Worker:
@@ -53,12 +54,12 @@ class Worker:
 
     def __init__(self, *, prepared: bool) -> None:
         before = dict(os.environ)
-        for name in _VARIABLES:
+        for name in VARIABLES:
             os.environ.pop(name, None)
         if prepared:
             prepare_environment()
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-        self._pool.submit(time.perf_counter).result()  # started, with this environment
+        self._pool.submit(_start, prepared).result()  # now, with this environment
         os.environ.clear()
         os.environ.update(before)
 
@@ -67,6 +68,13 @@ class Worker:
 
     def close(self) -> None:
         self._pool.shutdown()
+
+
+def _start(prepared: bool) -> None:
+    from sentiment.runtime import use_allowed_cores
+
+    if prepared:
+        use_allowed_cores()
 
 
 def in_turns(
@@ -83,14 +91,21 @@ def in_turns(
 
 
 def faster(
-    section: str, name: str, theirs: list[float], ours: list[float], goal: float | None = None
+    section: str,
+    name: str,
+    theirs: list[float],
+    ours: list[float],
+    goal: float | None = None,
+    *,
+    headline: bool = False,
 ) -> Row:
     """How many times as fast ``ours`` is; one measurement of a slow contestant stands for all."""
     theirs = theirs * len(ours) if len(theirs) == 1 else theirs
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     median_theirs, median_ours = statistics.median(theirs), statistics.median(ours)
     value = f"{median_theirs:.4g} s : {median_ours:.4g} s"
-    return Row(section, name, median_theirs / median_ours, min(ratios), max(ratios), value, goal)
+    ratio = median_theirs / median_ours
+    return Row(section, name, ratio, min(ratios), max(ratios), value, goal, headline)
 
 
 def timed(function: Callable[[], object]) -> float:

@@ -20,9 +20,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import cuda, evaluating, growth, peers, recurrence, text, training
 from benchmarks.measure import Row, Worker
-from sentiment.runtime import describe_device, find_device
+from sentiment.runtime import describe_device
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "torchtext", "spacy", "numpy", "keras", "tensorflow-cpu")
@@ -60,7 +62,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[flo
         return found
 
     sections: dict[str, Callable[[], list[Row]]] = {
-        "recurrence": lambda: recurrence.rows(prepared, plain),
+        "recurrence": recurrence.rows,
         "training": lambda: training.rows(prepared),
         "text": lambda: text.rows(prepared, options.imdb),
         "evaluating": lambda: evaluating.rows(prepared, options.imdb),
@@ -98,7 +100,11 @@ def table(rows: list[Row]) -> str:
 def _description() -> dict[str, Any]:
     """Machine, versions, date, revision."""
     revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
     )
     packages = {}
     for name in _PACKAGES:
@@ -107,7 +113,8 @@ def _description() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = None
     return {
-        "device": describe_device(find_device("auto")),
+        "device": describe_device(torch.device("cpu")),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "packages": packages,
         "date": datetime.date.today().isoformat(),

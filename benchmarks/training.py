@@ -114,7 +114,7 @@ def rows(prepared: Worker) -> list[Row]:
     section = "training, configs/imdb.yaml"
     return [
         faster(section, "tokens/s of an epoch : of the model alone on ready-made batches",
-               seconds["model"], seconds["epoch"], 0.9),
+               seconds["model"], seconds["epoch"], 0.9, headline=True),
         faster(section, "tokens/s of an epoch : of the bare recurrence",
                seconds["recurrence"], seconds["epoch"]),
     ]  # fmt: skip

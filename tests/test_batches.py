@@ -63,4 +63,12 @@ def test_tokens_in_a_file_are_read_where_a_batch_needs_them(tmp_path):
     assert np.shares_memory(corpora[1].tokens.numpy(), mapped)
     batches = [corpus.batch(torch.tensor([7, 2])).tokens for corpus in corpora]
     assert torch.equal(*batches)
+    offsets = np.array([0, 0, 500, 500, 1000])
+    with_empty = encode(
+        TokenizedTexts(mapped, offsets, lexicon),
+        np.arange(98, dtype=np.int32),
+        np.zeros(4),
+        max_length=70,
+    )
+    assert np.shares_memory(with_empty.tokens.numpy(), mapped), "empty reviews cost no copy"
     assert corpora[0].unknown_share() == corpora[1].unknown_share() == 11 / 1000

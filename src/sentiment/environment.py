@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-_VARIABLES = {
+VARIABLES = {
     # Tensors in pages of 2 MB instead of 4 kB, where the kernel leaves it to programs to ask
     # (/sys/kernel/mm/transparent_hugepage/enabled says madvise): a training step walks through
     # hundreds of megabytes, and looking up their addresses costs as much as the arithmetic,
@@ -22,6 +22,7 @@ _VARIABLES = {
 
 
 def prepare_environment() -> None:
-    """Set what nobody has set."""
-    for name, value in _VARIABLES.items():
-        os.environ.setdefault(name, value)
+    """Set what nobody has set, by these names or by OpenMP's own."""
+    for name, value in VARIABLES.items():
+        if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault(name, value)

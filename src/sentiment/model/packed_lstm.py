@@ -105,12 +105,13 @@ class PackedLSTM(nn.LSTM):
             raise ValueError(f"lengths must lie between 1 and {x.shape[1]}, got {lengths.tolist()}")
 
     def _forward_cudnn(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, States]:
+        dtype = next(self.parameters()).dtype
         in_order = bool((lengths[1:] <= lengths[:-1]).all())  # spares sorting on the device
         # Under autocast torch would run cuDNN's LSTM in fp16 whatever precision is asked for, with
         # no scaling of the loss to keep small gradients: in fp32 with TF32 instead.
         with torch.autocast("cuda", enabled=False):
             packed = pack_padded_sequence(
-                x.float(), lengths, batch_first=True, enforce_sorted=in_order
+                x.to(dtype), lengths, batch_first=True, enforce_sorted=in_order
             )
             output, states = super().forward(packed)
         return pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])[0], states

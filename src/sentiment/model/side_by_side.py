@@ -9,6 +9,7 @@ each barrier waits for the thread that another process holds up.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,7 @@ def run_side_by_side(job: Callable[[int], Result], count: int) -> list[Result]:
 @functools.cache
 def _make_threads(count: int, total: int) -> ThreadPoolExecutor:
     """A thread for each job, with its share of the ``total`` threads of the caller."""
-    share = max(1, total // count)
+    share = max(1, total // count)  # what remains of an uneven division rests
 
     def start() -> None:
         torch.get_num_threads()  # a thread takes the common number when it first asks: not later
@@ -56,3 +57,7 @@ def _make_threads(count: int, total: int) -> ThreadPoolExecutor:
     list(pool.map(lambda _: everybody.wait(), range(count)))
     torch.set_num_threads(total)
     return pool
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_make_threads.cache_clear)

@@ -2,7 +2,7 @@
 
 A corpus is one flat array of tokens with the place of each review in it, and a table from a token
 to its id. On a CPU the array may be a file mapped into memory, of which a batch reads its reviews
-and nothing else; on another device it lives there, and a batch is an index operation: no per-review
+and little else; on another device it lives there, and a batch is an index operation: no per-review
 Python, no copy from the host but the batch's indices.
 """
 
@@ -15,10 +15,8 @@ import numpy as np
 import torch
 
 from sentiment.text.bucketing import BucketSampler
-from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 from sentiment.text.vocabulary import PAD_ID, UNK_ID
-
-_TOKENS_AT_ONCE = 4_000_000  # where all of a corpus is looked at, which may not fit into memory
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,11 @@ class EncodedCorpus:
         padding = steps >= _to_device(lengths, device).unsqueeze(1)  # (batch, time)
         # Positions past the end of a review belong to the next one, or past the last to nobody.
         tokens = self.ids[self.tokens[positions.clamp_(max=len(self.tokens) - 1)]]
-        return Batch(tokens.masked_fill_(padding, PAD_ID), lengths, self.labels[places], indices)
+        tokens.masked_fill_(padding, PAD_ID)
+        is_empty = self.full_lengths[indices] == 0
+        if is_empty.any():
+            tokens[_to_device(is_empty, device), 0] = UNK_ID
+        return Batch(tokens, lengths, self.labels[places], indices)
 
     def batches(self, sampler: BucketSampler | Iterable[torch.Tensor]) -> Iterator[Batch]:
         """Cut the batches whose indices a sampler yields."""
@@ -94,7 +96,7 @@ class EncodedCorpus:
     def unknown_share(self) -> float:
         """Share of ``<unk>`` among the tokens, cut-off ones included."""
         is_unknown = self.ids == UNK_ID
-        parts = self.tokens.split(_TOKENS_AT_ONCE)
+        parts = self.tokens.split(TOKENS_AT_ONCE)
         return sum(int(is_unknown[part].sum()) for part in parts) / max(1, len(self.tokens))
 
 
@@ -121,10 +123,9 @@ def encode(
     tokens, starts = tokenized.tokens, tokenized.offsets[:-1]
     full_lengths = np.diff(tokenized.offsets)
     empty = full_lengths == 0
-    if empty.any():  # they share one more token, at the end
-        tokens = np.append(tokens, np.int32(len(ids)))
-        ids = np.append(ids, np.int32(UNK_ID))
-        starts = np.where(empty, len(tokens) - 1, starts)
+    if len(tokens) == 0:
+        tokens = np.zeros(1, dtype=np.int32)  # for the positions that are not read to lie in
+        ids = np.full(1, UNK_ID, dtype=np.int32)
     return EncodedCorpus(
         tokens=torch.from_numpy(tokens),
         ids=torch.from_numpy(ids),

@@ -3,7 +3,7 @@
 An entry's name is a digest of the texts, the settings and the versions that decide their tokens:
 whoever changes any of them gets another entry, never stale tokens. An entry is written beside its
 place and renamed into it, so half an entry is never read and two processes may write one at once.
-Tokens are mapped into memory, not read: a corpus may be larger than the memory.
+Tokens are mapped into memory, and looked through once in parts: a corpus may be larger than it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sentiment.text.tokenizer import TokenizedTexts, tokenize
+from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, tokenize
 
 _FORMAT = "1"  # raised whenever this module or the cleaning of texts changes what it stores
 
@@ -81,9 +81,20 @@ def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
     is_whole = (
         len(offsets) == num_texts + 1
         and offsets[-1] == len(tokens)
-        and (len(tokens) == 0 or (tokens.min() >= 0 and tokens.max() == len(words) - 1))
+        and _are_places(tokens, len(words))
     )
     return TokenizedTexts(tokens, offsets, words) if is_whole else None
+
+
+def _are_places(tokens: np.ndarray, num_words: int) -> bool:
+    """Whether tokens are places in a lexicon, its last one among them."""
+    highest = -1
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        part = tokens[start : start + TOKENS_AT_ONCE]
+        if part.min() < 0:
+            return False
+        highest = max(highest, int(part.max()))
+    return len(tokens) == 0 or highest == num_words - 1
 
 
 def _write(entry: Path, tokenized: TokenizedTexts) -> None:

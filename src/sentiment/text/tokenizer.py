@@ -35,6 +35,9 @@ _SHARD_SIZE = 2_500  # texts between two looks at their new pieces
 # A process spends as long on importing spaCy as another one takes for about this many characters.
 _CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
 
+# Looked at together where all of a corpus is, whose tokens may lie in a file.
+TOKENS_AT_ONCE = 4_000_000
+
 CutPieces = tuple[list[str], list[int]]  # tokens end to end, and how many each piece has
 
 

@@ -12,19 +12,18 @@ from pathlib import Path
 import numpy as np
 from torchtext.vocab import Vocab
 
-from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
 SPECIALS = [PAD, UNK]
-_TOKENS_AT_ONCE = 4_000_000
 
 
 def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
     """How often each token occurs."""
     counts = np.zeros(len(tokenized.lexicon), dtype=np.int64)
-    for start in range(0, len(tokenized.tokens), _TOKENS_AT_ONCE):  # which may lie in a file
-        part = tokenized.tokens[start : start + _TOKENS_AT_ONCE]
+    for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):  # which may lie in a file
+        part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
         counts += np.bincount(part, minlength=len(counts))
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
 
