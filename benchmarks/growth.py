@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 import statistics
 import tempfile
@@ -17,7 +16,7 @@ from sentiment.training.trainer import Trainer
 
 NUM_REVIEWS = 25_000
 FACTORS = (1, 4, 16, 64)
-_ROUNDS, _UPDATES, _SETTLING = 6, 15, 3  # the first of a turn are not timed
+_ROUNDS, _UPDATES, _SETTLING = 8, 15, 3  # the first of a turn are not timed
 
 
 @functools.cache
@@ -32,19 +31,17 @@ def planning_seconds(path: Path, factor: int) -> float:
     return timed(lambda: len(sampler))
 
 
-def seconds_per_token(path: Path, factor: int, turn: int) -> float:
-    """Of some updates, batching included."""
+def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
+    """Of each of some updates, batching included."""
     trainer = _trainer(path, factor)
     trainer._model.train()
     groups = list(trainer._groups())[turn * _UPDATES : (turn + 1) * _UPDATES]
     sums = RunningSums(trainer._device)
-    for group in groups[:_SETTLING]:
-        trainer._train_update(group, sums)
-    groups = groups[_SETTLING:]
-    seconds = timed(lambda: [trainer._train_update(group, sums) for group in groups])
-    return seconds / sum(
-        int(trainer._corpus.lengths[each].sum()) for each in itertools.chain(*groups)
-    )
+    found = []
+    for group in groups:
+        seconds = timed(functools.partial(trainer._train_update, group, sums))
+        found.append(seconds / sum(int(trainer._corpus.lengths[each].sum()) for each in group))
+    return found[_SETTLING:]
 
 
 def mean_length(path: Path, factor: int) -> float:
@@ -71,14 +68,11 @@ def rows() -> tuple[list[Row], dict[str, list[float]]]:
         taken: dict[int, list[float]] = {factor: [] for factor in FACTORS}
         for turn in range(_ROUNDS):
             for factor, worker in workers.items():
-                taken[factor].append(worker(seconds_per_token, paths[factor], factor, turn))
+                taken[factor] += worker(seconds_per_token, paths[factor], factor, turn)
         tokens_per_review = workers[1](mean_length, paths[1], 1)
         milliseconds = [
             1000
-            * (
-                statistics.median(taken[f][1:]) * tokens_per_review
-                + planning[f] / (f * NUM_REVIEWS)
-            )
+            * (statistics.median(taken[f]) * tokens_per_review + planning[f] / (f * NUM_REVIEWS))
             for f in FACTORS
         ]
         megabytes = [workers[factor](own_megabytes) for factor in FACTORS]

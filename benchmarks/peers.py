@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.corpus import synthetic_lengths
-from benchmarks.measure import Row, Worker, faster, in_turns, timed
+from benchmarks.measure import Row, Worker, faster, in_turns, settled, timed
 from sentiment.model import SentimentClassifier
 from sentiment.runtime import autocast
 
@@ -56,7 +56,7 @@ def _keras_step() -> Callable[[], object]:
 
 def keras_seconds() -> float:
     """A training step of Keras's masked BiLSTM on its final states."""
-    return timed(_keras_step())
+    return settled(_keras_step())
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def _our_step(precision: torch.dtype) -> Callable[[], object]:
 
 def our_seconds(precision: torch.dtype) -> float:
     """The same step with SentimentClassifier."""
-    return timed(_our_step(precision))
+    return settled(_our_step(precision))
 
 
 def tutorial_seconds_per_token() -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.measure import Row, Worker, faster, in_turns, timed
+from benchmarks.measure import Row, Worker, faster, in_turns, settled, timed
 from sentiment.model import PackedLSTM
 from sentiment.runtime import autocast
 
@@ -103,11 +103,7 @@ def step_seconds(kind: str, shape: Shape, precision: torch.dtype, settle: bool =
             output = run()
         torch.autograd.grad(output, leaves, gradient.to(output.dtype))
 
-    # Once untimed: steps of a training follow each other, and a machine that takes back what is
-    # free between two turns would make each of these a first one.
-    if settle:
-        step()
-    return timed(step)
+    return settled(step) if settle else timed(step)
 
 
 def product_seconds(shape: Shape, precision: torch.dtype) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import os
+import io
 import re
 import tempfile
 from multiprocessing import get_context
@@ -86,14 +87,14 @@ def _load(path: Path, ours: bool) -> tuple[float, float]:
                 path, words, [1] * len(words), dimension=_DIMENSION, generator=torch.Generator()
             )
     else:
-        os.environ["TQDM_DISABLE"] = "1"
         from torchtext.vocab import Vectors
 
         def load() -> object:
             return Vectors(path.name, cache=str(path.parent))
 
     before = _peak_megabytes()
-    seconds = timed(load)
+    with contextlib.redirect_stderr(io.StringIO()):  # torchtext draws a bar
+        seconds = timed(load)
     return seconds, _peak_megabytes() - before
 
 
