@@ -20,11 +20,19 @@ _METADATA_KEY = "sentiment"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where training stood when weights were saved."""
+    """Where training stood when weights were saved.
+
+    Attributes:
+        epoch, update: how far it had come.
+        metrics: on the validation reviews, at temperature 1.
+        temperature: what logits are divided by for probabilities to be calibrated, fitted on the
+            validation reviews (:mod:`sentiment.evaluation.calibration`).
+    """
 
     epoch: int
     update: int
     metrics: dict[str, Any]
+    temperature: float = 1.0
 
 
 def save_weights(path: Path, name: str, model: torch.nn.Module, checkpoint: Checkpoint) -> None:
@@ -59,6 +67,8 @@ def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         version, digest = int(description["format_version"]), description["sha256"]
         position = Checkpoint(**description["checkpoint"])
+        if not 0 < position.temperature < float("inf"):
+            raise ValueError(f"temperature is {position.temperature}")
     except KeyError as error:
         raise ValueError(f"{path} is damaged, or no weights of ours: it lacks {error}") from error
     except (SafetensorError, TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sentiment.config import Config
+from sentiment.evaluation.calibration import fit_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
@@ -102,7 +103,7 @@ class Trainer:
             is_best = best is None or score > best_score
             if is_best:
                 best_score, best = score, FitResult(epoch, metrics)
-            self._keep(epoch, metrics, is_best)
+            self._keep(epoch, predictions, metrics, is_best=is_best)
             self._journal.epoch(summary, metrics, is_best=is_best)
             self._journal.histograms(self._model, epoch)
             self._journal.reviews(self._shown_reviews(predictions), epoch)
@@ -227,8 +228,11 @@ class Trainer:
             description="validating",
         )
 
-    def _keep(self, epoch: int, metrics: Metrics, is_best: bool) -> None:
-        checkpoint = Checkpoint(epoch, self._update, metrics.as_dict())
+    def _keep(
+        self, epoch: int, predictions: Predictions, metrics: Metrics, *, is_best: bool
+    ) -> None:
+        temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
+        checkpoint = Checkpoint(epoch, self._update, metrics.as_dict(), temperature)
         for name in ("last", "best") if is_best else ("last",):
             save_weights(self._path, name, self._model, checkpoint)
 

@@ -1,0 +1,57 @@
+"""The temperature against an optimizer that knows nothing of it, and what must not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sentiment.evaluation.calibration import apply_temperature, fit_temperature
+
+
+def draw(temperature: float, num_classes: int, count: int = 20_000, seed: int = 0):
+    """Log-probabilities that are right once their logits are divided by ``temperature``."""
+    generator = np.random.default_rng(seed)
+    logits = 2 * generator.normal(size=(count, num_classes))
+    right = np.exp(torch.from_numpy(logits).log_softmax(1).numpy())
+    labels = (generator.random((count, 1)) > right.cumsum(1)[:, :-1]).sum(1)
+    return torch.from_numpy(logits * temperature).log_softmax(1).numpy(), labels
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_is_found_again(temperature, num_classes):
+    found = fit_temperature(*draw(temperature, num_classes))
+    assert found == pytest.approx(temperature, rel=0.04)
+
+
+def test_it_agrees_with_gradient_descent():
+    log_probabilities, labels = draw(1.7, 3, count=500)
+    scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+    optimizer = torch.optim.LBFGS([scale], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = torch.from_numpy(log_probabilities) / scale
+        value = nn.functional.cross_entropy(logits, torch.from_numpy(labels))
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert fit_temperature(log_probabilities, labels) == pytest.approx(scale.item(), rel=1e-3)
+
+
+def test_no_prediction_changes_and_probabilities_add_up():
+    log_probabilities, _ = draw(1.0, 3, count=300)
+    for temperature in (0.1, 2.0, 15.0):
+        changed = apply_temperature(log_probabilities, temperature)
+        assert (changed.argmax(1) == log_probabilities.argmax(1)).all()
+        assert np.exp(changed).sum(1) == pytest.approx(1)
+    assert apply_temperature(log_probabilities, 1.0) == pytest.approx(log_probabilities)
+
+
+def test_perfect_and_hopeless_predictions_have_a_finite_temperature():
+    certain = np.log([[0.9, 0.1], [0.2, 0.8]])
+    assert fit_temperature(certain, np.array([0, 1])) == pytest.approx(0.05, rel=0.01)
+    assert fit_temperature(certain, np.array([1, 0])) == pytest.approx(20, rel=0.01)
