@@ -68,6 +68,6 @@ def test_files_and_functions_stay_small():
                 assert body <= 55, f"{room}: {node.name} is usually two"
 
 
-def test_nothing_imports_the_trainer_but_the_entry():
+def test_nothing_imports_the_trainer_but_its_command():
     importers = {room for room, path in rooms().items() if "training/trainer" in imports(path)}
-    assert importers == {"cli"}
+    assert importers == {"commands/train"}

@@ -52,6 +52,7 @@ def predict_corpus(
     *,
     device: torch.device,
     description: str = "evaluating",
+    progress: bool = True,
 ) -> Predictions:
     """Classify every review of a corpus in fp32; the model is left in evaluation mode.
 
@@ -61,7 +62,8 @@ def predict_corpus(
         model: takes (tokens, lengths), returns logits; on ``device``.
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
-        description: title of the progress bar, shown on a terminal only.
+        description: title of the progress bar.
+        progress: whether to show it, on a terminal.
     """
     model.eval()
     corpus = corpus.to(device)
@@ -70,7 +72,8 @@ def predict_corpus(
     )
     logits: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None)
+    is_hidden = None if progress else True  # None: where there is no terminal
+    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=is_hidden)
     with bar, exact_fp32():
         for batch in corpus.batches(sampler):
             logits.append(model(batch.tokens, batch.lengths))

@@ -78,9 +78,24 @@ class SentimentClassifier(nn.Module):
         Returns:
             (batch, num_classes) logits.
         """
+        return self.classify(self.embed(tokens), lengths)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(batch, time) ids to (batch, time, embedding), with dropout in training."""
         # Time stands first in memory, where the recurrence wants it.
-        embedded = self.embedding_dropout(self.embedding(tokens.t()))  # (time, batch, embedding)
-        output, (h, _) = self.recurrence(embedded.transpose(0, 1), lengths)
+        return self.embedding_dropout(self.embedding(tokens.t())).transpose(0, 1)
+
+    def classify(self, embedded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Classify a batch of embedded words.
+
+        Args:
+            embedded: (batch, time, embedding); what stands past each length is not read.
+            lengths: (batch,) integers on the CPU, from 1 to time.
+
+        Returns:
+            (batch, num_classes) logits.
+        """
+        output, (h, _) = self.recurrence(embedded, lengths)
         # output: (batch, time, directions * hidden)
         directions = 2 if self.recurrence.bidirectional else 1
         pooled = pool(self.pooling, output, h[-directions:], lengths)  # (batch, directions*hidden)

@@ -93,6 +93,10 @@ class EncodedCorpus:
         """Cut the batches whose indices a sampler yields."""
         return map(self.batch, sampler)
 
+    def was_cut(self) -> torch.Tensor:
+        """(num_reviews,) bool on the CPU: whether a review has tokens that are not kept."""
+        return self.full_lengths > self.lengths
+
     def unknown_share(self) -> float:
         """Share of ``<unk>`` among the tokens, cut-off ones included."""
         is_unknown = self.ids == UNK_ID

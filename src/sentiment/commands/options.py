@@ -1,0 +1,54 @@
+"""What the commands' options have in common."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from sentiment.config import check_device_name
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser that takes no abbreviations and whose errors are one line."""
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (--help explains)\n")
+
+    def add_run(self) -> None:
+        """The run, as the first argument."""
+        self.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/NAME")
+
+    def add_model_options(self) -> None:
+        """Which weights, and where to compute."""
+        self.add_argument(
+            "--checkpoint",
+            default="best",
+            choices=("best", "last"),
+            help="weights (default: best)",
+        )
+        self.add_argument(
+            "--device",
+            default="auto",
+            type=_device_name,
+            help="auto, cpu, cuda, cuda:1 or mps (default: auto)",
+        )
+
+
+def _device_name(text: str) -> str:
+    try:
+        check_device_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def positive(text: str) -> int:
+    """An integer of at least 1, as a type for ``add_argument``."""
+    number = int(text) if text.isascii() and text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be an integer of at least 1")
+    return number

@@ -1,0 +1,45 @@
+"""Pictures that can stand together in one page, and equal ones in equal files."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from sentiment.pages import render_page, write_page
+from sentiment.pictures import as_svg, new_figure, save_figure
+
+
+def draw(height: float):
+    figure, axes = new_figure()
+    axes.plot([0, 1], [0, height], label="rising")
+    axes.legend()
+    return figure
+
+
+def test_a_picture_is_an_element_whose_references_are_its_own():
+    first, second = as_svg(draw(1)), as_svg(draw(2))
+    assert as_svg(draw(1)) == first
+    ElementTree.fromstring(first)
+    ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
+    assert not ids[0] & ids[1]
+    for text, own in zip((first, second), ids, strict=True):
+        references = re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', text)
+        assert references and set(references) <= own
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
+def test_a_picture_is_saved_by_its_ending(name, start, tmp_path):
+    save_figure(draw(1), tmp_path / "new" / name)
+    content = (tmp_path / "new" / name).read_bytes()
+    assert content.startswith(start)
+    save_figure(draw(1), tmp_path / "new" / name)
+    assert (tmp_path / "new" / name).read_bytes() == content
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_page_is_written_whole(tmp_path):
+    assert render_page("base.html").startswith("<!doctype html>")
+    write_page(tmp_path / "new" / "page.html", "base.html")
+    assert "</html>" in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")

@@ -1,0 +1,72 @@
+"""``sentiment.load``: predictions do not depend on company, and are those of the evaluation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sentiment import cli, load
+
+TEXTS = ["a great film", "", "dull " * 50, "🎬🎬", "zzzz", "awful plot <br /> and lovely music"]
+
+
+@pytest.fixture(scope="module")
+def run_path(corpus, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("predictor") / "run"
+    arguments = [
+        f"--data.path={corpus}", f"--output_dir={path}", "--training.num_epochs=2",
+        "--model.embedding_size=8", "--model.hidden_size=8", "--data.max_length=20",
+    ]  # fmt: skip
+    assert cli.train(arguments) == 0
+    return path
+
+
+def test_a_batch_is_its_texts_one_by_one(run_path):
+    predictor = load(run_path)
+    together = predictor.predict(TEXTS)
+    alone = [predictor.predict([text])[0] for text in TEXTS]
+    assert [each.label for each in together] == [each.label for each in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+        assert one.probability == max(one.probabilities)
+        assert sum(one.probabilities) == pytest.approx(1)
+
+
+def test_lengths_and_cutting_are_told(run_path):
+    predictions = load(run_path).predict(TEXTS)
+    assert [each.num_tokens for each in predictions][:3] == [3, 0, 50]
+    assert [each.was_cut for each in predictions] == [False, False, True, False, False, False]
+
+
+def test_probabilities_are_at_the_temperature_of_the_run(run_path):
+    predictor = load(run_path)
+    temperature = predictor.run.checkpoint.temperature
+    assert temperature != 1
+    logits = predictor.model(*_ids(predictor, "a great film")).double()
+    expected = (logits / temperature).softmax(1)[0].tolist()
+    assert predictor.predict(["a great film"])[0].probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def _ids(predictor, text):
+    batch = predictor.encode([text]).batch(torch.tensor([0]))
+    return batch.tokens, batch.lengths
+
+
+def test_nothing_gives_nothing_and_one_string_is_refused(run_path):
+    predictor = load(run_path)
+    assert predictor.predict([]) == []
+    with pytest.raises(TypeError, match=r"predict\(\[text\]\)"):
+        predictor.predict("a great film")
+    with pytest.raises(TypeError, match="list of strings"):
+        predictor.predict(["a", None])  # type: ignore[list-item]
+
+
+def test_the_package_alone_does_not_load_torch():
+    code = "import sys, sentiment; assert 'torch' not in sys.modules; sentiment.load"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(ImportError):
+        from sentiment import nothing_there  # noqa: F401
