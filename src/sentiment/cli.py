@@ -22,6 +22,11 @@ logger = logging.getLogger("sentiment")
 COMMANDS = {
     "train": "train a classifier as settings say",
     "evaluate": "measure a run on a split: table, pictures, page",
+    "compare": "compare runs: paired tests, intervals, seeds",
+    "check": "test a run's behaviour: negation, turns, typos, contrast pairs",
+    "predict": "classify texts, or files of any size",
+    "explain": "show what each word did, and the LSTM's gates",
+    "export": "write a run's model for onnxruntime or torch alone",
 }
 
 
