@@ -43,7 +43,9 @@ class DataConfig:
     validation_seed: int = 0
     """Seed of that hold-out, apart from the run's seed so that seeds compare on equal reviews."""
     max_length: int = 400
-    """Tokens kept of a review, from its beginning; longer reviews are cut."""
+    """Tokens kept of a review; longer reviews are cut."""
+    keep: Literal["head", "tail", "head+tail"] = "head"
+    """Which tokens of a longer review are kept: the first, the last, or half of them each."""
     lower_case: bool = True
     """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
     num_processes: int | None = None

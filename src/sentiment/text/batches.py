@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ import torch
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 from sentiment.text.vocabulary import PAD_ID, UNK_ID
+
+# Which tokens of a review that is too long are kept.
+Keep = Literal["head", "tail", "head+tail"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class EncodedCorpus:
         lengths: (num_reviews,) int64, tokens kept of each review, at least 1, on the CPU.
         full_lengths: (num_reviews,) int64, tokens before cutting, on the CPU.
         labels: (num_reviews,) int64, on the device.
+        heads: (num_reviews,) int64 on the CPU, how many of the tokens kept are a review's first
+            ones, where the others are its last; None where all are its first.
     """
 
     tokens: torch.Tensor
@@ -55,9 +61,20 @@ class EncodedCorpus:
     lengths: torch.Tensor
     full_lengths: torch.Tensor
     labels: torch.Tensor
+    heads: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def cut(self, max_length: int, keep: Keep = "head") -> EncodedCorpus:
+        """The same reviews with other tokens kept of those longer than ``max_length``."""
+        lengths = self.full_lengths.clamp(1, max_length)
+        heads = None
+        if keep == "tail":
+            heads = torch.zeros_like(lengths)
+        elif keep == "head+tail":
+            heads = (lengths + 1) // 2
+        return replace(self, lengths=lengths, heads=heads)
 
     def to(self, device: torch.device) -> EncodedCorpus:
         """The corpus with what batches are cut from on the device; lengths stay on the CPU."""
@@ -80,6 +97,10 @@ class EncodedCorpus:
         places = _to_device(indices, device)
         steps = torch.arange(int(lengths.max()), device=device)  # (time,)
         positions = self.starts[places].unsqueeze(1) + steps  # (batch, time)
+        if self.heads is not None:
+            skipped = (self.full_lengths[indices] - lengths).clamp_(min=0)
+            is_tail = steps >= _to_device(self.heads[indices], device).unsqueeze(1)
+            positions += is_tail * _to_device(skipped, device).unsqueeze(1)
         padding = steps >= _to_device(lengths, device).unsqueeze(1)  # (batch, time)
         # Positions past the end of a review belong to the next one, or past the last to nobody.
         tokens = self.ids[self.tokens[positions.clamp_(max=len(self.tokens) - 1)]]
@@ -112,7 +133,12 @@ def _to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def encode(
-    tokenized: TokenizedTexts, ids: np.ndarray, labels: np.ndarray, *, max_length: int
+    tokenized: TokenizedTexts,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    *,
+    max_length: int,
+    keep: Keep = "head",
 ) -> EncodedCorpus:
     """Give tokens their ids and reviews their labels.
 
@@ -122,19 +148,20 @@ def encode(
         tokenized: the reviews' tokens, which may lie in a file.
         ids: (len(tokenized.lexicon),) int32, the id of each token of the lexicon.
         labels: (num_reviews,) class indices.
-        max_length: tokens kept of a review, from its beginning.
+        max_length: tokens kept of a review.
+        keep: which they are of a longer one: the first, the last, or half of them each.
     """
     tokens, starts = tokenized.tokens, tokenized.offsets[:-1]
-    full_lengths = np.diff(tokenized.offsets)
-    empty = full_lengths == 0
+    full_lengths = torch.from_numpy(np.diff(tokenized.offsets))
     if len(tokens) == 0:
         tokens = np.zeros(1, dtype=np.int32)  # for the positions that are not read to lie in
         ids = np.full(1, UNK_ID, dtype=np.int32)
-    return EncodedCorpus(
+    corpus = EncodedCorpus(
         tokens=torch.from_numpy(tokens),
         ids=torch.from_numpy(ids),
         starts=torch.from_numpy(np.array(starts)),
-        lengths=torch.from_numpy(np.minimum(np.where(empty, 1, full_lengths), max_length)),
-        full_lengths=torch.from_numpy(full_lengths),
+        lengths=full_lengths,
+        full_lengths=full_lengths,
         labels=torch.from_numpy(np.asarray(labels, dtype=np.int64)),
     )
+    return corpus.cut(max_length, keep)

@@ -72,7 +72,7 @@ def prepare_training(config: Config) -> TrainingData:
         )
     vectors, coverage = _load_vectors(config, vocabulary)
     data = TrainingData(
-        train=_encode(train, train_tokens, vocabulary, config.data.max_length),
+        train=_encode(train, train_tokens, vocabulary, config.data),
         validation=encode_reviews(validation, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
@@ -98,7 +98,7 @@ def prepare_split(
 
 def encode_reviews(reviews: Reviews, vocabulary: Vocab, data: DataConfig) -> EncodedCorpus:
     """Tokenize reviews (or take their tokens from the cache) and number them."""
-    return _encode(reviews, _tokenize(reviews, data), vocabulary, data.max_length)
+    return _encode(reviews, _tokenize(reviews, data), vocabulary, data)
 
 
 def encode_texts(
@@ -108,7 +108,7 @@ def encode_texts(
     tokenized = tokenizer(texts)
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     labels = np.zeros(len(texts), dtype=np.int64)
-    return encode(tokenized, ids, labels, max_length=data.max_length)
+    return encode(tokenized, ids, labels, max_length=data.max_length, keep=data.keep)
 
 
 def cache_dir(data: DataConfig) -> Path:
@@ -127,10 +127,10 @@ def _tokenize(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
 
 
 def _encode(
-    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, max_length: int
+    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, data: DataConfig
 ) -> EncodedCorpus:
     ids = number_lexicon(vocabulary, tokenized.lexicon)
-    return encode(tokenized, ids, reviews.labels, max_length=max_length)
+    return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
 
 
 def _load_vectors(config: Config, vocabulary: Vocab) -> tuple[torch.Tensor | None, Coverage | None]:

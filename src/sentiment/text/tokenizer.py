@@ -15,6 +15,7 @@ import functools
 import html
 import itertools
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ def clean(text: str) -> str:
 class Tokenizer:
     """Cuts texts into tokens; remembers every piece it has cut, so later texts go faster.
 
+    Texts without end have pieces without end: who reads such calls :meth:`forget` now and then.
+
     Args:
         lower_case: whether tokens are lower-cased.
         executor: processes that cut pieces while this one looks for more; None cuts them here.
@@ -95,10 +98,32 @@ class Tokenizer:
     def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
         self._lower_case = lower_case
         self._executor = executor
+        self._forget_pieces()
+
+    def _forget_pieces(self) -> None:
         self._pieces = _Numbering()
         self._lexicon = _Numbering()
-        self._piece_tokens: list[int] = []  # tokens of all known pieces, end to end
-        self._piece_lengths: list[int] = []
+        self._piece_tokens = array("i")  # tokens of all known pieces, end to end
+        self._piece_lengths = array("i")
+        self._num_characters = 0
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces that are remembered."""
+        return len(self._pieces)
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of the pieces that are remembered."""
+        return self._num_characters
+
+    def forget(self) -> None:
+        """Give back the memory of all pieces; the lexicon of later texts begins anew.
+
+        spaCy, too, keeps every token that it has met: its rules are loaded again when needed.
+        """
+        self._forget_pieces()
+        _load_rules.cache_clear()
 
     def __call__(
         self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
@@ -109,14 +134,16 @@ class Tokenizer:
         results: list[Callable[[], CutPieces]] = []
         for start in range(0, len(texts), _SHARD_SIZE):
             shards.append(self._number_pieces(texts[start : start + _SHARD_SIZE]))
-            new = list(itertools.islice(self._pieces, num_known, None))
+            new = list(itertools.islice(reversed(self._pieces), len(self._pieces) - num_known))
+            new.reverse()
             num_known = len(self._pieces)
+            self._num_characters += sum(map(len, new))
             results.append(self._start_cutting(new))
             report(len(shards[-1][1]))
         for result in results:
             words, lengths = result()
-            self._piece_tokens += map(self._lexicon.__getitem__, words)
-            self._piece_lengths += lengths
+            self._piece_tokens.extend(map(self._lexicon.__getitem__, words))
+            self._piece_lengths.extend(lengths)
         return self._gather(shards)
 
     def _number_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
