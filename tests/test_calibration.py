@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.evaluation.calibration import apply_temperature, fit_temperature
+from sentiment.evaluation.calibration import (
+    apply_temperature,
+    fit_temperature,
+    measure_calibration,
+)
 
 
 def draw(temperature: float, num_classes: int, count: int = 20_000, seed: int = 0):
@@ -55,3 +59,42 @@ def test_perfect_and_hopeless_predictions_have_a_finite_temperature():
     certain = np.log([[0.9, 0.1], [0.2, 0.8]])
     assert fit_temperature(certain, np.array([0, 1])) == pytest.approx(0.05, rel=0.01)
     assert fit_temperature(certain, np.array([1, 0])) == pytest.approx(20, rel=0.01)
+
+
+def test_scores_after_the_temperature_are_those_of_divided_logits():
+    log_probabilities, labels = draw(2.5, 2, count=3_000)
+    found = measure_calibration(log_probabilities, labels, 2.5, fitted_here=False)
+    logits = torch.from_numpy(log_probabilities) / 2.5
+    nll = nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+    assert found.after.nll == pytest.approx(nll)
+    assert found.after.ece < found.before.ece / 3
+    assert found.after.brier < found.before.brier
+    assert found.cross_fitted is None, "honest as it is"
+
+
+def test_noise_that_a_temperature_fits_is_not_measured_on_itself():
+    """Labels by chance: the best temperature flattens, the other half's errs by chance."""
+    generator = np.random.default_rng(3)
+    log_probabilities, _ = draw(1.0, 2, count=60)
+    labels = generator.integers(0, 2, 60)
+    temperature = fit_temperature(log_probabilities, labels)
+    found = measure_calibration(log_probabilities, labels, temperature, fitted_here=True)
+    again = measure_calibration(log_probabilities, labels, temperature, fitted_here=True)
+    assert found == again, "seeded"
+    assert found.cross_fitted is not None
+    assert found.cross_fitted.nll > found.after.nll
+    assert found.cross_fitted.ece > found.after.ece
+
+
+def test_many_reviews_make_cross_fitting_agree():
+    log_probabilities, labels = draw(1.6, 3)
+    temperature = fit_temperature(log_probabilities, labels)
+    found = measure_calibration(log_probabilities, labels, temperature, fitted_here=True)
+    assert found.cross_fitted is not None
+    assert found.cross_fitted.nll == pytest.approx(found.after.nll, abs=1e-3)
+    assert found.cross_fitted.ece == pytest.approx(found.after.ece, abs=0.01)
+
+
+def test_one_review_cannot_be_cross_fitted():
+    found = measure_calibration(np.log([[0.7, 0.3]]), np.array([0]), 1.2, fitted_here=True)
+    assert found.cross_fitted is None

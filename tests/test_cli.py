@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_corpus
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment import cli
 
@@ -50,7 +51,7 @@ def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
         assert total == pytest.approx(1, abs=2e-6)
 
 
-def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path):
+def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path, capsys):
     """Another folder with a test split alone, in another format."""
     (tmp_path / "test.jsonl").write_text('{"text": "a great film", "label": "pos", "id": 3}\n')
     output = tmp_path / "out"
@@ -59,6 +60,118 @@ def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path):
     report = json.loads((output / "report.json").read_text())
     assert report["num_reviews"] == 1
     assert report["auroc"] is None, "one class alone has no ROC curve"
+    assert "undefined" in capsys.readouterr().out
+    assert "undefined" in (output / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_report_says_what_it_is_of(run_path, tmp_path):
+    output = tmp_path / "out"
+    assert cli.evaluate([str(run_path), "--output", str(output)]) == 0
+    report = json.loads((output / "report.json").read_text())
+    assert report["checkpoint"] == "best" and report["epoch"] == 1
+    assert report["run"] == str(run_path) and report["data"].endswith("test.csv")
+    page = (output / "report.html").read_text(encoding="utf-8")
+    for text in (report["date"], report["data"], f"{100 * report['accuracy']:.2f} %", "<svg"):
+        assert text in page
+    assert sorted(each.name for each in output.iterdir()) == [
+        "predictions.csv", "report.html", "report.json", "tensorboard",
+    ]  # fmt: skip
+
+
+def test_probabilities_are_those_of_predict(run_path, corpus, tmp_path):
+    from sentiment import load
+
+    assert cli.evaluate([str(run_path), "--output", str(tmp_path)]) == 0
+    with (corpus / "test.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        found = [float(row["probability_pos"]) for row in csv.DictReader(file)]
+    predictor = load(run_path)
+    assert predictor.run.checkpoint.temperature != 1
+    expected = [each.probabilities[1] for each in predictor.predict(texts)]
+    assert found == pytest.approx(expected, abs=2e-6)
+
+
+def test_validation_is_not_flattered(run_path, tmp_path, capsys):
+    """The reviews that chose the temperature are said to have, in all three places."""
+    output = tmp_path / "out"
+    arguments = [str(run_path), "--split", "validation", "--output", str(output)]
+    assert cli.evaluate(arguments) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "cross-fitted" in printed and "flatter the model" in printed
+    report = json.loads((output / "report.json").read_text())
+    assert report["calibration"]["fitted_here"] is True
+    assert report["calibration"]["cross_fitted"]["ece"] >= 0
+    assert "cross-fitted" in (output / "report.html").read_text(encoding="utf-8")
+    training = json.loads((run_path / "metrics.json").read_text())["epochs"][0]["validation"]
+    for name in ("accuracy", "nll", "brier", "ece", "average_precision"):
+        assert report[name] == pytest.approx(training[name]), "as in training"
+    assert cli.evaluate([str(run_path), "--output", str(output)]) == 0
+    assert "cross-fitted" not in capsys.readouterr().out
+    report = json.loads((output / "report.json").read_text())
+    assert report["calibration"]["cross_fitted"] is None and report["notes"] == []
+
+
+def test_training_reviews_are_said_to_be_such(run_path, tmp_path, capsys):
+    arguments = [str(run_path), "--split", "train", "--output", str(tmp_path)]
+    assert cli.evaluate(arguments) == 0
+    assert "trained on these reviews" in capsys.readouterr().out
+
+
+def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_path):
+    pictures = {"confusion", "precision_recall", "reliability", "roc", "scores"}
+    for _ in range(2):
+        assert cli.evaluate(["--run", str(run_path)]) == 0
+    for name in ("validation", "evaluation-test"):
+        folder = run_path / "tensorboard" / name
+        assert len(list(folder.iterdir())) == 1, "another evaluation takes the place of the first"
+        events = EventAccumulator(str(folder))
+        events.Reload()
+        assert {f"pictures/{each}" for each in pictures} <= set(events.Tags()["images"])
+        for each in pictures:
+            image = events.Images(f"pictures/{each}")[-1]
+            assert image.step == 1 and min(image.width, image.height) >= 400
+            assert image.encoded_image_string.startswith(b"\x89PNG")
+    report = json.loads((run_path / "evaluation" / "test" / "report.json").read_text())
+    shown = events.Scalars("accuracy/by_epoch")
+    assert [(each.step, each.value) for each in shown] == [(1, pytest.approx(report["accuracy"]))]
+
+
+@pytest.mark.parametrize("arguments", [[], ["RUN", "--run", "RUN"]])
+def test_the_run_is_given_once(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.evaluate(arguments)
+    assert stopped.value.code == 2
+    assert "RUN or --run RUN" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def hostile_run(tmp_path_factory) -> Path:
+    """A run whose classes and reviews hold what could run in a page or move a cursor."""
+    folder = tmp_path_factory.mktemp("hostile")
+    names = ["<script>alert(1)</script>", "\x1b[31mred", "$良い_{"]
+    for split, count in (("train", 60), ("test", 12)):
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            for n in range(count):
+                text = f"word{n % 3} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬 {n}"
+                writer.writerow([text, names[n % 3]])
+    run = folder / "run"
+    assert cli.train([f"--data.path={folder}", f"--output_dir={run}", *QUICK]) == 0
+    return run
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
+    capsys.readouterr()
+    assert cli.evaluate([str(hostile_run)]) == 0
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    assert r"\x1b[31mred" in printed.out and "<script>" in printed.out
+    page = (hostile_run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in page and "<img" not in page and "\x1b" not in page
+    assert "&lt;script&gt;" in page and "&lt;img src=x" in page and "🎬" in page
 
 
 def test_an_empty_review_and_an_unknown_one_are_evaluated(run_path, tmp_path):
@@ -174,6 +287,11 @@ def test_training_on_three_classes(tmp_path):
     assert cli.evaluate(["--run", str(run)]) == 0
     report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
     assert len(report["confusion"]) == 3
+    assert 0 <= report["average_precision"] <= 1 and report["auroc_ci95"] is None
+    (tmp_path / "test.csv").write_text("text,label\nword0 and,0\nword2 of,2\n")
+    assert cli.evaluate([str(run)]) == 0
+    report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
+    assert report["auroc"] is None, "class 1 does not occur"
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

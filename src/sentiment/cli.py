@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -64,12 +66,18 @@ def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
 
 def _report_mistakes(command: Callable[[], None]) -> int:
     prepare_environment()  # before the commands import torch
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may not know a review's characters
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
     logging.raiseExceptions = False  # a closed pipe behind us must not fill the screen
     logger.setLevel(logging.DEBUG)
     logging.getLogger().handlers[0].addFilter(lambda record: record.levelno >= logging.INFO)
     try:
         command()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read us has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says of a program that SIGPIPE ended
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

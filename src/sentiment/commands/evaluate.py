@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentiment.commands.options import CommandParser
+from sentiment.commands.options import CommandParser, positive
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     """The options."""
-    parser = CommandParser(prog, "Evaluate a trained run.")
-    parser.add_argument("--run", required=True, type=Path, help="the run's folder, runs/NAME")
+    parser = CommandParser(prog, "Evaluate a trained run: table, report, pictures, page.")
+    parser.add_argument(
+        "place", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
+    )
+    parser.add_argument("--run", type=Path, help="the same, as an option")
     parser.add_argument(
         "--split",
         default="test",
@@ -29,18 +33,34 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder for report.json and predictions.csv (default: RUN/evaluation/SPLIT)",
+        help="folder for report.html, report.json and predictions.csv, and TensorBoard's events "
+        "(default: RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)",
+    )
+    parser.add_argument(
+        "--max_lengths",
+        nargs="+",
+        type=positive,
+        default=[],
+        metavar="TOKENS",
+        help="also measure what cutting reviews to each of these lengths costs",
     )
     parser.add_model_options()
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (options.place is None) == (options.run is None):
+        parser.error("give the run's folder once: RUN or --run RUN")
+    options.run = options.run or options.place
+    return options
 
 
 def execute(options: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
     from dataclasses import replace
 
+    from sentiment.evaluation.cutting import cutting_table, measure_cutting
     from sentiment.evaluation.evaluate import predict_corpus
-    from sentiment.evaluation.report import report_table, write_predictions, write_report
+    from sentiment.evaluation.measure import measure
+    from sentiment.evaluation.outputs import Setting, write_outputs
+    from sentiment.evaluation.report import report_table
     from sentiment.runs import check_writable, load_run
     from sentiment.runtime import describe_device, find_device, use_allowed_cores
     from sentiment.text.pipeline import prepare_split
@@ -48,36 +68,48 @@ def execute(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     use_allowed_cores()
     device = find_device(options.device)
-    output = options.output or options.run / "evaluation" / options.split
+    output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
     check_writable(output)
-    data = run.config.data
-    if options.data_path is not None:
-        data = replace(data, path=options.data_path)
+    check_writable(events)
+    own = run.config.data
+    data = own if options.data_path is None else replace(own, path=options.data_path)
     reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
     predictions = predict_corpus(run.model.to(device), corpus, device=device)
-    metrics = predictions.metrics()
-    output.mkdir(parents=True, exist_ok=True)
-    seconds = time.perf_counter() - started
-    write_report(
-        output / "report.json",
-        metrics,
-        split=options.split,
-        data=reviews.origin,
+    setting = Setting(
+        run=run,
         checkpoint=options.checkpoint,
-        epoch=run.checkpoint.epoch,
-        class_names=list(run.class_names),
-        unknown_token_share=corpus.unknown_share(),
-        cut_review_share=float(corpus.was_cut().float().mean()),
-        seconds=round(seconds, 2),
+        split=options.split,
+        origin=reviews.origin,
+        is_own_data=data == own or _is_same(data.path, own.path),
+        device=describe_device(device),
     )
-    write_predictions(
-        output / "predictions.csv",
+    evaluation = measure(
         predictions,
-        run.class_names,
-        corpus.full_lengths.numpy(),
-        corpus.was_cut().numpy(),
+        reviews,
+        corpus,
+        run.checkpoint.temperature,
+        fitted_here=setting.is_validation,
     )
-    title = f"{options.run} ({options.checkpoint}) on {options.split}: {reviews.origin}"
-    print(report_table(metrics, run.class_names, title))
-    print(f"\n{seconds:.1f} s on {describe_device(device)}; report: {output / 'report.json'}")
+    cuts = measure_cutting(run.model, corpus, options.max_lengths, device=device)
+    seconds = time.perf_counter() - started
+    write_outputs(evaluation, setting, output, events, cuts=cuts, seconds=seconds)
+    print(report_table(evaluation, setting.title))
+    if cuts:
+        print(f"\n{cutting_table(cuts)}")
+    for note in setting.notes:
+        print(f"\n{textwrap.fill(note, 80)}")
+    print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}")
+    print(f"report: {output / 'report.html'}")
+
+
+def _is_same(path: str | None, other: str | None) -> bool:
+    return path is not None and other is not None and Path(path).resolve() == Path(other).resolve()
+
+
+def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Where the report goes, and TensorBoard's events."""
+    if options.output is not None:
+        return options.output, options.output / "tensorboard"
+    name = f"evaluation-{options.split}"
+    return options.run / "evaluation" / options.split, options.run / "tensorboard" / name

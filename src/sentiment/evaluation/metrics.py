@@ -7,6 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from sentiment.evaluation.intervals import Interval, accuracy_interval
+
+NUM_BINS = 15  # of the calibration error, as in Guo et al. 2017
+
+
+@dataclass(frozen=True)
+class ProbabilityScores:
+    """How good the probabilities are, whichever class they make the first.
+
+    Attributes:
+        nll: mean negative log-likelihood of the right class, in nats.
+        brier: mean squared error of the probabilities (Brier 1950). With two classes that of the
+            second class's probability, from 0 to 1; with more the sum over the classes, 0 to 2.
+        ece: expected calibration error (Guo et al. 2017): the confidence in the predicted class
+            less its accuracy, in 15 bins of equal width, averaged over the reviews.
+    """
+
+    nll: float
+    brier: float
+    ece: float
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -15,20 +36,26 @@ class Metrics:
     Attributes:
         num_reviews: reviews counted.
         accuracy: share classified rightly.
-        accuracy_ci95: its 95 % interval (Wilson 1927, from the number of reviews).
-        f1: F1 of the second class where there are two, else the mean over classes.
+        accuracy_ci95: its 95 % interval, by bootstrap.
+        f1: F1 of the second class where there are two, None where it neither occurs nor is
+            predicted; else the mean over the classes that occur or are predicted.
         auroc: area under the ROC curve; the mean of one class against the rest where there are
             more than two; None where a class does not occur.
-        nll: mean negative log-likelihood of the right class, in nats.
+        average_precision: mean precision over the recalls, without interpolation; classes as for
+            ``auroc``.
+        nll, brier, ece: as for :class:`ProbabilityScores`.
         confusion: rows are right classes, columns predicted ones.
     """
 
     num_reviews: int
     accuracy: float
-    accuracy_ci95: tuple[float, float]
-    f1: float
+    accuracy_ci95: Interval
+    f1: float | None
     auroc: float | None
+    average_precision: float | None
     nll: float
+    brier: float
+    ece: float
     confusion: tuple[tuple[int, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -40,7 +67,7 @@ class Metrics:
         value = getattr(self, name)
         if value is None:
             return float("-inf")
-        return -value if name == "nll" else value
+        return -value if name in ("nll", "brier", "ece") else value
 
 
 def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
@@ -51,51 +78,97 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
         labels: (num_reviews,) right classes.
     """
     # Takes a second: the first step of a training must not wait for it.
-    from scipy.stats import binomtest
-    from sklearn import metrics
+    from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
     num_reviews, num_classes = log_probabilities.shape
     if num_reviews == 0:
         raise ValueError("no predictions to measure")
     predicted = log_probabilities.argmax(axis=1)
-    classes = np.arange(num_classes)
-    interval = binomtest(int((predicted == labels).sum()), num_reviews).proportion_ci(
-        method="wilson"
-    )
-    is_binary = num_classes == 2
+    num_right = int((predicted == labels).sum())
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    scores = compute_scores(log_probabilities, labels)
     return Metrics(
         num_reviews=num_reviews,
-        accuracy=float(metrics.accuracy_score(labels, predicted)),
-        accuracy_ci95=(float(interval.low), float(interval.high)),
-        f1=float(
-            metrics.f1_score(
-                labels,
-                predicted,
-                labels=None if is_binary else classes,
-                average="binary" if is_binary else "macro",
-                zero_division=0.0,
-            )
-        ),
-        auroc=_auroc(log_probabilities, labels),
-        nll=float(-log_probabilities[np.arange(num_reviews), labels].mean()),
-        confusion=tuple(
-            tuple(int(count) for count in row)
-            for row in metrics.confusion_matrix(labels, predicted, labels=classes)
-        ),
+        accuracy=num_right / num_reviews,
+        accuracy_ci95=accuracy_interval(num_right, num_reviews),
+        f1=_f1(labels, predicted, num_classes),
+        auroc=_one_against_rest(roc_auc_score, log_probabilities, labels),
+        average_precision=_one_against_rest(average_precision_score, log_probabilities, labels),
+        nll=scores.nll,
+        brier=scores.brier,
+        ece=scores.ece,
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
 
-def _auroc(log_probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    from sklearn.metrics import roc_auc_score
+def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> ProbabilityScores:
+    """Compare the probabilities alone; arguments as for :func:`compute_metrics`."""
+    rows = np.arange(len(labels))
+    errors = np.exp(log_probabilities)
+    is_right = errors.argmax(axis=1) == labels
+    counts, confidence, accuracy = calibration_bins(errors.max(axis=1), is_right)
+    errors[rows, labels] -= 1
+    squares = errors[:, 1] ** 2 if errors.shape[1] == 2 else (errors**2).sum(axis=1)
+    return ProbabilityScores(
+        nll=float(-log_probabilities[rows, labels].mean()),
+        brier=float(squares.mean()),
+        ece=float((counts * np.abs(confidence - accuracy)).sum() / counts.sum()),
+    )
 
+
+def calibration_bins(
+    confidences: np.ndarray, is_right: np.ndarray, num_bins: int = NUM_BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reviews by the confidence in their predicted class, in bins of equal width from 0 to 1.
+
+    Args:
+        confidences: (num_reviews,) probabilities of the predicted classes.
+        is_right: (num_reviews,) whether these are the right ones.
+        num_bins: bins, each closed at its upper end.
+
+    Returns:
+        (num_bins,) numbers of reviews, their mean confidence and their accuracy, 0 in empty bins.
+    """
+    inner_edges = np.arange(1, num_bins) / num_bins
+    places = np.searchsorted(inner_edges, confidences, side="left")
+    counts = np.bincount(places, minlength=num_bins)
+    divisor = np.maximum(counts, 1)
+    confidence = np.bincount(places, weights=confidences, minlength=num_bins) / divisor
+    accuracy = np.bincount(places, weights=is_right, minlength=num_bins) / divisor
+    return counts, confidence, accuracy
+
+
+def ranking_scores(log_probabilities: np.ndarray) -> np.ndarray:
+    """(num_reviews, num_classes) what ranks reviews by a class.
+
+    With two classes the difference of the log-probabilities, which ranks as the probability does
+    but does not saturate at 1; with more of them the probability, as ``roc_auc_score`` takes it.
+    """
+    if log_probabilities.shape[1] == 2:
+        difference = log_probabilities[:, 1] - log_probabilities[:, 0]
+        return np.stack((-difference, difference), axis=1)
+    return np.exp(log_probabilities)
+
+
+def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float | None:
+    from sklearn.metrics import f1_score
+
+    # A mean over classes that neither occur nor are predicted would count each of them as 0.
+    value = float(
+        f1_score(labels, predicted, average="binary", zero_division=np.nan)
+        if num_classes == 2
+        else f1_score(labels, predicted, average="macro")
+    )
+    return None if np.isnan(value) else value
+
+
+def _one_against_rest(
+    score: Any, log_probabilities: np.ndarray, labels: np.ndarray
+) -> float | None:
+    """A figure of a ranking: of the second class of two, else the mean over the classes."""
     num_classes = log_probabilities.shape[1]
     if len(np.unique(labels)) < num_classes:
         return None
-    if num_classes == 2:
-        # The difference ranks as the probability does, but does not saturate at 1.
-        return float(roc_auc_score(labels, log_probabilities[:, 1] - log_probabilities[:, 0]))
-    return float(
-        roc_auc_score(
-            labels, np.exp(log_probabilities), multi_class="ovr", labels=np.arange(num_classes)
-        )
-    )
+    scores = ranking_scores(log_probabilities)
+    classes = [1] if num_classes == 2 else range(num_classes)
+    return float(np.mean([score(labels == each, scores[:, each]) for each in classes]))

@@ -1,46 +1,137 @@
-"""Metrics and predictions as a table for people and files for programs."""
+"""An evaluation as a table for people and files for programs."""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sentiment.evaluation.breakdown import Group
+from sentiment.evaluation.calibration import Calibration
 from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.intervals import Interval
+from sentiment.evaluation.measure import Evaluation
 from sentiment.evaluation.metrics import Metrics
+from sentiment.evaluation.names import pad, shorten
 from sentiment.runs import write_json
 
+_COLUMNS = 80
+_FIRST = 24  # columns of a row's name
+_UNDEFINED = "undefined: a class does not occur"
+# What the columns of predictions.csv hold, for those who find the file without the program.
+_CSV_COLUMNS = {
+    "row": "place in the data, from 0",
+    "label": "right class",
+    "predicted": "most probable class",
+    "probability_NAME": "of each class, at calibration.temperature",
+    "num_tokens": "tokens of the review before cutting",
+    "was_cut": "whether it has more than the model reads",
+}
 
-def report_table(metrics: Metrics, class_names: tuple[str, ...], title: str) -> str:
-    """The figures as a table of at most 80 columns."""
-    interval = " to ".join(f"{100 * bound:.2f}" for bound in metrics.accuracy_ci95)
-    auroc = "undefined: a class does not occur" if metrics.auroc is None else f"{metrics.auroc:.4f}"
+
+def report_table(evaluation: Evaluation, title: str) -> str:
+    """The figures as a table of at most 80 columns, below a title's lines."""
+    metrics = evaluation.metrics
+    f1_name = f"F1 of {shorten(evaluation.class_names[1], 17)}"
+    if len(evaluation.class_names) > 2:
+        f1_name = "F1, mean over classes"
+    no_f1 = "undefined: the class neither occurs nor is predicted"
     rows = [
-        ("reviews", f"{metrics.num_reviews:,}"),
-        ("accuracy", f"{100 * metrics.accuracy:.2f} %  (95 %: {interval})"),
-        ("F1", f"{metrics.f1:.4f}"),
-        ("AUROC", auroc),
-        ("negative log-likelihood", f"{metrics.nll:.4f}"),
+        ("reviews", f"{metrics.num_reviews:>7,}"),
+        ("accuracy", _percent(metrics.accuracy) + _span(metrics.accuracy_ci95, 100)),
+        (f1_name, _decimal(metrics.f1, no_f1) + _span(evaluation.f1_ci95, 1)),
+        ("AUROC", _decimal(metrics.auroc) + _span(evaluation.auroc_ci95, 1)),
+        ("average precision", _decimal(metrics.average_precision)),
     ]
-    lines = [title, *(f"  {name:<24} {value}" for name, value in rows), ""]
-    return "\n".join(lines + _confusion_lines(metrics, class_names))
+    lines = [title, "", *(f"  {pad(name, _FIRST)}{value}" for name, value in rows)]
+    lines += ["", *_calibration_lines(evaluation.calibration)]
+    lines += ["", f"  {'accuracy by kind':<{_FIRST}}reviews  accuracy       95 %"]
+    for number, groups in enumerate(evaluation.groups.values()):
+        lines += [""] * (number > 0) + [_group_line(group) for group in groups]
+    lines += ["", *_confusion_lines(metrics, evaluation.class_names)]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _confusion_lines(metrics: Metrics, class_names: tuple[str, ...]) -> list[str]:
-    width = max(10, *(len(name) + 2 for name in class_names))
-    header = "".join(f"{name:>{width}}" for name in class_names)
-    lines = [f"  {'right class':<{width}}{header}  (predicted)"]
-    for name, row in zip(class_names, metrics.confusion, strict=True):
-        lines.append(f"  {name:<{width}}" + "".join(f"{count:>{width},}" for count in row))
+def _percent(share: float) -> str:
+    return f"{100 * share:7.2f} %"
+
+
+def _decimal(value: float | None, undefined: str = _UNDEFINED) -> str:
+    return undefined if value is None else f"{value:7.4f}  "
+
+
+def _span(interval: Interval | None, scale: int) -> str:
+    if interval is None:
+        return ""
+    low, high = (f"{scale * bound:.{2 if scale == 100 else 4}f}" for bound in interval)
+    return f"   95 %: {low} to {high}"
+
+
+def _calibration_lines(calibration: Calibration) -> list[str]:
+    columns = [("as trained", calibration.before)]
+    columns.append((f"temperature {calibration.temperature:.2f}", calibration.after))
+    if calibration.cross_fitted is not None:
+        columns.append(("cross-fitted", calibration.cross_fitted))
+    lines = [f"  {'probabilities':<{_FIRST}}" + "".join(f"{name:>18}" for name, _ in columns)]
+    for name, field in (
+        ("negative log-likelihood", "nll"),
+        ("Brier score", "brier"),
+        ("calibration error (ECE)", "ece"),
+    ):
+        cells = "".join(f"{getattr(scores, field):>18.4f}" for _, scores in columns)
+        lines.append(f"  {name:<{_FIRST}}{cells}")
+    if calibration.fitted_here:
+        lines += [
+            "  The temperature was fitted on these reviews, which flatters its column;",
+            "  cross-fitted is each half at the temperature of the other half.",
+        ]
     return lines
 
 
-def write_report(path: Path, metrics: Metrics, **details: Any) -> None:
+def _group_line(group: Group) -> str:
+    low, high = (100 * bound for bound in group.accuracy_ci95)
+    shares = f"{100 * group.accuracy:7.2f} %   {low:.2f} to {high:.2f}"
+    return f"  {group.name:<{_FIRST}}{group.num_reviews:>7,} {shares}"
+
+
+def _confusion_lines(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
+    """The matrix or, where it is too wide, the pairs of classes most often taken for each other."""
+    digits = len(f"{metrics.num_reviews:,}")
+    room = (_COLUMNS - 2 - 13 - 13) // len(
+        class_names
+    )  # for the names on the left, and "predicted"
+    if room < max(7, digits + 2):
+        return _most_confused(metrics, class_names)
+    names = [shorten(name, min(room - 2, 20)) for name in class_names]
+    wide = max(digits, 6, *map(len, names)) + 2
+    left = [shorten(name, 12) for name in class_names]
+    header = "".join(pad(name, min(wide, room), right=True) for name in names)
+    lines = [f"  {'right class':<13}{header}  (predicted)"]
+    for name, row in zip(left, metrics.confusion, strict=True):
+        lines.append(f"  {pad(name, 13)}" + "".join(f"{n:>{min(wide, room)},}" for n in row))
+    return lines
+
+
+def _most_confused(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
+    confusion = np.array(metrics.confusion)
+    np.fill_diagonal(confusion, 0)
+    lines = [f"  {'right class':<27}{'predicted':<27}reviews"]
+    for place in np.argsort(-confusion, axis=None, kind="stable")[:10].tolist():
+        right, predicted = divmod(place, len(class_names))
+        if confusion[right, predicted]:
+            names = (pad(shorten(class_names[each], 25), 27) for each in (right, predicted))
+            lines.append(f"  {''.join(names)}{confusion[right, predicted]:>7,}")
+    return lines
+
+
+def write_report(path: Path, evaluation: Evaluation, **details: Any) -> None:
     """Write the figures and what they were measured on as JSON."""
-    write_json(path, {**metrics.as_dict(), **details})
+    columns = {"predictions_columns": _CSV_COLUMNS}
+    write_json(path, {**evaluation.as_dict(), **details, **columns})
 
 
 def write_predictions(
@@ -54,7 +145,7 @@ def write_predictions(
 
     Args:
         path: the file to write.
-        predictions: what the model says.
+        predictions: what the model says, at the run's temperature, as ``sentiment predict`` does.
         class_names: names of the classes.
         num_tokens: (num_reviews,) tokens of each review before cutting.
         was_cut: (num_reviews,) whether a review was longer than the model reads.
