@@ -1,0 +1,82 @@
+"""``sentiment compare``: which of several runs is better, and is it more than chance."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentiment.commands.options import CommandParser
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, "Compare trained runs on the same reviews.")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, or one that holds runs of several seeds",
+    )
+    parser.add_argument(
+        "--split",
+        default="validation",
+        choices=("train", "validation", "test"),
+        help="split to compare on (default: validation)",
+    )
+    parser.add_argument(
+        "--data.path",
+        dest="data_path",
+        metavar="PATH",
+        help="folder with the split's reviews (default: the source of the first run)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="for compare.html and compare.json (default: FIRST_RUN/evaluation/compare-SPLIT)",
+    )
+    parser.add_model_options()
+    return parser.parse_args(arguments)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Predict with every run, print the comparison and write its page."""
+    from sentiment.comparing.common_reviews import load_common_reviews
+    from sentiment.comparing.comparison import compare
+    from sentiment.comparing.page import describe_comparison, write_comparison
+    from sentiment.comparing.report import caveats, comparison_table
+    from sentiment.comparing.sides import load_sides, predict_side, remarks_on_groups
+    from sentiment.runs import check_writable
+    from sentiment.runtime import describe_device, find_device, use_allowed_cores
+
+    started = time.perf_counter()
+    use_allowed_cores()
+    device = find_device(options.device)
+    output = options.output or options.runs[0] / "evaluation" / f"compare-{options.split}"
+    sides = load_sides(options.runs, checkpoint=options.checkpoint)
+    check_writable(output)
+    runs = [run for side in sides for run in side.runs]
+    reviews, remarks = load_common_reviews(runs, options.split, options.data_path)
+    predictions = {side.name: predict_side(side, reviews, device=device) for side in sides}
+    comparison = compare(predictions)
+    notes = [*remarks, *remarks_on_groups(sides), *caveats(comparison)]
+    description = describe_comparison(
+        comparison,
+        sides,
+        predictions,
+        reviews,
+        split=options.split,
+        checkpoint=options.checkpoint,
+        notes=notes,
+    )
+    write_comparison(output, comparison, sides, reviews, description)
+    title = (
+        f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "
+        f"{reviews.origin}"
+    )
+    print(comparison_table(comparison, sides, title=title, notes=notes))
+    seconds = time.perf_counter() - started
+    print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {output / 'compare.html'}")

@@ -1,0 +1,240 @@
+"""A comparison in words: its table for a terminal, its verdicts, and what each figure means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+from sentiment.comparing.comparison import Comparison, RunFigures, SideFigures
+from sentiment.comparing.sides import Side
+from sentiment.comparing.significance import (
+    FEW_DISCORDANT,
+    NUM_RESAMPLES,
+    PairComparison,
+    SeedsComparison,
+)
+
+_WIDTH = 80
+_FEW_SEEDS = 10
+
+
+def comparison_table(
+    comparison: Comparison, sides: Sequence[Side], *, title: str, notes: Sequence[str]
+) -> str:
+    """The figures, verdicts and notes as text of at most 80 columns.
+
+    Args:
+        comparison: the figures.
+        sides: the runs, in the same order.
+        title: what was compared on what.
+        notes: sentences to end with.
+    """
+    parts = [_wrapped(title), "\n".join(_accuracy_lines(comparison, sides))]
+    if comparison.pairs:
+        parts += ["\n".join(_difference_lines(comparison)), "\n".join(_count_lines(comparison))]
+    if comparison.seeds:
+        parts.append("\n".join(_seeds_lines(comparison)))
+    parts.append("\n".join(_wrapped(each, indent="  ") for each in verdicts(comparison)))
+    if notes:
+        parts.append("\n".join(_wrapped(f"- {note}", indent="  ") for note in notes))
+    meanings = explain_figures(comparison).items()
+    parts.append("\n".join(_wrapped(f"{name}: {text}.", indent="  ") for name, text in meanings))
+    return "\n\n".join(parts)
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """A sentence for each two that were compared, which says no more than the figures."""
+    return [*map(_pair_verdict, comparison.pairs), *map(_seeds_verdict, comparison.seeds)]
+
+
+def explain_figures(comparison: Comparison) -> dict[str, str]:
+    """What each figure that the comparison holds means, by name."""
+    meanings = {
+        "accuracy": "share of reviews classified rightly; its interval (95 %, bootstrap) is for "
+        "other reviews of this kind, the run being the same",
+        "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; less "
+        "is better",
+    }
+    if any(len(side.runs) > 1 for side in comparison.sides):
+        meanings["±"] = "standard deviation over the runs of a folder, by n - 1"
+        meanings["averaged"] = "accuracy of the mean of the runs' probabilities"
+    if comparison.pairs:
+        meanings["difference"] = (
+            "accuracy of one run less that of the other, in points; its interval by a paired "
+            f"bootstrap over the reviews, {NUM_RESAMPLES:,} resamples"
+        )
+        meanings["McNemar p"] = (
+            "how often chance alone would split the reviews that only one run has right so "
+            "unequally, or more; by the binomial distribution (exact) where they are fewer than "
+            f"{FEW_DISCORDANT}, else by chi-square with continuity correction"
+        )
+        meanings["agreement"] = "share of reviews given the same class, right or wrong"
+        meanings["kappa"] = "Cohen's: agreement beyond chance; 0 is none, 1 is all"
+    if comparison.seeds:
+        meanings["mean difference"] = (
+            "of two folders' mean accuracies, in points; interval and p by Welch's t, for other "
+            "seeds on these same reviews"
+        )
+    return meanings
+
+
+def caveats(comparison: Comparison) -> list[str]:
+    """What the figures cannot bear."""
+    found = []
+    num_runs = {len(side.runs) for side in comparison.sides}
+    if comparison.pairs:
+        found.append(
+            "A difference of two runs is of these weights, not of their recipes: what other seeds "
+            "would do takes folders of several runs on both sides."
+        )
+    if comparison.seeds and (fewest := min(num_runs - {1})) < _FEW_SEEDS:
+        found.append(
+            f"{fewest} seeds are few: the interval takes their accuracies for draws from a normal "
+            "distribution, whose spread so few hardly tell."
+        )
+    num_tests = len(comparison.pairs) + len(comparison.seeds)
+    if num_tests > 1:
+        found.append(
+            f"Each of the {num_tests} comparisons stands for itself; where there is no difference, "
+            f"one in 20 shows one by chance. To allow for it, take p times {num_tests} "
+            "(Bonferroni)."
+        )
+    return found
+
+
+def shown_path(path: object, width: int = _WIDTH) -> str:
+    """A path to be printed: what can't be is replaced, and its start left out if it is long."""
+    text = "".join(each if each.isprintable() else "?" for each in str(path))
+    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
+
+
+def shown_p(p_value: float) -> str:
+    """``p`` to three figures, as ``= 0.0213``."""
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"
+
+
+def shown_points(share: float) -> str:
+    """A difference of accuracies in points with its sign."""
+    return f"{100 * share:+.2f}" if round(100 * share, 2) else "0.00"
+
+
+def _pair_verdict(pair: PairComparison) -> str:
+    low, high = pair.difference_ci95
+    if pair.only_first == pair.only_second == 0:
+        return f"{pair.first} and {pair.second} have the same reviews right: no difference."
+    evidence = f"; McNemar p {shown_p(pair.mcnemar_p)}"
+    text = _verdict(pair, (low, high), evidence)
+    if not pair.is_shown and (low > 0 or high < 0 or pair.mcnemar_p < 0.05):
+        text += " Interval and test do not agree."
+    return text
+
+
+def _seeds_verdict(seeds: SeedsComparison) -> str:
+    numbers = "{} and {} runs".format(*seeds.num_runs)
+    if seeds.difference_ci95 is None or seeds.p_value is None:
+        return (
+            f"{seeds.first} and {seeds.second}: {shown_points(seeds.difference)} points, but the "
+            f"runs of each are all alike, so nothing is known of their spread ({numbers})."
+        )
+    evidence = f"; Welch's t p {shown_p(seeds.p_value)}; {numbers}"
+    return _verdict(seeds, seeds.difference_ci95, evidence, mean=" on average")
+
+
+def _verdict(
+    compared: PairComparison | SeedsComparison,
+    interval: tuple[float, float],
+    evidence: str,
+    *,
+    mean: str = "",
+) -> str:
+    better, worse = compared.second, compared.first
+    low, high = (100 * bound for bound in interval)
+    if compared.difference < 0:
+        better, worse, low, high = worse, better, -high, -low
+    points = f"{100 * abs(compared.difference):.2f} points"
+    figures = f"(95 %: {low:.2f} to {high:.2f}{evidence})"
+    if compared.is_shown:
+        return f"{better} is better than {worse} by {points}{mean} {figures}."
+    if compared.difference == 0:
+        return f"No difference shown between {worse} and {better}: 0 points{mean} {figures}."
+    names = f"{compared.first} and {compared.second}"
+    return f"No difference shown between {names}: {better} is {points} ahead{mean} {figures}."
+
+
+def _accuracy_lines(comparison: Comparison, sides: Sequence[Side]) -> list[str]:
+    rows: list[tuple[str, ...]] = [("", "", "accuracy", "95 % interval", "NLL")]
+    for figures, side in zip(comparison.sides, sides, strict=True):
+        if len(side.runs) == 1:
+            rows.append(_run_row(figures.runs[0], str(side.runs[0].path)))
+            continue
+        rows.append(_group_row(figures, str(side.path)))
+        for run, loaded in zip(figures.runs, side.runs, strict=True):
+            rows.append(_run_row(run, f"  {loaded.path.name} (seed {loaded.config.seed})"))
+        rows.append(("", "  averaged", f"{100 * (figures.ensemble_accuracy or 0):.2f} %", "", ""))
+    return _aligned(rows, left=2)
+
+
+def _run_row(run: RunFigures, place: str) -> tuple[str, ...]:
+    interval = "{:.2f} to {:.2f}".format(*(100 * bound for bound in run.accuracy_ci95))
+    return run.name, place, f"{100 * run.accuracy:.2f} %", interval, f"{run.nll:.4f}"
+
+
+def _group_row(side: SideFigures, place: str) -> tuple[str, ...]:
+    accuracy = f"{100 * side.accuracy:.2f} ± {100 * (side.accuracy_deviation or 0):.2f} %"
+    nll = f"{side.nll:.4f} ± {side.nll_deviation or 0:.4f}"
+    return side.name, f"{place} ({len(side.runs)} runs)", accuracy, "", nll
+
+
+def _difference_lines(comparison: Comparison) -> list[str]:
+    rows = [("difference", "points", "95 % interval", "McNemar p", "test")]
+    for pair in comparison.pairs:
+        interval = " to ".join(map(shown_points, pair.difference_ci95))
+        p_value = shown_p(pair.mcnemar_p).removeprefix("= ")
+        names = f"{pair.second} less {pair.first}"
+        rows.append((names, shown_points(pair.difference), interval, p_value, pair.mcnemar_test))
+    return _aligned(rows, left=1)
+
+
+def _count_lines(comparison: Comparison) -> list[str]:
+    rows: list[tuple[str, ...]] = [
+        ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
+    ]
+    for pair in comparison.pairs:
+        counts = (pair.both_right, pair.only_first, pair.only_second, pair.neither)
+        kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
+        shown = (f"{count:,}" for count in counts)
+        names = f"{pair.first}, {pair.second}"
+        rows.append((names, *shown, f"{100 * pair.agreement:.2f} %", kappa))
+    return _aligned(rows, left=1)
+
+
+def _seeds_lines(comparison: Comparison) -> list[str]:
+    rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
+    for seeds in comparison.seeds:
+        bounds = seeds.difference_ci95
+        interval = " to ".join(map(shown_points, bounds)) if bounds else "undefined"
+        p_value = "undefined" if seeds.p_value is None else shown_p(seeds.p_value)
+        runs = "{} and {}".format(*seeds.num_runs)
+        points = shown_points(seeds.difference)
+        names = f"{seeds.second} less {seeds.first}"
+        rows.append((names, points, interval, p_value.removeprefix("= "), runs))
+    return _aligned(rows, left=1)
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
+    """Rows in columns, the first ``left`` of them to the left; the last of these gives way."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    taken = sum(widths) + 2 * len(widths) - widths[left - 1]
+    widths[left - 1] = max(8, min(widths[left - 1], _WIDTH - taken))
+    lines = []
+    for row in rows:
+        cells = [
+            f"{shown_path(cell, width):<{width}}" if index < left else f"{cell:>{width}}"
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return lines
+
+
+def _wrapped(text: str, *, indent: str = "") -> str:
+    return "\n".join(wrap(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False))

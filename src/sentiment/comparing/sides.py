@@ -1,0 +1,154 @@
+"""The runs of a comparison: found, loaded, told apart by their settings, put to predicting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sentiment.config import Config
+from sentiment.evaluation.evaluate import Predictions, predict_corpus
+from sentiment.runs import Run, load_run
+from sentiment.text.pipeline import encode_reviews
+from sentiment.text.reviews import Reviews
+
+# They say where and how a run was made, not what it is.
+_PLACES = ("output_dir", "device", "data.cache_dir", "data.num_processes", "training.log_every")
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one argument names: a run, or several that differ in their seeds.
+
+    Attributes:
+        name: a short name, ``A``, ``B`` and so on.
+        path: the folder that was given.
+        runs: one or more.
+    """
+
+    name: str
+    path: Path
+    runs: tuple[Run, ...]
+
+
+def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]:
+    """Load the runs of folders that are runs, or that hold runs.
+
+    Raises:
+        FileNotFoundError: a folder is neither, or a file of a run is missing.
+        ValueError: there is one run alone, a run is damaged, or their classes are not the same.
+    """
+    found = [find_runs(path) for path in paths]
+    if sum(map(len, found)) == 1:
+        raise ValueError(
+            f"{paths[0]} is one run, and there is nothing to compare it with: give another run's "
+            "folder too, or a folder that holds several runs"
+        )
+    sides = [
+        Side(_letter(index), path, tuple(load_run(each, checkpoint=checkpoint) for each in runs))
+        for index, (path, runs) in enumerate(zip(paths, found, strict=True))
+    ]
+    first = sides[0].runs[0]
+    for run in (run for side in sides for run in side.runs):
+        if run.class_names != first.class_names:
+            raise ValueError(
+                f"{run.path} has the classes {', '.join(run.class_names)}, but {first.path} has "
+                f"{', '.join(first.class_names)}: runs can be compared if their classes are the "
+                "same, in the same order"
+            )
+    return sides
+
+
+def find_runs(path: Path) -> list[Path]:
+    """The folder itself where it is a run, else the runs in it, by name.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    if (path / "run.json").is_file():
+        return [path]
+    if not path.is_dir():
+        reason = "is a file" if path.exists() else "is not there"
+        raise FileNotFoundError(f"{path} {reason}: give a run's folder, or one that holds runs")
+    found = [each for each in path.iterdir() if (each / "run.json").is_file()]
+    if not found:
+        raise FileNotFoundError(
+            f"{path} holds no run: neither it nor a folder in it has a run.json: give a run's "
+            "folder, or one that holds runs"
+        )
+    return sorted(found, key=lambda each: _natural_order(each.name))
+
+
+def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
+    """What each run says of the reviews, which it reads with its own words and lengths.
+
+    Raises:
+        ValueError: a model's outputs are not numbers.
+    """
+    predictions = []
+    for run in side.runs:
+        corpus = encode_reviews(reviews, run.vocabulary, run.config.data)
+        model = run.model.to(device)
+        predicted = predict_corpus(model, corpus, device=device, description=run.path.name)
+        if not np.isfinite(predicted.log_probabilities).all():
+            raise ValueError(f"{run.path} predicts what is no number: its training diverged")
+        predictions.append(predicted)
+    return predictions
+
+
+def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
+    """Settings that are not the same in all, each with its values, but for places and devices."""
+    flat = [dict(_flatten(asdict(config))) for config in configs]
+    return {
+        key: [_shown(each[key]) for each in flat]
+        for key in flat[0]
+        if key not in _PLACES and any(each[key] != flat[0][key] for each in flat[1:])
+    }
+
+
+def remarks_on_groups(sides: Sequence[Side]) -> list[str]:
+    """What speaks against taking the runs of a folder for seeds of one recipe."""
+    remarks = []
+    for side in sides:
+        keys = list(differing_settings([run.config for run in side.runs]))
+        if others := [key for key in keys if key != "seed"]:
+            remarks.append(
+                f"The runs of {side.name} differ in {', '.join(others)}: their ± is "
+                "not that of seeds alone."
+            )
+        elif len({run.config.seed for run in side.runs}) < len(side.runs):
+            remarks.append(f"Runs of {side.name} have the same seed: their ± is too small.")
+    return remarks
+
+
+def _letter(index: int) -> str:
+    """A to Z, AA, AB, and so on."""
+    before, last = divmod(index, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def _natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """A key that sorts seed10 after seed2."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts]
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((prefix + key, value))
+    return flat
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return ", ".join(value) if isinstance(value, (list, tuple)) else str(value)
