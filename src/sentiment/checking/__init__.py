@@ -1,0 +1,1 @@
+"""Behaviour tests and contrast pairs: what a run does where accuracy does not look."""
