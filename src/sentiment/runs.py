@@ -4,7 +4,7 @@
     run.json                            format, classes, vocabulary's checksum, vectors' coverage
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
-    metrics.json, train.log, tensorboard/, evaluation/
+    metrics.json, train.log, tensorboard/, evaluation/, explanations/
 
 A run rebuilds its model alone: evaluating and predicting need this folder and nothing of training.
 run.json holds the checksums of the settings and the vocabulary, weights hold their own; both carry
@@ -40,6 +40,7 @@ _CONTENTS = (
     "checkpoints",
     "tensorboard",
     "evaluation",
+    "explanations",
 )
 
 

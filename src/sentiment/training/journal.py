@@ -7,10 +7,10 @@ TensorBoard draws both curves into one chart.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,9 +19,14 @@ from torch.utils.tensorboard.summary import hparams
 from torchtext.vocab import Vocab
 
 from sentiment.config import Config
+from sentiment.evaluation.board import add_picture, add_scalars, draw_pictures
+from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
 from sentiment.runs import write_json
 from sentiment.text.tokenizer import clean
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -83,12 +88,9 @@ class Journal:
         self._train.add_scalar("accuracy/by_epoch", summary.accuracy, number)
         self._train.add_scalar("training/padding_share", summary.padding_share, number)
         self._train.add_scalar("training/peak_memory_bytes", summary.peak_memory_bytes, number)
-        for suffix, step in (("by_update", update), ("by_epoch", number)):
-            self._validation.add_scalar(f"loss/{suffix}", metrics.nll, step)
-            self._validation.add_scalar(f"accuracy/{suffix}", metrics.accuracy, step)
-        self._validation.add_scalar("f1/by_epoch", metrics.f1, number)
-        if metrics.auroc is not None:
-            self._validation.add_scalar("auroc/by_epoch", metrics.auroc, number)
+        self._validation.add_scalar("loss/by_update", metrics.nll, update)
+        self._validation.add_scalar("accuracy/by_update", metrics.accuracy, update)
+        add_scalars(self._validation, metrics, number)
         self._epochs.append(
             {"training": asdict(summary), "validation": metrics.as_dict(), "is_best": is_best}
         )
@@ -138,6 +140,18 @@ class Journal:
                 shown = shown.replace(mark, f"\\{mark}")
             paragraphs.append(f"**{predicted}, {probability:.1%}: {verdict}**\n\n{shown}")
         self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
+
+    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
+        """A picture of the validation reviews, under ``pictures/TAG``."""
+        add_picture(self._validation, tag, figure, epoch)
+
+    def predictions(
+        self, predictions: Predictions, class_names: Sequence[str], temperature: float, epoch: int
+    ) -> None:
+        """What is said of the validation reviews, as pictures; their temperature is of them too."""
+        pictures = draw_pictures(predictions, class_names, temperature, fitted_here=True)
+        for tag, figure in pictures.items():
+            self.figure(tag, figure, epoch)
 
     def finish(
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab

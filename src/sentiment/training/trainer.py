@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -27,12 +26,11 @@ from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData
 from sentiment.training.journal import EpochSummary, Journal
 from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.showcase import Showcase
 from sentiment.training.sums import RunningSums
 from sentiment.weights import Checkpoint, save_weights
 
 logger = logging.getLogger(__name__)
-
-_SHOWN_REVIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ class Trainer:
         self._precision = precision
         self._corpus = data.train.to(device)
         self._validation = data.validation.to(device)
+        self._showcase = Showcase(data.validation_reviews, self._validation, config.seed)
         self._sampler = BucketSampler(
             data.train.lengths,
             batch_size=self._training.batch_size,
@@ -103,10 +102,13 @@ class Trainer:
             is_best = best is None or score > best_score
             if is_best:
                 best_score, best = score, FitResult(epoch, metrics)
-            self._keep(epoch, predictions, metrics, is_best=is_best)
+            temperature = self._keep(epoch, predictions, metrics, is_best=is_best)
             self._journal.epoch(summary, metrics, is_best=is_best)
             self._journal.histograms(self._model, epoch)
-            self._journal.reviews(self._shown_reviews(predictions), epoch)
+            self._journal.predictions(predictions, self._data.class_names, temperature, epoch)
+            self._journal.reviews(self._showcase.verdicts(predictions), epoch)
+            for tag, figure in self._showcase.explanations(self._model, temperature):
+                self._journal.figure(tag, figure, epoch)
             patience = self._training.patience
             if best and patience is not None and epoch - best.best_epoch >= patience:
                 logger.info(
@@ -230,24 +232,13 @@ class Trainer:
 
     def _keep(
         self, epoch: int, predictions: Predictions, metrics: Metrics, *, is_best: bool
-    ) -> None:
+    ) -> float:
+        """Save the weights with their temperature, which is returned."""
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
         checkpoint = Checkpoint(epoch, self._update, metrics.as_dict(), temperature)
         for name in ("last", "best") if is_best else ("last",):
             save_weights(self._path, name, self._model, checkpoint)
-
-    def _shown_reviews(self, predictions: Predictions) -> list[tuple[str, str, str, float]]:
-        """A few validation reviews, the same in every epoch, with what the model says of them."""
-        reviews, names = self._data.validation_reviews, self._data.class_names
-        generator = np.random.default_rng(self._config.seed)
-        count = min(_SHOWN_REVIEWS, len(reviews))
-        rows = []
-        for index in sorted(generator.choice(len(reviews), count, replace=False).tolist()):
-            predicted = int(predictions.predicted[index])
-            probability = float(predictions.probabilities[index, predicted])
-            label = names[int(predictions.labels[index])]
-            rows.append((reviews.texts[index], label, names[predicted], probability))
-        return rows
+        return temperature
 
     def _finish(self, best: FitResult) -> None:
         figures: dict[str, Any] = best.best_metrics.as_dict()
