@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -40,6 +41,73 @@ def test_logits_are_those_of_the_parts_one_review_at_a_time(pooling, bidirection
             "max": output[0].amax(dim=0),
         }[pooling]
         assert torch.allclose(logits[row], model.output(pooled), atol=1e-5)
+
+
+VARIANTS = [
+    {"cell": cell, "implementation": implementation, "pooling": pooling, "learned": learned}
+    for cell, implementation, pooling, learned in itertools.product(
+        ["lstm", "gru", "rnn"],
+        ["packed", "reference"],
+        ["last", "mean", "max", "attention"],
+        [False, True],
+    )
+    if implementation == "packed" or cell == "lstm"
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda each: "-".join(map(str, each.values())))
+def test_a_batch_is_its_reviews_one_by_one(variant):
+    choice = {**variant, "learned_initial_state": variant["learned"]}
+    del choice["learned"]
+    model = make_classifier(num_layers=2, **choice).eval()
+    if model.initial_states is not None:
+        for parameter in model.initial_states.parameters():
+            torch.nn.init.normal_(parameter)
+    tokens = make_tokens()
+    with torch.no_grad():
+        logits = model(tokens, LENGTHS)
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = model(tokens[row : row + 1, :length], LENGTHS[row : row + 1])
+            assert torch.allclose(logits[row], alone[0], atol=1e-5)
+
+
+def test_parameters_are_named_as_ever():
+    """Weights saved before there was a choice of cells must still fit."""
+    names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    recurrent = [f"recurrence.{name}_l0{end}" for end in ("", "_reverse") for name in names]
+    for choice in ({}, {"implementation": "reference"}, {"cell": "gru"}):
+        wanted = ["embedding.weight", *recurrent, "output.weight", "output.bias"]
+        assert list(make_classifier(**choice).state_dict()) == wanted
+    reference = make_classifier(implementation="reference").eval()
+    packed = make_classifier().eval()
+    reference.load_state_dict(packed.state_dict())
+    tokens = make_tokens()
+    assert torch.allclose(reference(tokens, LENGTHS), packed(tokens, LENGTHS), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"cell": "elman"}, "cell is 'elman', but must be lstm, gru or rnn"),
+        ({"implementation": "slow"}, "implementation is 'slow', but must be packed or reference"),
+        ({"implementation": "reference", "cell": "gru"}, "is an lstm, but cell is 'gru'"),
+        ({"pooling": "sum"}, "pooling is 'sum'"),
+    ],
+)
+def test_an_unknown_choice_is_refused(choice, message):
+    with pytest.raises(ValueError, match=message):
+        make_classifier(**choice)
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_other_cells_have_no_forget_bias(cell):
+    model = make_classifier(cell=cell, forget_bias=3.0)
+    for name, parameter in model.recurrence.named_parameters():
+        if name.startswith("bias"):
+            assert parameter.eq(0).all()
+        elif name.startswith("weight_hh"):
+            for gate in parameter.detach().split(8):
+                assert torch.allclose(gate @ gate.T, torch.eye(8), atol=1e-5)
 
 
 def test_what_stands_past_the_length_is_not_read():

@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 from file_server import CONTENT, QUICK, environment, part_of
 
-from sentiment.config import VectorsName
+from sentiment.config_sections import VectorsName
 from sentiment.text import download as download_module
 from sentiment.text.download import KNOWN_VECTORS, Patience, download, fetch_vectors
 from sentiment.text.transfer import DownloadError

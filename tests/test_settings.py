@@ -27,6 +27,10 @@ def parse(*arguments: str) -> Config:
         ("--data.max_lenght 3", ["data.max_lenght", "did you mean data.max_length?"]),
         ("--max_length 3", ["max_length", "did you mean data.max_length?"]),
         ("--model.pooling maxx", ["model.pooling", "maxx", "did you mean max?"]),
+        ("--model.cell lstn", ["model.cell", "lstn", "did you mean lstm?"]),
+        ("--model.implementation referenc", ["model.implementation", "did you mean reference?"]),
+        ("--model.implementation reference --model.cell gru", ["model.cell is 'gru'", "lstm"]),
+        ("--model.learned_initial_state x", ["model.learned_initial_state", "bool", "x"]),
         ("--model.hidden_size x", ["model.hidden_size", "Expected a int", "x"]),
         ("--model.hidden_size 1.5", ["model.hidden_size", "Expected a int", "1.5"]),
         ("--training.gradient_clip x", ["training.gradient_clip", "float or null", "x"]),
@@ -99,6 +103,15 @@ def test_saved_equals_loaded(tmp_path):
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert parse("--config", str(tmp_path / "config.yaml")) == config
+
+
+def test_settings_saved_before_a_choice_of_cells_still_load(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("model:\n  hidden_size: 7\n  pooling: last\n  forget_bias: 0.5\n")
+    model = load_config(path).model
+    assert (model.cell, model.implementation, model.learned_initial_state) == (
+        "lstm", "packed", False,
+    )  # fmt: skip
 
 
 def test_a_damaged_settings_file_is_named(tmp_path):

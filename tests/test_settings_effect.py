@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from conftest import write_corpus
 
 from sentiment.config import Config
-from sentiment.runs import build_model, create_run
+from sentiment.runs import build_model, create_run, load_run
 from sentiment.settings import parse_training
 from sentiment.text.pipeline import prepare_training
 from sentiment.training.journal import Journal
@@ -83,6 +84,7 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
         "--model.recurrent_init=uniform",
         "--model.pooling=mean",
         "--model.pooling=last",
+        "--model.implementation=reference",
         "--data.max_length=5",
         "--seed=1",
     ],
@@ -95,6 +97,32 @@ def test_a_setting_changes_the_weights(change, tiny, base, tmp_path):
     weights, _ = fit(parse(tiny, *changes), tmp_path / "run")
     assert weights.shape == base.shape
     assert not torch.equal(weights, base)
+
+
+@pytest.mark.parametrize(
+    ("change", "added"),
+    [
+        ("--model.cell=gru", -2 * 8 * (8 + 8 + 2)),  # of four gates a direction, three are left
+        ("--model.cell=rnn", -2 * 3 * 8 * (8 + 8 + 2)),
+        ("--model.learned_initial_state=true", 2 * (8 + 8)),
+        ("--model.pooling=attention", 16 * 16 + 16 + 16),
+    ],
+)
+def test_a_setting_changes_what_there_is_to_learn(change, added, tiny, base, tmp_path):
+    config = parse(tiny, change, "--training.num_epochs=4", "--training.learning_rate=0.02")
+    weights, _ = fit(config, tmp_path / "run")
+    assert len(weights) == len(base) + added
+    assert weights.isfinite().all()
+    epochs = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    losses = [epoch["training"]["loss"] for epoch in epochs]
+    assert losses[-1] < losses[0]
+    run = load_run(tmp_path / "run")  # the settings alone rebuild the model
+    assert run.config.model == config.model
+
+
+def test_the_reference_is_trained_as_the_packed_lstm(tiny, base, tmp_path):
+    weights, _ = fit(parse(tiny, "--model.implementation=reference"), tmp_path / "run")
+    assert torch.allclose(weights, base, atol=1e-3)
 
 
 def test_batches_by_tokens(tiny, base, tmp_path):
@@ -140,8 +168,6 @@ def test_plateau_reduces_the_rate(tiny, tmp_path):
 
 @pytest.mark.parametrize("monitor", ["accuracy", "f1", "auroc", "nll"])
 def test_the_monitored_metric_decides_the_best_epoch(monitor, tiny, tmp_path):
-    import json
-
     changes = [f"--training.monitor={monitor}", "--training.num_epochs=6"]
     fit(parse(tiny, *changes, "--training.learning_rate=0.05"), tmp_path / "run")
     epochs = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]

@@ -215,8 +215,9 @@ def test_plateau_reduces_after_its_patience():
     assert seen == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
 
 
-def test_weight_decay_spares_biases_and_embedding():
-    model = build_model(ModelConfig(), vocabulary_size=9, num_classes=2)
+def test_weight_decay_spares_biases_embedding_and_initial_states():
+    config = ModelConfig(learned_initial_state=True)
+    model = build_model(config, vocabulary_size=9, num_classes=2)
     optimizer = build_optimizer(model, TrainingConfig(optimizer="adamw", weight_decay=0.1))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     decayed = {

@@ -1,16 +1,21 @@
-"""The classifier: embedding, LSTM, pooling over time, linear layer."""
+"""The classifier: embedding, recurrence, pooling over time, linear layer."""
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 from torch import nn
 
 from sentiment.model.dropout import Dropout
-from sentiment.model.packed_lstm import PackedLSTM
-from sentiment.model.pooling import Pooling, pool
+from sentiment.model.pooling import AttentionPooling, Pooling, check_pooling, pool
+from sentiment.model.recurrence import (
+    Cell,
+    Implementation,
+    InitialStates,
+    choose_recurrence,
+    start_weights,
+)
 
 # Spread of an embedding that starts from no vectors: near that of trained GloVe vectors.
 _EMBEDDING_DEVIATION = 0.3
@@ -23,17 +28,23 @@ class SentimentClassifier(nn.Module):
         vocabulary_size: words with an embedding, ``<pad>`` (id 0) and ``<unk>`` among them.
         num_classes: classes to tell apart.
         embedding_size: values of a word's embedding.
-        hidden_size: units of the LSTM in each direction.
-        num_layers: LSTM layers.
-        bidirectional: whether a second LSTM reads each review from its end.
+        hidden_size: units of the recurrence in each direction.
+        num_layers: recurrent layers.
+        bidirectional: whether a second recurrence reads each review from its end.
+        cell: ``lstm``, ``gru`` (Cho et al. 2014) or ``rnn`` (Elman 1990, with tanh).
+        implementation: ``packed`` is fast, ``reference`` written to be read; of an LSTM alone.
+        learned_initial_state: whether the states before the first word are learned, or zero.
         pooling: what of the outputs over time reaches the linear layer.
         embedding_dropout: share of the embedding's values dropped in training.
-        dropout: share dropped between LSTM layers and before the linear layer in training.
+        dropout: share dropped between recurrent layers and before the linear layer in training.
         input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
         recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
-        forget_bias: start of the forget gate's bias (Jozefowicz et al. 2015 recommend 1).
+        forget_bias: start of an LSTM's forget gate's bias (Jozefowicz et al. 2015 recommend 1).
         vectors: (vocabulary_size, embedding_size) that the embedding starts from.
         freeze_embedding: whether the embedding is left untrained.
+
+    Raises:
+        ValueError: a choice is none of those named, or does not go with another.
     """
 
     def __init__(
@@ -45,6 +56,9 @@ class SentimentClassifier(nn.Module):
         hidden_size: int,
         num_layers: int = 1,
         bidirectional: bool = True,
+        cell: Cell = "lstm",
+        implementation: Implementation = "packed",
+        learned_initial_state: bool = False,
         pooling: Pooling = "max",
         embedding_dropout: float = 0.0,
         dropout: float = 0.0,
@@ -57,16 +71,19 @@ class SentimentClassifier(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
         self.embedding_dropout = Dropout(embedding_dropout)
-        self.recurrence = PackedLSTM(
+        self.recurrence = choose_recurrence(cell, implementation)(
             embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
         )
+        self.initial_states = InitialStates(self.recurrence) if learned_initial_state else None
+        features = self.recurrence.directions * hidden_size
+        check_pooling(pooling)
         self.pooling: Pooling = pooling
+        self.attention = AttentionPooling(features) if pooling == "attention" else None
         self.dropout = Dropout(dropout)
-        directions = 2 if bidirectional else 1
-        self.output = nn.Linear(directions * hidden_size, num_classes)
+        self.output = nn.Linear(features, num_classes)
         self._start_embedding(vectors)
         self.embedding.weight.requires_grad_(not freeze_embedding)
-        _start_recurrence(self.recurrence, input_init, recurrent_init, forget_bias)
+        start_weights(self.recurrence, input_init, recurrent_init, forget_bias)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Classify a batch.
@@ -95,11 +112,30 @@ class SentimentClassifier(nn.Module):
         Returns:
             (batch, num_classes) logits.
         """
-        output, (h, _) = self.recurrence(embedded, lengths)
-        # output: (batch, time, directions * hidden)
-        directions = 2 if self.recurrence.bidirectional else 1
-        pooled = pool(self.pooling, output, h[-directions:], lengths)  # (batch, directions*hidden)
+        output, final = self.run_recurrence(embedded, lengths)
+        if self.attention is None:
+            pooled = pool(self.pooling, output, final, lengths)
+        else:
+            pooled = self.attention(output, lengths)  # (batch, directions * hidden)
         return self.output(self.dropout(pooled))
+
+    def run_recurrence(
+        self, embedded: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run embedded words through the recurrence, whatever its cell.
+
+        Args:
+            embedded: (batch, time, embedding); what stands past each length is not read.
+            lengths: (batch,) integers on the CPU, from 1 to time.
+
+        Returns:
+            output (batch, time, directions * hidden), zero past each length, and the last layer's
+            final hidden states (directions, batch, hidden).
+        """
+        initial = None if self.initial_states is None else self.initial_states(len(lengths))
+        output, states = self.recurrence(embedded, lengths, initial)
+        h = states[0] if isinstance(states, tuple) else states  # an LSTM has h and c
+        return output, h[-self.recurrence.directions :]
 
     @torch.no_grad()
     def _start_embedding(self, vectors: torch.Tensor | None) -> None:
@@ -111,26 +147,3 @@ class SentimentClassifier(nn.Module):
         else:
             weight.copy_(vectors)
         weight[0] = 0
-
-
-@torch.no_grad()
-def _start_recurrence(
-    recurrence: PackedLSTM, input_init: str, recurrent_init: str, forget_bias: float
-) -> None:
-    """Draw the LSTM's weights; matrices are (4 * hidden, ...), gates i, f, g, o."""
-    hidden = recurrence.hidden_size
-    bound = 1 / math.sqrt(hidden)
-    for name, parameter in recurrence.named_parameters():
-        if name.startswith("weight"):
-            init = input_init if "_ih_" in name else recurrent_init
-            for gate in parameter.split(hidden):
-                if init == "xavier":
-                    nn.init.xavier_uniform_(gate)
-                elif init == "orthogonal":
-                    nn.init.orthogonal_(gate)
-                else:
-                    gate.uniform_(-bound, bound)
-        else:
-            parameter.zero_()
-            if "_ih_" in name:  # bias_ih and bias_hh are added: one of them carries it
-                parameter[hidden : 2 * hidden] = forget_bias

@@ -1,9 +1,10 @@
 """One LSTM layer over padded reviews by oneDNN's kernel, its directions side by side.
 
 ``nn.LSTM`` reaches the same kernel, but one direction after the other. Here each direction is one
-call forward and one backward in a thread of its own, the reverse one by the kernel's own flag, so
-that nothing is turned round; what surrounds the calls happens in place, and the gradients of the
-weights stay in fp32 where the products are in bf16.
+call forward and one backward in a thread of its own; what surrounds the calls happens in place, and
+the gradients of the weights stay in fp32 where the products are in bf16. The reverse direction goes
+by the kernel's own flag, so that nothing is turned round, unless it has initial states to bring to
+each review's last word: then it runs forward over reviews turned round within their own lengths.
 
 Legend: directions is 2 if bidirectional, else 1. Time stands first, as the kernel wants it.
 """
@@ -11,31 +12,18 @@ Legend: directions is 2 if bidirectional, else 1. Time stands first, as the kern
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from sentiment.model.ragged import Places
 from sentiment.model.side_by_side import run_side_by_side
 
 _kernel = torch.ops.aten.mkldnn_rnn_layer.default
 _kernel_backward = torch.ops.aten.mkldnn_rnn_layer_backward.default
 _LSTM = 2  # the kernel's number for it
-_PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh; and results output, h, c, workspace
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where reviews end, in rows of (time * batch).
-
-    Attributes:
-        padded: (num_padded,) rows past the end of a review, None where there is none.
-        last: (batch,) rows of the reviews' last words.
-    """
-
-    padded: torch.Tensor | None
-    last: torch.Tensor
+_PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh
 
 
 def can_run(x: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -49,79 +37,92 @@ def can_run(x: torch.Tensor, dtype: torch.dtype) -> bool:
 
 
 def run_layer(
-    x: torch.Tensor, places: Places, weights: Sequence[torch.Tensor], dtype: torch.dtype
+    x: torch.Tensor,
+    places: Places,
+    weights: Sequence[torch.Tensor],
+    initial: Sequence[torch.Tensor] | None,
+    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Run a layer in all its directions; differentiable once.
 
     Args:
         x: (time, batch, features) whose last feature is 1 in padded rows and 0 in others, where
             there are padded rows.
-        places: where the reviews end.
+        places: where the reviews end, and how they are turned if there are initial states.
         weights: W_ih (4 * hidden, features), W_hh (4 * hidden, hidden), b_ih and b_hh (4 * hidden,)
             of each direction; those of the last feature make the cell stand still.
+        initial: h and c (directions, batch, hidden) before the first words, None for zero.
         dtype: what to multiply in.
 
     Returns:
         output (time, batch, directions * hidden), zero in padded rows; h and c
         (directions, batch, hidden), the final states: all of them in ``dtype``.
     """
-    is_recorded = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *weights))
-    return _Layer.apply(x, places, dtype, is_recorded, *weights)
+    if initial is None:
+        zeros = x.new_zeros(len(weights) // _PER_DIRECTION, x.shape[1], weights[1].shape[1])
+        initial = zeros, zeros
+    inputs = x, *initial, *weights
+    is_recorded = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
+    return _Layer.apply(places, dtype, is_recorded, *inputs)
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: torch.Tensor,
         places: Places,
         dtype: torch.dtype,
         is_recorded: bool,
+        x: torch.Tensor,
+        h: torch.Tensor,
+        c: torch.Tensor,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # Detached, lest the kernel records itself: it keeps what its backward needs only where
         # gradients are enabled.
         x = x.detach().to(dtype).contiguous()
         factors = _by_direction([weight.detach().to(dtype) for weight in weights])
-        hidden = weights[1].shape[1]
-        zeros = x.new_zeros(x.shape[1], hidden)
+        # The kernel reads memory as it lies, but one state for all reviews is expanded, not copied.
+        start = list(zip(h.to(dtype).contiguous(), c.to(dtype).contiguous(), strict=True))
+        batch, hidden = h.shape[1:]
         output = x.new_empty(*x.shape[:2], len(factors) * hidden)
         rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
 
         def run(direction: int) -> Sequence[torch.Tensor]:
+            turned = places.turned if direction == 1 else None
+            own = _turn(x, turned)
             with torch.set_grad_enabled(is_recorded):
                 results = _kernel(
-                    x, *factors[direction], zeros, zeros, direction == 1, [], _LSTM, hidden, 1,
-                    True, False, False, is_recorded,
+                    own, *factors[direction], *start[direction], _is_reverse(places, direction),
+                    [], _LSTM, hidden, 1, True, False, False, is_recorded,
                 )  # fmt: skip
             half = rows.narrow(1, direction * hidden, hidden)
-            half.copy_(results[0].flatten(0, 1))
+            half.copy_(_turn(results[0], turned).flatten(0, 1))
             if places.padded is not None:
                 half.index_fill_(0, places.padded, 0)
-            return results
+            return own, *results
 
         results = run_side_by_side(run, len(factors))
         if is_recorded:
             ctx.places = places
-            ctx.save_for_backward(x, zeros, *_flat(factors), *_flat(results))
-        # Forward, h goes on changing in the padding and c does not; in reverse, both end in the
-        # first word.
-        h = [rows[places.last, :hidden], *(of_reverse[1] for of_reverse in results[1:])]
-        return output, torch.stack(h), torch.stack([each[2] for each in results])
+            each_direction = zip(factors, start, results, strict=True)
+            ctx.save_for_backward(*_flat([_flat(groups) for groups in each_direction]))
+        # In the padding c stands still, but h does not: it is the output at the word read last.
+        ends = [rows[places.last, :hidden], rows[:batch, hidden:]][: len(results)]
+        return output, torch.stack(ends), torch.stack([each[3] for each in results])
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, of_output: torch.Tensor, of_h: torch.Tensor, of_c: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        x, zeros, *rest = ctx.saved_tensors
-        count = len(rest) // 2
-        factors, results = _by_direction(rest[:count]), _by_direction(rest[count:])
-        batch, hidden = zeros.shape
+        directions, batch, hidden = of_c.shape
         places = ctx.places
+        saved = _by_direction(ctx.saved_tensors, len(ctx.saved_tensors) // directions)
 
         def run(direction: int) -> Sequence[torch.Tensor]:
-            half = of_output.narrow(2, direction * hidden, hidden).to(x.dtype)
+            *factors, h_start, c_start, own, output, h, c, workspace = saved[direction]
+            half = of_output.narrow(2, direction * hidden, hidden).to(own.dtype)
             half = half.clone(memory_format=torch.contiguous_format)
             rows = half.view(-1, hidden)
             if places.padded is not None:
@@ -130,22 +131,35 @@ class _Layer(torch.autograd.Function):
                 rows.index_add_(0, places.last, of_h[0])
             else:
                 rows[:batch] += of_h[1]
-            output, h, c, workspace = results[direction]
-            return _kernel_backward(
-                x, *factors[direction], zeros, zeros, output, h, c, half, zeros, of_c[direction],
-                direction == 1, _LSTM, hidden, 1, True, True, False, [], False, workspace,
-            )[:5]  # fmt: skip
+            turned = places.turned if direction == 1 else None
+            of_x, *others = _kernel_backward(
+                own, *factors, h_start, c_start, output, h, c, _turn(half, turned),
+                torch.zeros_like(h), of_c[direction].contiguous(), _is_reverse(places, direction),
+                _LSTM, hidden, 1, True, True, False, [], False, workspace,
+            )  # fmt: skip
+            return _turn(of_x, turned), *others
 
-        gradients = run_side_by_side(run, len(factors))
+        gradients = run_side_by_side(run, directions)
         of_x = [each[0] for each in gradients]
-        total = of_x[0] if len(of_x) == 1 else of_x[0] + of_x[1]
-        return total, None, None, None, *_flat([each[1:] for each in gradients])
+        total = of_x[0] if directions == 1 else of_x[0] + of_x[1]
+        of_start = [torch.stack([each[index] for each in gradients]) for index in (5, 6)]
+        return None, None, None, total, *of_start, *_flat([each[1:5] for each in gradients])
 
 
-def _by_direction(tensors: Sequence[torch.Tensor]) -> list[Sequence[torch.Tensor]]:
-    return [
-        tensors[start : start + _PER_DIRECTION] for start in range(0, len(tensors), _PER_DIRECTION)
-    ]
+def _is_reverse(places: Places, direction: int) -> bool:
+    """Whether the kernel is to go from the end to the beginning."""
+    return direction == 1 and places.turned is None
+
+
+def _turn(x: torch.Tensor, turned: torch.Tensor | None) -> torch.Tensor:
+    """(time, batch, features) with each review turned round."""
+    return x if turned is None else x.flatten(0, 1)[turned].view_as(x)
+
+
+def _by_direction(
+    tensors: Sequence[torch.Tensor], size: int = _PER_DIRECTION
+) -> list[Sequence[torch.Tensor]]:
+    return [tensors[start : start + size] for start in range(0, len(tensors), size)]
 
 
 def _flat(groups: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:

@@ -18,6 +18,9 @@ exactly 1 there: the cell state stands still, to the bit. Hence
 - in reverse, the padding comes first, the cell state stays at its zero start, and with it
   h = o * tanh(0) = 0: the last word meets the states that a review alone would bring it.
 
+Initial states other than zero would not survive that: o * tanh(c) is not the h of before. With
+them the reverse direction runs forward over the reviews turned round, each within its own length.
+
 On words the extra input is 0 and adds nothing. Gradients are exact too: sigmoid is flat out there,
 so none flows into the padding but the one passed on by f = 1. What remains is to zero the outputs
 on padding and to pick the last word's h out of the outputs.
@@ -29,10 +32,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sentiment.model.dropout import dropout
-from sentiment.model.onednn_layer import Places, can_run, run_layer
+from sentiment.model.onednn_layer import can_run, run_layer
+from sentiment.model.ragged import Places, RaggedRecurrence, find_places, multiplied_in
 
 # Far beyond where sigmoid is 0 or 1 to the last bit (about 104 in fp32), far within bf16 and fp16.
 _SATURATING = 10_000.0
@@ -40,7 +43,7 @@ _SATURATING = 10_000.0
 States = tuple[torch.Tensor, torch.Tensor]
 
 
-class PackedLSTM(nn.LSTM):
+class PackedLSTM(RaggedRecurrence, nn.LSTM):
     """``nn.LSTM`` on padded batches with lengths, equal to ``nn.LSTM`` on the ``PackedSequence``.
 
     Parameters have the names and shapes of ``nn.LSTM``, so state dicts fit both ways.
@@ -53,26 +56,8 @@ class PackedLSTM(nn.LSTM):
         dropout: share of each layer's outputs dropped in training, but for the last layer's.
     """
 
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            batch_first=True,
-            bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,  # nn.LSTM warns of one without effect
-        )
-
     def forward(  # type: ignore[override]
-        self, x: torch.Tensor, lengths: torch.Tensor
+        self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None = None
     ) -> tuple[torch.Tensor, States]:
         """Run over a batch.
 
@@ -81,6 +66,8 @@ class PackedLSTM(nn.LSTM):
         Args:
             x: (batch, time, input_size); what it holds past each length is not read.
             lengths: (batch,) integers on the CPU, from 1 to time, in any order.
+            initial: h and c, (num_layers * directions, batch, hidden_size) each, the states before
+                the first word that each direction reads; None is zero.
 
         Returns:
             output: (batch, time, directions * hidden_size), zero past each length.
@@ -89,63 +76,43 @@ class PackedLSTM(nn.LSTM):
         Raises:
             ValueError: the shapes do not fit or a length lies outside 1 to time.
         """
-        self._check(x, lengths)
+        self.check(x, lengths, *(initial or ()))
         if x.is_cuda:
-            return self._forward_cudnn(x, lengths)
-        return self._forward_padded(x, lengths)
-
-    def _check(self, x: torch.Tensor, lengths: torch.Tensor) -> None:
-        if x.dim() != 3 or x.shape[2] != self.input_size:
-            raise ValueError(f"x is {tuple(x.shape)}, expected (batch, time, {self.input_size})")
-        if lengths.device.type != "cpu":
-            raise ValueError(f"lengths are on {lengths.device}, but must be on the CPU")
-        if lengths.shape != x.shape[:1]:
-            raise ValueError(f"lengths are {tuple(lengths.shape)}, expected ({x.shape[0]},)")
-        if len(lengths) == 0 or lengths.min() < 1 or lengths.max() > x.shape[1]:
-            raise ValueError(f"lengths must lie between 1 and {x.shape[1]}, got {lengths.tolist()}")
-
-    def _forward_cudnn(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, States]:
-        dtype = next(self.parameters()).dtype
-        in_order = bool((lengths[1:] <= lengths[:-1]).all())  # spares sorting on the device
-        # Under autocast torch would run cuDNN's LSTM in fp16 whatever precision is asked for, with
-        # no scaling of the loss to keep small gradients: in fp32 with TF32 instead.
-        with torch.autocast("cuda", enabled=False):
-            packed = pack_padded_sequence(
-                x.to(dtype), lengths, batch_first=True, enforce_sorted=in_order
-            )
-            output, states = super().forward(packed)
-        return pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])[0], states
+            return self.run_cudnn(x, lengths, initial)
+        return self._forward_padded(x, lengths, initial)
 
     def _forward_padded(
-        self, x: torch.Tensor, lengths: torch.Tensor
+        self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None
     ) -> tuple[torch.Tensor, States]:
-        x, lengths = x.transpose(0, 1), lengths.to(x.device)  # (time, batch, input_size)
-        time, batch, _ = x.shape
-        padding = torch.arange(time, device=x.device).unsqueeze(1) >= lengths  # (time, batch)
-        padded = padding.flatten().nonzero().squeeze(1)
-        last = (lengths - 1) * batch + torch.arange(batch, device=x.device)
-        places = Places(padded if len(padded) else None, last)
-        dtype = _multiplied_in(x)
+        x = x.transpose(0, 1)  # (time, batch, input_size)
+        dtype = multiplied_in(x)
         x = x.to(dtype)
-        states: list[tuple[torch.Tensor, torch.Tensor]] = []
+        by_onednn = can_run(x, dtype)
+        is_turned = self.bidirectional and not (by_onednn and initial is None)
+        places = find_places(lengths, x.shape[0], x.device, with_turned=is_turned)
+        states: list[States] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = dropout(x, self.dropout, self.training)
-            weights = self._layer_weights(layer)
+            weights = self.layer_weights(layer)
             if places.padded is not None:
-                x, weights = self._mark_padding(x, padding.unsqueeze(2), weights)
-            if can_run(x, dtype):
-                x, h, c = run_layer(x, places, weights, dtype)
+                x, weights = self._mark_padding(x, lengths, weights)
+            own = slice(layer * self.directions, (layer + 1) * self.directions)
+            start = None if initial is None else (initial[0][own], initial[1][own])
+            if by_onednn:
+                x, h, c = run_layer(x, places, weights, start, dtype)
             else:
-                x, h, c = self._run_layer_anywhere(x, places, weights)
+                x, h, c = self._run_layer_anywhere(x, places, weights, start)
             states.append((h, c))
         h, c = (torch.cat(each) for each in zip(*states, strict=True))
         return x.transpose(0, 1), (h, c)
 
     def _mark_padding(
-        self, x: torch.Tensor, padding: torch.Tensor, weights: list[torch.Tensor]
+        self, x: torch.Tensor, lengths: torch.Tensor, weights: list[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Add the input that is 1 on padding, and its weights to the gates i, f, g, o."""
+        word = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
+        padding = word >= lengths.to(x.device).unsqueeze(1)  # (time, batch, 1)
         # The others are zeroed there, lest they weigh against it.
         x = torch.cat((x.masked_fill(padding, 0.0), padding.to(x.dtype)), dim=2)
         hidden = self.hidden_size
@@ -155,28 +122,27 @@ class PackedLSTM(nn.LSTM):
         return x, [marked[i // 4] if i % 4 == 0 else each for i, each in enumerate(weights)]
 
     def _run_layer_anywhere(
-        self, x: torch.Tensor, places: Places, weights: list[torch.Tensor]
+        self, x: torch.Tensor, places: Places, weights: list[torch.Tensor], initial: States | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :func:`run_layer` does, by the padded kernel of whatever device and precision."""
-        directions, hidden = len(weights) // 4, self.hidden_size
-        zeros = x.new_zeros(directions, x.shape[1], hidden)
-        output, h, c = torch._VF.lstm(
-            x, (zeros, zeros), weights, True, 1, 0.0, self.training, directions == 2, False
-        )
-        rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
+        (time, batch, _), hidden = x.shape, self.hidden_size
+        if initial is None:
+            zeros = x.new_zeros(self.directions, batch, hidden)
+            initial = zeros, zeros
+        outputs, finals = [], []
+        for direction in range(self.directions):
+            turned = places.turned if direction == 1 else None
+            own = x if turned is None else x.flatten(0, 1)[turned].view_as(x)
+            start = [states[direction : direction + 1].to(x.dtype) for states in initial]
+            output, _, c = torch._VF.lstm(
+                own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,
+                self.training, False, False,
+            )  # fmt: skip
+            rows = output.flatten(0, 1)  # (time * batch, hidden)
+            finals.append((rows[places.last], c.squeeze(0)))
+            outputs.append(rows if turned is None else rows[turned])
+        rows = torch.cat(outputs, dim=1)  # (time * batch, directions * hidden)
         if places.padded is not None:
             rows = rows.index_fill(0, places.padded, 0.0)
-        h = torch.cat((rows[places.last, :hidden].unsqueeze(0), h[1:]))
-        return rows.view_as(output), h, c
-
-    def _layer_weights(self, layer: int) -> list[torch.Tensor]:
-        """W_ih, W_hh, b_ih, b_hh of the forward, then of the reverse direction."""
-        suffixes = ("", "_reverse") if self.bidirectional else ("",)
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [getattr(self, f"{name}_l{layer}{suffix}") for suffix in suffixes for name in names]
-
-
-def _multiplied_in(x: torch.Tensor) -> torch.dtype:
-    """The precision that autocast, where it is on, has chosen."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        h, c = (torch.stack(each) for each in zip(*finals, strict=True))
+        return rows.view(time, batch, -1), h, c

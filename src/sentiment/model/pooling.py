@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
-Pooling = Literal["last", "mean", "max"]
+Pooling = Literal["last", "mean", "max", "attention"]
 
 
 def pool(
@@ -16,7 +17,8 @@ def pool(
     """Pool the outputs of a recurrence over time.
 
     Args:
-        kind: ``last`` takes each direction's final state; ``mean`` and ``max`` go over the words.
+        kind: ``last`` takes each direction's final state; ``mean`` and ``max`` go over the words;
+            ``attention`` has weights of its own: :class:`AttentionPooling`.
         output: (batch, time, features), zero past each length.
         final: (directions, batch, hidden), the last layer's final states.
         lengths: (batch,) on the CPU, at least 1.
@@ -26,15 +28,66 @@ def pool(
     """
     if kind == "last":
         return final.transpose(0, 1).flatten(1)
-    lengths = lengths.to(output.device)
     if kind == "mean":
-        return output.sum(dim=1) / lengths.unsqueeze(1)
+        return output.sum(dim=1) / lengths.to(output.device).unsqueeze(1)
     if kind == "max":
-        padding = torch.arange(output.shape[1], device=output.device) >= lengths.unsqueeze(1)
+        padding = _find_padding(output, lengths)
         if output.device.type == "cpu" and output.dtype in _BITS:
             return _MaxOverTime.apply(output, padding)
         return output.masked_fill(padding.unsqueeze(2), float("-inf")).amax(dim=1)
     raise ValueError(f"pooling is {kind!r}, but must be last, mean or max")
+
+
+def check_pooling(kind: str) -> None:
+    """Raise ``ValueError`` unless there is that kind of pooling."""
+    if kind not in get_args(Pooling):
+        raise ValueError(f"pooling is {kind!r}, but must be one of {', '.join(get_args(Pooling))}")
+
+
+def _find_padding(output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """(batch, time), true past each length."""
+    lengths = lengths.to(output.device).unsqueeze(1)
+    return torch.arange(output.shape[1], device=output.device) >= lengths
+
+
+class AttentionPooling(nn.Module):
+    """A weighted mean over the words, which learns what to weigh.
+
+        u_t = tanh(W h_t + b)
+        a_t = exp(u_t . v) / (sum of exp(u_s . v) over the review's words s)
+
+    after Bahdanau et al. (2015), with a learned context v instead of a decoder's state as Yang et
+    al. (2016) have it for classifying documents.
+
+    Args:
+        features: values of each output, and of u.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(features, features)  # W and b
+        self.context = nn.Parameter(torch.empty(features))  # v
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        nn.init.normal_(self.context, std=features**-0.5)  # so that u . v has a spread below 1
+
+    def forward(self, output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Pool.
+
+        Args:
+            output: (batch, time, features), finite past each length.
+            lengths: (batch,) on the CPU, at least 1.
+
+        Returns:
+            (batch, features).
+        """
+        weights = self.weigh(output, lengths).to(output.dtype)
+        return torch.einsum("bt,btf->bf", weights, output)
+
+    def weigh(self, output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """What each word weighs: (batch, time), 1 in sum over a review and 0 past its length."""
+        scores = (self.projection(output).tanh() @ self.context.to(output.dtype)).float()
+        return scores.masked_fill(_find_padding(output, lengths), float("-inf")).softmax(dim=1)
 
 
 # Integers of the same bits compare several times as fast as floating-point numbers.

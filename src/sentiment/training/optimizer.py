@@ -9,18 +9,24 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from sentiment.config import TrainingConfig
+from sentiment.model.recurrence import InitialStates
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
-    """Adam or AdamW over what is trained; weight decay on matrices but not on embeddings."""
-    embeddings = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)
+    """Adam or AdamW over what is trained; weight decay on matrices that multiply, so neither on
+    embeddings nor on initial states.
+    """
+    not_factors = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | InitialStates)
+        for parameter in module.parameters()
     }
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for parameter in model.parameters():
         if parameter.requires_grad:
-            is_matrix = parameter.dim() >= 2 and id(parameter) not in embeddings
+            is_matrix = parameter.dim() >= 2 and id(parameter) not in not_factors
             (decayed if is_matrix else others).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
