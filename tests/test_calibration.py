@@ -98,3 +98,14 @@ def test_many_reviews_make_cross_fitting_agree():
 def test_one_review_cannot_be_cross_fitted():
     found = measure_calibration(np.log([[0.7, 0.3]]), np.array([0]), 1.2, fitted_here=True)
     assert found.cross_fitted is None
+
+
+def test_the_error_by_chance_is_that_of_right_probabilities():
+    """Drawn anew with labels that follow the probabilities, the error is the one foretold."""
+    seen = []
+    for seed in range(40):
+        found = measure_calibration(*draw(1.0, 2, count=2_000, seed=seed), 1.0, fitted_here=False)
+        seen.append((found.after.ece, found.ece_by_chance))
+    errors, foretold = np.array(seen).T
+    assert errors.mean() == pytest.approx(foretold.mean(), rel=0.1)
+    assert foretold.std() < errors.std() / 3

@@ -15,8 +15,8 @@ import torch
 from conftest import BAD, FILLER, GOOD, write_corpus
 
 from sentiment import cli
-from sentiment.config import Config, DataConfig, ModelConfig
 from sentiment.comparing.sides import differing_settings, find_runs
+from sentiment.config import Config, DataConfig, ModelConfig
 from sentiment.runs import build_model, create_run, load_run
 from sentiment.text.vocabulary import build_vocabulary
 from sentiment.weights import Checkpoint, save_weights

@@ -17,13 +17,13 @@ from sentiment.comparing.report import (
     shown_points,
     verdicts,
 )
-from sentiment.evaluation.evaluate import Predictions
 from sentiment.comparing.significance import (
     bootstrap_difference,
     compare_pair,
     compare_seeds,
     mcnemar,
 )
+from sentiment.evaluation.evaluate import Predictions
 
 
 def predictions_of(probabilities: object, labels: object) -> Predictions:

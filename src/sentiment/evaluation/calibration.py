@@ -12,11 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from sentiment.evaluation.metrics import ProbabilityScores, compute_scores
+from sentiment.evaluation.metrics import (
+    ProbabilityScores,
+    compute_scores,
+    expected_calibration_error,
+)
 
 # Beyond these, probabilities are all alike or all 0 and 1: what perfect predictions would ask for.
 _LOWEST, _HIGHEST = 0.05, 20.0
 _NUM_HALVINGS = 5
+_NUM_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Calibration:
         cross_fitted: where it was: each half of the reviews at the temperature of the other half,
             the mean of both and of five seeded halvings. Its ``ece`` errs upwards, if anything, as
             chance adds more to that of half the reviews. None elsewhere, or for one review.
+        ece_by_chance: what ``after.ece`` would be, on average, if each confidence were exactly how
+            often its predictions are right: so many reviews tell no smaller error apart from none.
     """
 
     temperature: float
@@ -38,6 +45,7 @@ class Calibration:
     after: ProbabilityScores
     fitted_here: bool
     cross_fitted: ProbabilityScores | None
+    ece_by_chance: float
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as JSON-able values."""
@@ -62,7 +70,18 @@ def measure_calibration(
         after=compute_scores(calibrated, labels),
         fitted_here=fitted_here,
         cross_fitted=_cross_fitted(log_probabilities, labels) if fitted_here else None,
+        ece_by_chance=_ece_by_chance(np.exp(calibrated.max(axis=1))),
     )
+
+
+def _ece_by_chance(confidences: np.ndarray) -> float:
+    """The mean error over seeded draws of which predictions are right, by their confidences."""
+    generator = np.random.default_rng(0)
+    draws = (
+        generator.random(len(confidences)) < confidences  # (num_reviews,)
+        for _ in range(_NUM_DRAWS)
+    )
+    return float(np.mean([expected_calibration_error(confidences, is_right) for is_right in draws]))
 
 
 def _cross_fitted(log_probabilities: np.ndarray, labels: np.ndarray) -> ProbabilityScores | None:

@@ -106,14 +106,22 @@ def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> Probabi
     rows = np.arange(len(labels))
     errors = np.exp(log_probabilities)
     is_right = errors.argmax(axis=1) == labels
-    counts, confidence, accuracy = calibration_bins(errors.max(axis=1), is_right)
+    ece = expected_calibration_error(errors.max(axis=1), is_right)
     errors[rows, labels] -= 1
     squares = errors[:, 1] ** 2 if errors.shape[1] == 2 else (errors**2).sum(axis=1)
     return ProbabilityScores(
         nll=float(-log_probabilities[rows, labels].mean()),
         brier=float(squares.mean()),
-        ece=float((counts * np.abs(confidence - accuracy)).sum() / counts.sum()),
+        ece=ece,
     )
+
+
+def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float:
+    """Mean distance of confidence from accuracy, by bins; arguments as for
+    :func:`calibration_bins`.
+    """
+    counts, confidence, accuracy = calibration_bins(confidences, is_right)
+    return float((counts * np.abs(confidence - accuracy)).sum() / counts.sum())
 
 
 def calibration_bins(

@@ -84,6 +84,8 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
     ):
         cells = "".join(f"{getattr(scores, field):>18.4f}" for _, scores in columns)
         lines.append(f"  {name:<{_FIRST}}{cells}")
+    chance = f"{calibration.ece_by_chance:.4f}"
+    lines.append(f"  {'  by chance alone':<{_FIRST}}{chance:>36}")
     if calibration.fitted_here:
         lines += [
             "  The temperature was fitted on these reviews, which flatters its column;",
