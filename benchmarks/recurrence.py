@@ -1,5 +1,7 @@
 """The recurrence of a training step: PackedLSTM, nn.LSTM, and the matrix products they consist of.
 
+GRU and plain RNN are measured by the same functions, in :mod:`benchmarks.cells`.
+
 A batch comes from a good bucket: its lengths lie within 10 % of the longest.
 """
 
@@ -15,9 +17,14 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.measure import Row, Worker, faster, in_turns, settled, timed
-from sentiment.model import PackedLSTM
+from sentiment.model import PackedGRU, PackedLSTM, PackedRNN
 from sentiment.runtime import autocast
 
+_CELLS = {
+    "LSTM": (PackedLSTM, nn.LSTM),
+    "GRU": (PackedGRU, nn.GRU),
+    "RNN": (PackedRNN, nn.RNN),
+}
 _CPU = torch.device("cpu")
 _SECTION = "recurrence"
 
@@ -77,8 +84,10 @@ def _contestant(kind: str, shape: Shape) -> tuple[Callable[[], torch.Tensor], li
     # Time stands first in memory for each of them, which is what their kernels read.
     x = torch.randn(shape.time, shape.batch, shape.input).transpose(0, 1).requires_grad_()
     settings = {"num_layers": shape.layers, "bidirectional": shape.directions == 2}
-    ours = PackedLSTM(shape.input, shape.hidden, **settings)
-    theirs = nn.LSTM(shape.input, shape.hidden, batch_first=True, **settings)
+    cell = next(cell for cell in _CELLS if kind.endswith(cell))
+    our_class, their_class = _CELLS[cell]
+    ours = our_class(shape.input, shape.hidden, **settings)
+    theirs = their_class(shape.input, shape.hidden, batch_first=True, **settings)
     theirs.load_state_dict(ours.state_dict())
 
     def packed() -> torch.Tensor:
@@ -86,10 +95,10 @@ def _contestant(kind: str, shape: Shape) -> tuple[Callable[[], torch.Tensor], li
         return pad_packed_sequence(output, batch_first=True)[0]
 
     run, model = {
-        "PackedLSTM": (lambda: ours(x, lengths)[0], ours),
-        "packed nn.LSTM": (packed, theirs),
-        "padded nn.LSTM": (lambda: theirs(x)[0], theirs),
-    }[kind]
+        "Packed": (lambda: ours(x, lengths)[0], ours),
+        "packed nn.": (packed, theirs),
+        "padded nn.": (lambda: theirs(x)[0], theirs),
+    }[kind.removesuffix(cell)]
     return run, [x, *model.parameters()]
 
 

@@ -22,7 +22,17 @@ from typing import Any
 
 import torch
 
-from benchmarks import cuda, evaluating, growth, peers, recurrence, text, training
+from benchmarks import (
+    cells,
+    cuda,
+    evaluating,
+    growth,
+    peers,
+    predicting,
+    recurrence,
+    text,
+    training,
+)
 from benchmarks.measure import Row, Worker
 from sentiment.runtime import describe_device
 
@@ -63,9 +73,11 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[flo
 
     sections: dict[str, Callable[[], list[Row]]] = {
         "recurrence": recurrence.rows,
+        "cells": cells.rows,
         "training": lambda: training.rows(prepared),
         "text": lambda: text.rows(prepared, options.imdb),
         "evaluating": lambda: evaluating.rows(prepared, options.imdb),
+        "predicting": lambda: predicting.rows(prepared, options.imdb),
         "growth": grow,
         "peers": lambda: peers.rows(prepared, plain),
         "cuda": cuda.rows,

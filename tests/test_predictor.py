@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,35 @@ def test_the_package_alone_does_not_load_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(ImportError):
         from sentiment import nothing_there  # noqa: F401
+
+
+def test_a_stream_is_answered_in_order_window_by_window(run_path):
+    predictor = load(run_path)
+    taken = []
+
+    def endless():
+        for number in itertools.count():
+            taken.append(number)
+            yield TEXTS[number % len(TEXTS)]
+
+    answers = predictor.predict_stream(endless(), window=4)
+    first = list(itertools.islice(answers, 9))
+    assert len(taken) == 12, "no more is read than the windows of what is asked for"
+    expected = predictor.predict([TEXTS[number % len(TEXTS)] for number in range(9)])
+    assert [each.label for each in first] == [each.label for each in expected]
+    for one, other in zip(first, expected, strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-6)
+    with pytest.raises(TypeError, match="predict_stream takes strings"):
+        predictor.predict_stream("a great film")
+    with pytest.raises(ValueError, match="window is 0"):
+        predictor.predict_stream(TEXTS, window=0)
+
+
+def test_raw_probabilities_and_small_batches(run_path):
+    raw = load(run_path, calibrated=False, batch_tokens=1)
+    logits = raw.model(*_ids(raw, "a great film")).double()
+    expected = logits.softmax(1)[0].tolist()
+    counts = []
+    found = raw.predict(TEXTS, report=counts.append)
+    assert found[0].probabilities == pytest.approx(expected, abs=1e-6)
+    assert counts == [1] * len(TEXTS), "a text longer than a batch stands alone"

@@ -5,11 +5,13 @@ from sentiment import load
 predictor = load("runs/imdb")
 for prediction in predictor.predict(["A lovely film.", "Two hours I want back."]):
     print(prediction.label, prediction.probability)
+
+``predictor.predict_stream(texts)`` takes texts without end. Files: :mod:`sentiment.predicting`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +19,14 @@ import numpy as np
 import torch
 
 from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.evaluation.evaluate import BATCH_TOKENS, compute_logits
 from sentiment.runs import Run, load_run
 from sentiment.runtime import find_device
 from sentiment.text.batches import EncodedCorpus
-from sentiment.text.pipeline import encode_texts
-from sentiment.text.tokenizer import Tokenizer
+from sentiment.text.endless import TextEncoder, windows
+
+# Texts that are sorted by length together: enough that a batch holds hardly any padding.
+WINDOW = 20_000
 
 
 @dataclass(frozen=True)
@@ -50,24 +54,44 @@ class Predictor:
     Args:
         run: the run.
         device: where to compute.
+        calibrated: whether probabilities are those at the run's temperature, or the raw ones.
+        batch_tokens: tokens of a batch, padding included; a longer text stands alone.
     """
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(
+        self,
+        run: Run,
+        device: torch.device,
+        *,
+        calibrated: bool = True,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> None:
         self.run = run
         self.device = device
-        self.model = run.model.to(device)
-        self._tokenizer = Tokenizer(lower_case=run.config.data.lower_case)
+        self.model = run.model.to(device).eval()
+        self.temperature = run.checkpoint.temperature if calibrated else 1.0
+        self._batch_tokens = batch_tokens
+        data = run.config.data
+        self._encoder = TextEncoder(
+            run.vocabulary,
+            max_length=data.max_length,
+            keep=data.keep,
+            lower_case=data.lower_case,
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the model's logits."""
         return self.run.class_names
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
+    ) -> list[Prediction]:
         """Classify texts; a text of no words counts as one unknown word.
 
         Args:
             texts: any number of them, of any length.
+            report: called with numbers of texts as they are classified.
 
         Raises:
             TypeError: ``texts`` is one string, or holds something else than strings.
@@ -77,17 +101,42 @@ class Predictor:
         if not texts:
             return []
         corpus = self.encode(texts)
-        return self.describe(corpus, self.log_probabilities(corpus))
+        return self.describe(corpus, self.log_probabilities(corpus, report))
+
+    def predict_stream(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Prediction]:
+        """Classify texts as they come, in their order and in constant memory.
+
+        Args:
+            texts: any number of them, without end too.
+            window: texts that are taken, and answered, together. More of them pad less; a source
+                that is to be answered at once asks for 1.
+
+        Raises:
+            TypeError: ``texts`` is one string, or holds something else than strings.
+            ValueError: ``window`` is less than 1.
+        """
+        if isinstance(texts, str):
+            raise TypeError("predict_stream takes strings: predict([text]) for one of them")
+        if window < 1:
+            raise ValueError(f"window is {window}, but must be at least 1")
+        return (each for taken in windows(texts, window) for each in self.predict(taken))
 
     def encode(self, texts: Sequence[str]) -> EncodedCorpus:
         """Texts as the model reads them, all with label 0."""
-        run = self.run
-        return encode_texts(texts, run.vocabulary, run.config.data, tokenizer=self._tokenizer)
+        return self._encoder(texts)
 
-    def log_probabilities(self, corpus: EncodedCorpus) -> np.ndarray:
-        """(num_texts, num_classes) calibrated log-probabilities."""
-        predictions = predict_corpus(self.model, corpus, device=self.device, progress=False)
-        return apply_temperature(predictions.log_probabilities, self.run.checkpoint.temperature)
+    def log_probabilities(
+        self, corpus: EncodedCorpus, report: Callable[[int], object] = lambda count: None
+    ) -> np.ndarray:
+        """(num_texts, num_classes) log-probabilities at :attr:`temperature`, in float64."""
+        logits = compute_logits(
+            self.model,
+            corpus,
+            device=self.device,
+            batch_tokens=self._batch_tokens,
+            report=report,
+        )
+        return apply_temperature(logits.numpy(), self.temperature)
 
     def describe(self, corpus: EncodedCorpus, log_probabilities: np.ndarray) -> list[Prediction]:
         """One prediction a text of a corpus and its log-probabilities."""
@@ -112,16 +161,29 @@ class Predictor:
         return predictions
 
 
-def load(run: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Predictor:
+def load(
+    run: str | Path,
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    calibrated: bool = True,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Predictor:
     """Load a trained run for predicting.
 
     Args:
         run: its folder.
         checkpoint: weights, ``best`` or ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+        calibrated, batch_tokens: as :class:`Predictor` says.
 
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
         ValueError: a file is damaged, or the device is not there.
     """
-    return Predictor(load_run(Path(run), checkpoint=checkpoint), find_device(device))
+    return Predictor(
+        load_run(Path(run), checkpoint=checkpoint),
+        find_device(device),
+        calibrated=calibrated,
+        batch_tokens=batch_tokens,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from sentiment.text.batches import EncodedCorpus
 from sentiment.text.bucketing import BucketSampler
 
 # Tokens of a batch, padding included: large enough for the kernels, small beside the model.
-_TOKENS_PER_BATCH = 30_000
+BATCH_TOKENS = 30_000
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,12 @@ class Predictions:
         return compute_metrics(self.log_probabilities, self.labels)
 
 
-@torch.inference_mode()
 def predict_corpus(
     model: nn.Module,
     corpus: EncodedCorpus,
     *,
     device: torch.device,
     description: str = "evaluating",
-    progress: bool = True,
 ) -> Predictions:
     """Classify every review of a corpus in fp32; the model is left in evaluation mode.
 
@@ -62,23 +61,40 @@ def predict_corpus(
         model: takes (tokens, lengths), returns logits; on ``device``.
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
-        description: title of the progress bar.
-        progress: whether to show it, on a terminal.
+        description: title of the progress bar, shown on a terminal only.
+    """
+    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None)
+    with bar:
+        logits = compute_logits(model, corpus, device=device, report=bar.update)
+    return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
+
+
+@torch.inference_mode()
+def compute_logits(
+    model: nn.Module,
+    corpus: EncodedCorpus,
+    *,
+    device: torch.device,
+    batch_tokens: int = BATCH_TOKENS,
+    report: Callable[[int], object] = lambda count: None,
+) -> torch.Tensor:
+    """(num_reviews, num_classes) logits in the corpus's order, computed in fp32, as float64.
+
+    Args:
+        model, corpus, device: as for :func:`predict_corpus`; there is at least one review.
+        batch_tokens: tokens of a batch, padding included; a longer review stands alone.
+        report: called with numbers of reviews as they are classified.
     """
     model.eval()
     corpus = corpus.to(device)
-    sampler = BucketSampler(
-        corpus.lengths, batch_size=_TOKENS_PER_BATCH, unit="tokens", shuffle=False
-    )
+    sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
     logits: list[torch.Tensor] = []
     indices: list[torch.Tensor] = []
-    is_hidden = None if progress else True  # None: where there is no terminal
-    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=is_hidden)
-    with bar, exact_fp32():
+    with exact_fp32():
         for batch in corpus.batches(sampler):
             logits.append(model(batch.tokens, batch.lengths))
             indices.append(batch.indices)
-            bar.update(len(batch.lengths))
+            report(len(batch.lengths))
     in_order = torch.empty(len(corpus), logits[0].shape[1], dtype=torch.float64)
     in_order[torch.cat(indices)] = torch.cat(logits).cpu().double()
-    return Predictions(in_order.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
+    return in_order

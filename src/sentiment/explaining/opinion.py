@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.evaluation.evaluate import compute_logits
 from sentiment.model import SentimentClassifier
 from sentiment.text.batches import EncodedCorpus
 
@@ -67,6 +67,6 @@ def running_opinion(
         labels=torch.zeros_like(lengths),
     )
     device = model.embedding.weight.device
-    predictions = predict_corpus(model, beginnings, device=device, progress=False)
-    log_probabilities = apply_temperature(predictions.log_probabilities, temperature)
+    logits = compute_logits(model, beginnings, device=device)
+    log_probabilities = apply_temperature(logits.numpy(), temperature)
     return Opinion(num_read, np.exp(log_probabilities), stride)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torchtext.vocab import Vocab
 
@@ -16,7 +14,7 @@ from sentiment.text.batches import EncodedCorpus, encode
 from sentiment.text.download import fetch_vectors
 from sentiment.text.reviews import Reviews, Split, load_split, load_training_splits
 from sentiment.text.token_cache import default_cache_dir, tokenize_cached
-from sentiment.text.tokenizer import TokenizedTexts, Tokenizer
+from sentiment.text.tokenizer import TokenizedTexts
 from sentiment.text.vectors import Coverage, load_vectors
 from sentiment.text.vocabulary import (
     SPECIALS,
@@ -99,16 +97,6 @@ def prepare_split(
 def encode_reviews(reviews: Reviews, vocabulary: Vocab, data: DataConfig) -> EncodedCorpus:
     """Tokenize reviews (or take their tokens from the cache) and number them."""
     return _encode(reviews, _tokenize(reviews, data), vocabulary, data)
-
-
-def encode_texts(
-    texts: Sequence[str], vocabulary: Vocab, data: DataConfig, *, tokenizer: Tokenizer
-) -> EncodedCorpus:
-    """Texts without labels (all have label 0), past the cache, as a trained run sees them."""
-    tokenized = tokenizer(texts)
-    ids = number_lexicon(vocabulary, tokenized.lexicon)
-    labels = np.zeros(len(texts), dtype=np.int64)
-    return encode(tokenized, ids, labels, max_length=data.max_length, keep=data.keep)
 
 
 def cache_dir(data: DataConfig) -> Path:

@@ -22,7 +22,7 @@ import numpy as np
 
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, tokenize
 
-_FORMAT = "1"  # raised whenever this module or the cleaning of texts changes what it stores
+_FORMAT = "2"  # raised whenever this module or our part of cutting texts changes what it stores
 
 
 def default_cache_dir() -> Path:

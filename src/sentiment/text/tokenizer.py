@@ -4,7 +4,8 @@ spaCy cuts a text at white space first and then applies its rules to each piece 
 text's tokens are the tokens of its pieces one after the other. A corpus repeats its pieces (IMDB's
 5.8 million are 265,000 different ones): each is cut once, and the rest is counting and gathering
 in numpy. Half of the different pieces are bare words, with a punctuation mark at most, whose cut
-is known without asking spaCy. The result is spaCy's to the token, which the tests check.
+is known without asking spaCy. The result is spaCy's to the token, which the tests check; pieces of
+more than a thousand characters are an exception, as spaCy would take minutes for some of them.
 
 Nothing is downloaded: ``spacy.blank("en")`` brings the rules and no model.
 """
@@ -32,6 +33,10 @@ _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 # Pieces that spaCy's English rules cut in one way only, special cases (cannot, Mr.) aside: letters
 # stay whole, and these marks come off their end; a full stop only behind a small letter.
 _PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
+# spaCy takes the square of a piece's length for rows of marks: minutes for 100,000 of them. Longer
+# pieces, which no language that it cuts at white space has, are cut into parts of so many
+# characters first.
+_LONGEST_PIECE = 1_000
 _SHARD_SIZE = 2_500  # texts between two looks at their new pieces
 # A process spends as long on importing spaCy as another one takes for about this many characters.
 _CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
@@ -218,7 +223,9 @@ def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
         if plain and piece not in special_cases and plain[1] not in special_cases:
             cut = [plain[1], plain[2]] if plain[2] else [plain[1]]
         else:
-            cut = [token.text for token in rules(piece)]
+            starts = range(0, len(piece), _LONGEST_PIECE)
+            parts = [piece[start : start + _LONGEST_PIECE] for start in starts]
+            cut = [token.text for part in parts for token in rules(part)]
         words += cut
         lengths.append(len(cut))
     return [word.lower() for word in words] if lower_case else words, lengths

@@ -1,0 +1,1 @@
+"""Predicting what does not fit into memory: files of any size, texts as they come."""

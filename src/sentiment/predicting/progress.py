@@ -1,0 +1,116 @@
+"""How far a prediction has come, beside its unfinished output: for ``--resume``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sentiment.predicting.outputs import partial_path, sync_file, sync_folder
+
+FORMAT_VERSION = 1
+_HEAD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is done of a request.
+
+    Attributes:
+        request: what decides the output, by names that messages use.
+        num_rows: rows of the input that the output holds.
+        num_bad: bad ones among them.
+        position: where the output ends with these rows, as its commit said.
+        is_whole: whether there are no more, and the output only has to be put in its place.
+    """
+
+    request: dict[str, Any]
+    num_rows: int = 0
+    num_bad: int = 0
+    position: int = 0
+    is_whole: bool = False
+
+
+def progress_path(output: Path) -> Path:
+    """Where the progress of an output is kept."""
+    return output.with_name(output.name + ".partial.json")
+
+
+def save_progress(output: Path, progress: Progress) -> None:
+    """Write it in one step, to last."""
+    path = progress_path(output)
+    new = path.with_name(path.name + ".new")
+    values = {"format_version": FORMAT_VERSION, **asdict(progress)}
+    new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    sync_file(new)
+    os.replace(new, path)
+    sync_folder(path.parent)
+
+
+def load_progress(output: Path) -> Progress | None:
+    """The progress beside an output, or None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = progress_path(output)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format_version") != FORMAT_VERSION:
+            raise ValueError("it is of another release")
+        progress = Progress(**values)
+        counts = (progress.num_rows, progress.num_bad, progress.position)
+        if not isinstance(progress.request, dict) or not all(isinstance(n, int) for n in counts):
+            raise ValueError("a value is not of its kind")
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}): begin again with --overwrite") from error
+    return progress
+
+
+def check_same(progress: Progress, request: dict[str, Any]) -> None:
+    """Refuse to continue what was begun otherwise.
+
+    Raises:
+        ValueError: the input, the run or an option has changed.
+    """
+    for name, value in request.items():
+        before = progress.request.get(name)
+        if before != value:
+            is_file = isinstance(value, dict)
+            change = "has changed" if is_file else f"was {before!r} and is now {value!r}"
+            raise ValueError(
+                f"cannot resume: {name} {change}: give what the output was begun with, or "
+                "begin again with --overwrite"
+            )
+
+
+def discard(output: Path) -> None:
+    """Remove what is unfinished of an output."""
+    import shutil
+
+    partial = partial_path(output)
+    if partial.is_dir():
+        shutil.rmtree(partial)
+    else:
+        partial.unlink(missing_ok=True)
+    progress_path(output).unlink(missing_ok=True)
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """What tells a file from what it was before."""
+    stat = path.stat()
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    return {"bytes": stat.st_size, "modified": stat.st_mtime_ns, "head_sha256": head}
+
+
+def describe_weights(run: Path, checkpoint: str) -> dict[str, Any]:
+    """What tells a run from another one: its description holds the other files' checksums."""
+    weights = run / "checkpoints" / checkpoint / "model.safetensors"
+    paths = {"run_sha256": run / "run.json", "weights_sha256": weights}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}

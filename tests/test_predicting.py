@@ -1,0 +1,339 @@
+"""Predicting files: rows carried unchanged, bad rows told, memory bounded."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import itertools
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sentiment.predicting import sources
+from sentiment.predicting.added import AddedColumns
+from sentiment.predicting.files import open_source
+from sentiment.predicting.job import predict_to_file
+from sentiment.predicting.resuming import check_output
+from sentiment.predictor import Prediction
+from sentiment.text.endless import TextEncoder, windows
+from sentiment.text.tokenizer import Tokenizer
+from sentiment.text.vocabulary import build_vocabulary, count_tokens
+
+ADDED = ["predicted", "probability", "probability_a", "probability_b", "was_cut"]
+TEXTS = [
+    "plain", "", "comma, \"quote\" 'n' tab\t", "two\nlines", "two\r\nlines", "lone\rreturn",
+    "\u2028 \x85 é 🎬", " spaces ", '"', "NULL", "3", "=1+1",
+]  # fmt: skip
+
+
+def share(text: str) -> float:
+    """A probability that the text alone decides."""
+    return round(int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 16**6, 6)
+
+
+def classify(texts, *, report):
+    report(len(texts))
+    return [
+        Prediction("ab"[share(t) < 0.5], max(share(t), 1 - share(t)), (share(t), 1 - share(t)),
+                   len(t), len(t) > 9)
+        for t in texts
+    ]  # fmt: skip
+
+
+class Watcher:
+    def __init__(self):
+        self.messages, self.totals, self.num_done = [], [], 0
+
+    def begin(self, num_rows):
+        self.num_done = num_rows
+
+    def expect(self, num_rows):
+        self.totals.append(num_rows)
+
+    def update(self, num_rows):
+        self.num_done += num_rows
+
+    def bad_row(self, message):
+        self.messages.append(message)
+
+
+def predict(path, output, *, window=5, skip=False, resumes=False, column="text", prefix=""):
+    source = open_source(path, column)
+    check_output(output, path, resumes=resumes, overwrites=False)
+    watcher = Watcher()
+    predict_to_file(
+        source, output, classify, AddedColumns("ab", prefix), request={"--window": window},
+        resumes=resumes, window=window, skips_bad_rows=skip, watcher=watcher,
+    )  # fmt: skip
+    return watcher
+
+
+def write(path, texts, extra=lambda number: f"x{number}"):
+    """The texts with an ``id`` before and an ``other`` column behind."""
+    rows = [[str(n), text, extra(n)] for n, text in enumerate(texts)]
+    if path.suffix == ".parquet":
+        ids, values, others = zip(*rows, strict=True)
+        table = pa.table({"id": pa.array(map(int, ids), pa.int16()), "text": values,
+                          "other": pa.array(others).dictionary_encode()})  # fmt: skip
+        pq.write_table(table.replace_schema_metadata({"a": "b"}), path, row_group_size=7)
+    elif path.suffix == ".jsonl":
+        lines = [f'{{ "id":{n},"text" : {json.dumps(t)}, "other":[1.10]}}' for n, t, _ in rows]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            quoting = csv.QUOTE_ALL  # as csv would not quote a lone \r
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
+            writer.writerows([["id", "text", "other"], *rows])
+    return path
+
+
+def read(path):
+    """Rows as dictionaries of what is in a file."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_bytes().decode().split("\n") if line]
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        return list(csv.DictReader(file, delimiter=delimiter, strict=True))
+
+
+FORMATS = [".csv", ".tsv", ".jsonl", ".parquet"]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), list(itertools.product(FORMATS, FORMATS)))
+def test_rows_keep_their_order_and_their_values(tmp_path, ours, theirs):
+    path, output = write(tmp_path / f"in{ours}", TEXTS), tmp_path / f"out{theirs}"
+    watcher = predict(path, output)
+    rows = read(output)
+    assert [row["text"] for row in rows] == TEXTS
+    assert [int(row["id"]) for row in rows] == list(range(len(TEXTS)))
+    assert list(rows[0]) == ["id", "text", "other", *ADDED]
+    for row, text in zip(rows, TEXTS, strict=True):
+        assert float(row["probability_a"]) == pytest.approx(share(text), abs=1e-6)
+        assert row["predicted"] == "ab"[share(text) < 0.5]
+        assert str(row["was_cut"]).lower() == str(len(text) > 9).lower()
+    assert watcher.num_done == watcher.totals[-1] == len(TEXTS)
+    assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
+
+
+def test_json_lines_are_carried_to_the_character(tmp_path):
+    path, output = write(tmp_path / "in.jsonl", TEXTS), tmp_path / "out.jsonl"
+    predict(path, output)
+    pairs = zip(path.read_text().split("\n"), output.read_text().split("\n"), strict=False)
+    for before, after in pairs:
+        assert after.startswith(before[:-1] + ', "predicted": ')
+
+
+def test_parquet_keeps_its_types_and_metadata(tmp_path):
+    path, output = write(tmp_path / "in.parquet", TEXTS), tmp_path / "out.parquet"
+    predict(path, output)
+    before, after = pq.read_schema(path), pq.read_schema(output)
+    assert [after.field(n) for n in range(3)] == [before.field(n) for n in range(3)]
+    assert after.metadata[b"a"] == b"b"
+    assert after.field("was_cut").type == pa.bool_()
+    assert pq.ParquetFile(output).num_row_groups == 3  # of a window each
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=8), min_size=1, max_size=12))
+def test_any_text_survives_csv(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("csv")
+    texts = [text.replace("\0", "") for text in texts]  # which Python 3.10 cannot read
+    predict(write(folder / "in.csv", texts), folder / "out.csv")
+    assert [row["text"] for row in read(folder / "out.csv")] == texts
+
+
+def test_packed_files_and_lines_of_text(tmp_path):
+    plain = write(tmp_path / "in.csv", TEXTS)
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    predict(plain, tmp_path / "plain.csv")
+    predict(tmp_path / "in.csv.gz", tmp_path / "packed.csv")
+    assert (tmp_path / "plain.csv").read_bytes() == (tmp_path / "packed.csv").read_bytes()
+    (tmp_path / "in.txt").write_bytes("one\r\n\nthree \u2028 é".encode())
+    predict(tmp_path / "in.txt", tmp_path / "lines.jsonl")
+    assert [row["text"] for row in read(tmp_path / "lines.jsonl")] == ["one", "", "three \u2028 é"]
+    (tmp_path / "in.csv.gz").write_bytes(gzip.compress(plain.read_bytes())[:-20])
+    with pytest.raises(ValueError, match="in.csv.gz is damaged"):
+        predict(tmp_path / "in.csv.gz", tmp_path / "damaged.csv")
+
+
+def test_windows_end_early_where_texts_are_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_MOST_CHARACTERS_OF_A_BLOCK", 100)
+    for name in ("in.csv", "in.jsonl"):
+        source = open_source(write(tmp_path / name, ["x" * 60] * 6), "text")
+        assert [len(block) for block in source.blocks(4)] == [2, 2, 2]
+    assert [len(each) for each in windows(["x"] * 7, 3)] == [3, 3, 1]
+    assert [len(each) for each in windows(["x" * 30_000_000] * 3, 3)] == [2, 1]
+
+
+# --- bad rows -----------------------------------------------------------------------------------
+
+BAD = {
+    "in.csv": (b'id,text\n1,good\n2,a,b\n3\n4,caf\xe9\n\n5,"fine"\n', {
+        2: "3 values, but the header names 2 columns", 3: "1 values", 4: "not UTF-8"}),
+    "in.jsonl": (
+        b'{"text": "good", "id": 1}\n{"text": "x"\n\n[1]\n{"text": null}\n{"id": 2}\n'
+        b'{"text": 3}\n{"text": "\xe9"}\n{"text": "\\ud83d"}\n' + b"[" * 100_000
+        + b'\n{"text": "fine"}', {
+            2: "delimiter", 3: "a JSON list", 4: "no text", 5: "no text", 6: "the text is 3",
+            7: "not UTF-8", 8: "half a surrogate", 9: "not JSON that can be read"}),
+    "in.txt": (b"good\ncaf\xe9\nfine\n", {2: "not UTF-8"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("ending", FORMATS)
+def test_bad_rows_are_told_and_keep_their_place(tmp_path, name, ending):
+    content, problems = BAD[name]
+    path, output = tmp_path / name, tmp_path / f"out{ending}"
+    path.write_bytes(content)
+    watcher = predict(path, output, skip=True, window=2)
+    assert len(watcher.messages) == len(problems)
+    for message, (row, problem) in zip(watcher.messages, problems.items(), strict=True):
+        assert message.startswith(f"{path}, row {row}: ") and problem in message
+    rows = read(output)
+    num_good = len(rows) - len(problems)
+    assert [row["predicted"] not in (None, "") for row in rows].count(True) == num_good
+    for row in problems:
+        assert all(rows[row - 1][name] in (None, "") for name in ADDED)
+    assert rows[0]["text"] == "good" and rows[-1]["text"] == "fine"
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_row_ends_everything_unless_told_otherwise(tmp_path, name):
+    content, problems = BAD[name]
+    (tmp_path / name).write_bytes(content)
+    row, problem = next(iter(problems.items()))
+    with pytest.raises(ValueError, match=rf"row {row}: .*{problem}.*--on-error skip") as stopped:
+        predict(tmp_path / name, tmp_path / "out.csv")
+    assert "\n" not in str(stopped.value)
+    assert {each.name for each in tmp_path.iterdir()} == {name}, "no row was done: nothing is left"
+
+
+def test_csv_carries_bytes_that_are_not_utf8(tmp_path):
+    (tmp_path / "in.csv").write_bytes(BAD["in.csv"][0])
+    predict(tmp_path / "in.csv", tmp_path / "out.csv", skip=True)
+    assert b"4,caf\xe9,,,,,\n" in (tmp_path / "out.csv").read_bytes()
+
+
+def test_nulls_and_wrong_bytes_in_parquet(tmp_path):
+    wrong = pa.array([b"good", None, b"\xff", b"fine"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": wrong}), tmp_path / "in.parquet")
+    watcher = predict(tmp_path / "in.parquet", tmp_path / "out.parquet", skip=True)
+    assert [each.partition(", ")[2] for each in watcher.messages] == [
+        "row 2: no text", "row 3: not UTF-8",
+    ]  # fmt: skip
+    predicted = pq.read_table(tmp_path / "out.parquet", columns=["predicted"])["predicted"]
+    assert [value is None for value in predicted.to_pylist()] == [False, True, True, False]
+
+
+def test_a_broken_quote_is_an_error_whatever_is_to_be_passed_over(tmp_path):
+    path = tmp_path / "in.csv"
+    for content, line in (('text\n"a\nb"\n"never closed\n', 4), ('text\n"a"b\n', 2)):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=f"begins in line {line}: .*quote a value"):
+            predict(path, tmp_path / "out.csv", skip=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.csv", b"", "is empty: it needs a header"),
+        ("in.csv", b"Text,label\na,b\n", "no column 'text'; found: 'Text', 'label': .*--text-col"),
+        ("in.csv", b"text,a,a\n", "column 'a' is there twice"),
+        ("in.csv", b"\xff\xfe\x00t\n", "header is not UTF-8"),
+        ("in.csv", b"text,predicted\nx,y\n", "a column 'predicted' already: .*--prefix"),
+        ("in.jsonl", b'{"review": "x"}\n', "no column 'text'; found: 'review'"),
+        ("in.jsonl", b'{"text": "x"}\n{"text": "x", "was_cut": 1}\n', "'was_cut' already"),
+        ("in.parquet", b"PAR1 but not really", "not a whole Parquet file"),
+        ("in.xlsx", b"", "cannot tell what kind of file"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_predicted_say_why(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        predict(tmp_path / name, tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_number_column_of_parquet_is_no_text(tmp_path):
+    pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "in.parquet")
+    with pytest.raises(ValueError, match="holds int64, but must hold strings"):
+        predict(tmp_path / "in.parquet", tmp_path / "out.csv")
+
+
+def test_a_prefix_makes_room(tmp_path):
+    first = write(tmp_path / "in.csv", TEXTS)
+    predict(first, tmp_path / "one.csv")
+    predict(tmp_path / "one.csv", tmp_path / "two.csv", prefix="second_")
+    assert list(read(tmp_path / "two.csv")[0])[-1] == "second_was_cut"
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_no_rows_give_no_rows(tmp_path, ending):
+    (tmp_path / "in.csv").write_text("id,text\n")
+    predict(tmp_path / "in.csv", tmp_path / f"out{ending}")
+    assert read(tmp_path / f"out{ending}") == []
+
+
+def test_rows_of_json_that_differ_do_not_fit_into_columns(tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n{"text": "y", "more": 1}\n')
+    with pytest.raises(ValueError, match="row 2: 'more' is not among .*--output NAME.jsonl"):
+        predict(tmp_path / "in.jsonl", tmp_path / "out.csv")
+    predict(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+
+
+# --- bounded memory -----------------------------------------------------------------------------
+
+
+def test_a_tokenizer_that_has_forgotten_cuts_alike():
+    tokenizer = Tokenizer()
+    before = tokenizer(["It isn't bad.", "Not bad"])
+    assert (tokenizer.num_pieces, tokenizer.num_characters) == (5, 17)
+    tokenizer.forget()
+    assert (tokenizer.num_pieces, tokenizer.num_characters) == (0, 0)
+    after = tokenizer(["It isn't bad.", "Not bad"])
+    assert before.lexicon == after.lexicon and np.array_equal(before.tokens, after.tokens)
+
+
+def test_a_row_of_marks_takes_no_minutes():
+    """spaCy alone takes some 13 minutes for it."""
+    tokenized = Tokenizer()(["!" * 100_000, "!" * 900, "great" * 500])
+    assert np.diff(tokenized.offsets)[:2].tolist() == [100_000, 900]
+    assert "".join(tokenized.words(2)) == "great" * 500
+
+
+def test_encoding_is_the_same_and_bounded_however_much_is_forgotten():
+    texts = [f"film number{n} isn't plot{n % 7}, " * (n % 5) for n in range(60)]
+    vocabulary = build_vocabulary(count_tokens(Tokenizer()(texts)), min_frequency=2)
+
+    def encoder(**limits):
+        return TextEncoder(vocabulary, max_length=9, keep="head", lower_case=True, **limits)
+
+    whole = encoder()(texts)
+    for limits in ({"max_pieces": 12}, {"max_characters": 80}, {}):
+        parts = encoder(**limits)
+        for start in range(0, 60, 4):
+            corpus = parts(texts[start : start + 4])
+            for number in range(4):
+                one, other = corpus.batch(_only(number)), whole.batch(_only(start + number))
+                assert one.tokens.tolist() == other.tokens.tolist()
+                assert one.lengths.tolist() == other.lengths.tolist()
+            if limits:
+                assert len(corpus.ids) < 12 + 4 * 30
+
+
+def _only(index):
+    import torch
+
+    return torch.tensor([index])
