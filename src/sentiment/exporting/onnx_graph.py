@@ -1,0 +1,201 @@
+"""A classifier as an ONNX graph, built node by node.
+
+Operators of opset 17, which every onnxruntime since 1.12 (2022) knows. ONNX's LSTM, GRU and RNN
+take the reviews' lengths and turn each review within its own, so the graph equals the model for
+batches of any size and lengths.
+
+Legend: directions is 2 if bidirectional, else 1; features is directions * hidden.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sentiment.exporting.parts import Attention, Direction, Parts
+
+if TYPE_CHECKING:
+    import onnx
+
+_OPSET = 17
+_IR_VERSION = 8  # that of opset 17's time: older readers refuse a newer one
+
+# ONNX's operator, and where its gates lie among PyTorch's: i, o, f, c and z, r, h.
+_OPERATORS = {
+    "LSTM": ("LSTM", (0, 3, 1, 2)),
+    "GRU": ("GRU", (1, 0, 2)),
+    "RNN_TANH": ("RNN", (0,)),
+}
+
+
+def build_onnx(parts: Parts, metadata: dict[str, str]) -> onnx.ModelProto:
+    """The model: ``tokens`` (batch, time) and ``lengths`` (batch,), both int64, to ``logits``.
+
+    Args:
+        parts: the classifier.
+        metadata: kept in the file under its keys.
+    """
+    from onnx import TensorProto, helper
+
+    graph = _Graph()
+    time_first = graph.add("Transpose", "tokens", perm=[1, 0])  # (time, batch)
+    x = graph.add("Gather", graph.keep(parts.embedding, "embedding"), time_first)
+    lengths = graph.add("Cast", "lengths", to=TensorProto.INT32)
+    final = ""
+    for layer, directions in enumerate(parts.layers):
+        x, final = _add_layer(graph, parts, directions, x, lengths, f"layer{layer}")
+    pooled = _add_pooling(graph, parts, x, final)  # (batch, features)
+    weight = graph.keep(parts.output_weight, "output_weight")
+    bias = graph.keep(parts.output_bias, "output_bias")
+    graph.nodes.append(helper.make_node("Gemm", [pooled, weight, bias], ["logits"], transB=1))
+
+    num_classes = len(parts.output_bias)
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "sentiment",
+            [
+                helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "time"]),
+                helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
+            ],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes])],
+            graph.weights,
+        ),
+        producer_name="sentiment",
+        ir_version=_IR_VERSION,
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+    )
+    helper.set_model_props(model, metadata)
+    return model
+
+
+class _Graph:
+    """Nodes and weights as they are added."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: list[Any] = []
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node of one output; returns that output's name."""
+        return self.add_several(operator, inputs, 1, **attributes)[0]
+
+    def add_several(
+        self, operator: str, inputs: tuple[str, ...], num_outputs: int, **attributes: Any
+    ) -> list[str]:
+        """Add a node; returns its outputs' names."""
+        from onnx import helper
+
+        name = f"{operator}_{len(self.nodes)}"
+        outputs = [f"{name}_{number}" for number in range(num_outputs)]
+        self.nodes.append(helper.make_node(operator, list(inputs), outputs, name, **attributes))
+        return outputs
+
+    def keep(self, values: torch.Tensor | np.ndarray, name: str = "") -> str:
+        """Add weights or a constant; returns their name."""
+        from onnx import numpy_helper
+
+        name = name or f"constant_{len(self.weights)}"
+        array = values.numpy() if isinstance(values, torch.Tensor) else values
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def integers(self, *values: int) -> str:
+        """Add a constant list of integers."""
+        return self.keep(np.array(values, dtype=np.int64))
+
+
+def _add_layer(
+    graph: _Graph, parts: Parts, directions: list[Direction], x: str, lengths: str, name: str
+) -> tuple[str, str]:
+    """One layer: from (time, batch, input) to (time, batch, features) and the final states."""
+    operator, order = _OPERATORS[parts.cell]
+    hidden = len(directions[0].h)
+    inputs = [x, *_keep_weights(graph, directions, order, name), lengths]
+    if parts.has_learned_states:
+        shape = _states_shape(graph, len(directions), hidden)
+        inputs.append(_add_states(graph, [each.h for each in directions], shape))
+        if parts.cell == "LSTM":
+            cells = [each.c for each in directions if each.c is not None]
+            inputs.append(_add_states(graph, cells, shape))
+    attributes: dict[str, Any] = {
+        "hidden_size": hidden,
+        "direction": "bidirectional" if len(directions) == 2 else "forward",
+    }
+    if operator == "GRU":
+        attributes["linear_before_reset"] = 1  # the reset gate behind the product, as in PyTorch
+    y, final = graph.add_several(operator, tuple(inputs), 2, **attributes)
+    by_batch = graph.add("Transpose", y, perm=[0, 2, 1, 3])  # (time, batch, directions, hidden)
+    return graph.add("Reshape", by_batch, graph.integers(0, 0, -1)), final
+
+
+def _keep_weights(
+    graph: _Graph, directions: list[Direction], order: tuple[int, ...], name: str
+) -> list[str]:
+    """W, R and B of a layer, each (directions, ...), gates in ONNX's order."""
+
+    def in_order(values: torch.Tensor) -> torch.Tensor:
+        gates = values.chunk(len(order))
+        return torch.cat([gates[place] for place in order])
+
+    stacked = (
+        [in_order(each.weight_ih) for each in directions],
+        [in_order(each.weight_hh) for each in directions],
+        [torch.cat((in_order(each.bias_ih), in_order(each.bias_hh))) for each in directions],
+    )
+    suffixes = ("input", "state", "bias")
+    return [
+        graph.keep(torch.stack(values), f"{name}_{suffix}")
+        for values, suffix in zip(stacked, suffixes, strict=True)
+    ]
+
+
+def _states_shape(graph: _Graph, num_directions: int, hidden: int) -> str:
+    batch = graph.add("Shape", "lengths")  # (1,)
+    ends = graph.integers(num_directions), graph.integers(hidden)
+    return graph.add("Concat", ends[0], batch, ends[1], axis=0)
+
+
+def _add_states(graph: _Graph, states: list[torch.Tensor], shape: str) -> str:
+    """Learned states (directions, batch, hidden), the same for all reviews."""
+    return graph.add("Expand", graph.keep(torch.stack(states).unsqueeze(1)), shape)
+
+
+def _add_pooling(graph: _Graph, parts: Parts, x: str, final: str) -> str:
+    """From (time, batch, features) and final states to (batch, features)."""
+    if parts.pooling == "last":
+        by_batch = graph.add("Transpose", final, perm=[1, 0, 2])  # (batch, directions, hidden)
+        return graph.add("Reshape", by_batch, graph.integers(0, -1))
+    inside = _add_inside(graph)
+    if parts.attention is not None:
+        weights = _add_attention(graph, parts.attention, x, inside)
+        return graph.add("ReduceSum", graph.add("Mul", x, weights), graph.integers(0), keepdims=0)
+    if parts.pooling == "max":
+        lowest = graph.keep(np.array(-np.inf, dtype=np.float32))
+        return graph.add("ReduceMax", graph.add("Where", inside, x, lowest), axes=[0], keepdims=0)
+    zero = graph.keep(np.array(0, dtype=np.float32))
+    words = graph.add("Where", inside, x, zero)
+    total = graph.add("ReduceSum", words, graph.integers(0), keepdims=0)
+    count = graph.add("CastLike", "lengths", total)
+    return graph.add("Div", total, graph.add("Unsqueeze", count, graph.integers(1)))
+
+
+def _add_inside(graph: _Graph) -> str:
+    """(time, batch, 1): whether a step lies within a review."""
+    zero, one = (graph.keep(np.array(value, dtype=np.int64)) for value in (0, 1))
+    time = graph.add("Gather", graph.add("Shape", "tokens"), one)
+    steps = graph.add("Range", zero, time, one)
+    inside = graph.add("Less", graph.add("Unsqueeze", steps, graph.integers(1)), "lengths")
+    return graph.add("Unsqueeze", inside, graph.integers(2))
+
+
+def _add_attention(graph: _Graph, attention: Attention, x: str, inside: str) -> str:
+    """(time, batch, 1): what each word weighs."""
+    projected = graph.add("MatMul", x, graph.keep(attention.weight.t(), "attention_weight"))
+    shifted = graph.add("Add", projected, graph.keep(attention.bias, "attention_bias"))
+    context = graph.keep(attention.context.unsqueeze(1), "attention_context")
+    scores = graph.add("MatMul", graph.add("Tanh", shifted), context)  # (time, batch, 1)
+    lowest = graph.keep(np.array(-np.inf, dtype=np.float32))
+    return graph.add("Softmax", graph.add("Where", inside, scores, lowest), axis=0)

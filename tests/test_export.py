@@ -1,0 +1,224 @@
+"""Exported files against the run: both formats, all shapes of model, batches never seen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sentiment import cli
+from sentiment.config import Config, DataConfig, ModelConfig
+from sentiment.exporting import checking, export
+from sentiment.exporting.export import export_run
+from sentiment.exporting.parts import take_apart
+from sentiment.runs import build_model, create_run, load_run
+from sentiment.text.vocabulary import build_vocabulary
+from sentiment.weights import Checkpoint, save_weights
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+CLASSES = ("bad", "so, so", "good")
+SUFFIXES = {"onnx": ".onnx", "torch": ".pt"}
+SHAPES = [
+    {},
+    {"num_layers": 3},
+    {"bidirectional": False, "pooling": "last"},
+    {"pooling": "last", "num_layers": 2},
+    {"pooling": "mean", "bidirectional": False, "num_layers": 2},
+    {"pooling": "mean", "learned_initial_state": True},
+    {"pooling": "attention", "learned_initial_state": True, "num_layers": 2},
+    {"cell": "gru"},
+    {"cell": "gru", "pooling": "last", "num_layers": 2, "learned_initial_state": True},
+    {"cell": "rnn", "pooling": "mean", "learned_initial_state": True},
+    {"cell": "rnn", "pooling": "last", "bidirectional": False, "num_layers": 2},
+    {"implementation": "reference", "pooling": "attention"},
+]
+
+
+@pytest.fixture(autouse=True)
+def shorter_check(monkeypatch):
+    """Reviews of 30 words instead of 400, which a reference implementation takes seconds for."""
+    monkeypatch.setattr(checking, "_LONGEST", 30)
+
+
+def make_run(path, **model):
+    """An untrained run whose weights, biases and states are all other than zero."""
+    torch.manual_seed(0)
+    settings = ModelConfig(embedding_size=6, hidden_size=5, **model)
+    vocabulary = build_vocabulary(Counter({f"word{n}": 50 - n for n in range(40)} | {"é\u2028": 1}))
+    config = Config(model=settings, data=DataConfig(max_length=30, lower_case=False))
+    create_run(path, config, CLASSES, vocabulary)
+    classifier = build_model(settings, vocabulary_size=len(vocabulary), num_classes=3)
+    with torch.no_grad():
+        for parameter in classifier.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    save_weights(path, "best", classifier, Checkpoint(1, 1, {}, temperature=1.25))
+    return load_run(path)
+
+
+def batches():
+    """Shapes that the check at the export has not seen."""
+    generator = torch.Generator().manual_seed(1)
+    for batch, time in ((1, 1), (1, 13), (5, 3), (33, 57)):
+        lengths = torch.randint(1, time + 1, (batch,), generator=generator)
+        # Anything may stand past a review's end, and a batch be longer than its longest review.
+        yield torch.randint(0, 43, (batch, time), generator=generator), lengths
+
+
+def run_exported(path, tokens, lengths):
+    if path.suffix == ".pt":
+        return torch.jit.load(str(path))(tokens, lengths)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    inputs = {"tokens": tokens.numpy(), "lengths": lengths.numpy()}
+    return torch.from_numpy(session.run(["logits"], inputs)[0])
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "-".join(map(str, shape.values())))
+def test_logits_are_the_runs(tmp_path, shape, format):
+    run = make_run(tmp_path / "run", **shape)
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    exported = export_run(run, path, format)
+    assert exported.num_bytes == path.stat().st_size
+    assert exported.difference < 1e-5
+    for tokens, lengths in batches():
+        with torch.inference_mode():
+            expected = run.model(tokens, lengths)
+        found = run_exported(path, tokens, lengths)
+        assert found.shape == (len(lengths), 3)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert {each.name for each in tmp_path.iterdir()} == {"run", path.name}
+
+
+def expected_metadata(run):
+    return {
+        "format_version": "1",
+        "class_names": json.dumps(list(CLASSES)),
+        "temperature": "1.25",
+        "max_length": "30",
+        "keep": "head",
+        "lower_case": "false",
+    }
+
+
+def test_onnx_holds_what_its_user_must_know(tmp_path):
+    run = make_run(tmp_path / "run")
+    path = export_run(run, tmp_path / "model.onnx", "onnx").path
+    model = onnx.load(path)
+    metadata = {each.key: each.value for each in model.metadata_props}
+    assert expected_metadata(run).items() <= metadata.items()
+    assert metadata["vocabulary"].split("\n") == run.vocabulary.itos
+    assert [each.version for each in model.opset_import] == [17]
+    onnx.checker.check_model(model, full_check=True)
+
+
+def test_torch_alone_loads_the_file_and_what_its_user_must_know(tmp_path):
+    run = make_run(tmp_path / "run")
+    path = export_run(run, tmp_path / "model.pt", "torch").path
+    tokens, lengths = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([3, 1])
+    code = f"""
+import json, sys, torch
+names = ("format_version", "class_names", "temperature", "max_length", "keep", "lower_case",
+         "vocabulary")
+extra = dict.fromkeys(names, "")
+model = torch.jit.load({str(path)!r}, _extra_files=extra)
+with torch.inference_mode():
+    logits = model(torch.tensor({tokens.tolist()}), torch.tensor({lengths.tolist()}))
+assert not any(name.partition(".")[0] == "sentiment" for name in sys.modules)
+extra = {{name: value.decode() for name, value in extra.items()}}
+print(json.dumps([logits.tolist(), extra]))
+"""
+    # Isolated, and in another folder: nothing of this package can be found by chance.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    logits, metadata = json.loads(done.stdout)
+    torch.testing.assert_close(torch.tensor(logits), run.model(tokens, lengths).detach())
+    assert expected_metadata(run).items() <= metadata.items()
+    assert metadata["vocabulary"].split("\n") == run.vocabulary.itos
+
+
+@pytest.mark.parametrize("format", SUFFIXES)
+def test_a_file_that_says_something_else_does_not_appear(tmp_path, monkeypatch, format):
+    run = make_run(tmp_path / "run")
+    path = tmp_path / f"model{SUFFIXES[format]}"
+    path.write_text("an earlier one")
+
+    def take_apart_wrongly(model):
+        parts = take_apart(model)
+        return replace(parts, output_bias=parts.output_bias + torch.tensor([0, 2e-4, 0]))
+
+    monkeypatch.setattr(export, "take_apart", take_apart_wrongly)
+    with pytest.raises(ValueError, match=r"differ from the run's by 0.0002, where 0.0001"):
+        export_run(run, path, format)
+    assert path.read_text() == "an earlier one"
+    assert {each.name for each in tmp_path.iterdir()} == {"run", path.name}
+
+
+def test_gates_in_another_order_are_noticed(tmp_path, monkeypatch):
+    from sentiment.exporting import onnx_graph
+
+    monkeypatch.setitem(onnx_graph._OPERATORS, "LSTM", ("LSTM", (0, 1, 2, 3)))
+    with pytest.raises(ValueError, match="differ from the run's"):
+        export_run(make_run(tmp_path / "run"), tmp_path / "model.onnx", "onnx")
+
+
+def test_a_model_with_parts_of_later_releases_is_refused(tmp_path):
+    run = make_run(tmp_path / "run")
+    run.model.register_parameter("later", torch.nn.Parameter(torch.ones(1)))
+    with pytest.raises(ValueError, match="cannot be exported: it has later"):
+        export_run(run, tmp_path / "model.onnx", "onnx")
+    run.model.pooling = "median"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="pooling median cannot"):
+        take_apart(run.model)
+
+
+def test_the_command_writes_into_the_run_or_where_it_is_told(tmp_path, capsys):
+    make_run(tmp_path / "run")
+    assert cli.main(["export", str(tmp_path / "run"), "--format", "torch"]) == 0
+    assert (tmp_path / "run" / "export" / "model.pt").is_file()
+    assert "model.pt: 0.0 MB in" in capsys.readouterr().out
+    other = tmp_path / "other.onnx"
+    arguments = ["export", str(tmp_path / "run"), "--format", "onnx", f"--output={other}"]
+    assert cli.main(arguments) == 0
+    assert other.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format=tflite"], "invalid choice"),
+        ([], "--format"),
+        (["--format=onnx", "--output=model.pt"], "must end in .onnx"),
+    ],
+)
+def test_mistyped_options_are_one_line(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["export", str(tmp_path), *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_without_onnx_the_way_to_it_is_told(tmp_path, capsys, monkeypatch):
+    from sentiment.commands import export as command
+
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    assert cli.main(["export", str(tmp_path), "--format", "onnx"]) == 1
+    error = capsys.readouterr().err
+    assert 'pip install "sentiment[export]"' in error and error.count("\n") == 1
+
+
+def test_what_is_not_a_run_is_told(tmp_path, capsys):
+    assert cli.main(["export", str(tmp_path), "--format", "torch"]) == 1
+    assert "is not a run" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
