@@ -71,3 +71,10 @@ def test_files_and_functions_stay_small():
 def test_nothing_imports_the_trainer_but_its_command():
     importers = {room for room, path in rooms().items() if "training/trainer" in imports(path)}
     assert importers == {"commands/train"}
+
+
+def test_no_import_goes_round_in_a_circle():
+    above = {room: imports(path) & set(rooms()) for room, path in rooms().items()}
+    while free := [room for room, needed in above.items() if not needed]:
+        above = {room: needed - set(free) for room, needed in above.items() if room not in free}
+    assert not above
