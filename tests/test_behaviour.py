@@ -102,7 +102,9 @@ def test_changed_templates_hold_the_same_words_and_more(tmp_path):
     keys = {"templates": [template], "changed": [template + " {more}"]}
     made = cases(tmp_path, kind="direction", must_not_lower="positive", **keys)
     assert len(made) == 3 * 2 * 2 == len(set(made))
-    assert all(case.changed == f"{case.text} {case.changed[len(case.text) + 1 :]}" for case in made)
+    for case in made:
+        assert case.changed is not None
+        assert case.changed.removeprefix(f"{case.text} ") in LISTS["more"]
 
 
 # Judging, by rules whose mistakes are known
@@ -219,7 +221,7 @@ def test_shipped_labels_are_those_of_the_last_verdict():
     praise += ["moving", "exciting", "gripping", "funny", "fascinating", "big smile"]
     blame = [*lists["blame"], *lists["bad"], *lists["blaming_sentence"], "hated", "despised"]
     blame += ["loathed", "disliked", "bored", "worst", "dullest", "annoying", "pointless"]
-    blame += ["tiresome", "silly", "ridiculous", "unbearable", "never recovered"]
+    blame += ["tiresome", "tedious", "unbearable", "never recovered"]
     pattern = re.compile(rf"({'|'.join(map(re.escape, praise))})|{'|'.join(map(re.escape, blame))}")
 
     def rule(text: str) -> float:

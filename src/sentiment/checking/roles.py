@@ -55,7 +55,8 @@ def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = Non
     if meanings.count("negative") == meanings.count("positive") == 1 and None not in meanings:
         return Roles(meanings.index("negative"), meanings.index("positive"))
     if len(class_names) == 2:
-        is_turned = meanings in (["positive", None], [None, "negative"])
+        first, second = meanings  # of which one may be neutral, or say nothing
+        is_turned = first != second and (first == "positive" or second == "negative")
         return Roles(1, 0) if is_turned else Roles(0, 1)
     return None
 
