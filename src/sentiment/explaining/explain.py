@@ -94,9 +94,12 @@ def explain(predictor: Predictor, text: str, *, steps: int = 50) -> Explanation:
     if not isinstance(text, str):
         raise TypeError(f"text is {type(text).__name__}, but must be a string")
     words = read_words(predictor.encode([text]), 0, text)
-    temperature = predictor.run.checkpoint.temperature
     return explain_words(
-        predictor.model, words, predictor.class_names, temperature=temperature, steps=steps
+        predictor.model,
+        words,
+        predictor.class_names,
+        temperature=predictor.temperature,
+        steps=steps,
     )
 
 

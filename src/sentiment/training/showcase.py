@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.explaining.picture import explanation_figure
 from sentiment.explaining.words import Words, read_words
@@ -44,13 +45,16 @@ class Showcase:
         self._explained = np.sort(generator.choice(short, count, replace=False)).tolist()
         self._words: dict[int, Words] = {}
 
-    def verdicts(self, predictions: Predictions) -> list[tuple[str, str, str, float]]:
-        """Some reviews with text, class, predicted class and its probability."""
+    def verdicts(
+        self, predictions: Predictions, temperature: float
+    ) -> list[tuple[str, str, str, float]]:
+        """Some reviews with text, class, predicted class and its calibrated probability."""
         names = self._reviews.class_names
+        probabilities = np.exp(apply_temperature(predictions.log_probabilities, temperature))
         rows = []
         for index in self._told:
             predicted = int(predictions.predicted[index])
-            probability = float(predictions.probabilities[index, predicted])
+            probability = float(probabilities[index, predicted])
             label = names[int(predictions.labels[index])]
             rows.append((self._reviews.texts[index], label, names[predicted], probability))
         return rows

@@ -106,7 +106,7 @@ class Trainer:
             self._journal.epoch(summary, metrics, is_best=is_best)
             self._journal.histograms(self._model, epoch)
             self._journal.predictions(predictions, self._data.class_names, temperature, epoch)
-            self._journal.reviews(self._showcase.verdicts(predictions), epoch)
+            self._journal.reviews(self._showcase.verdicts(predictions, temperature), epoch)
             for tag, figure in self._showcase.explanations(self._model, temperature):
                 self._journal.figure(tag, figure, epoch)
             patience = self._training.patience
@@ -180,7 +180,7 @@ class Trainer:
                 logits = self._model(batch.tokens, batch.lengths)
             loss_sum = self._loss(logits.float(), batch.labels)
             (loss_sum / num_reviews).backward()
-            self._count(sums, batch, logits, loss_sum)
+            self._count(sums, batch, logits.detach().float())
         clip = self._training.gradient_clip
         norm = nn.utils.clip_grad_norm_(
             self._model.parameters(), float("inf") if clip is None else clip
@@ -192,10 +192,9 @@ class Trainer:
         return norm
 
     @staticmethod
-    @torch.no_grad()
-    def _count(
-        sums: tuple[RunningSums, ...], batch: Batch, logits: torch.Tensor, loss_sum: torch.Tensor
-    ) -> None:
+    def _count(sums: tuple[RunningSums, ...], batch: Batch, logits: torch.Tensor) -> None:
+        """Add up what is reported: the loss without smoothing, to stand beside validation's."""
+        loss_sum = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
         num_correct = (logits.argmax(dim=1) == batch.labels).sum()
         for each in sums:
             each.add(loss_sum, num_correct, len(batch.lengths))
