@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup train test test-long lint bench tensorboard lock clean
+.PHONY: setup train test test-long lint bench docs tensorboard lock clean
 
 setup: $(INSTALLED)
 
@@ -21,7 +21,7 @@ train: setup
 	$(BIN)/python evaluate.py --run runs/quickstart
 	@echo
 	@echo "TensorBoard's files: runs/quickstart/tensorboard  (make tensorboard shows them)"
-	@echo "report:              runs/quickstart/evaluation/test/report.json"
+	@echo "report:              runs/quickstart/evaluation/test/report.html"
 	@echo "next, on IMDB:       $(BIN)/python train.py --config configs/imdb.yaml"
 
 test: setup lint
@@ -38,6 +38,10 @@ lint: setup
 # IMDB=FOLDER takes the reviews of its train.parquet instead of synthetic ones.
 bench: setup
 	$(BIN)/python -m benchmarks.run $(if $(IMDB),--imdb $(IMDB))
+
+# The pictures and figures of docs/lstm.md.
+docs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m docs.studies  # small matrices: one thread is faster
 
 tensorboard: setup
 	$(BIN)/tensorboard --logdir runs

@@ -1,0 +1,40 @@
+"""docs/lstm.md holds the figures that its studies have computed, and the studies' task is fair."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from conftest import ROOT
+
+from docs.studies.__main__ import FIGURES, FOLDER, NAMES, PAGE, filled
+from docs.studies.tasks import draw_sentences, make_classifier, measure_accuracy, train
+
+
+def test_the_page_holds_the_figures_of_its_studies():
+    figures = json.loads(FIGURES.read_text(encoding="utf-8"))
+    assert set(figures) == set(NAMES)
+    page = PAGE.read_text(encoding="utf-8")
+    assert filled(page, figures) == page
+    for picture in FOLDER.glob("*.svg"):
+        assert f"{FOLDER.name}/{picture.name}" in page
+        assert str(ROOT) not in picture.read_text(encoding="utf-8")
+
+
+def test_one_word_decides_and_stands_where_it_is_said_to():
+    sentences = draw_sentences(500, 10, torch.Generator().manual_seed(0))
+    place = sentences.lengths - 1 - 10
+    words = sentences.tokens[torch.arange(500), place]
+    assert ((words >= 6) == sentences.labels.bool()).all() and (words < 10).all()
+    others = sentences.tokens.clone()
+    others[torch.arange(500), place] = 0
+    assert not ((others >= 2) & (others < 10)).any(), "no other word tells the class"
+    assert 200 < sentences.labels.sum() < 300
+
+
+def test_what_is_near_is_learned_in_a_moment():
+    model = make_classifier(0)
+    before = measure_accuracy(model, 3)
+    course = train(model, 3, num_updates=150, seed=0)
+    assert before < 0.7 and measure_accuracy(model, 3) > 0.95
+    assert course[-1][0] < course[0][0]
