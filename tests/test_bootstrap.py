@@ -11,11 +11,17 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from sentiment.evaluation.intervals import accuracy_interval, auroc_interval, f1_interval
+from sentiment.checking.tally import Tally
+from sentiment.evaluation.intervals import (
+    accuracy_interval,
+    auroc_interval,
+    f1_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
-    ("num_right", "num_reviews"), [(2291, 2500), (17, 40), (1, 300), (499, 500)]
+    ("num_right", "num_reviews"), [(2291, 2500), (20, 40), (27, 300), (480, 500)]
 )
 def test_accuracy_interval_is_that_of_ever_more_resamples(num_right, num_reviews):
     exact = binom.ppf([0.025, 0.975], num_reviews, num_right / num_reviews) / num_reviews
@@ -27,10 +33,10 @@ def test_accuracy_interval_is_that_of_ever_more_resamples(num_right, num_reviews
 
 def test_accuracy_interval_is_that_of_reviews_drawn_one_by_one():
     generator = random.Random(0)
-    hits = [1] * 52 + [0] * 8
-    shares = sorted(sum(generator.choices(hits, k=60)) / 60 for _ in range(4_000))
+    hits = [1] * 40 + [0] * 22
+    shares = sorted(sum(generator.choices(hits, k=62)) / 62 for _ in range(4_000))
     expected = shares[100], shares[3_899]
-    assert accuracy_interval(52, 60) == pytest.approx(expected, abs=1 / 60 + 1e-9)
+    assert accuracy_interval(40, 62) == pytest.approx(expected, abs=1 / 62 + 1e-9)
 
 
 def test_accuracy_interval_is_the_same_each_time_and_quick():
@@ -49,13 +55,28 @@ def test_intervals_cover_what_they_say():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@pytest.mark.parametrize(("num_right", "end"), [(0, 0), (12, 1)])
-def test_all_or_nothing_right_leaves_an_interval(num_right, end):
-    low, high = accuracy_interval(num_right, 12)
-    assert (low, high)[end] == pytest.approx(end) and 0.1 < high - low < 0.5
-    p = num_right / 12  # the bounds solve (x - p)^2 = z^2 x (1 - x) / n: Wilson's
-    for bound in (low, high):
-        assert (bound - p) ** 2 == pytest.approx(1.959964**2 * bound * (1 - bound) / 12, abs=1e-6)
+@pytest.mark.parametrize(
+    ("num_right", "num_reviews"), [(0, 12), (12, 12), (5, 12), (19, 400), (381, 400)]
+)
+def test_few_right_or_wrong_have_wilsons_interval(num_right, num_reviews):
+    low, high = accuracy_interval(num_right, num_reviews)
+    share = num_right / num_reviews
+    for bound in (low, high):  # they solve (x - p)^2 = z^2 x (1 - x) / n
+        spread = 1.959964**2 * bound * (1 - bound) / num_reviews
+        assert (bound - share) ** 2 == pytest.approx(spread, abs=1e-6)
+    assert low <= share <= high and high - low > 0.03
+    assert (low, high) == wilson_interval(num_right, num_reviews)
+    assert (low, high) == Tally(num_right, num_reviews).interval, "as checks count"
+
+
+@pytest.mark.parametrize("num_reviews", [1, 20, 39, 100, 500])
+def test_one_more_right_moves_the_interval_up(num_reviews):
+    """But for the seam between the two methods, where a bound may fall back by a review."""
+    bounds = [accuracy_interval(count, num_reviews) for count in range(num_reviews + 1)]
+    steps = np.diff(np.array(bounds), axis=0)
+    assert (steps > -1 / num_reviews).all()
+    seams = [19, num_reviews - 20] if num_reviews >= 40 else []
+    assert (np.delete(steps, seams, axis=0) >= -1e-12).all()
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -73,6 +94,14 @@ def test_f1_interval_is_that_of_reviews_drawn_one_by_one(num_classes):
         values.append(f1_score(labels[rows], predicted[rows], average=average))
     expected = np.percentile(values, [2.5, 97.5])
     assert f1_interval(confusion) == pytest.approx(expected, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    "confusion",
+    [[[30, 0], [0, 30]], [[30, 4], [6, 0]], [[7, 0, 0], [0, 8, 0], [0, 0, 9]], [[1, 0], [0, 1]]],
+)
+def test_f1_that_no_resample_changes_has_no_interval_that_pretends_certainty(confusion):
+    assert f1_interval(np.array(confusion)) is None
 
 
 def test_f1_without_its_class_or_with_many_has_no_interval():

@@ -95,6 +95,18 @@ def test_many_reviews_make_cross_fitting_agree():
     assert found.cross_fitted.ece == pytest.approx(found.after.ece, abs=0.01)
 
 
+def test_cross_fitting_adds_no_error_of_its_own():
+    """Of right probabilities, chance shows as much whether or not a temperature is fitted."""
+    errors = []
+    for seed in range(20):
+        drawn = draw(1.0, 2, count=500, seed=seed)
+        found = measure_calibration(*drawn, 1.0, fitted_here=True)
+        assert found.cross_fitted is not None
+        errors.append((found.cross_fitted.ece, found.before.ece))
+    cross_fitted, before = np.mean(errors, axis=0)
+    assert cross_fitted == pytest.approx(before, rel=0.2)
+
+
 def test_one_review_cannot_be_cross_fitted():
     found = measure_calibration(np.log([[0.7, 0.3]]), np.array([0]), 1.2, fitted_here=True)
     assert found.cross_fitted is None

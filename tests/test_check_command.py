@@ -14,6 +14,7 @@ from sentiment import cli, load
 from sentiment.checking import behaviour
 from sentiment.commands import check
 from sentiment.predictor import Prediction
+from sentiment.shown import width
 
 TESTS = """
 capability: verdicts <b>
@@ -140,6 +141,24 @@ def test_the_page_stands_alone_and_escapes_every_text(fake, tests, pairs, tmp_pa
     assert names == ["check.html", "check.json"]
 
 
+def test_names_of_any_script_and_control_characters_keep_to_their_columns(
+    fake, pairs, tmp_path, capsys
+):
+    fake(FakePredictor(("neg\x1b[31m", "好い\x08"), positive=1, negative=0))
+    text = TESTS.replace("verdicts <b>", '"評価 \\e[2J"').replace("praise\n", "称賛の言葉\n")
+    (tmp_path / "tests.yaml").write_text(text, encoding="utf-8")
+    Path(pairs[0]).write_text("label\ttext\n好い\x08\tgreat \x1b[31m\x08\n")
+    Path(pairs[1]).write_text("label\ttext\nneg\x1b[31m\tgreat\n")
+    run_check(tmp_path, "--tests", tmp_path / "tests.yaml", "--pairs", *pairs)
+    printed = capsys.readouterr()
+    page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
+    assert not set("\x1b\x08") & set(printed.out + printed.err + page)
+    assert "great ␛[31m␈" in page and "評価 ␛[2J" in page and "好い␈" in printed.out
+    rows = [line for line in printed.out.splitlines() if " %  " in line]
+    assert len(rows) == 6 + 4
+    assert {width(line[: line.index(" %  ")]) for line in rows} == {36 + 7 + 6 + 6}
+
+
 def test_pairs_alone_run_no_tests(fake, pairs, tmp_path, capsys):
     report = run_check(tmp_path, "--pairs", *pairs)
     assert "failures" not in capsys.readouterr().out
@@ -185,7 +204,7 @@ def test_a_trained_run_by_the_shipped_tests(corpus, tmp_path, capsys):
     for seed in ("1", "1", "2"):
         assert cli.main(["check", str(path), "--seed", seed]) == 0
         reports.append(json.loads((path / "evaluation" / "check" / "check.json").read_text()))
-    assert 600 <= reports[0]["behaviours"]["num_cases"] <= 1500
+    assert 600 <= reports[0]["behaviours"]["num_cases"] <= 2000
     assert reports[0] == reports[1] and reports[0]["behaviours"] != reports[2]["behaviours"]
     printed = capsys.readouterr().out
     assert max(len(line) for line in printed.splitlines() if "check.html" not in line) <= 80
@@ -222,6 +241,9 @@ def test_wrong_options_end_at_once(arguments, message, capsys):
 def test_what_is_not_there_is_said(tests, tmp_path, capsys):
     assert cli.main(["check", str(tmp_path)]) == 1
     assert "is not a run" in capsys.readouterr().err
+    assert cli.main(["check", str(tmp_path / "a\x1b[2J\x08b")]) == 1
+    error = capsys.readouterr().err
+    assert "a␛[2J␈b" in error and "\x1b" not in error and "\x08" not in error
 
 
 def test_wrong_places_are_said(fake, tests, tmp_path, capsys, monkeypatch):

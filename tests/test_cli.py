@@ -116,6 +116,43 @@ def test_training_reviews_are_said_to_be_such(run_path, tmp_path, capsys):
     arguments = [str(run_path), "--split", "train", "--output", str(tmp_path)]
     assert cli.evaluate(arguments) == 0
     assert "trained on these reviews" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "the model was trained on these: the" in page and "honest" not in page
+
+
+def test_the_runs_own_reviews_are_known_by_any_path(run_path, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(corpus.parent))
+    monkeypatch.chdir(corpus)
+    for path in (f"~/{corpus.name}", ".", str(corpus / ".." / corpus.name)):
+        arguments = ["--split=validation", f"--data.path={path}", f"--output={tmp_path}"]
+        assert cli.evaluate([str(run_path), *arguments]) == 0
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["calibration"]["fitted_here"] is True, path
+
+
+def test_weights_that_are_no_numbers_are_refused(run_path, corpus, tmp_path, capsys):
+    import torch
+
+    from sentiment import load
+    from sentiment.runs import load_run
+    from sentiment.weights import save_weights
+
+    broken = tmp_path / "broken"
+    shutil.copytree(run_path, broken, ignore=shutil.ignore_patterns("evaluation"))
+    run = load_run(run_path)
+    with torch.no_grad():
+        next(iter(run.model.parameters())).fill_(float("nan"))
+    save_weights(broken, "best", run.model, run.checkpoint)
+    with pytest.raises(ValueError, match="logits are not numbers"):
+        load(broken).predict(["a great film"])
+    capsys.readouterr()
+    assert cli.evaluate([str(broken)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: the model's logits are not numbers") and error.count("\n") == 1
+    assert "lower training.learning_rate" in error
+    assert not (broken / "evaluation").exists(), "nothing is written"
+    assert cli.main(["compare", str(run_path), str(broken), f"--output={tmp_path / 'out'}"]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {broken}: the model's logits are not")
 
 
 def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_path):
@@ -168,7 +205,7 @@ def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
     assert cli.evaluate([str(hostile_run)]) == 0
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
-    assert r"\x1b[31mred" in printed.out and "<script>" in printed.out
+    assert "␛[31mred" in printed.out and "<script>" in printed.out
     page = (hostile_run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img" not in page and "\x1b" not in page
     assert "&lt;script&gt;" in page and "&lt;img src=x" in page and "🎬" in page

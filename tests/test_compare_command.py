@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -12,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import BAD, FILLER, GOOD, write_corpus
+from conftest import BAD, FILLER, GOOD, ROOT, write_corpus
 
-from sentiment import cli
+from sentiment import cli, load
 from sentiment.comparing.sides import differing_settings, find_runs
 from sentiment.config import Config, DataConfig, ModelConfig
 from sentiment.runs import build_model, create_run, load_run
+from sentiment.text.review_sources import is_same_source
 from sentiment.text.vocabulary import build_vocabulary
 from sentiment.weights import Checkpoint, save_weights
 
@@ -25,7 +27,13 @@ WORDS = Counter({word: 9 for word in [*GOOD, *BAD, *FILLER]})
 
 
 def make_run(
-    path: Path, data: Path, *, seed: int = 0, classes: tuple[str, ...] = ("neg", "pos"), **more: Any
+    path: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    classes: tuple[str, ...] = ("neg", "pos"),
+    temperature: float = 1.0,
+    **more: Any,
 ) -> Path:
     """A run as training leaves it, in no time: of random weights, which answer far apart."""
     config = Config(
@@ -42,7 +50,9 @@ def make_run(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(5)
-    save_weights(path, "best", model, Checkpoint(epoch=1, update=1, metrics={}))
+    save_weights(
+        path, "best", model, Checkpoint(epoch=1, update=1, metrics={}, temperature=temperature)
+    )
     return path
 
 
@@ -142,6 +152,29 @@ def test_the_page_is_whole_and_takes_texts_for_texts(runs, tmp_path):
         assert len({said["class"] for said in each["said"].values()}) == 2
 
 
+def test_control_characters_of_texts_names_and_paths_are_seen(tmp_path, capsys):
+    labels = "\x1b[31mbad", "go\x08od"
+    data = tmp_path / "data\x1b[2J"
+    data.mkdir()
+    words = [*GOOD, *BAD, *FILLER]
+    for split in ("train", "test"):
+        rows = (
+            f"{' '.join(words[n % 7 :: 1 + n % 5])} \x1b[2J\x08\x07 {split},{labels[n % 2]}"
+            for n in range(40)
+        )
+        (data / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    one = make_run(tmp_path / "one\x1b[1m", data, classes=labels)
+    other = make_run(tmp_path / "other\x08", data, classes=labels, seed=1)
+    output = tmp_path / "out\x1b[3m"
+    assert compare(one, other, "--split=test", "--output", output) == 0
+    printed = capsys.readouterr()
+    page = (output / "compare.html").read_text(encoding="utf-8")
+    assert not set("\x1b\x07\x08") & set(printed.out + printed.err + page)
+    assert "data␛[2J" in printed.out and "out␛[3m" in printed.out and "one␛[1m" in printed.out
+    assert "␛[2J␈␇ test" in page and "␛[31mbad" in page and "go␈od" in page
+    assert page.count("<svg") == 2 == page.count("</svg>")
+
+
 def test_groups_are_compared_by_their_seeds(runs, tmp_path, capsys):
     assert compare(runs / "short", runs / "long", "--output", tmp_path) == 0
     printed = capsys.readouterr().out
@@ -166,6 +199,55 @@ def test_a_group_alone_and_a_run_with_itself(runs, tmp_path):
     found = json.loads((copy / "evaluation" / "compare-validation" / "compare.json").read_text())
     assert found["pairs"][0]["difference"] == 0 and found["pairs"][0]["mcnemar_p"] == 1
     assert found["disagreements"] == [] and found["settings"] == {}
+    assert found["pairs"][0]["difference_ci95"] is None
+    page = (copy / "evaluation" / "compare-validation" / "compare.html").read_text("utf-8")
+    assert '<td class="number">undefined</td>' in page
+
+
+def test_disagreements_are_those_of_predict(corpus, tmp_path):
+    """At the runs' temperatures, by rows that the page counts from 1 and the file from 0."""
+    paths = [
+        make_run(tmp_path / str(seed), corpus, seed=seed, temperature=temperature)
+        for seed, temperature in ((1, 4.0), (2, 0.5))
+    ]
+    assert compare(*paths, "--output", tmp_path / "out") == 0
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())["disagreements"]
+    assert found
+    with (corpus / "validation.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    predictors = [load(path) for path in paths]
+    for each in found:
+        row = rows[each["row"]]
+        assert each["right"] == row["label"]
+        for said, predictor in zip(each["said"].values(), predictors, strict=True):
+            (expected,) = predictor.predict([row["text"]])
+            assert said["class"] == expected.label
+            assert said["probability"] == pytest.approx(expected.probability, abs=1e-6)
+    text = Balance((tmp_path / "out" / "compare.html").read_text(encoding="utf-8")).text
+    assert all(f"(row {each['row'] + 1})" in text for each in found)
+
+
+def test_means_that_do_not_differ_have_their_caption(runs, tmp_path):
+    twice = tmp_path / "twice"
+    for name in ("a", "b"):
+        shutil.copytree(runs / "long" / "seed2", twice / name)
+    assert compare(twice, runs / "short" / "seed2", "--output", tmp_path) == 0
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["sides"][0]["accuracy_deviation"] == 0
+    assert "Diamonds: mean" in (tmp_path / "compare.html").read_text(encoding="utf-8")
+
+
+def test_one_place_has_one_name(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(corpus.parent))
+    here = DataConfig(path=str(corpus))
+    assert is_same_source(here, DataConfig(path=f"~/{corpus.name}"))
+    assert not is_same_source(here, DataConfig(path=str(tmp_path)))
+    assert is_same_source(DataConfig(source="imdb"), DataConfig(source="imdb", max_length=9))
+    assert is_same_source(DataConfig(source="mini"), DataConfig(path=str(ROOT / "data" / "mini")))
+    assert not is_same_source(DataConfig(source="imdb"), DataConfig(source="mini"))
+    one, other = make_run(tmp_path / "one", corpus), tmp_path / "other"
+    make_run(other, Path("~") / corpus.name, seed=1)
+    assert compare(one, other, "--output", tmp_path / "out") == 0
 
 
 def test_a_folder_of_different_recipes_is_said(runs, tmp_path):

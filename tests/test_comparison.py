@@ -13,7 +13,6 @@ from sentiment.comparing.comparison import average, compare, find_disagreements
 from sentiment.comparing.report import (
     caveats,
     explain_figures,
-    shown_path,
     shown_points,
     verdicts,
 )
@@ -23,6 +22,7 @@ from sentiment.comparing.significance import (
     compare_seeds,
     mcnemar,
 )
+from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 
 
@@ -87,7 +87,7 @@ def test_the_interval_covers_the_true_difference_as_often_as_it_says():
     shares = [0.10, 0.14, 0.76]
     covered = 0
     for first, second, _ in generator.multinomial(400, shares, size=200):
-        low, high = bootstrap_difference(int(first), int(second), 400)
+        low, high = bootstrap_difference(int(first), int(second), 400) or (0, 0)
         covered += low <= 0.04 <= high
     # 95 % of 200 is 190; the standard deviation of that count is 3.1.
     assert 181 <= covered <= 198
@@ -103,6 +103,7 @@ def test_a_pair_counts_reviews_by_who_is_right():
     assert pair.kappa == pytest.approx((57 / 70 - by_chance) / (1 - by_chance))
     turned = compare_pair("B", second, "A", first)
     assert turned.difference == -pair.difference and turned.mcnemar_p == pair.mcnemar_p
+    assert pair.difference_ci95 is not None
     low, high = pair.difference_ci95
     assert turned.difference_ci95 == pytest.approx((-high, -low), abs=1 / 70)
 
@@ -123,8 +124,21 @@ def test_a_run_against_itself_is_no_different():
     comparison = compare({"A": [run], "B": [run]})
     (pair,) = comparison.pairs
     assert (pair.difference, pair.mcnemar_p, pair.agreement, pair.kappa) == (0, 1, 1, 1)
-    assert pair.difference_ci95 == (0, 0) and not pair.is_shown
-    assert verdicts(comparison) == ["A and B have the same reviews right: no difference."]
+    assert pair.difference_ci95 is None and not pair.is_shown, "resamples show no certainty"
+    expected = "A and B have the same reviews right: no difference here."
+    assert verdicts(comparison) == [expected]
+
+
+@pytest.mark.parametrize("hits", [(False, True), (True, False)])
+def test_a_run_right_on_all_reviews_against_one_right_on_none_has_no_interval(hits):
+    sides = {name: [predictions_with([hit] * 12)] for name, hit in zip("AB", hits, strict=True)}
+    comparison = compare(sides)
+    (pair,) = comparison.pairs
+    assert abs(pair.difference) == 1 and pair.difference_ci95 is None and not pair.is_shown
+    (verdict,) = verdicts(comparison)
+    better, worse = "BA" if hits[1] else "AB"
+    assert verdict.startswith(f"{better} is right on every review and {worse} on none: ")
+    assert verdict.endswith("no interval (McNemar p < 0.001).")
 
 
 def test_kappa_of_one_class_alone_is_undefined():
@@ -177,6 +191,23 @@ def test_a_group_has_mean_deviation_and_ensemble():
     assert np.exp(average(runs).log_probabilities[3]) == pytest.approx([1.6 / 3, 1.4 / 3])
 
 
+def test_probabilities_are_averaged_at_their_temperatures():
+    labels = [0, 1]
+    raw = [
+        predictions_of([[0.99, 0.01], [0.99, 0.01]], labels),  # far too sure
+        predictions_of([[0.70, 0.30], [0.20, 0.80]], labels),
+    ]
+    temperatures = (5.0, 1.0)
+    calibrated = [
+        Predictions(apply_temperature(run.log_probabilities, temperature), run.labels)
+        for run, temperature in zip(raw, temperatures, strict=True)
+    ]
+    (side,) = compare({"A": raw}, {"A": calibrated}).sides
+    assert side.ensemble_accuracy == 1.0
+    assert side.runs[0].nll == pytest.approx(-np.log([0.99, 0.01]).mean()), "at temperature 1"
+    assert compare({"A": raw}).sides[0].ensemble_accuracy == 0.5
+
+
 def test_who_is_compared_with_whom():
     run = predictions_with([True, False, True])
 
@@ -218,7 +249,7 @@ def test_verdicts_say_what_the_figures_say(counts, start):
     comparison = compare({"A": [one], "B": [other]})
     (verdict,) = verdicts(comparison)
     assert verdict.startswith(start)
-    low, high = comparison.pairs[0].difference_ci95
+    low, high = comparison.pairs[0].difference_ci95 or (0, 0)
     if counts[1] > counts[2]:
         low, high = -high, -low
     assert f"(95 %: {100 * low:.2f} to {100 * high:.2f}; McNemar p " in verdict
@@ -230,7 +261,8 @@ def test_a_verdict_needs_interval_and_test():
     assert compare_pair("A", one, "B", other).is_shown
     one, other = counted(60, 0, 5, 5)
     comparison = compare({"A": [one], "B": [other]})
-    assert comparison.pairs[0].difference_ci95[0] > 0 and not comparison.pairs[0].is_shown
+    (pair,) = comparison.pairs
+    assert pair.difference_ci95 is not None and pair.difference_ci95[0] > 0 and not pair.is_shown
     assert verdicts(comparison)[0].endswith("p = 0.0625). Interval and test do not agree.")
 
 
@@ -256,5 +288,3 @@ def test_figures_are_printed_as_they_are():
     assert [shown_points(each) for each in (0.00561, -0.01, 0.00001, -0.00001, 0)] == [
         "+0.56", "-1.00", "0.00", "0.00", "0.00",
     ]  # fmt: skip
-    assert shown_path("a\x1b[31m\udc80b") == "a?[31m?b"
-    assert shown_path("/a/long/path/to/seed0", 10) == "…/to/seed0"

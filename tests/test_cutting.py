@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.evaluation.cutting import KEEPS, cutting_figure, cutting_table, measure_cutting
+from sentiment.evaluation.cutting import (
+    KEEPS,
+    Cut,
+    cutting_figure,
+    cutting_table,
+    measure_cutting,
+)
 from sentiment.text.batches import encode
 from sentiment.text.tokenizer import TokenizedTexts
 
@@ -57,5 +63,8 @@ def test_the_table_fits_a_terminal_and_the_figure_has_every_way(corpus):
     table = cutting_table(cuts)
     assert max(map(len, table.splitlines())) <= 80
     assert [line.split()[0] for line in table.splitlines()[2:]] == ["4", "100", "12,000"]
+    assert table.splitlines()[-1].count(" 100.0 (43.9-100.0)") == 3
+    certain = [Cut(100, keep, 0.0, 1.0, (1.0, 1.0)) for keep in KEEPS]
+    assert cutting_table(certain).splitlines()[-1].count(" 100.0 (100.0-100.0)") == 3
     axes = cutting_figure(cuts).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(KEEPS)

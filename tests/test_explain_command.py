@@ -66,6 +66,10 @@ def test_texts_of_different_ends_have_folders_of_their_own(run):
     for end in ("one", "two"):
         assert explain_by_command(run, "So it goes. " * 9 + end, "--steps", 5) == 0
     assert len(list((run / "explanations").glob("so-it-goes*"))) == 2
+    for text in ("fine film", "FINE film", "fine  film", "fine-film"):
+        assert explain_by_command(run, text, "--steps", 5) == 0
+    assert (run / "explanations" / "fine-film").is_dir()
+    assert len(list((run / "explanations").glob("fine-film*"))) == 4
 
 
 @pytest.mark.parametrize("text", ["", "🎬", "../../x", "a\x1b[31m\x00b", "great " * 100_000])
@@ -76,6 +80,18 @@ def test_odd_texts_are_explained(run, text, tmp_path, capsys):
     if len(text) > 100:
         assert "50 words read of 100,000: 99,950 cut off" in printed
     assert all(path.parent.name == "explanations" for path in (run / "explanations").glob("*"))
+
+
+def test_control_characters_of_texts_names_and_paths_are_seen(tmp_path, capsys):
+    path = make_run(tmp_path / "run\x1b[1m", ("neg\x1b[31m", "po\x08s"))
+    (tmp_path / "rows\x1b[2J.csv").write_text("text\ngreat \x1b[31m\x08 film\n")
+    assert explain_by_command(path, "--file", tmp_path / "rows\x1b[2J.csv", "--row", 1) == 0
+    printed = capsys.readouterr()
+    page = next((path / "explanations").rglob("explain.html")).read_text(encoding="utf-8")
+    assert not set("\x1b\x08") & set(printed.out + printed.err + page)
+    assert "rows␛[2J-1" in printed.out and "run␛[1m" in page
+    for name in ("neg␛[31m", "po␈s"):
+        assert name in printed.out and name in page
 
 
 @pytest.mark.parametrize(

@@ -25,11 +25,11 @@ from sentiment.explaining.opinion import running_opinion
 from sentiment.explaining.page import write_explanation
 from sentiment.explaining.picture import draw, explanation_figure
 from sentiment.explaining.terminal import render, wants_colors
-from sentiment.explaining.words import NO_WORDS, read_words, shown, width
+from sentiment.explaining.words import NO_WORDS, read_words, shown
 from sentiment.model import SentimentClassifier
 from sentiment.pictures import save_figure
-from sentiment.text.pipeline import encode_texts
-from sentiment.text.tokenizer import Tokenizer
+from sentiment.shown import width
+from sentiment.text.endless import TextEncoder
 from sentiment.text.vocabulary import build_vocabulary
 
 KNOWN = ["the", "a", "film", "was", "great", "dull", "and", "not", ".", ",", "do", "i", "$", "x"]
@@ -66,9 +66,13 @@ def make_model(num_classes=2, *, seed=0, gain=1.0, **settings) -> SentimentClass
 
 def make_words(text: str, **data):
     settings = DataConfig(**data)
-    tokenizer = Tokenizer(lower_case=settings.lower_case)
-    corpus = encode_texts([text], VOCABULARY, settings, tokenizer=tokenizer)
-    return read_words(corpus, 0, text)
+    encode = TextEncoder(
+        VOCABULARY,
+        max_length=settings.max_length,
+        keep=settings.keep,
+        lower_case=settings.lower_case,
+    )
+    return read_words(encode([text]), 0, text)
 
 
 def make_explanation(text: str, names=("neg", "pos"), **settings) -> Explanation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from xml.etree import ElementTree
 
@@ -116,6 +115,7 @@ def test_one_class_only_says_that_curves_are_undefined(labels):
         assert "undefined" in words(pictures[name])
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 def test_names_are_shown_as_they_are_and_never_run():
     names = ("$x_1$", "_hidden", "<script>alert(1)</script>", "a\x1b[31mb", r"\$\frac{")
     pictures = draw_pictures(draw(200, 5), names, 1.0, fitted_here=False)
@@ -124,7 +124,7 @@ def test_names_are_shown_as_they_are_and_never_run():
         assert "<script" not in text and "\x1b" not in text
         shown = words(pictures[name])
         assert "$x_1$" in shown and "_hidden" in shown and "<script>" in shown
-        assert re.search(r"a\\x1b\[31mb", shown)
+        assert "a␛[31mb" in shown
 
 
 def test_no_figure_is_kept_by_pyplot():

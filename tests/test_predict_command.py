@@ -125,7 +125,7 @@ def test_a_terminal_gets_a_table_and_nobody_a_traceback(run_path, monkeypatch):
         assert process.wait() == 0 and process.stderr.read() == b""
     os.close(leader)
     lines = out.decode().splitlines()
-    assert len(lines) == 2 and " %  word1 �[31mred…  (read" in lines[0]
+    assert len(lines) == 2 and " %  word1 ␛[31mred…  (read" in lines[0]
     assert len(lines[0]) <= 60 and len(lines[1]) == 39, "its characters are wide"
     assert all(line.endswith("…") or "(read 30 of" in line for line in lines)
 

@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment.evaluation.breakdown import by_cut, by_length, by_unknown_share, unknown_shares
+from sentiment.evaluation.breakdown import (
+    by_cut,
+    by_length,
+    by_unknown_share,
+    start_of,
+    unknown_shares,
+)
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.measure import Evaluation, measure
-from sentiment.evaluation.names import pad, printable, shorten, width
 from sentiment.evaluation.page import write_evaluation_page
 from sentiment.evaluation.report import report_table
+from sentiment.shown import width
 from sentiment.text import batches, tokenizer
 from sentiment.text.reviews import Reviews
 
-HOSTILE = '<script>alert("x")</script> & \x1b[31mred\x00 良い \u202eevil'
+HOSTILE = '<script>alert("x")</script> & \x1b[31mred\x00\x08 良い \u202eevil'
 
 
 def corpus_of(lengths, *, max_length=10, keep="head", num_words=6, seed=0):
@@ -137,7 +143,9 @@ def test_the_table_fits_a_terminal_and_cannot_move_its_cursor(class_names, num_r
 def test_the_table_says_what_is_undefined_and_what_flatters():
     table = report_table(evaluate(1, fitted_here=True), "title")
     assert "undefined: a class does not occur" in table
-    assert "fitted on these reviews" in table
+    assert "fitted on these reviews, which flatters its column.\n" in table
+    assert "ross-fitted" not in table, "of one review there are no halves"
+    assert "cross-fitted is each half" in report_table(evaluate(fitted_here=True), "title")
     assert "fitted on these reviews" not in report_table(evaluate(), "title")
 
 
@@ -150,13 +158,6 @@ def test_a_matrix_too_wide_lists_its_largest_confusions():
     start = next(number for number, line in enumerate(lines) if "right class" in line)
     row = lines[start + 1].split()
     assert [row[3], row[7], row[8]] == [str(right), str(predicted), str(confusion.max())]
-
-
-def test_names_take_the_columns_they_are_given():
-    assert width("良い") == 4 and pad("良い", 6) == "良い  " and pad("é", 3, right=True) == "  é"
-    assert shorten("short", 5) == "short" and shorten("longer", 5) == "long…"
-    assert width(shorten("良い映画", 5)) <= 5
-    assert printable("a\x1b[1m\n") == r"a\x1b[1m\n"
 
 
 class Page(HTMLParser):
@@ -202,11 +203,44 @@ def test_the_page_is_whole_alone_and_inert(num_reviews, class_names, tmp_path):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.active == []
-    assert "\x1b" not in text and "\x00" not in text
+    assert not set("\x1b\x00\x08") & set(text) and "␛[31mred␀␈" in page.shown
     assert '<script>alert("x")</script> &' in page.shown and "Mind this." in page.shown
     assert "fitted on these very reviews" in page.shown.replace("\n", " ")
     for example in evaluation.uncertain:
         assert f"review {example.row} " in page.shown
+
+
+def shown_page(path, evaluation, **more) -> str:
+    write_evaluation_page(path, evaluation, {}, title="t", facts={}, notes=[], **more)
+    return " ".join(Page(path.read_text(encoding="utf-8")).shown.split())
+
+
+def test_the_page_says_what_the_temperature_was_fitted_on(tmp_path):
+    path = tmp_path / "report.html"
+    assert "are honest here" in shown_page(path, evaluate())
+    trained = shown_page(path, evaluate(), trained_here=True)
+    assert "honest" not in trained and "the model was trained on these: the figures say" in trained
+    assert "the figure to quote" in shown_page(path, evaluate(fitted_here=True))
+    alone = shown_page(path, evaluate(1, fitted_here=True))
+    assert "fitted on these very reviews" in alone and "ross-fitted" not in alone
+
+
+def test_the_page_numbers_rows_from_one_and_says_how_intervals_were_had(tmp_path):
+    evaluation = evaluate(2_000)
+    shown = shown_page(tmp_path / "report.html", evaluation)
+    for example in evaluation.mistakes:
+        assert f" · row {example.row + 1:,} · " in shown
+    assert "numbered from 1, as explain --row" in shown
+    assert "where fewer than 20 are right, or wrong. F1’s: percentiles of" in shown
+
+
+def test_a_long_review_is_cut_with_a_sign():
+    assert start_of("a" * 20_000) == "a" * 20_000
+    assert start_of("a" * 20_000 + "b") == "a" * 20_000 + " …"
+    reviews = Reviews(["long " * 5_000], np.array([1]), ("neg", "pos"), "nowhere")
+    predictions = Predictions(np.log([[0.9, 0.1]]), reviews.labels)
+    (example,) = measure(predictions, reviews, corpus_of([9]), 1.0, fitted_here=False).mistakes
+    assert example.text == start_of(reviews.texts[0]) and example.text.endswith("long  …")
 
 
 def test_the_report_is_json_without_numbers_that_are_none():

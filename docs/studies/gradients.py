@@ -34,7 +34,7 @@ def study(folder: Path) -> dict[str, Any]:
     axes.set_ylim(LOWEST, 10)
     axes.set_xlabel("words between this one and the end")
     axes.set_ylabel("gradient's norm, that of the last word = 1")
-    axes.legend()
+    axes.legend(loc="center right")
     save_figure(figure, folder / "gradients.svg")
     return {
         name: {str(distance): float(curve[distance] / curve[0]) for distance in DISTANCES}

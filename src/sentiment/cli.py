@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sentiment.environment import prepare_environment
+from sentiment.shown import printable
 
 logger = logging.getLogger("sentiment")
 
@@ -87,7 +88,7 @@ def _report_mistakes(command: Callable[[], None]) -> int:
         logger.debug("what went wrong:", exc_info=True)  # for train.log alone
         text = " ".join(str(error).split()) or type(error).__name__
         hint = ": use a smaller model or batch" if _is_out_of_memory(error) else ""
-        print(f"error: {text}{hint}", file=sys.stderr)
+        print(f"error: {printable(text)}{hint}", file=sys.stderr)
         return 1
     return 0
 

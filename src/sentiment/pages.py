@@ -1,6 +1,7 @@
 """Pages of one HTML file each, that open without a network: templates filled by Jinja.
 
-Everything a template shows is escaped unless it says otherwise, as texts come from anywhere.
+Everything a template shows is escaped unless it says otherwise, as texts come from anywhere, and
+control characters in it become visible.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+
+from sentiment.shown import visible
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -17,6 +20,7 @@ def render_page(template: str, **values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("sentiment", "templates"),
         autoescape=True,
+        finalize=_finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -32,6 +36,11 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     new = path.with_name(path.name + ".new")
     new.write_bytes(text)
     os.replace(new, path)
+
+
+def _finalize(value: Any) -> Any:
+    """What is shown of a value: plain text visibly; markup, which is ours, as it is."""
+    return visible(value) if type(value) is str else value
 
 
 def _percent(share: float, digits: int = 2) -> str:

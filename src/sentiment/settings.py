@@ -19,6 +19,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sentiment.config import Config
+from sentiment.shown import printable
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -49,7 +50,8 @@ class SettingsParser(ArgumentParser):
         text = _plain(message)
         if not self.exit_on_error:
             raise ValueError(text)
-        sys.stderr.write(f"{self.prog}: error: {text}{_nearest_choice(text)}\n")
+        message = f"{self.prog}: error: {text}{_nearest_choice(text)}"
+        sys.stderr.write(f"{printable(message)}\n")
         raise SystemExit(2)
 
 

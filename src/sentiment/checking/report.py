@@ -13,6 +13,7 @@ from sentiment.checking.pairs import PairsOutcome
 from sentiment.checking.tally import Tally, add
 from sentiment.pages import write_page
 from sentiment.runs import write_json
+from sentiment.shown import pad, printable, shorten
 
 _WIDTH = 80
 _NAME_WIDTH = 36
@@ -63,7 +64,8 @@ class Check:
 
 def report_text(check: Check) -> str:
     """Tables of at most 80 columns, and the worst failures."""
-    lines = [_cut(f"{check.run} ({check.checkpoint}, epoch {check.epoch})", _WIDTH)]
+    weights = f" ({check.checkpoint}, epoch {check.epoch})"
+    lines = [shorten(check.run, _WIDTH - len(weights), keep_end=True) + weights]
     if check.behaviours:
         lines += ["", *_behaviour_lines(check), *_worst_lines(check)]
     if check.pairs is not None:
@@ -81,13 +83,13 @@ def _behaviour_lines(check: Check) -> Iterator[str]:
 
 
 def _header(name: str, total: str, count: str, share: str) -> str:
-    return f"{name:<{_NAME_WIDTH}} {total:>6} {count:>5} {share:>7}   95 % interval"
+    return f"{pad(name, _NAME_WIDTH)} {total:>6} {count:>5} {share:>7}   95 % interval"
 
 
 def _row(name: str, tally: Tally, bar: str = "") -> str:
     low, high = (f"{100 * bound:.1f}" for bound in tally.interval)
     row = (
-        f"{_cut(name, _NAME_WIDTH):<{_NAME_WIDTH}} {tally.total:>6,} {tally.count:>5,} "
+        f"{pad(shorten(name, _NAME_WIDTH), _NAME_WIDTH)} {tally.total:>6,} {tally.count:>5,} "
         f"{100 * tally.share:>5.1f} %  {low:>4} to {high:<5}  {bar}"
     )
     return row.rstrip()
@@ -105,7 +107,7 @@ def _worst_lines(check: Check) -> Iterator[str]:
     for test in tests[:_EXAMPLES_PRINTED]:
         failure = test.failures[0]
         yield ""
-        yield _cut(f"{test.behaviour.name}: {_verdict(test, failure)}", _WIDTH)
+        yield shorten(f"{test.behaviour.name}: {_verdict(test, failure)}", _WIDTH)
         yield from _wrapped(failure.text)
         if failure.changed is not None:
             yield from _wrapped(failure.changed, mark="→ ")
@@ -143,23 +145,13 @@ def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Tally]]:
 
 def _wrapped(text: str, mark: str = "") -> list[str]:
     return textwrap.wrap(
-        _printable(text),
+        printable(" ".join(text.split())),
         _WIDTH,
         initial_indent=f"  {mark}",
         subsequent_indent=" " * (2 + len(mark)),
         max_lines=4,
         placeholder=" …",
     )
-
-
-def _cut(text: str, width: int) -> str:
-    text = _printable(text)
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which a terminal would obey."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def write_reports(check: Check, folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sentiment.evaluation.intervals import wilson_interval
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -21,12 +23,7 @@ class Tally:
     @property
     def interval(self) -> tuple[float, float]:
         """The share's 95 % interval (Wilson 1927), which takes the cases for independent."""
-        from scipy.stats import binomtest  # takes a second, which a start need not wait for
-
-        if not self.total:
-            return 0.0, 1.0
-        found = binomtest(self.count, self.total).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        return wilson_interval(self.count, self.total) if self.total else (0.0, 1.0)
 
     def as_dict(self, count: str, total: str, share: str) -> dict[str, object]:
         """The figures under the names given for them, for JSON."""

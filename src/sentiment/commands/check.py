@@ -73,6 +73,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.predictor import load
     from sentiment.runs import check_writable
     from sentiment.runtime import describe_device, use_allowed_cores
+    from sentiment.shown import printable
 
     started = time.perf_counter()
     use_allowed_cores()
@@ -102,7 +103,8 @@ def execute(options: argparse.Namespace) -> None:
     write_reports(check, output)
     print(report_text(check))
     seconds = time.perf_counter() - started
-    print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; {output / 'check.html'}")
+    page = printable(str(output / "check.html"))
+    print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; page: {page}")
     check.refuse_above(options.max_failure_rate)
 
 

@@ -48,9 +48,15 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.comparing.comparison import compare
     from sentiment.comparing.page import describe_comparison, write_comparison
     from sentiment.comparing.report import caveats, comparison_table
-    from sentiment.comparing.sides import load_sides, predict_side, remarks_on_groups
+    from sentiment.comparing.sides import (
+        calibrate_side,
+        load_sides,
+        predict_side,
+        remarks_on_groups,
+    )
     from sentiment.runs import check_writable
     from sentiment.runtime import describe_device, find_device, use_allowed_cores
+    from sentiment.shown import printable
 
     started = time.perf_counter()
     use_allowed_cores()
@@ -61,12 +67,13 @@ def execute(options: argparse.Namespace) -> None:
     runs = [run for side in sides for run in side.runs]
     reviews, remarks = load_common_reviews(runs, options.split, options.data_path)
     predictions = {side.name: predict_side(side, reviews, device=device) for side in sides}
-    comparison = compare(predictions)
+    calibrated = {side.name: calibrate_side(side, predictions[side.name]) for side in sides}
+    comparison = compare(predictions, calibrated)
     notes = [*remarks, *remarks_on_groups(sides), *caveats(comparison)]
     description = describe_comparison(
         comparison,
         sides,
-        predictions,
+        calibrated,
         reviews,
         split=options.split,
         checkpoint=options.checkpoint,
@@ -79,4 +86,5 @@ def execute(options: argparse.Namespace) -> None:
     )
     print(comparison_table(comparison, sides, title=title, notes=notes))
     seconds = time.perf_counter() - started
-    print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {output / 'compare.html'}")
+    page = printable(str(output / "compare.html"))
+    print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")

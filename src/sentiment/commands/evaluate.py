@@ -63,7 +63,9 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.evaluation.report import report_table
     from sentiment.runs import check_writable, load_run
     from sentiment.runtime import describe_device, find_device, use_allowed_cores
+    from sentiment.shown import printable
     from sentiment.text.pipeline import prepare_split
+    from sentiment.text.review_sources import is_same_source
 
     started = time.perf_counter()
     use_allowed_cores()
@@ -81,7 +83,7 @@ def execute(options: argparse.Namespace) -> None:
         checkpoint=options.checkpoint,
         split=options.split,
         origin=reviews.origin,
-        is_own_data=data == own or _is_same(data.path, own.path),
+        is_own_data=is_same_source(data, own),
         device=describe_device(device),
     )
     evaluation = measure(
@@ -100,11 +102,7 @@ def execute(options: argparse.Namespace) -> None:
     for note in setting.notes:
         print(f"\n{textwrap.fill(note, 80)}")
     print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}")
-    print(f"report: {output / 'report.html'}")
-
-
-def _is_same(path: str | None, other: str | None) -> bool:
-    return path is not None and other is not None and Path(path).resolve() == Path(other).resolve()
+    print(f"report: {printable(str(output / 'report.html'))}")
 
 
 def _folders(options: argparse.Namespace) -> tuple[Path, Path]:

@@ -56,6 +56,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.predictor import load
     from sentiment.runs import check_writable
     from sentiment.runtime import use_allowed_cores
+    from sentiment.shown import printable
 
     use_allowed_cores()
     text, name = options.text, None
@@ -71,7 +72,8 @@ def execute(options: argparse.Namespace) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     shown = render(explanation, colors=wants_colors(sys.stdout))
     print(shown.encode(encoding, "replace").decode(encoding))
-    print(f"\npicture: {output / 'explain.png'}\npage: {output / 'explain.html'}")
+    print(f"\npicture: {printable(str(output / 'explain.png'))}")
+    print(f"page: {printable(str(output / 'explain.html'))}")
 
 
 def _read_row(path: Path, row: int) -> str:
@@ -90,10 +92,10 @@ def _read_row(path: Path, row: int) -> str:
 
 
 def _name(text: str) -> str:
-    """A folder's name from the text's first words; a longer text's is marked by its checksum."""
+    """A folder's name from the text's first words; marked by a checksum if they are not all."""
     words = re.findall(r"\w+", text.lower())
     name = "-".join(words)
-    if words and len(name) <= _LONGEST_NAME and " ".join(words) == text.lower():
+    if words and len(name) <= _LONGEST_NAME and " ".join(words) == text:
         return name
     digest = f"{crc32(text.encode('utf-8', 'surrogatepass')):08x}"
     start = name[:_LONGEST_NAME].strip("-")

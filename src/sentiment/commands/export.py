@@ -56,6 +56,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.exporting.export import export_run
     from sentiment.runs import check_writable, load_run
     from sentiment.runtime import use_allowed_cores
+    from sentiment.shown import printable
 
     started = time.perf_counter()
     use_allowed_cores()
@@ -64,6 +65,6 @@ def execute(options: argparse.Namespace) -> None:
     exported = export_run(run, options.output, options.format)
     seconds = time.perf_counter() - started
     print(
-        f"{exported.path}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; logits within "
-        f"{exported.difference:.1g} of the run's"
+        f"{printable(str(exported.path))}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; "
+        f"logits within {exported.difference:.1g} of the run's"
     )

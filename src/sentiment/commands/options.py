@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sentiment.config import check_device_name
+from sentiment.shown import printable
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -16,7 +17,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (--help explains)\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)} (--help explains)\n")
 
     def add_run(self) -> None:
         """The run, as the first argument."""

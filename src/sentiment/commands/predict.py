@@ -141,6 +141,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     from sentiment.predicting.outputs import JsonLinesStream, Output
     from sentiment.predicting.progress import Progress
     from sentiment.predicting.terminal import AnswerTable, Bar
+    from sentiment.shown import printable
 
     output: Output
     if sys.stdout.isatty():
@@ -163,7 +164,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     if done.num_bad:
         print(f"passed over {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
     if done.num_rows == 0 and options.file is not None:
-        print(f"{options.file} has no rows", file=sys.stderr)
+        print(f"{printable(str(options.file))} has no rows", file=sys.stderr)
 
 
 def _predict_to_file(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
@@ -171,6 +172,7 @@ def _predict_to_file(options: argparse.Namespace, source: Source, predictor: Pre
     from sentiment.predicting.job import predict_to_file
     from sentiment.predicting.terminal import Bar
     from sentiment.runtime import describe_device
+    from sentiment.shown import printable
 
     started = time.perf_counter()
     is_file = options.file is not None
@@ -195,7 +197,8 @@ def _predict_to_file(options: argparse.Namespace, source: Source, predictor: Pre
     num_rows = done.num_rows - before.num_rows
     earlier = f" after {before.num_rows:,} earlier" if before.num_rows else ""
     speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}"
-    print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {options.output}")
+    output = printable(str(options.output))
+    print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
     if done.num_bad:
         print(f"passed over {done.num_bad:,} bad rows, whose predictions are empty")
 

@@ -30,6 +30,7 @@ def execute(parsed: tuple[Config, bool]) -> None:
         set_up,
         use_allowed_cores,
     )
+    from sentiment.shown import printable
     from sentiment.text.pipeline import prepare_training
     from sentiment.training.journal import Journal
     from sentiment.training.trainer import Trainer
@@ -68,5 +69,6 @@ def execute(parsed: tuple[Config, bool]) -> None:
         100 * result.best_metrics.accuracy,
         time.perf_counter() - started,
     )
-    logger.info("run: %s\nnext: python evaluate.py --run %s", path, path)
-    logger.info("      tensorboard --logdir %s", path.parent)
+    place = printable(str(path))
+    logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
+    logger.info("      tensorboard --logdir %s", printable(str(path.parent)))

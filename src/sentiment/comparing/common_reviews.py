@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from sentiment.config import DataConfig
 from sentiment.runs import Run
 from sentiment.text.holdout import copy_key
-from sentiment.text.review_sources import has_validation, is_on_hub
+from sentiment.text.review_sources import has_validation, is_same_source, source_name
 from sentiment.text.reviews import Reviews, Split, load_split
 
 # A share of copies beyond it is no coincidence.
@@ -50,7 +49,7 @@ def load_common_reviews(
         remarks.append("How well runs fit reviews they were trained on says little of others.")
     else:
         remarks += _remarks_on_training(runs, reviews, data, split)
-    if split == "validation" and any(_source(run.config.data) == _source(data) for run in runs):
+    if split == "validation" and any(is_same_source(run.config.data, data) for run in runs):
         remarks.append(
             "Runs choose their best weights by these reviews, which flatters them a little."
         )
@@ -59,7 +58,9 @@ def load_common_reviews(
 
 def _check_same_holdout(run: Run, first: Run) -> None:
     data, other = run.config.data, first.config.data
-    values = [("data.path", _source(data), _source(other))]
+    values: list[tuple[str, object, object]] = []
+    if not is_same_source(data, other):
+        values.append(("data.path", source_name(data), source_name(other)))
     if not has_validation(other):
         for name in ("validation_share", "validation_seed"):
             values.append((f"data.{name}", getattr(data, name), getattr(other, name)))
@@ -89,7 +90,7 @@ def _remarks_on_training(
         share = shares[own]
         if share is None:
             remarks.append(
-                f"{run.path} was trained on {_source(own)}, which can't be read: "
+                f"{run.path} was trained on {source_name(own)}, which can't be read: "
                 "whether it knows some of these reviews is not known."
             )
         elif share > _MOST_TRAINED_ON:
@@ -106,7 +107,7 @@ def _remarks_on_training(
 
 def _is_apart(own: DataConfig, data: DataConfig, split: Split) -> bool:
     """Whether the data's own splits keep a run's training reviews and these apart."""
-    if _source(own) != _source(data):
+    if not is_same_source(own, data):
         return False
     holdouts = [(each.validation_share, each.validation_seed) for each in (own, data)]
     return split == "test" or has_validation(data) or holdouts[0] == holdouts[1]
@@ -121,9 +122,3 @@ def _share_trained_on(
         return None
     known = set(map(copy_key, train.texts))
     return float(np.mean([key in known for key in keys]))
-
-
-def _source(data: DataConfig) -> str:
-    if is_on_hub(data) or data.path is None:
-        return f"the source {data.source}"
-    return str(Path(data.path).expanduser().resolve())

@@ -51,7 +51,8 @@ class SideFigures:
         accuracy, nll: means over the runs.
         accuracy_deviation, nll_deviation: standard deviations over the runs, by ``n - 1``; None
             where there is one run.
-        ensemble_accuracy: of the mean of the runs' probabilities; None where there is one run.
+        ensemble_accuracy: of the mean of the runs' probabilities, each at its run's temperature;
+            None where there is one run.
     """
 
     name: str
@@ -77,15 +78,20 @@ class Comparison:
         return asdict(self)
 
 
-def compare(sides: Mapping[str, Sequence[Predictions]]) -> Comparison:
+def compare(
+    sides: Mapping[str, Sequence[Predictions]],
+    calibrated: Mapping[str, Sequence[Predictions]] | None = None,
+) -> Comparison:
     """Compare predictions of the same reviews.
 
     Up to four sides are compared each with each, of more the first with each other one; one side
     of several runs, these runs likewise.
 
     Args:
-        sides: the predictions of one run, or of several of one recipe, by a short name; the runs
-            of ``B`` are named ``B1``, ``B2`` and so on.
+        sides: the predictions of one run, or of several of one recipe, by a short name, at
+            temperature 1; the runs of ``B`` are named ``B1``, ``B2`` and so on.
+        calibrated: the same at each run's temperature, which ``ensemble_accuracy`` averages; None
+            averages those of ``sides``.
 
     Raises:
         ValueError: there is nothing to compare, or the reviews are not the same.
@@ -108,7 +114,8 @@ def compare(sides: Mapping[str, Sequence[Predictions]]) -> Comparison:
             continue
         both = product(name_runs(first, opponents[first]), name_runs(second, opponents[second]))
         pairs += [compare_pair(*one, *other) for one, other in both]
-    figures = tuple(_measure_side(name, runs) for name, runs in sides.items())
+    averaged = sides if calibrated is None else calibrated
+    figures = tuple(_measure_side(name, runs, averaged[name]) for name, runs in sides.items())
     return Comparison(len(labels), figures, tuple(pairs), tuple(seeds))
 
 
@@ -154,7 +161,9 @@ def find_disagreements(
     return order[distances[order] >= 0]
 
 
-def _measure_side(name: str, runs: Sequence[Predictions]) -> SideFigures:
+def _measure_side(
+    name: str, runs: Sequence[Predictions], calibrated: Sequence[Predictions]
+) -> SideFigures:
     figures = tuple(_measure_run(*each) for each in name_runs(name, runs))
     accuracies, nlls = [run.accuracy for run in figures], [run.nll for run in figures]
     means = SideFigures(name, figures, float(np.mean(accuracies)), float(np.mean(nlls)))
@@ -167,7 +176,7 @@ def _measure_side(name: str, runs: Sequence[Predictions]) -> SideFigures:
         means.nll,
         accuracy_deviation=float(np.std(accuracies, ddof=1)),
         nll_deviation=float(np.std(nlls, ddof=1)),
-        ensemble_accuracy=_accuracy(average(runs)),
+        ensemble_accuracy=_accuracy(average(calibrated)),
     )
 
 

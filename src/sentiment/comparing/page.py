@@ -18,11 +18,11 @@ from sentiment.comparing.comparison import (
 from sentiment.comparing.report import (
     explain_figures,
     shown_p,
-    shown_path,
     shown_points,
     verdicts,
 )
 from sentiment.comparing.sides import Side, differing_settings
+from sentiment.evaluation.breakdown import start_of
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.pages import write_page
 from sentiment.pictures import COLORS, as_svg, new_figure
@@ -30,13 +30,12 @@ from sentiment.runs import write_json
 from sentiment.text.reviews import Reviews
 
 _MOST_DISAGREEMENTS = 10
-_LONGEST_TEXT = 20_000  # characters of a review on the page
 
 
 def describe_comparison(
     comparison: Comparison,
     sides: Sequence[Side],
-    predictions: Mapping[str, Sequence[Predictions]],
+    calibrated: Mapping[str, Sequence[Predictions]],
     reviews: Reviews,
     *,
     split: str,
@@ -45,10 +44,13 @@ def describe_comparison(
 ) -> dict[str, Any]:
     """Everything that compare.json holds: figures, what they are of, reviews that part them.
 
+    Of these, ``row`` is the place in the split, from 0, and ``probability`` that of the class a
+    side says, at the run's temperature; of several runs, the mean.
+
     Args:
         comparison: the figures.
         sides: the runs.
-        predictions: of each side, by name, of each of its runs.
+        calibrated: predictions of each side, by name, of each of its runs at its temperature.
         reviews: what they are of.
         split: of which split the reviews are.
         checkpoint: of which weights the predictions are.
@@ -69,7 +71,7 @@ def describe_comparison(
         "settings": _compared_settings(sides),
         "verdicts": verdicts(comparison),
         "notes": list(notes),
-        "disagreements": _disagreements(predictions, reviews),
+        "disagreements": _disagreements(calibrated, reviews),
     }  # fmt: skip
 
 
@@ -102,13 +104,14 @@ def write_comparison(
         sides_and_runs=[
             (
                 figures,
-                shown_path(side.path),
+                str(side.path),
                 list(zip(figures.runs, name_runs(side.name, side.runs), strict=True)),
             )
             for figures, side in zip(comparison.sides, sides, strict=True)
         ],
         opponents=opponents,
-        texts=[_shortened(text) for text in texts],
+        averages=len(sides) > 1 and any(len(side.runs) > 1 for side in sides[:2]),
+        texts=[start_of(text) for text in texts],
         meanings=explain_figures(comparison),
         accuracies_picture=as_svg(draw_accuracies(comparison)),
         differences_picture=as_svg(draw_differences(comparison)),
@@ -139,7 +142,8 @@ def draw_differences(comparison: Comparison) -> Any:
     rows: list[tuple[str, float, tuple[float, float], bool]] = []
     for pair in comparison.pairs:
         name = f"{pair.second} less {pair.first}"
-        rows.append((name, pair.difference, pair.difference_ci95, False))
+        interval = pair.difference_ci95 or (pair.difference, pair.difference)
+        rows.append((name, pair.difference, interval, False))
     for seeds in comparison.seeds:
         name = f"{seeds.second} less {seeds.first}"
         interval = seeds.difference_ci95 or (seeds.difference, seeds.difference)
@@ -174,10 +178,10 @@ def _compared_settings(sides: Sequence[Side]) -> dict[str, list[str]]:
 
 
 def _disagreements(
-    predictions: Mapping[str, Sequence[Predictions]], reviews: Reviews
+    calibrated: Mapping[str, Sequence[Predictions]], reviews: Reviews
 ) -> list[dict[str, Any]]:
     """Reviews that the first two, runs or folders of runs, are farthest apart on."""
-    (first, first_runs), (second, second_runs) = list(list_opponents(predictions).items())[:2]
+    (first, first_runs), (second, second_runs) = list(list_opponents(calibrated).items())[:2]
     one, other = average(first_runs), average(second_runs)
     names = reviews.class_names
     return [
@@ -194,7 +198,3 @@ def _disagreements(
         }
         for row in find_disagreements(first_runs, second_runs, most=_MOST_DISAGREEMENTS).tolist()
     ]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"

@@ -9,10 +9,12 @@ from sentiment.comparing.comparison import Comparison, RunFigures, SideFigures
 from sentiment.comparing.sides import Side
 from sentiment.comparing.significance import (
     FEW_DISCORDANT,
-    NUM_RESAMPLES,
     PairComparison,
     SeedsComparison,
+    leaves_out_zero,
 )
+from sentiment.evaluation.intervals import FEWEST_TO_RESAMPLE, NUM_RESAMPLES, Interval
+from sentiment.shown import pad, printable, shorten, width
 
 _WIDTH = 80
 _FEW_SEEDS = 10
@@ -50,18 +52,22 @@ def verdicts(comparison: Comparison) -> list[str]:
 def explain_figures(comparison: Comparison) -> dict[str, str]:
     """What each figure that the comparison holds means, by name."""
     meanings = {
-        "accuracy": "share of reviews classified rightly; its interval (95 %, bootstrap) is for "
-        "other reviews of this kind, the run being the same",
+        "accuracy": "share of reviews classified rightly; its interval (95 %; bootstrap, or "
+        f"Wilson's where fewer than {FEWEST_TO_RESAMPLE} are right, or wrong) is for other reviews "
+        "of this kind, the run being the same",
         "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; less "
         "is better",
     }
     if any(len(side.runs) > 1 for side in comparison.sides):
         meanings["±"] = "standard deviation over the runs of a folder, by n - 1"
-        meanings["averaged"] = "accuracy of the mean of the runs' probabilities"
+        meanings["averaged"] = (
+            "accuracy of the mean of the runs' probabilities, each at its run's temperature"
+        )
     if comparison.pairs:
         meanings["difference"] = (
             "accuracy of one run less that of the other, in points; its interval by a paired "
-            f"bootstrap over the reviews, {NUM_RESAMPLES:,} resamples"
+            f"bootstrap over the reviews, {NUM_RESAMPLES:,} resamples; undefined where these are "
+            "all alike"
         )
         meanings["McNemar p"] = (
             "how often chance alone would split the reviews that only one run has right so "
@@ -102,12 +108,6 @@ def caveats(comparison: Comparison) -> list[str]:
     return found
 
 
-def shown_path(path: object, width: int = _WIDTH) -> str:
-    """A path to be printed: what can't be is replaced, and its start left out if it is long."""
-    text = "".join(each if each.isprintable() else "?" for each in str(path))
-    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
-
-
 def shown_p(p_value: float) -> str:
     """``p`` to three figures, as ``= 0.0213``."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"
@@ -119,12 +119,16 @@ def shown_points(share: float) -> str:
 
 
 def _pair_verdict(pair: PairComparison) -> str:
-    low, high = pair.difference_ci95
     if pair.only_first == pair.only_second == 0:
-        return f"{pair.first} and {pair.second} have the same reviews right: no difference."
-    evidence = f"; McNemar p {shown_p(pair.mcnemar_p)}"
-    text = _verdict(pair, (low, high), evidence)
-    if not pair.is_shown and (low > 0 or high < 0 or pair.mcnemar_p < 0.05):
+        return f"{pair.first} and {pair.second} have the same reviews right: no difference here."
+    test = f"McNemar p {shown_p(pair.mcnemar_p)}"
+    if pair.difference_ci95 is None:
+        better, worse = pair.second, pair.first
+        if pair.only_first:
+            better, worse = worse, better
+        return f"{better} is right on every review and {worse} on none: no interval ({test})."
+    text = _verdict(pair, pair.difference_ci95, f"; {test}")
+    if pair.is_shown != (leaves_out_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
         text += " Interval and test do not agree."
     return text
 
@@ -142,7 +146,7 @@ def _seeds_verdict(seeds: SeedsComparison) -> str:
 
 def _verdict(
     compared: PairComparison | SeedsComparison,
-    interval: tuple[float, float],
+    interval: Interval,
     evidence: str,
     *,
     mean: str = "",
@@ -188,7 +192,7 @@ def _group_row(side: SideFigures, place: str) -> tuple[str, ...]:
 def _difference_lines(comparison: Comparison) -> list[str]:
     rows = [("difference", "points", "95 % interval", "McNemar p", "test")]
     for pair in comparison.pairs:
-        interval = " to ".join(map(shown_points, pair.difference_ci95))
+        interval = _span(pair.difference_ci95)
         p_value = shown_p(pair.mcnemar_p).removeprefix("= ")
         names = f"{pair.second} less {pair.first}"
         rows.append((names, shown_points(pair.difference), interval, p_value, pair.mcnemar_test))
@@ -211,8 +215,7 @@ def _count_lines(comparison: Comparison) -> list[str]:
 def _seeds_lines(comparison: Comparison) -> list[str]:
     rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
     for seeds in comparison.seeds:
-        bounds = seeds.difference_ci95
-        interval = " to ".join(map(shown_points, bounds)) if bounds else "undefined"
+        interval = _span(seeds.difference_ci95)
         p_value = "undefined" if seeds.p_value is None else shown_p(seeds.p_value)
         runs = "{} and {}".format(*seeds.num_runs)
         points = shown_points(seeds.difference)
@@ -221,20 +224,26 @@ def _seeds_lines(comparison: Comparison) -> list[str]:
     return _aligned(rows, left=1)
 
 
+def _span(interval: Interval | None) -> str:
+    return "undefined" if interval is None else " to ".join(map(shown_points, interval))
+
+
 def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     """Rows in columns, the first ``left`` of them to the left; the last of these gives way."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     taken = sum(widths) + 2 * len(widths) - widths[left - 1]
     widths[left - 1] = max(8, min(widths[left - 1], _WIDTH - taken))
     lines = []
     for row in rows:
         cells = [
-            f"{shown_path(cell, width):<{width}}" if index < left else f"{cell:>{width}}"
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+            pad(shorten(cell, columns, keep_end=True), columns, right=index >= left)
+            for index, (cell, columns) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(("  " + "  ".join(cells)).rstrip())
     return lines
 
 
 def _wrapped(text: str, *, indent: str = "") -> str:
-    return "\n".join(wrap(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False))
+    lines = wrap(printable(text), _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from sentiment.config import Config
+from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.runs import Run, load_run
+from sentiment.shown import printable
 from sentiment.text.pipeline import encode_reviews
 from sentiment.text.reviews import Reviews
 
@@ -87,6 +88,8 @@ def find_runs(path: Path) -> list[Path]:
 def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
     """What each run says of the reviews, which it reads with its own words and lengths.
 
+    It says so at temperature 1.
+
     Raises:
         ValueError: a model's outputs are not numbers.
     """
@@ -94,11 +97,23 @@ def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[
     for run in side.runs:
         corpus = encode_reviews(reviews, run.vocabulary, run.config.data)
         model = run.model.to(device)
-        predicted = predict_corpus(model, corpus, device=device, description=run.path.name)
-        if not np.isfinite(predicted.log_probabilities).all():
-            raise ValueError(f"{run.path} predicts what is no number: its training diverged")
+        try:
+            title = printable(run.path.name)
+            predicted = predict_corpus(model, corpus, device=device, description=title)
+        except ValueError as error:
+            raise ValueError(f"{run.path}: {error}") from error
         predictions.append(predicted)
     return predictions
+
+
+def calibrate_side(side: Side, predictions: Sequence[Predictions]) -> list[Predictions]:
+    """What :func:`predict_side` gave, each run's at the run's own temperature."""
+    return [
+        Predictions(
+            apply_temperature(each.log_probabilities, run.checkpoint.temperature), each.labels
+        )
+        for run, each in zip(side.runs, predictions, strict=True)
+    ]
 
 
 def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:

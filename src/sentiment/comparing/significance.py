@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.intervals import NUM_RESAMPLES, Interval
 
-NUM_RESAMPLES = 10_000
 FEW_DISCORDANT = 25  # below it the chi-square distribution is too rough
 
 
@@ -29,7 +29,8 @@ class PairComparison:
     Attributes:
         first, second: names of the runs.
         difference: accuracy of the second less that of the first.
-        difference_ci95: its 95 % interval by a paired bootstrap over the reviews.
+        difference_ci95: its 95 % interval by a paired bootstrap over the reviews; None where no
+            review adds another difference than the others, so that none is ever drawn.
         both_right, only_first, only_second, neither: reviews, by which run has them right.
         mcnemar_p: probability of so unequal ``only_first`` and ``only_second``, or more, where the
             two are equally likely.
@@ -41,7 +42,7 @@ class PairComparison:
     first: str
     second: str
     difference: float
-    difference_ci95: tuple[float, float]
+    difference_ci95: Interval | None
     both_right: int
     only_first: int
     only_second: int
@@ -54,8 +55,7 @@ class PairComparison:
     @property
     def is_shown(self) -> bool:
         """Whether the interval leaves out 0 and McNemar's p is below 0.05."""
-        low, high = self.difference_ci95
-        return (low > 0 or high < 0) and self.mcnemar_p < 0.05
+        return leaves_out_zero(self.difference_ci95) and self.mcnemar_p < 0.05
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,18 @@ class SeedsComparison:
     second: str
     num_runs: tuple[int, int]
     difference: float
-    difference_ci95: tuple[float, float] | None
+    difference_ci95: Interval | None
     p_value: float | None
 
     @property
     def is_shown(self) -> bool:
         """Whether the interval leaves out 0."""
-        interval = self.difference_ci95
-        return interval is not None and (interval[0] > 0 or interval[1] < 0)
+        return leaves_out_zero(self.difference_ci95)
+
+
+def leaves_out_zero(interval: Interval | None) -> bool:
+    """Whether there is an interval, and 0 is not in it."""
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def compare_pair(
@@ -131,13 +135,17 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, Literal["exact", 
 
 def bootstrap_difference(
     only_first: int, only_second: int, num_reviews: int, *, seed: int = 0
-) -> tuple[float, float]:
+) -> Interval | None:
     """95 % percentile interval of the second accuracy less the first, over resampled reviews.
 
-    A review adds -1, 0 or 1 to the difference, so that drawing reviews with replacement is drawing
-    three counts from a multinomial distribution: exact, without a resampled review.
+    None where all reviews add the same to the difference: resamples then are all alike, which says
+    nothing of other reviews. A review adds -1, 0 or 1 to it, so that drawing reviews with
+    replacement is drawing three counts from a multinomial distribution: exact, without a
+    resampled review.
     """
     neither_alone = num_reviews - only_first - only_second
+    if num_reviews in (only_first, only_second, neither_alone):
+        return None
     shares = np.array([only_first, only_second, neither_alone]) / num_reviews
     draws = np.random.default_rng(seed).multinomial(num_reviews, shares, size=NUM_RESAMPLES)
     low, high = np.quantile((draws[:, 1] - draws[:, 0]) / num_reviews, [0.025, 0.975])

@@ -16,7 +16,7 @@ from sentiment.text.vocabulary import UNK_ID
 
 _MOST_GROUPS, _REVIEWS_PER_GROUP = 5, 20
 _NUM_EXAMPLES = 10
-_LONGEST_TEXT = 20_000  # characters kept of an example: a page that opens
+_LONGEST_TEXT = 20_000  # characters of a review on a page, so that it opens
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Example:
     """A review to read.
 
     Attributes:
-        row: its place in the data, from 0.
-        text: the review, its first 20,000 characters at most.
+        row: its place in the split, from 0.
+        text: the review, or as much of it as :func:`start_of` keeps.
         label, predicted: names of its right class and of the predicted one.
         probability: of the predicted class, at the run's temperature.
         num_tokens: before cutting.
@@ -138,13 +138,18 @@ def uncertain_reviews(
     return _examples(np.argsort(confidences, kind="stable"), calibrated, reviews, lengths)
 
 
+def start_of(text: str) -> str:
+    """A review as a page shows it: whole, or its first 20,000 characters and an ellipsis."""
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
+
+
 def _examples(
     rows: np.ndarray, calibrated: Predictions, reviews: Reviews, lengths: np.ndarray
 ) -> list[Example]:
     return [
         Example(
             row=row,
-            text=reviews.texts[row][:_LONGEST_TEXT],
+            text=start_of(reviews.texts[row]),
             label=reviews.class_names[calibrated.labels[row]],
             predicted=reviews.class_names[calibrated.predicted[row]],
             probability=float(np.exp(calibrated.log_probabilities[row].max())),

@@ -34,8 +34,8 @@ class Calibration:
         after: at the temperature. Too good where it was fitted on these very reviews.
         fitted_here: whether it was.
         cross_fitted: where it was: each half of the reviews at the temperature of the other half,
-            the mean of both and of five seeded halvings. Its ``ece`` errs upwards, if anything, as
-            chance adds more to that of half the reviews. None elsewhere, or for one review.
+            both scored together; the mean of five seeded halvings. None elsewhere, or for one
+            review.
         ece_by_chance: what ``after.ece`` would be, on average, if each confidence were exactly how
             often its predictions are right: so many reviews tell no smaller error apart from none.
     """
@@ -90,11 +90,13 @@ def _cross_fitted(log_probabilities: np.ndarray, labels: np.ndarray) -> Probabil
     scores = []
     generator = np.random.default_rng(0)
     for _ in range(_NUM_HALVINGS):
-        first, second = np.array_split(generator.permutation(len(labels)), 2)
-        for fitted, measured in ((first, second), (second, first)):
+        halves = np.array_split(generator.permutation(len(labels)), 2)
+        calibrated = np.empty_like(log_probabilities)
+        for fitted, measured in (halves, halves[::-1]):
             temperature = fit_temperature(log_probabilities[fitted], labels[fitted])
-            calibrated = apply_temperature(log_probabilities[measured], temperature)
-            scores.append(compute_scores(calibrated, labels[measured]))
+            calibrated[measured] = apply_temperature(log_probabilities[measured], temperature)
+        # Of all reviews at once: chance adds more to the calibration error of fewer.
+        scores.append(compute_scores(calibrated, labels))
     return ProbabilityScores(
         nll=float(np.mean([each.nll for each in scores])),
         brier=float(np.mean([each.brier for each in scores])),

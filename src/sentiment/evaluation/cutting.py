@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 
+_CELL = 20  # columns: 100.0 (100.0-100.0) and a space
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -80,11 +82,11 @@ def measure_cutting(
 
 def cutting_table(cuts: Sequence[Cut]) -> str:
     """A row for each limit and a column for each way to keep tokens, at most 80 columns wide."""
-    header = "".join(f"{keep:>18}" for keep in KEEPS)
+    header = "".join(f"{keep:>{_CELL}}" for keep in KEEPS)
     lines = ["what cutting costs: accuracy in %, with 95 % intervals", f"  {'tokens':>6}{'cut':>8}"]
     lines[1] += header
     for max_length, row in _by_limit(cuts).items():
-        cells = "".join(f"{_cell(row[keep]):>18}" for keep in KEEPS)
+        cells = "".join(f"{_cell(row[keep]):>{_CELL}}" for keep in KEEPS)
         share = f"{100 * row['head'].cut_share:.1f} %"
         lines.append(f"  {max_length:>6,}{share:>8}{cells}")
     return "\n".join(lines)

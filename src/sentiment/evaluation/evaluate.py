@@ -62,6 +62,9 @@ def predict_corpus(
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
         description: title of the progress bar, shown on a terminal only.
+
+    Raises:
+        ValueError: a logit is no finite number.
     """
     bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None)
     with bar:
@@ -84,6 +87,9 @@ def compute_logits(
         model, corpus, device: as for :func:`predict_corpus`; there is at least one review.
         batch_tokens: tokens of a batch, padding included; a longer review stands alone.
         report: called with numbers of reviews as they are classified.
+
+    Raises:
+        ValueError: a logit is no finite number.
     """
     model.eval()
     corpus = corpus.to(device)
@@ -97,4 +103,9 @@ def compute_logits(
             report(len(batch.lengths))
     in_order = torch.empty(len(corpus), logits[0].shape[1], dtype=torch.float64)
     in_order[torch.cat(indices)] = torch.cat(logits).cpu().double()
+    if not in_order.isfinite().all():
+        raise ValueError(
+            "the model's logits are not numbers: its training diverged, or its weights were "
+            "changed: train it again with a lower training.learning_rate"
+        )
     return in_order

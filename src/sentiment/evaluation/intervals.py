@@ -9,6 +9,8 @@ Interval = tuple[float, float]
 NUM_RESAMPLES = 10_000
 _SEED = 0  # equal predictions, equal intervals
 _BOUNDS = (0.025, 0.975)
+# Of fewer right or wrong reviews percentiles are too narrow, and jump from one count to the next.
+FEWEST_TO_RESAMPLE = 20
 _MOST_CELLS = 100  # of a confusion matrix that is resampled: ten classes
 
 
@@ -16,21 +18,28 @@ def accuracy_interval(num_right: int, num_reviews: int) -> Interval:
     """95 % interval of an accuracy: percentiles of 10,000 bootstrap resamples (Efron 1979).
 
     The hits among ``num_reviews`` reviews drawn with replacement are binomial, so they are drawn
-    as such. Where all reviews are right, or none is, every resample is like the sample; then the
-    interval is Wilson's (1927), which is not empty.
+    as such. Where fewer than 20 reviews are right, or wrong, the interval is Wilson's.
     """
-    if num_right in (0, num_reviews):
-        from scipy.stats import binomtest
-
-        wilson = binomtest(num_right, num_reviews).proportion_ci(method="wilson")
-        return float(wilson.low), float(wilson.high)
+    if min(num_right, num_reviews - num_right) < FEWEST_TO_RESAMPLE:
+        return wilson_interval(num_right, num_reviews)
     generator = np.random.default_rng(_SEED)
     hits = generator.binomial(num_reviews, num_right / num_reviews, NUM_RESAMPLES)
     return _percentiles(hits / num_reviews)
 
 
+def wilson_interval(count: int, total: int) -> Interval:
+    """95 % interval of a share (Wilson 1927); not empty where it is 0 or 1, either."""
+    from scipy.stats import binomtest  # takes a second, which a start need not wait for
+
+    found = binomtest(count, total).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def f1_interval(confusion: np.ndarray) -> Interval | None:
-    """95 % interval of F1, by bootstrap; None with more than ten classes.
+    """95 % interval of F1, by bootstrap.
+
+    None with more than ten classes, and where all resamples have the same F1, as where all reviews
+    are right: the reviews do not tell how far it could lie from others', which is not certainty.
 
     F1 is a function of the confusion matrix, whose cells are multinomial when reviews are drawn
     with replacement. Which F1 is as for :class:`sentiment.evaluation.metrics.Metrics`.
@@ -48,10 +57,11 @@ def f1_interval(confusion: np.ndarray) -> Interval | None:
     hits = np.diagonal(cells, axis1=1, axis2=2)  # (resamples, classes)
     occurrences = cells.sum(axis=1) + cells.sum(axis=2)  # right ones and predicted ones
     each = 2 * hits / np.maximum(occurrences, 1)
-    if num_classes > 2:
-        return _percentiles(each.sum(axis=1) / (occurrences > 0).sum(axis=1))
-    is_defined = occurrences[:, 1] > 0
-    return _percentiles(each[is_defined, 1]) if is_defined.any() else None
+    if num_classes == 2:
+        values = each[occurrences[:, 1] > 0, 1]
+    else:
+        values = each.sum(axis=1) / (occurrences > 0).sum(axis=1)
+    return _percentiles(values) if len(np.unique(values)) > 1 else None
 
 
 def auroc_interval(scores: np.ndarray, is_positive: np.ndarray) -> Interval | None:

@@ -36,7 +36,8 @@ class Metrics:
     Attributes:
         num_reviews: reviews counted.
         accuracy: share classified rightly.
-        accuracy_ci95: its 95 % interval, by bootstrap.
+        accuracy_ci95: its 95 % interval, by bootstrap, or Wilson's where fewer than 20 reviews are
+            right, or wrong.
         f1: F1 of the second class where there are two, None where it neither occurs nor is
             predicted; else the mean over the classes that occur or are predicted.
         auroc: area under the ROC curve; the mean of one class against the rest where there are

@@ -10,10 +10,10 @@ from pathlib import Path
 from sentiment.evaluation.board import draw_pictures, write_board
 from sentiment.evaluation.cutting import Cut, cutting_figure
 from sentiment.evaluation.measure import Evaluation
-from sentiment.evaluation.names import printable
 from sentiment.evaluation.page import write_evaluation_page
 from sentiment.evaluation.report import write_predictions, write_report
 from sentiment.runs import Run
+from sentiment.shown import printable
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Setting:
     device: str
 
     @property
+    def is_training(self) -> bool:
+        """Whether the model was trained on these reviews."""
+        return self.split == "train" and self.is_own_data
+
+    @property
     def is_validation(self) -> bool:
         """Whether the epoch and the temperature were chosen by these reviews."""
         return self.split == "validation" and self.is_own_data
@@ -53,7 +58,7 @@ class Setting:
     @property
     def notes(self) -> list[str]:
         """What a reader must know before quoting the figures."""
-        if self.split == "train" and self.is_own_data:
+        if self.is_training:
             return ["The model was trained on these reviews: the figures say what it remembers."]
         if self.is_validation:
             chosen = "The epoch of the weights and the temperature were"
@@ -144,5 +149,6 @@ def write_outputs(
         title=f"{setting.run.path.absolute().name} on {setting.split}",
         facts=setting.facts(date),
         notes=setting.notes,
+        trained_here=setting.is_training,
     )
     write_board(events, evaluation.metrics, pictures, checkpoint.epoch)

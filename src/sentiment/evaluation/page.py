@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentiment.evaluation.cutting import Cut
+from sentiment.evaluation.intervals import FEWEST_TO_RESAMPLE, NUM_RESAMPLES
 from sentiment.evaluation.measure import Evaluation
 from sentiment.evaluation.plots import draw_groups
 from sentiment.pages import write_page
@@ -46,6 +46,7 @@ def write_evaluation_page(
     title: str,
     facts: dict[str, str],
     notes: list[str],
+    trained_here: bool = False,
 ) -> None:
     """Write the page.
 
@@ -57,6 +58,7 @@ def write_evaluation_page(
         title: heading of the page.
         facts: what was measured on what, by name.
         notes: what a reader must know before quoting the figures.
+        trained_here: whether the model was trained on these reviews.
     """
     drawn = dict(pictures)
     for name, groups in evaluation.groups.items():
@@ -65,7 +67,7 @@ def write_evaluation_page(
         # A class may have a name in a script that the font lacks, but the browser's has.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         shown = [
-            {"name": name, "svg": _visible(as_svg(figure)), "caption": _CAPTIONS[name]}
+            {"name": name, "svg": as_svg(figure), "caption": _CAPTIONS[name]}
             for name, figure in drawn.items()
         ]
     write_page(
@@ -74,14 +76,17 @@ def write_evaluation_page(
         evaluation=evaluation,
         metrics=evaluation.metrics,
         calibration=evaluation.calibration,
-        class_names=[_visible(name) for name in evaluation.class_names],
+        class_names=evaluation.class_names,
         groups=[(_TITLES[name], groups) for name, groups in evaluation.groups.items()],
         cuts=cuts,
         examples=_examples(evaluation),
         pictures=shown,
-        title=_visible(title),
-        facts={name: _visible(value) for name, value in facts.items()},
+        title=title,
+        facts=facts,
         notes=notes,
+        trained_here=trained_here,
+        num_resamples=NUM_RESAMPLES,
+        fewest_to_resample=FEWEST_TO_RESAMPLE,
     )
 
 
@@ -90,23 +95,11 @@ def _examples(evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any
         ("Most confident mistakes", "mistakes", evaluation.mistakes),
         ("Least certain reviews", "uncertain", evaluation.uncertain),
     )
-    shown = []
-    for heading, anchor, examples in kinds:
-        rows = []
-        for each in examples:
-            words = {name: _visible(getattr(each, name)) for name in ("text", "label", "predicted")}
-            rows.append({**vars(each), **words, "is_right": each.label == each.predicted})
-        shown.append((heading, anchor, rows))
-    return shown
-
-
-def _visible(text: str) -> str:
-    """Text whose control characters, which HTML does not allow, are seen as their symbols."""
-    return "".join(
-        each
-        if each in "\n\t" or unicodedata.category(each) != "Cc"
-        else chr(0x2400 + ord(each))
-        if ord(each) < 0x20
-        else "\ufffd"
-        for each in text
-    )
+    return [
+        (
+            heading,
+            anchor,
+            [{**vars(each), "is_right": each.label == each.predicted} for each in examples],
+        )
+        for heading, anchor, examples in kinds
+    ]

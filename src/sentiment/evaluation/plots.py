@@ -13,8 +13,8 @@ import numpy as np
 
 from sentiment.evaluation.breakdown import Group
 from sentiment.evaluation.metrics import NUM_BINS, calibration_bins
-from sentiment.evaluation.names import shorten
 from sentiment.pictures import COLORS, new_figure
+from sentiment.shown import shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,15 +16,17 @@ from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.intervals import Interval
 from sentiment.evaluation.measure import Evaluation
 from sentiment.evaluation.metrics import Metrics
-from sentiment.evaluation.names import pad, shorten
 from sentiment.runs import write_json
+from sentiment.shown import pad, shorten, width
 
 _COLUMNS = 80
 _FIRST = 24  # columns of a row's name
+# Of the confusion matrix: before a line, of a right class's name, and after the predicted ones.
+_INDENT, _ROW_NAME, _OVER_COLUMNS = "  ", 13, "  (predicted)"
 _UNDEFINED = "undefined: a class does not occur"
 # What the columns of predictions.csv hold, for those who find the file without the program.
 _CSV_COLUMNS = {
-    "row": "place in the data, from 0",
+    "row": "place in the split, from 0",
     "label": "right class",
     "predicted": "most probable class",
     "probability_NAME": "of each class, at calibration.temperature",
@@ -87,10 +89,10 @@ def _calibration_lines(calibration: Calibration) -> list[str]:
     chance = f"{calibration.ece_by_chance:.4f}"
     lines.append(f"  {'  by chance alone':<{_FIRST}}{chance:>36}")
     if calibration.fitted_here:
-        lines += [
-            "  The temperature was fitted on these reviews, which flatters its column;",
-            "  cross-fitted is each half at the temperature of the other half.",
-        ]
+        flattered = "  The temperature was fitted on these reviews, which flatters its column"
+        lines.append(f"{flattered}{'.' if calibration.cross_fitted is None else ';'}")
+    if calibration.cross_fitted is not None:
+        lines.append("  cross-fitted is each half at the temperature of the other half.")
     return lines
 
 
@@ -103,18 +105,17 @@ def _group_line(group: Group) -> str:
 def _confusion_lines(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
     """The matrix or, where it is too wide, the pairs of classes most often taken for each other."""
     digits = len(f"{metrics.num_reviews:,}")
-    room = (_COLUMNS - 2 - 13 - 13) // len(
-        class_names
-    )  # for the names on the left, and "predicted"
+    room = (_COLUMNS - len(_INDENT) - _ROW_NAME - len(_OVER_COLUMNS)) // len(class_names)
     if room < max(7, digits + 2):
         return _most_confused(metrics, class_names)
     names = [shorten(name, min(room - 2, 20)) for name in class_names]
-    wide = max(digits, 6, *map(len, names)) + 2
-    left = [shorten(name, 12) for name in class_names]
+    wide = max(digits, 6, *map(width, names)) + 2
+    left = [shorten(name, _ROW_NAME - 1) for name in class_names]
     header = "".join(pad(name, min(wide, room), right=True) for name in names)
-    lines = [f"  {'right class':<13}{header}  (predicted)"]
+    lines = [f"{_INDENT}{'right class':<{_ROW_NAME}}{header}{_OVER_COLUMNS}"]
     for name, row in zip(left, metrics.confusion, strict=True):
-        lines.append(f"  {pad(name, 13)}" + "".join(f"{n:>{min(wide, room)},}" for n in row))
+        cells = "".join(f"{count:>{min(wide, room)},}" for count in row)
+        lines.append(f"{_INDENT}{pad(name, _ROW_NAME)}{cells}")
     return lines
 
 

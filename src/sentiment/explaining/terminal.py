@@ -9,7 +9,8 @@ from typing import TextIO
 import numpy as np
 
 from sentiment.explaining.explain import Explanation
-from sentiment.explaining.words import shown, width
+from sentiment.explaining.words import shown
+from sentiment.shown import pad, shorten, width
 
 _COLUMNS = 80
 _MOST_WORDS = 800  # of the text itself
@@ -49,7 +50,7 @@ def _verdict(explanation: Explanation) -> str:
         f"{shown(explanation.class_names[each])} {explanation.probabilities[each]:.1%}"
         for each in order
     ]
-    lines = [_cut(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
+    lines = [shorten(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
     words = explanation.words
     if words.num_total == 0:
         lines.append("no words: the text counts as one unknown word")
@@ -65,7 +66,7 @@ def _verdict(explanation: Explanation) -> str:
         ]
         if unknown:
             names = ", ".join(dict.fromkeys(unknown))
-            lines.append(_cut(f"{len(unknown):,} unknown: {names}", _COLUMNS))
+            lines.append(shorten(f"{len(unknown):,} unknown: {names}", _COLUMNS))
     return "\n".join(lines)
 
 
@@ -127,7 +128,8 @@ def _colored(word: str, strength: float, is_unknown: bool) -> str:
 
 
 def _key(explanation: Explanation, colors: bool) -> str:
-    against, towards = _cut(shown(explanation.against), 22), _cut(shown(explanation.towards), 22)
+    against = shorten(shown(explanation.against), 22)
+    towards = shorten(shown(explanation.towards), 22)
     if colors:
         left, right = _colored(f" {against} ", -1, False), _colored(f" {towards} ", 1, False)
         return f"{left} {right}  underlined: unknown"
@@ -148,15 +150,17 @@ def _strongest(explanation: Explanation) -> str:
         for row in range(max(len(left), len(right)))
     ]
     head = f"for {shown(explanation.against)}", f"for {shown(explanation.towards)}"
-    return "\n".join(f"{_fill(_cut(a, 38), 40)}{_cut(b, 38)}".rstrip() for a, b in [head, *rows])
+    return "\n".join(
+        f"{pad(shorten(one, 38), 40)}{shorten(other, 38)}".rstrip() for one, other in [head, *rows]
+    )
 
 
 def _cell(explanation: Explanation, place: int | None) -> str:
     if place is None:
         return ""
-    word = _cut(shown(explanation.words.written[place]), 16)
+    word = shorten(shown(explanation.words.written[place]), 16)
     bar = "█" * max(1, round(abs(float(explanation.strengths[place])) * 10))
-    return f"{explanation.attribution.values[place]:+7.2f} {_fill(word, 17)}{bar}"
+    return f"{explanation.attribution.values[place]:+7.2f} {pad(word, 17)}{bar}"
 
 
 def _courses(explanation: Explanation) -> str:
@@ -164,7 +168,7 @@ def _courses(explanation: Explanation) -> str:
     names = [shown(name) for name in explanation.class_names]
     opinions = explanation.opinion.at_words()
     chosen = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)[:4].tolist()
-    rows = [(_cut(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
+    rows = [(shorten(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
     if explanation.attention is not None:
         rows.append(("attention", explanation.attention, (0.0, float(explanation.attention.max()))))
     gates = explanation.gates
@@ -176,7 +180,7 @@ def _courses(explanation: Explanation) -> str:
                 rows.append((label, values, (float(values.min()), float(values.max()))))
     num_columns = min(len(explanation.words), _COLUMNS - 30)
     lines = [
-        f"{_fill(name, 13)}{_blocks(values, num_columns, scale)}  "
+        f"{pad(name, 13)}{_blocks(values, num_columns, scale)}  "
         f"{values.min():.2f} to {values.max():.2f}"
         for name, values, scale in rows
     ]
@@ -206,7 +210,7 @@ def _units(explanation: Explanation) -> str:
     entries = []
     for unit, cell in list(zip(gates.units, gates.cell, strict=True))[:5]:
         place = int(np.abs(cell).argmax())
-        word = _cut(shown(explanation.words.written[place]), 14)
+        word = shorten(shown(explanation.words.written[place]), 14)
         entries.append(f"{gates.unit_name(unit)} {cell[place]:+.1f} {word}")
     lines = ["strongest cell states, by unit:"]
     for entry in entries:
@@ -223,7 +227,7 @@ def _completeness(explanation: Explanation) -> str:
     logits = f"logit of {towards}"
     if len(explanation.class_names) == 2:
         logits += f" less that of {against}"
-    logits = _cut(logits, 34)
+    logits = shorten(logits, 34)
     return (
         f"score, {logits}: {found.baseline_score:+.3f} as padding, {found.score:+.3f} as words\n"
         f"attributions miss the difference by {abs(found.error):.4f}{share}, "
@@ -237,11 +241,3 @@ def _split(text: str, columns: int) -> tuple[str, str]:
         taken += width(text[end])
         end += 1
     return text[:end], text[end:]
-
-
-def _cut(text: str, columns: int) -> str:
-    return text if width(text) <= columns else _split(text, columns - 1)[0] + "…"
-
-
-def _fill(text: str, columns: int) -> str:
-    return text + " " * max(0, columns - width(text))

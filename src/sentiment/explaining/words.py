@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from sentiment.shown import printable
 from sentiment.text.batches import EncodedCorpus
 from sentiment.text.tokenizer import clean, cut_pieces
 from sentiment.text.vocabulary import UNK_ID
@@ -90,31 +91,13 @@ def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
 
 
 def shown(word: str) -> str:
-    """The word without what would act on a terminal or turn the text around it.
+    """The word, printable, without the invisible characters that parts of words often hold.
 
-    Control characters become their pictures (␛ for escape); marks of direction and other
-    invisible format characters go. The joiner inside emoji stays.
+    Soft hyphens, marks of direction and other format characters go, but for the joiner inside
+    emoji; a word of nothing else is still seen.
     """
     if word.isprintable():
         return word
-    text = "".join(map(_shown_character, word))
+    kept = (each for each in word if each == _JOINER or unicodedata.category(each) != "Cf")
+    text = printable("".join(kept))
     return text if text.strip(_JOINER) else "\N{REPLACEMENT CHARACTER}"
-
-
-def _shown_character(character: str) -> str:
-    if character.isprintable() or character == _JOINER:
-        return character
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    is_format = unicodedata.category(character) == "Cf"
-    return "" if is_format else "\N{REPLACEMENT CHARACTER}"
-
-
-def width(text: str) -> int:
-    """Columns that a text takes on a terminal, nearly."""
-    return sum(
-        0 if unicodedata.combining(each) or unicodedata.category(each) in ("Mn", "Me", "Cf")
-        else 1 + (unicodedata.east_asian_width(each) in "WF")
-        for each in text
-    )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import unicodedata
 from typing import TextIO
 
 from tqdm import tqdm
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from sentiment.predicting.added import Predictions
 from sentiment.predicting.blocks import Block, whole_characters
 from sentiment.predictor import Prediction
+from sentiment.shown import pad, printable, shorten, width
 
 
 class AnswerTable:
@@ -25,7 +25,7 @@ class AnswerTable:
 
     def __init__(self, stream: TextIO, class_names: tuple[str, ...], max_length: int) -> None:
         self._stream = stream
-        self._width = max(map(_cells, class_names))
+        self._width = max(width(printable(name)) for name in class_names)
         self._max_length = max_length
 
     def write(self, block: Block, predictions: Predictions) -> None:
@@ -41,13 +41,13 @@ class AnswerTable:
         pass
 
     def _line(self, text: str, prediction: Prediction) -> str:
-        label = prediction.label + " " * (self._width - _cells(prediction.label))
+        label = pad(printable(prediction.label), self._width)
         head = f"{label}  {100 * prediction.probability:5.1f} %  "
         note = ""
         if prediction.was_cut:
             note = f"  (read {self._max_length:,} of its {prediction.num_tokens:,} tokens)"
-        width = shutil.get_terminal_size().columns - _cells(head) - _cells(note)
-        return head + _shortened(_printable(text), max(10, width)) + note
+        columns = shutil.get_terminal_size().columns - width(head) - width(note)
+        return head + shorten(_one_line(text), max(10, columns)) + note
 
 
 class Bar:
@@ -74,7 +74,7 @@ class Bar:
         return self._bar.update(num_rows)
 
     def bad_row(self, message: str) -> None:
-        self.say(f"passed over: {_printable(message)}")
+        self.say(f"passed over: {printable(_one_line(message))}")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
@@ -87,34 +87,5 @@ class Bar:
         self._bar.close()
 
 
-def _printable(text: str) -> str:
-    """Text on one line, without what would steer a terminal."""
-    words = " ".join(whole_characters(text).split())
-    if words.isprintable():
-        return words
-    return "".join(each if each.isprintable() else "�" for each in words)
-
-
-def _cells(text: str) -> int:
-    """Columns of a terminal that a text takes: two for the wide characters of East Asia."""
-    if text.isascii():
-        return len(text)
-    return sum(map(_cells_of_character, text))
-
-
-def _cells_of_character(character: str) -> int:
-    if unicodedata.combining(character):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def _shortened(text: str, width: int) -> str:
-    if _cells(text[: width + 1]) <= width and len(text) <= width:
-        return text
-    taken, left = [], width - 1
-    for character in text:
-        left -= _cells_of_character(character)
-        if left < 0:
-            break
-        taken.append(character)
-    return "".join(taken).rstrip() + "…"
+def _one_line(text: str) -> str:
+    return " ".join(whole_characters(text).split())

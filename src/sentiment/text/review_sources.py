@@ -28,6 +28,25 @@ def is_on_hub(data: DataConfig) -> bool:
     return data.path is None and data.source == "imdb"
 
 
+def source_name(data: DataConfig) -> str:
+    """Where the settings say that reviews are, in words."""
+    if data.path is None:
+        return f"the source {data.source}"
+    return str(Path(data.path).expanduser().resolve())
+
+
+def is_same_source(first: DataConfig, second: DataConfig) -> bool:
+    """Whether two settings name one place, by whatever path; relative ones count from here."""
+    return _place(first) == _place(second)
+
+
+def _place(data: DataConfig) -> Path | None:
+    """The folder of the reviews, None on the hub."""
+    if is_on_hub(data):
+        return None
+    return (_MINI_FOLDER if data.path is None else Path(data.path).expanduser()).resolve()
+
+
 def has_validation(data: DataConfig) -> bool:
     """Whether the source brings a validation split of its own.
 

@@ -7,6 +7,7 @@ TensorBoard draws both curves into one chart.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from sentiment.evaluation.board import add_picture, add_scalars, draw_pictures
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
 from sentiment.runs import write_json
+from sentiment.shown import printable
 from sentiment.text.tokenizer import clean
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 # Settings that do not change what is learned.
 _NO_HYPERPARAMETERS = {"output_dir", "device", "data.cache_dir", "data.num_processes"}
 _PROJECTED_WORDS = 5_000  # the projector page grows slow with more
+_LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class EpochSummary:
     Attributes:
         epoch: from 1.
         update: updates made so far.
-        loss, accuracy: means over the reviews as they were trained on, with dropout.
+        loss, accuracy: means over the reviews as they were trained on, with dropout; the loss is
+            the negative log-likelihood, without label smoothing, as it is in validation.
         seconds: time spent training, validation not counted.
         tokens_per_second: words, padding not counted.
         padding_share: padding among the cells of the batches, between 0 and 1.
@@ -134,11 +138,9 @@ class Journal:
         """Validation reviews as text: (text, class, predicted class, its probability)."""
         paragraphs = []
         for text, label, predicted, probability in rows:
-            verdict = "right" if label == predicted else f"wrong, it is {label}"
-            shown = " ".join(clean(text).split())
-            for mark in "\\`*_#<>[]|":  # the text is a review, not Markdown
-                shown = shown.replace(mark, f"\\{mark}")
-            paragraphs.append(f"**{predicted}, {probability:.1%}: {verdict}**\n\n{shown}")
+            verdict = "right" if label == predicted else f"wrong, it is {_as_markdown(label)}"
+            head = f"**{_as_markdown(predicted)}, {probability:.1%}: {verdict}**"
+            paragraphs.append(f"{head}\n\n{_as_markdown(clean(text))}")
         self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
@@ -182,6 +184,15 @@ class Journal:
     def close(self) -> None:
         self._train.close()
         self._validation.close()
+
+
+def _as_markdown(text: str) -> str:
+    """Markdown that shows a text as it is, on one line; of a long one, its beginning."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST_REVIEW:
+        line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
+    # Any mark may mean something, by itself or where it stands: by their numbers none does.
+    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", printable(line))
 
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:

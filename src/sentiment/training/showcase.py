@@ -62,10 +62,10 @@ class Showcase:
     def explanations(
         self, model: SentimentClassifier, temperature: float
     ) -> Iterator[tuple[str, Figure]]:
-        """Names and pictures of some short reviews, explained; the model's mode is left alone."""
+        """Names, with rows counted from 1, and pictures of some short reviews."""
         for index in self._explained:
             if index not in self._words:  # read late: it waits for spaCy
                 self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
             words, names = self._words[index], self._reviews.class_names
             figure = explanation_figure(model, words, names, temperature=temperature)
-            yield f"explanation_of_row_{index}", figure
+            yield f"explanation_of_row_{index + 1}", figure

@@ -1,0 +1,95 @@
+"""Text from data on terminals and pages: whatever it holds, it is seen and does nothing."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sentiment.pages import write_page
+from sentiment.shown import pad, printable, shorten, visible, width
+
+FAMILY = "👩\N{ZERO WIDTH JOINER}👧"
+PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"
+# Letters of every width, and what acts on a terminal.
+LETTERS = st.text(st.sampled_from("ab é良🎬\u0301\u200d\x1b\x08\n\u202e"), max_size=30)
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+@example("\x00\x1b[31m\x7f\x9b\r\n\t\u2028\u202e\u2066\ud800\ufeff\xa0\u3000")
+def test_printed_text_is_one_line_without_control(text):
+    shown = printable(text)
+    assert len(shown) == len(text), "nothing vanishes"
+    for each, before in zip(shown, text, strict=True):
+        assert each.isprintable() or each in "\u200c\u200d"
+        assert each == before or not before.isprintable()
+    assert printable(shown) == shown
+
+
+def test_what_stands_for_control_characters_is_known():
+    assert printable("a\x1b[1m\r\n\t\x7f\x9b\u202eb\ud800") == "a␛[1m␍␊␉␡��b�"
+    assert printable("as\xa0one\u3000word") == "as one word"
+    for text in ("plain", "良い", "e\u0301", FAMILY, PERSIAN):
+        assert printable(text) == visible(text) == text
+
+
+@given(st.text(st.characters(codec=None), max_size=20))
+@example("\x00\x1b[31m\x7f\x9b\r\n\t\ud800")
+def test_pages_get_what_html_allows_and_keep_the_rest(text):
+    shown = visible(text)
+    assert len(shown) == len(text)
+    for each, before in zip(shown, text, strict=True):
+        assert each in "\t\n\r" or unicodedata.category(each) not in ("Cc", "Cs")
+        assert each == before or unicodedata.category(before) in ("Cc", "Cs")
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [("", 0), ("plain", 5), ("良い", 4), ("🎬", 2), ("é", 1), ("e\u0301", 1), (PERSIAN, 7)],
+)
+def test_width_is_what_terminals_take(text, columns):
+    assert width(text) == columns
+    assert pad(text, 9) == text + " " * (9 - columns)
+    assert pad(text, 9, right=True) == " " * (9 - columns) + text
+    assert pad(text, 0) == text
+
+
+@given(LETTERS, st.integers(1, 40), st.booleans())
+def test_shortened_text_fits_and_is_as_long_as_can_be(text, columns, keep_end):
+    shown, whole = shorten(text, columns, keep_end=keep_end), printable(text)
+    assert width(shown) <= columns
+    if width(whole) <= columns:
+        assert shown == whole
+        return
+    kept = shown.removeprefix("…") if keep_end else shown.removesuffix("…")
+    assert kept != shown
+    assert whole.endswith(kept) if keep_end else whole.startswith(kept)
+    rest = whole.removesuffix(kept) if keep_end else whole.removeprefix(kept)
+    following = rest[-1] if keep_end else rest.lstrip()[0]  # spaces before an ellipsis go
+    spaces = 0 if keep_end else len(rest) - len(rest.lstrip())
+    assert width(kept) + spaces + width(following) >= columns
+
+
+def test_shortening_by_example():
+    assert shorten("short", 5) == "short" and shorten("longer", 5) == "long…"
+    assert shorten("良い映画", 5) == "良い…" and shorten("良い映画", 4) == "良…"
+    assert shorten("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
+    assert shorten("a film of words", 8) == "a film…"
+
+
+def test_pages_show_every_text_visibly_and_markup_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "templates").mkdir()
+    template = (
+        "{% macro cell(text) %}<td>{{ text }}</td>{% endmacro %}"
+        "{{ text }}{{ cell(text) }}{{ texts | join(', ') }}{{ svg | safe }}{{ 3 }}"
+    )
+    (tmp_path / "templates" / "page.html").write_text(template)
+    from jinja2 import FileSystemLoader
+
+    monkeypatch.setattr("jinja2.PackageLoader", lambda *_: FileSystemLoader(tmp_path / "templates"))
+    svg = '<svg><path d="M 0 0\nL 1 1"/></svg>'
+    write_page(tmp_path / "page.html", "page.html", text="<\x1b\n", texts=["a\x08", "b"], svg=svg)
+    text = (tmp_path / "page.html").read_bytes().decode()
+    assert text == f"&lt;␛\n<td>&lt;␛\n</td>a␈, b{svg}3"
