@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import write_corpus
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.config import Config
 from sentiment.runs import build_model, create_run, load_run
@@ -20,7 +21,7 @@ from sentiment.training.trainer import Trainer
 BASE = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",
     "--training.batch_size=8", "--training.precision=fp32", "--vocabulary.min_frequency=1",
-    "--model.embedding_dropout=0", "--model.dropout=0",
+    "--model.embedding_dropout=0", "--model.dropout=0", "--training.pictures=false",
 ]  # fmt: skip
 
 
@@ -217,3 +218,13 @@ def test_a_validation_split_of_one_class_is_refused(tmp_path):
     (tmp_path / "validation.csv").write_text("text,label\na great film,pos\n")
     with pytest.raises(ValueError, match="one class only"):
         prepare_training(parse(tmp_path))
+
+
+@pytest.mark.parametrize("wanted", ["true", "false"])
+def test_pictures_are_drawn_when_wanted(wanted, tiny, tmp_path):
+    changes = ["--training.num_epochs=1", f"--training.pictures={wanted}"]
+    fit(parse(tiny, *changes), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "validation"))
+    drawn = events.Reload().Tags()["images"]
+    assert bool(drawn) == (wanted == "true")
+    assert sum("explanation" in tag for tag in drawn) == (3 if drawn else 0)

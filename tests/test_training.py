@@ -42,7 +42,7 @@ def small_config(corpus: Path, **training) -> Config:
         data=DataConfig(path=str(corpus)),
         vocabulary=VocabularyConfig(min_frequency=2),
         model=ModelConfig(embedding_size=8, hidden_size=8, embedding_dropout=0.0, dropout=0.0),
-        training=TrainingConfig(**settings),
+        training=TrainingConfig(pictures=False, **settings),
     )
 
 

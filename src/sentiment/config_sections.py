@@ -190,6 +190,8 @@ class TrainingConfig:
     """Arithmetic of the matrix products: auto takes bf16 where the hardware has it."""
     log_every: int = 20
     """Updates between two points of the step curves in TensorBoard."""
+    pictures: bool = True
+    """Whether TensorBoard gets pictures and explained reviews each epoch, some seconds of work."""
 
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "accumulation_steps", "log_every"):

@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="for compare.html and compare.json (default: FIRST_RUN/evaluation/compare-SPLIT)",
+        help="for compare.html and .json (default: FIRST_RUN/evaluation/compare-SPLIT-OTHERS)",
     )
     parser.add_model_options()
     return parser.parse_args(arguments)
@@ -61,7 +61,7 @@ def execute(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     use_allowed_cores()
     device = find_device(options.device)
-    output = options.output or options.runs[0] / "evaluation" / f"compare-{options.split}"
+    output = options.output or _folder(options)
     sides = load_sides(options.runs, checkpoint=options.checkpoint)
     check_writable(output)
     runs = [run for side in sides for run in side.runs]
@@ -88,3 +88,10 @@ def execute(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     page = printable(str(output / "compare.html"))
     print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """One for each split and company of the first run."""
+    others = [path.absolute().name for path in options.runs[1:]]
+    name = "-".join(["compare", options.split, *others])
+    return options.runs[0] / "evaluation" / name[:100]

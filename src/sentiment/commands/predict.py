@@ -29,7 +29,11 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
     parser.add_argument(
-        "texts", nargs="*", metavar="TEXT", help="texts; none, or -, reads lines of standard input"
+        "texts",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="texts; none, or -, reads lines of standard input",
     )
     parser.add_argument(
         "--file",

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Settings that do not change what is learned.
-_NO_HYPERPARAMETERS = {"output_dir", "device", "data.cache_dir", "data.num_processes"}
+_NO_HYPERPARAMETERS = {
+    "output_dir",
+    "device",
+    "data.cache_dir",
+    "data.num_processes",
+    "training.pictures",
+}
 _PROJECTED_WORDS = 5_000  # the projector page grows slow with more
 _LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
 

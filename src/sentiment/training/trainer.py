@@ -105,10 +105,9 @@ class Trainer:
             temperature = self._keep(epoch, predictions, metrics, is_best=is_best)
             self._journal.epoch(summary, metrics, is_best=is_best)
             self._journal.histograms(self._model, epoch)
-            self._journal.predictions(predictions, self._data.class_names, temperature, epoch)
             self._journal.reviews(self._showcase.verdicts(predictions, temperature), epoch)
-            for tag, figure in self._showcase.explanations(self._model, temperature):
-                self._journal.figure(tag, figure, epoch)
+            if self._training.pictures:
+                self._draw(predictions, temperature, epoch)
             patience = self._training.patience
             if best and patience is not None and epoch - best.best_epoch >= patience:
                 logger.info(
@@ -228,6 +227,11 @@ class Trainer:
             device=self._device,
             description="validating",
         )
+
+    def _draw(self, predictions: Predictions, temperature: float, epoch: int) -> None:
+        self._journal.predictions(predictions, self._data.class_names, temperature, epoch)
+        for tag, figure in self._showcase.explanations(self._model, temperature):
+            self._journal.figure(tag, figure, epoch)
 
     def _keep(
         self, epoch: int, predictions: Predictions, metrics: Metrics, *, is_best: bool
