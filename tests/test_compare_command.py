@@ -202,7 +202,7 @@ def test_a_group_alone_and_a_run_with_itself(runs, tmp_path):
     assert found["pairs"][0]["difference"] == 0 and found["pairs"][0]["mcnemar_p"] == 1
     assert found["disagreements"] == [] and found["settings"] == {}
     assert found["pairs"][0]["difference_ci95"] is None
-    page = (copy / "evaluation" / "compare-validation-copy" / "compare.html").read_text("utf-8")
+    page = (output / "compare.html").read_text("utf-8")
     assert '<td class="number">undefined</td>' in page
 
 
