@@ -196,9 +196,8 @@ def test_a_group_alone_and_a_run_with_itself(runs, tmp_path):
     assert found["settings"] == {"seed": ["3", "11"]}
     copy = shutil.copytree(runs / "long" / "seed2", tmp_path / "copy")
     assert compare(copy, copy) == 0
-    found = json.loads(
-        (copy / "evaluation" / "compare-validation-copy" / "compare.json").read_text()
-    )
+    output = copy / "evaluation" / "compare-validation-copy"
+    found = json.loads((output / "compare.json").read_text())
     assert found["pairs"][0]["difference"] == 0 and found["pairs"][0]["mcnemar_p"] == 1
     assert found["disagreements"] == [] and found["settings"] == {}
     assert found["pairs"][0]["difference_ci95"] is None
