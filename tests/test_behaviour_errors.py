@@ -74,7 +74,7 @@ def test_mistakes_in_a_test_are_named(tmp_path, test, message):
         (b"capability: x\ntests: [a]\nlexicon: {noun: [no]}\n", "list 'noun': False is no text"),
         (b"capability: x\ntests: [a]\nlexicon: {a: [b, b]}\n", "list 'a' has 'b' twice: delete"),
         (b"capability: 2024-99-99\n", "tests.yaml: month must be in 1..12"),
-        (b"a: &a [*a]\n", "unknown key 'a'"),
+        (b"a: &a [*a]\n", "tests.yaml: line 1: *a names nothing before it"),
         (b"- " * 1_500, "tests.yaml: nested too deeply"),
     ],
 )  # fmt: skip

@@ -11,17 +11,21 @@ import difflib
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from sentiment.config import Config
+from sentiment.bounds import shortened
+from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
+from sentiment.settings_file import SettingsFile
 from sentiment.shown import printable
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_LONGEST_MESSAGE = 600  # which may quote a whole file
 
 # jsonargparse's phrases for a key it does not know, each with the key in its first group.
 _UNKNOWN_KEY = re.compile(
@@ -63,7 +67,7 @@ def _plain(message: str) -> str:
     if union:
         kinds = re.findall(r"- Expected an? (.+?)(?= - Expected| Given value|$)", text)
         text = f"{union.group(1)}: Expected {' or '.join(kinds)}. Got value: {union.group(2)}"
-    return text
+    return shortened(text, _LONGEST_MESSAGE)
 
 
 def _nearest_choice(message: str) -> str:
@@ -75,7 +79,7 @@ def _nearest_choice(message: str) -> str:
         section = re.search(r"Group '([\w.]+)'", message)
         if section:
             name = f"{section.group(1)}.{name}"
-        return _did_you_mean(name, [*keys, "config", "overwrite", "print_config"])
+        return _did_you_mean(name, [*keys, "config", *_OPTIONS, "print_config"])
     wrong_value = re.search(r'key "([\w.]+)".*Got value: (\S+)', message)
     if wrong_value:
         choices = [str(each) for each in _literal_values(keys.get(wrong_value.group(1)))]
@@ -101,26 +105,65 @@ def _did_you_mean(name: str, choices: Sequence[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def training_parser(prog: str) -> SettingsParser:
-    """The parser of ``train.py`` and ``sentiment train``."""
+class TrainingRequest(NamedTuple):
+    """What ``train.py`` is asked for.
+
+    Attributes:
+        config: the settings.
+        overwrites: whether an earlier run may be overwritten.
+        resumes: whether the run in ``config.output_dir`` is to be continued.
+        resumes_if_begun: whether it is, if there is one, and else a new one begun.
+        verifies: whether resuming is to be proved on these settings.
+    """
+
+    config: Config
+    overwrites: bool = False
+    resumes: bool = False
+    resumes_if_begun: bool = False
+    verifies: bool = False
+
+
+def settings_parser(prog: str) -> SettingsParser:
+    """A parser of settings: a file, and any of them as an option."""
     parser = SettingsParser(
         prog=prog,
         allow_abbrev=False,
         description="Train an LSTM sentiment classifier.",
         epilog="Any setting of the file can be overridden: --training.num_epochs 3",
     )
-    parser.add_argument("--config", action="config", help="YAML file with settings.")
+    parser.add_argument("--config", action=SettingsFile, help="YAML file with settings.")
+    return parser
+
+
+def training_parser(prog: str) -> SettingsParser:
+    """The parser of ``train.py`` and ``sentiment train``."""
+    parser = settings_parser(prog)
     parser.add_argument(
         "--overwrite",
         action="store_true",
         help="Replace what an earlier run left in output_dir.",
     )
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="Continue the run in this folder, with its settings.",
+    )
+    parser.add_argument(
+        "--auto_resume",
+        action="store_true",
+        help="Continue the run in output_dir, or begin it: for a command that is started again.",
+    )
+    parser.add_argument(
+        "--verify_resume",
+        action="store_true",
+        help="Train twice, once killed on the way and resumed, and compare the two.",
+    )
     parser.add_class_arguments(Config, as_group=True)
     return parser
 
 
-def parse_training(arguments: Sequence[str] | None, prog: str) -> tuple[Config, bool]:
-    """Settings of a training run, and whether an earlier run may be overwritten.
+def parse_training(arguments: Sequence[str] | None, prog: str) -> TrainingRequest:
+    """What a training run is to do.
 
     Exits with status 2 and one message for an unknown key, a wrong type, a value out of range or
     settings that contradict each other.
@@ -128,10 +171,43 @@ def parse_training(arguments: Sequence[str] | None, prog: str) -> tuple[Config, 
     parser = training_parser(prog)
     try:
         namespace = parser.parse_args(arguments)
-        overwrite = namespace.pop("overwrite")
-        return _to_config(parser, namespace), overwrite
-    except ValueError as error:
+        options = [namespace.pop(name) for name in _OPTIONS]
+        if sum(bool(each) for each in options) > 1:
+            raise ValueError("give one of --overwrite, --resume, --auto_resume, --verify_resume")
+        overwrites, resumed, resumes_if_begun, verifies = options
+        if resumed is not None:
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            return TrainingRequest(_parse_resumed(parser, resumed, namespace, given), resumes=True)
+        config = _to_config(parser, namespace)
+        return TrainingRequest(config, overwrites, False, resumes_if_begun, verifies)
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+_OPTIONS = ("overwrite", "resume", "auto_resume", "verify_resume")
+# What may be given anew to a run that is resumed: where things lie now. Reviews are compared.
+_CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {"data.path", "vectors.path"}
+
+
+def _parse_resumed(
+    parser: SettingsParser, run: str, namespace: Namespace, arguments: list[str]
+) -> Config:
+    """A run's settings, with those given anew that do not change what is learned."""
+    if namespace.get("config"):
+        raise ValueError("--resume takes the run's own settings: leave --config out")
+    own = load_config(Path(run).expanduser() / "config.yaml")
+    text = yaml.safe_dump(_plain_values(own))
+    namespace = parser.parse_args([f"--config={text}", *arguments])
+    for name in _OPTIONS:
+        namespace.pop(name)
+    before, config = flat_settings(own), _to_config(parser, namespace)
+    for key, value in flat_settings(config).items():
+        if value != before[key] and key not in _CHANGEABLE:
+            raise ValueError(
+                f"{key} is {value!r}, but the run to resume has {before[key]!r}: a resumed run "
+                "must be as if it had never stopped; begin another one to change it"
+            )
+    return replace(config, output_dir=run)
 
 
 def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
@@ -139,15 +215,24 @@ def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
     for name, hint in get_type_hints(Config).items():
         if is_dataclass(hint) and not isinstance(namespace[name], Namespace):
             raise ValueError(f"{name} is {namespace[name]!r}, but must be a section of settings")
+    for key, hint in setting_keys().items():  # which jsonargparse lets pass for any of them
+        if namespace[key] is None and type(None) not in get_args(hint):
+            raise ValueError(f"{key} is null, but must have a value: leave it out for its default")
     return Config(**parser.instantiate(namespace).as_dict())
 
 
 def save_config(config: Config, path: Path) -> None:
     """Write all settings as a YAML file that ``--config`` reads back to the same settings."""
+    values = _plain_values(config)
+    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _plain_values(config: Config) -> dict[str, Any]:
+    """All settings as YAML can hold them."""
     values = asdict(config)
     names = values["data"]["class_names"]
     values["data"]["class_names"] = None if names is None else list(names)
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return values
 
 
 def load_config(path: Path) -> Config:
@@ -159,11 +244,12 @@ def load_config(path: Path) -> Config:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no settings file {path}")
-    parser = training_parser("config")
+    parser = settings_parser("config")
+    parser.add_class_arguments(Config, as_group=True)
     parser.exit_on_error = False
     try:
         namespace = parser.parse_args(["--config", str(path)])
-        namespace.pop("overwrite")
         return _to_config(parser, namespace)
     except ValueError as error:
-        raise ValueError(f"{path} is not a valid settings file: {error}") from error
+        reason = shortened(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)
+        raise ValueError(f"{path} is not a valid settings file: {reason}") from error

@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from sentiment.bounds import LONGEST_LINE
 from sentiment.predicting.blocks import Block, DelimitedBlock, is_utf8
-from sentiment.predicting.sources import LONGEST, TextSource, unpacked_suffix
+from sentiment.predicting.sources import TextSource, unpacked_suffix
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -53,7 +54,7 @@ class DelimitedSource(TextSource):
         reader = csv.reader(self.lines(file), delimiter=delimiter, strict=True)
         while True:
             line = reader.line_num + 1
-            limit = csv.field_size_limit(LONGEST)  # of all readers of the process
+            limit = csv.field_size_limit(LONGEST_LINE)  # of all readers of the process
             try:
                 row = next(reader, None)
             except csv.Error as error:

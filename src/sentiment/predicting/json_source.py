@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sentiment.predicting.blocks import Block, JsonBlock, is_utf8
-from sentiment.predicting.sources import TextSource, shortened
+from sentiment.predicting.sources import TextSource
 
 
 class JsonLinesSource(TextSource):
@@ -66,5 +67,5 @@ def _text_problem(text: Any, column: str) -> str:
     if text is None:
         return f"no {column}"
     if not isinstance(text, str):
-        return f"the {column} is {shortened(repr(text))}, but must be a string"
+        return f"the {column} is {reprlib.repr(text)}, but must be a string"
     return "" if is_utf8(text) else f"the {column} holds half a surrogate pair"

@@ -9,8 +9,11 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sentiment.bounds import Unpacked, shortened
 from sentiment.predicting.blocks import Block, ParquetBlock
 from sentiment.predicting.sources import FileSource
+from sentiment.text.parquet_pages import ROW_BYTES, check_pages
+from sentiment.text.thrift import Damaged
 
 _ROWS_AT_ONCE = 1_000  # decoded before their size is known
 _MOST_BYTES_OF_A_BLOCK = 50_000_000
@@ -32,8 +35,8 @@ class ParquetSource(FileSource):
             kind = kind.value_type
         if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
             raise ValueError(
-                f"{self.path}: column {self.text_column!r} holds {kind}, but must hold strings: "
-                "name the one with the texts by --text-column"
+                f"{self.path}: column {self.text_column!r} holds {shortened(str(kind))}, but must "
+                "hold strings: name the one with the texts by --text-column"
             )
         return self.schema.names
 
@@ -41,23 +44,30 @@ class ParquetSource(FileSource):
         with self._open() as file:
             num_rows = max(1, file.metadata.num_rows)
             first, taken, num_bytes = 1, [], 0
-            for batch in _batches(file, window):
+            unpacked = Unpacked(self.path)
+            with self.path.open("rb") as raw:
+                at_once = check_pages(self.path, raw, self.schema.names, file.schema)
+            for batch in _batches(file, window, at_once):
                 taken.append(batch)
-                num_bytes += batch.nbytes
+                size = _num_bytes(batch)
+                unpacked.add(size)
+                num_bytes += size
                 num_taken = sum(map(len, taken))
                 if num_taken == window or num_bytes >= _MOST_BYTES_OF_A_BLOCK:
                     yield self._block(first, taken, (first + num_taken - 1) / num_rows)
                     first, taken, num_bytes = first + num_taken, [], 0
             if taken:
                 yield self._block(first, taken, 1.0)
+            if first - 1 + sum(map(len, taken)) != file.metadata.num_rows:
+                raise Damaged("it ends before its last row")
 
     @contextmanager
     def _open(self) -> Iterator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(self.path, buffer_size=_BUFFER_BYTES) as file:
                 yield file
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
+        except (pa.ArrowException, OSError, UnicodeDecodeError, Damaged) as error:
+            reason = (str(error).splitlines() or [""])[0]
             raise ValueError(
                 f"{self.path}: not a whole Parquet file ({reason}): download or write it again"
             ) from error
@@ -71,10 +81,19 @@ class ParquetSource(FileSource):
         return ParquetBlock(self.place, first, self.columns, texts, problems, share, table)
 
 
-def _batches(file: pq.ParquetFile, window: int) -> Iterator[pa.RecordBatch]:
+def _num_bytes(batch: pa.RecordBatch) -> int:
+    """What a batch takes where each row has its own text, as they are predicted."""
+    plain = (
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    )
+    return len(batch) * ROW_BYTES + sum(column.nbytes for column in plain)
+
+
+def _batches(file: pq.ParquetFile, window: int, at_once: int) -> Iterator[pa.RecordBatch]:
     """Batches of which some end where each window does."""
     left = window
-    for batch in file.iter_batches(batch_size=min(window, _ROWS_AT_ONCE)):
+    for batch in file.iter_batches(batch_size=min(window, at_once, _ROWS_AT_ONCE)):
         while len(batch) > left:
             yield batch.slice(0, left)
             batch, left = batch.slice(left), window

@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from sentiment.bounds import LONGEST_LINE, Unpacked, require_file, shortened
 from sentiment.predicting.blocks import Block
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Characters of a line or a value: beyond it a file is none of lines, or a quote was never closed.
-LONGEST = 64 * 2**20
+LONGEST = LONGEST_LINE
 # Where a block ends before it has its number of rows.
 _MOST_CHARACTERS_OF_A_BLOCK = 50_000_000
 _ESCAPED = "surrogateescape"  # keeps bytes that are not UTF-8, so that their row can be named
@@ -62,6 +62,7 @@ class FileSource(Source):
     """
 
     def __init__(self, path: Path, text_column: str) -> None:
+        require_file(path)
         self.path = path
         self.place = str(path)
         self.text_column = text_column
@@ -94,7 +95,7 @@ class TextSource(FileSource):
         try:
             with self.path.open("rb") as raw:
                 is_packed = self.path.suffix == ".gz"
-                data: Any = gzip.GzipFile(fileobj=raw) if is_packed else raw
+                data: Any = _Gzip(raw, self.path) if is_packed else raw
                 yield io.TextIOWrapper(data, "utf-8-sig", _ESCAPED, newline), raw
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise ValueError(f"{self.path} is damaged: {error}: pack it again") from error
@@ -124,10 +125,20 @@ class TextSource(FileSource):
             yield first, taken, 1.0
 
 
+class _Gzip(gzip.GzipFile):
+    """A gzip file that counts what it unpacks to."""
+
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
+        super().__init__(fileobj=raw)
+        self._unpacked = Unpacked(path)
+
+    def read1(self, size: int = -1) -> bytes:
+        """What is there next, as :class:`io.TextIOWrapper` asks for it."""
+        data = super().read1(size)
+        self._unpacked.add(len(data))
+        return data
+
+
 def unpacked_suffix(path: Path) -> str:
     """The ending of a file's name, that of what is packed where it is packed."""
     return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-
-
-def shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,6 +1,7 @@
 """Text that may be packed: opened without unpacking it to the disk, read line by line, checked.
 
-What a file says of its own sizes is not believed: nothing is allocated by it.
+What a file says of its own sizes is not believed: nothing is allocated by it, and what it unpacks
+to is counted (:mod:`sentiment.bounds`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, TypeAlias
+
+from sentiment.bounds import OutOfProportion, Unpacked, require_file, shortened
 
 MAX_LINE_BYTES = 1 << 20  # a word and 300 values take about 2,600: what is longer is no such line
 BLOCK_BYTES = 1 << 20
@@ -42,10 +45,12 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
 
     Raises FileNotFoundError without a file, ValueError if it is damaged or the choice is unclear.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(
             f"there is no vectors file {path}: correct --vectors.path, or set it to null"
         )
+    require_file(path)
+    is_packed = path.suffix.lower() in (".zip", ".gz")
     with ExitStack() as stack:
         file: _File
         with _damage_named(path):
@@ -56,17 +61,20 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
                 file = stack.enter_context(gzip.open(path))
             else:
                 file = stack.enter_context(path.open("rb"))
-        yield _lines_of(path, file)
+        yield _lines_of(path, file, Unpacked(path) if is_packed else None)
 
 
-def text_lines(file: _File) -> Iterator[bytes]:
+def text_lines(file: _File, unpacked: Unpacked | None = None) -> Iterator[bytes]:
     r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
 
     A line over MAX_LINE_BYTES is skipped and ``TOO_LONG`` stands in its place, so that the lines
-    keep their numbers. A block and a line at a time are all that is held.
+    keep their numbers. A block and a line at a time are all that is held; blocks are counted where
+    they are unpacked.
     """
     rest, too_long = b"", False
     while block := file.read(BLOCK_BYTES):
+        if unpacked is not None:
+            unpacked.add(len(block))
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             yield TOO_LONG if too_long or len(line) > MAX_LINE_BYTES else line.rstrip(b" \r")
@@ -82,25 +90,39 @@ def damage(path: Path, *, suffix: str) -> str | None:
 
     ``suffix`` says how to read it (``.zip``, ``.gz``): the file itself may carry another name.
     """
+    unpacked = Unpacked(path)
     try:
         with _damage_named("it"):
             if suffix == ".zip":
                 with zipfile.ZipFile(path) as archive:
-                    broken = archive.testzip()
-                return None if broken is None else f"the checksum of {broken!r} in it is wrong"
+                    return _damaged_member(archive, unpacked)
             if path.stat().st_size == 0:
                 return "it is empty"  # which gzip takes for a whole file of no members
             with gzip.open(path) as file:
-                while file.read(BLOCK_BYTES):
-                    pass
+                _read_through(file, unpacked)
     except ValueError as error:
         return str(error)
     return None
 
 
-def _lines_of(path: Path, file: _File) -> Iterator[bytes]:
+def _damaged_member(archive: zipfile.ZipFile, unpacked: Unpacked) -> str | None:
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            try:
+                _read_through(file, unpacked)
+            except zipfile.BadZipFile:
+                return f"the checksum of {shortened(member.filename)!r} in it is wrong"
+    return None
+
+
+def _read_through(file: _File, unpacked: Unpacked) -> None:
+    while block := file.read(BLOCK_BYTES):
+        unpacked.add(len(block))
+
+
+def _lines_of(path: Path, file: _File, unpacked: Unpacked | None) -> Iterator[bytes]:
     with _damage_named(path):
-        yield from text_lines(file)
+        yield from text_lines(file, unpacked)
 
 
 @contextmanager
@@ -108,7 +130,7 @@ def _damage_named(what: Path | str) -> Iterator[None]:
     """Turn what gzip and zipfile raise over missing or wrong bytes into one ValueError."""
     try:
         yield
-    except _Refused:
+    except (_Refused, OutOfProportion):
         raise
     except (*_DAMAGE, OSError) as error:
         # gzip's own OSErrors have no number, and EINVAL comes from an offset that a zip makes up.
@@ -130,7 +152,9 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     ]
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
-        names = ", ".join(repr(member.filename) for member in texts[:10]) or "no .txt file"
+        names = (
+            ", ".join(repr(shortened(member.filename)) for member in texts[:10]) or "no .txt file"
+        )
         raise _Refused(
             f"{path} holds {names}, but not exactly one text with {name_part!r} in its name: set "
             f"--model.embedding_size to a dimension that it has, or unpack the one that you mean"

@@ -26,6 +26,7 @@ from sentiment.text.transfer import (
     announced_size,
     check_address,
     discard,
+    discard_links,
     transfer,
 )
 
@@ -164,6 +165,7 @@ def download(
         with _locked(destination):
             if not _is_there(destination, num_bytes):  # not finished by another process meanwhile
                 part = _part(destination)
+                discard_links(part)
                 _fill(part, url, num_bytes, patience)
                 _verify(part, url, destination.suffix.lower(), sha256, num_bytes)
                 os.replace(part, destination)
@@ -190,7 +192,10 @@ def _part(destination: Path) -> Path:
 @contextmanager
 def _locked(destination: Path) -> Iterator[None]:
     """Hold the lock on a download; the system frees it when a process ends, however it ends."""
-    lock = FileLock(f"{destination}.lock")
+    path = Path(f"{destination}.lock")
+    if path.is_symlink():  # which would be followed, and the file that it names emptied
+        path.unlink()
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:

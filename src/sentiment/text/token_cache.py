@@ -4,6 +4,7 @@ An entry's name is a digest of the texts, the settings and the versions that dec
 whoever changes any of them gets another entry, never stale tokens. An entry is written beside its
 place and renamed into it, so half an entry is never read and two processes may write one at once.
 Tokens are mapped into memory, and looked through once in parts: a corpus may be larger than it.
+Whatever an entry holds that is not what was written (its checksum says so) is cut anew.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
+from sentiment.bounds import require_file
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, tokenize
 
-_FORMAT = "2"  # raised whenever this module or our part of cutting texts changes what it stores
+_FORMAT = "3"  # raised whenever this module or our part of cutting texts changes what it stores
+_FILES = ("tokens.npy", "offsets.npy", "lexicon.txt", "sha256")
 
 
 def default_cache_dir() -> Path:
@@ -71,19 +74,27 @@ def tokenize_cached(
 
 def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
     try:
+        for name in _FILES:
+            require_file(entry / name)
         # Copied where written to, which nobody does: torch warns of arrays that cannot be.
-        tokens = np.load(entry / "tokens.npy", allow_pickle=False, mmap_mode="c")
-        offsets = np.load(entry / "offsets.npy", allow_pickle=False)
+        tokens = np.lib.format.open_memmap(entry / "tokens.npy", mode="c")
+        offsets = np.lib.format.open_memmap(entry / "offsets.npy", mode="c")
         lexicon = (entry / "lexicon.txt").read_bytes().decode("utf-8")
-    except (OSError, ValueError, EOFError):
+        checksum = (entry / "sha256").read_bytes().decode("ascii")
+    except Exception:  # Damage in a header makes numpy raise nearly anything.
         return None
-    words = lexicon.split("\n")[:-1]
+    words = lexicon.split("\n")
     is_whole = (
-        len(offsets) == num_texts + 1
+        (tokens.dtype, tokens.ndim) == (np.dtype(np.int32), 1)
+        and (offsets.dtype, offsets.shape) == (np.dtype(np.int64), (num_texts + 1,))
+        and offsets[0] == 0
         and offsets[-1] == len(tokens)
+        and bool((np.diff(offsets) >= 0).all())
+        and words.pop() == ""
         and _are_places(tokens, len(words))
+        and checksum == _checksum(tokens, offsets, lexicon)
     )
-    return TokenizedTexts(tokens, offsets, words) if is_whole else None
+    return TokenizedTexts(tokens, np.array(offsets), words) if is_whole else None
 
 
 def _are_places(tokens: np.ndarray, num_words: int) -> bool:
@@ -94,7 +105,15 @@ def _are_places(tokens: np.ndarray, num_words: int) -> bool:
         if part.min() < 0:
             return False
         highest = max(highest, int(part.max()))
-    return len(tokens) == 0 or highest == num_words - 1
+    return highest == num_words - 1
+
+
+def _checksum(tokens: np.ndarray, offsets: np.ndarray, lexicon: str) -> str:
+    digest = hashlib.sha256(f"{len(tokens)} {len(offsets)} {lexicon}".encode())
+    digest.update(offsets.tobytes())
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        digest.update(tokens[start : start + TOKENS_AT_ONCE].tobytes())
+    return digest.hexdigest()
 
 
 def _write(entry: Path, tokenized: TokenizedTexts) -> None:
@@ -106,6 +125,10 @@ def _write(entry: Path, tokenized: TokenizedTexts) -> None:
         # A token never holds white space, so a line break can end it.
         lexicon = "".join(word + "\n" for word in tokenized.lexicon)
         (folder / "lexicon.txt").write_bytes(lexicon.encode("utf-8"))
+        checksum = _checksum(tokenized.tokens, tokenized.offsets, lexicon)
+        (folder / "sha256").write_bytes(checksum.encode("ascii"))
+        if entry.is_symlink() or entry.is_file():
+            entry.unlink()
         shutil.rmtree(entry, ignore_errors=True)  # what could not be read
         os.replace(folder, entry)
     finally:

@@ -12,7 +12,6 @@ Nothing is downloaded: ``spacy.blank("en")`` brings the rules and no model.
 
 from __future__ import annotations
 
-import functools
 import html
 import itertools
 import re
@@ -21,13 +20,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from spacy.tokenizer import Tokenizer as Rules
+from sentiment.text.spacy_rules import load_rules
 
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 # Pieces that spaCy's English rules cut in one way only, special cases (cannot, Mr.) aside: letters
@@ -37,6 +34,11 @@ _PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
 # pieces, which no language that it cuts at white space has, are cut into parts of so many
 # characters first.
 _LONGEST_PIECE = 1_000
+# What lies behind so many characters of one piece is not cut any further: spaCy takes a second for
+# every 300,000 of marks or emoji, and a text of megabytes without a space is none.
+_MOST_CUT = 100_000
+# A character's number of so many digits, which html.unescape would turn into an integer first.
+_ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
 _SHARD_SIZE = 2_500  # texts between two looks at their new pieces
 # A process spends as long on importing spaCy as another one takes for about this many characters.
 _CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
@@ -86,6 +88,8 @@ def clean(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     if "&" in text:
+        if "&#" in text:
+            text = _ENDLESS_NUMBER.sub("\ufffd", text)
         text = html.unescape(text)
     return _LINE_BREAK.sub(" ", text) if "<" in text else text
 
@@ -128,7 +132,7 @@ class Tokenizer:
         spaCy, too, keeps every token that it has met: its rules are loaded again when needed.
         """
         self._forget_pieces()
-        _load_rules.cache_clear()
+        load_rules.cache_clear()
 
     def __call__(
         self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
@@ -214,7 +218,7 @@ def tokenize(
 
 def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
     """The tokens of pieces of text that hold no white space."""
-    rules = _load_rules()
+    rules = load_rules()
     special_cases = rules.rules
     words: list[str] = []
     lengths: list[int] = []
@@ -225,17 +229,12 @@ def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
         else:
             starts = range(0, len(piece), _LONGEST_PIECE)
             parts = [piece[start : start + _LONGEST_PIECE] for start in starts]
-            cut = [token.text for part in parts for token in rules(part)]
+            num_cut = _MOST_CUT // _LONGEST_PIECE
+            cut = [token.text for part in parts[:num_cut] for token in rules(part)]
+            cut += parts[num_cut:]
         words += cut
         lengths.append(len(cut))
     return [word.lower() for word in words] if lower_case else words, lengths
-
-
-@functools.cache
-def _load_rules() -> Rules:
-    import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
-
-    return spacy.blank("en").tokenizer
 
 
 def _allowed_cores() -> int:

@@ -24,6 +24,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from sentiment.bounds import require_file
+
 _BLOCK_BYTES = 1 << 16
 _CONNECT_SECONDS = 10.0  # a server that is there answers this much sooner than it may pause
 _PARTIAL, _RANGE_BEYOND_END = 206, 416
@@ -74,7 +76,8 @@ def transfer(url: str, part: Path, *, timeout_seconds: float, num_bytes: int | N
                 f"{url} is {version.num_bytes:,} bytes long instead of {num_bytes:,}: it is not "
                 f"the file that was published"
             )
-        _receive(response, part, version, offset if continued else 0)
+        most = version.num_bytes if num_bytes is None else num_bytes
+        _receive(response, part, version, offset if continued else 0, most)
     size = part.stat().st_size
     if version.num_bytes is not None and size != version.num_bytes:
         raise Interrupted(f"{size:,} bytes came instead of {version.num_bytes:,}")
@@ -90,6 +93,16 @@ def address_of(part: Path) -> str | None:
     """The address that ``part`` is from, None if there is no part."""
     version = _Version.of_part(part)
     return version.url if version else None
+
+
+def discard_links(part: Path) -> None:
+    """Remove a part, or notes, that lead elsewhere: writing to them would overwrite what is there.
+
+    A folder of a stranger's may hold links to any file, and pipes, which block whoever opens them.
+    """
+    for path in (part, _notes(part)):
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            path.unlink()
 
 
 def discard(part: Path) -> None:
@@ -122,9 +135,12 @@ class _Version:
     @classmethod
     def of_part(cls, part: Path) -> _Version | None:
         try:
-            return cls(**json.loads(_notes(part).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):  # absent, cut off, of another form
-            return None
+            require_file(_notes(part))
+            version = cls(**json.loads(_notes(part).read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
+            return None  # absent, cut off, of another form
+        is_ours = isinstance(version.url, str) and isinstance(version.validator, str | None)
+        return version if is_ours and isinstance(version.num_bytes, int | None) else None
 
     def is_continued_by(self, response: requests.Response, offset: int) -> bool:
         version = _Version.of_response(self.url, response)
@@ -182,8 +198,14 @@ def _request(
     return response
 
 
-def _receive(response: requests.Response, part: Path, version: _Version, offset: int) -> None:
-    """Write the body to the part, from ``offset`` on, and see it to the disk."""
+def _receive(
+    response: requests.Response, part: Path, version: _Version, offset: int, most: int | None
+) -> None:
+    """Write the body to the part, from ``offset`` on, and see it to the disk.
+
+    No more than a block beyond ``most`` bytes is written: a server may send without end.
+    """
+    num_bytes = offset
     with part.open("ab" if offset else "wb") as file:
         if not offset:  # the bytes of another version are gone by now
             _notes(part).write_text(json.dumps(asdict(version)), encoding="utf-8")
@@ -198,6 +220,9 @@ def _receive(response: requests.Response, part: Path, version: _Version, offset:
             for block in _blocks(response):
                 file.write(block)
                 progress.update(len(block))
+                num_bytes += len(block)
+                if most is not None and num_bytes > most:
+                    break
         file.flush()
         os.fsync(file.fileno())
 

@@ -23,6 +23,7 @@ from sentiment.text.archives import open_text
 _NUM_LINES_BEFORE_VERDICT = 1_000  # a wrong dimension is named at once, not after 5 GB
 _NUM_MISSED_NAMED = 20
 _NUM_MALFORMED_NAMED = 10
+_LARGEST_DEVIATION = 1e30  # GloVe's are below 1; what is drawn from it must be finite in float32
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def _deviation(rows: npt.NDArray[np.float32], num_found: int) -> float:
     num_values = num_found * rows.shape[1]
     mean = rows.sum(dtype=np.float64) / num_values
     mean_square = np.einsum("ij,ij->", rows, rows, dtype=np.float64) / num_values
-    return math.sqrt(max(mean_square - mean**2, 0.0))
+    return min(math.sqrt(max(mean_square - mean**2, 0.0)), _LARGEST_DEVIATION)
 
 
 @dataclass

@@ -5,6 +5,7 @@ Id 0 is ``<pad>`` and id 1 ``<unk>``; the others follow by falling frequency in 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from torchtext.vocab import Vocab
 
+from sentiment.text.text_files import text_lines
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
 SPECIALS = [PAD, UNK]
+
+_LINE = re.compile(r"([^\n]+)\t(0|[1-9][0-9]{,17})\n")
 
 
 def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
@@ -68,20 +72,16 @@ def load_vocabulary(path: Path) -> Vocab:
         FileNotFoundError: there is no such file.
         ValueError: a line is not a word and its count, or the words are not in their order.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no vocabulary file {path}")
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a vocabulary: it is not UTF-8 text ({error})") from error
     words = []
     counts: Counter[str] = Counter()
-    for number, line in enumerate(lines[:-1], start=1):
-        word, tab, count = line.rpartition("\t")
-        if not (tab and word and count.isdecimal() and len(count) < 19):
+    for number, line in enumerate(text_lines(path, newline="\n"), start=1):
+        found = _LINE.fullmatch(line)
+        if found is None:
             raise ValueError(f"{path}, line {number}: expected a word, a tab and a count")
-        words.append(word)
-        counts[word] = int(count)
+        words.append(found[1])
+        counts[found[1]] = int(found[2])
     vocabulary = build_vocabulary(counts)
     if vocabulary.itos != words:
         raise ValueError(

@@ -1,0 +1,118 @@
+"""YAML that may come from a stranger, looked at before anything is built from it.
+
+A kilobyte of YAML can name a list of lists of lists by aliases and so stand for more than any
+memory holds, or nest deeper than Python can follow. Its events are read one by one, which does
+neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sentiment.bounds import require_file, shortened
+
+# PyYAML takes some ten seconds for so many characters; what people write has a few thousand.
+_MOST_BYTES = 2**20
+_DEEPEST = 20
+_MOST_VALUES = 1_000_000  # with those that aliases repeat
+
+
+def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> str:
+    """A YAML file's text, checked to hold a tree of bounded size without a key twice.
+
+    Args:
+        path: the file.
+        loader: PyYAML's loader that will read it: they do not agree on every byte.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is none, or more than a file that people write; the message names the path.
+        yaml.YAMLError: it is not YAML.
+    """
+    require_file(path)
+    num_bytes = path.stat().st_size
+    if num_bytes > _MOST_BYTES:
+        raise ValueError(f"{path}: {num_bytes:,} bytes, but it may have {_MOST_BYTES:,} at most")
+    text = path.read_bytes().decode("utf-8")
+    try:
+        _check_size(text, loader)
+        _refuse_double_keys(text, loader)
+    except ValueError as error:
+        raise ValueError(f"{path}: {shortened(str(error), 300)}") from error
+    return text
+
+
+def load_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
+    """The values of text that :func:`read_yaml` has checked; nothing in it is executed.
+
+    Raises:
+        ValueError: a value is not what its tag says, or not one that there is (a date).
+        yaml.YAMLError: a tag is none of YAML's own.
+    """
+    try:
+        return yaml.load(text, Loader=loader)
+    except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, over «!!int x»
+        raise ValueError("a value is not what its tag says: write it without") from error
+
+
+def _check_size(text: str, loader: Any) -> None:
+    """Count what a text stands for, aliases as what they repeat, without building it."""
+    sizes: dict[str, int] = {}  # of what has an anchor
+    waiting: list[tuple[str | None, int]] = []  # anchors and beginnings of what is open
+    num_values = 0
+    for event in yaml.parse(text, Loader=loader):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:  # not there, or open: part of itself
+                raise ValueError(f"line {_line(event)}: *{event.anchor} names nothing before it")
+            num_values += sizes[event.anchor]
+        elif isinstance(event, yaml.CollectionStartEvent):
+            sizes.pop(event.anchor or "", None)
+            waiting.append((event.anchor, num_values))
+            num_values += 1
+            if len(waiting) > _DEEPEST:
+                raise ValueError(f"nested too deeply in line {_line(event)}: unfold it")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, start = waiting.pop()
+            if anchor is not None:
+                sizes[anchor] = num_values - start
+        elif isinstance(event, yaml.ScalarEvent):
+            num_values += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if num_values > _MOST_VALUES:
+            raise ValueError(f"its aliases repeat over {_MOST_VALUES:,} values: write fewer")
+
+
+def _refuse_double_keys(text: str, loader: Any) -> None:
+    """YAML forbids them, and PyYAML takes the last without a word."""
+    root = yaml.compose(text, Loader=loader)
+    waiting, seen = [root] if root is not None else [], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            for line, name in _double_keys(node):
+                raise ValueError(f"key {name!r} a second time in line {line}")
+            waiting += [value for _, value in node.value]
+
+
+def _double_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
+    keys: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value:
+            if key.value in keys:
+                yield key.start_mark.line + 1, key.value
+            keys.add(key.value)
+
+
+def _line(event: yaml.Event) -> int:
+    mark = event.start_mark
+    return mark.line + 1 if mark is not None else 0

@@ -1,0 +1,190 @@
+"""A pickle that would write a file, in the place of every file that is read: it never does."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from fuzz import samples
+
+from sentiment import load
+from sentiment.cli import main
+from sentiment.predicting.files import open_source
+from sentiment.runs import load_run
+from sentiment.settings import load_config
+from sentiment.text.review_files import read_files
+from sentiment.text.token_cache import tokenize_cached
+from sentiment.text.vectors import load_vectors
+from sentiment.text.vocabulary import load_vocabulary
+
+
+class Malicious:
+    """Writes a marker as soon as it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self._marker,)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    return tmp_path / "marker"
+
+
+def disguises(marker: Path) -> dict[str, bytes]:
+    """The pickle as different programs would write it."""
+    array = np.empty(1, dtype=object)
+    array[0] = Malicious(marker)
+    npy, zipped, saved = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(npy, array, allow_pickle=True)
+    np.savez(zipped, tokens=array)
+    torch.save(Malicious(marker), saved)
+    return {
+        "pickle": pickle.dumps(Malicious(marker)),
+        "old pickle": pickle.dumps(Malicious(marker), protocol=0),
+        "npy": npy.getvalue(),
+        "npz": zipped.getvalue(),
+        "torch": saved.getvalue(),
+        "yaml": f"seed: !!python/object/apply:pathlib.Path.touch [{marker}]".encode(),
+    }
+
+
+def test_the_pickles_are_malicious(marker):
+    written = disguises(marker)
+    for read in (
+        lambda: pickle.loads(written["pickle"]),
+        lambda: pickle.loads(written["old pickle"]),
+        lambda: np.load(io.BytesIO(written["npy"]), allow_pickle=True),
+        lambda: np.load(io.BytesIO(written["npz"]), allow_pickle=True)["tokens"],
+        lambda: torch.load(io.BytesIO(written["torch"]), weights_only=False),
+    ):
+        read()
+        assert marker.exists()
+        marker.unlink()
+
+
+def attempt(read):
+    with contextlib.suppress(ValueError, OSError):
+        read()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    for name, content in samples.run_folder().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_in_the_place_of_every_file_of_a_run(whole_run, corpus, tmp_path, marker):
+    names = sorted(samples.run_folder())
+    assert any(name.endswith(".safetensors") for name in names)
+    for name in names:
+        for disguise in disguises(marker).values():
+            run = tmp_path / "run"
+            shutil.copytree(whole_run, run)
+            (run / name).write_bytes(disguise)
+            attempt(lambda: load_run(run))  # noqa: B023
+            attempt(lambda: load(run, device="cpu"))  # noqa: B023
+            shutil.rmtree(run)
+            assert not marker.exists(), name
+
+
+def test_evaluating_reads_none(whole_run, corpus, tmp_path, marker, capsys):
+    for name in ("run.json", "config.yaml", "vocabulary.txt"):
+        run = tmp_path / "run"
+        shutil.copytree(whole_run, run)
+        (run / name).write_bytes(disguises(marker)["pickle"])
+        assert main(["evaluate", "--run", str(run), "--data.path", str(corpus)]) in (1, 2)
+        shutil.rmtree(run)
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        data = tmp_path / f"data{suffix}"
+        data.mkdir()
+        (data / f"test{suffix}").write_bytes(disguises(marker)["pickle"])
+        run = tmp_path / "run"
+        shutil.copytree(whole_run, run)
+        assert main(["evaluate", "--run", str(run), "--data.path", str(data)]) == 1
+        shutil.rmtree(run)
+    assert "Traceback" not in capsys.readouterr().err
+    assert not marker.exists()
+
+
+def test_in_the_place_of_every_file_of_a_cache_entry(tmp_path, marker):
+    fresh = tokenize_cached(samples.TEXTS, tmp_path / "cache")
+    (entry,) = (tmp_path / "cache" / "tokens").iterdir()
+    for path in sorted(entry.iterdir()):
+        for disguise in disguises(marker).values():
+            path.write_bytes(disguise)
+            found = tokenize_cached(samples.TEXTS, tmp_path / "cache")
+            assert found.tokens.tolist() == fresh.tokens.tolist()
+            assert not marker.exists(), path.name
+
+
+def test_in_the_place_of_any_other_file(tmp_path, marker):
+    def vectors(path: Path) -> None:
+        generator = torch.Generator()
+        load_vectors(path, ["<pad>", "<unk>", "a"], [0, 0, 1], dimension=2, generator=generator)
+
+    def rows(path: Path) -> None:
+        read_files([path], with_labels=True)
+
+    def texts(path: Path) -> None:
+        list(open_source(path, "text").blocks(10))
+
+    for disguise in disguises(marker).values():
+        for suffix, reads in {
+            ".txt": (vectors, texts), ".gz": (vectors,), ".zip": (vectors,), ".csv": (rows, texts),
+            ".tsv": (rows, texts), ".jsonl": (rows, texts), ".parquet": (rows, texts),
+            ".yaml": (load_config, load_vocabulary),
+        }.items():  # fmt: skip
+            path = tmp_path / f"file{suffix}"
+            path.write_bytes(disguise)
+            for read in reads:
+                attempt(lambda: read(path))  # noqa: B023
+        with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+            archive.writestr("v.2d.txt", disguise)
+        attempt(lambda: vectors(tmp_path / "packed.zip"))
+        assert not marker.exists()
+
+
+def test_a_parquet_extension_type_is_not_unpickled(tmp_path, marker):
+    """pyarrow before 14.0.1 unpickled types named in a file (CVE-2023-47248)."""
+    table = pa.table({"text": ["a", "b"], "label": [0, 1]})
+    metadata = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Malicious(marker)),
+    }
+    field = table.schema.field("text").with_metadata(metadata)
+    path = tmp_path / "test.parquet"
+    pq.write_table(table.cast(pa.schema([field, table.schema.field("label")])), path)
+    assert read_files([path], with_labels=True).texts == ["a", "b"]
+    assert [text for block in open_source(path, "text").blocks(9) for text in block.texts]
+    assert not marker.exists()
+
+
+def test_a_settings_file_runs_no_module(tmp_path, marker, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    for content in (
+        "model: {class_path: evil.Evil}", "model.class_path: evil.Evil", "model: evil.Evil",
+        "data: {class_names: [{class_path: evil.Evil}, b]}", "__default_config__: evil.Evil",
+        "class_path: evil.Evil", "<<: {model: {class_path: evil.Evil}}",
+    ):  # fmt: skip
+        (tmp_path / "config.yaml").write_text(content)
+        with pytest.raises(ValueError, match="not a valid settings file"):
+            load_config(tmp_path / "config.yaml")
+        with pytest.raises(SystemExit):
+            main(["train", "--config", str(tmp_path / "config.yaml")])
+    assert not marker.exists()

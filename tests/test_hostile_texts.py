@@ -1,0 +1,94 @@
+"""Texts that nobody wrote to be read: a run still answers them, soon and in little memory."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from sentiment import load
+from sentiment.config import Config, ModelConfig
+from sentiment.runs import build_model, create_run
+from sentiment.text.tokenizer import Tokenizer, clean
+from sentiment.text.vocabulary import build_vocabulary
+from sentiment.weights import Checkpoint, save_weights
+
+MODEL = ModelConfig(embedding_size=4, hidden_size=5)
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    vocabulary = build_vocabulary(Counter({"good": 3, "bad": 2}))
+    create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
+    torch.manual_seed(0)
+    model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
+    save_weights(path, "best", model, Checkpoint(2, 40, {"accuracy": 0.5}))
+    return load(path, device="cpu")
+
+
+TEXTS = {
+    "empty": "",
+    "white space": " \t\n\u00a0\u2003" * 1_000,
+    "NUL": "good\0bad \0\0\0",
+    "lone surrogates": "\ud800good\udfff \udcff",
+    "right to left": "\u202eסרט נפלא\u202c فيلم رائع",
+    "combining marks": "g" + "\u0301\u0336\u0489" * 5_000 + "ood",
+    "joiners": "\u200d".join("good") + "\u200b\ufeff",
+    "emoji": "😀👍🏽👩‍👩‍👧‍👦🏳️‍🌈" * 100,
+    "numbers of characters": "&#" + "1" * 5_000 + "; &#x" + "f" * 5_000 + "; &#0;&#55296;",
+    "entities": "&" * 10_000 + "&amp;" * 10_000,
+    "tags": "<br" * 10_000 + "<br" + " " * 10_000,
+    "apostrophes": "'" * 3_000 + "n't" * 3_000,
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_any_text_is_answered(predictor, text):
+    (prediction,) = predictor.predict([text])
+    assert prediction.label in ("neg", "pos")
+    assert sum(prediction.probabilities) == pytest.approx(1)
+    (beside,) = predictor.predict(["good", text])[1:]
+    assert beside.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)
+
+
+def test_characters_by_numbers_are_those_of_html_and_endless_numbers_are_none():
+    assert clean("&#65;&#x42;&#00000000067;") == "ABC"
+    assert clean("a&#" + "1" * 5_000 + ";b&#" + "2" * 2_000) == "a\ufffdb\ufffd"
+
+
+@pytest.mark.parametrize(
+    "alphabet",
+    ["a", ".,;:!?()[]'\"-/"]
+    + [
+        pytest.param(each, marks=pytest.mark.long)
+        for each in ("😀🎉👍", "好", "\u0301a", "http://.")
+    ],
+)
+def test_ten_megabytes_without_a_space(predictor, alphabet):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    characters = 10 * MILLION // len(alphabet.encode()) * len(alphabet)
+    text = "".join(random.Random(0).choices(alphabet, k=characters))
+    started = time.perf_counter()
+    (prediction,) = predictor.predict([text])
+    assert time.perf_counter() - started < 15  # some 2 on a machine with nothing else to do
+    assert prediction.was_cut or alphabet == "a"
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 1_000_000, f"{grown // 1024} MiB more"  # in kB
+
+
+def test_pieces_of_marks_take_no_square_of_their_length():
+    pieces = ["".join(random.Random(n).choices(".,;:!?()", k=1_000)) for n in range(20)]
+    started = time.perf_counter()
+    Tokenizer()([" ".join(pieces)])
+    assert time.perf_counter() - started < 5  # 15 by spaCy alone, 0.2 as it is
+
+
+def test_pieces_keep_all_their_characters_however_long():
+    text = "".join(random.Random(0).choices("ab.,😀", k=300_000))
+    assert "".join(Tokenizer(lower_case=False)([text]).words(0)) == text
