@@ -197,7 +197,7 @@ def test_held_out_reviews_are_the_same_by_every_way(tmp_path: Path) -> None:
             assert again.labels.tolist() == reviews.labels.tolist()
 
 
-def test_test_split_is_never_opened_in_training(tmp_path: Path) -> None:
+def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
     columns: dict[str, list[Any]] = {
         "text": [f"review {n}" for n in range(20)],
         "label": [n % 2 for n in range(20)],
@@ -207,7 +207,7 @@ def test_test_split_is_never_opened_in_training(tmp_path: Path) -> None:
     (tmp_path / "unsupervised.csv").write_bytes(b"\xff")
     opened: list[str] = []
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-    load_training_splits(DataConfig(path=str(tmp_path)))
+    load_training_splits(DataConfig(path=str(tmp_path), shared_reviews="ignore"))
     load(tmp_path, "validation")
     names = [Path(name).name for name in list(opened) if name.startswith(str(tmp_path))]
     assert names == ["train.parquet"] * 2

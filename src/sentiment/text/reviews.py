@@ -1,7 +1,8 @@
 """Reviews from a source into memory, and which of them are for training and for validation.
 
 A source is a folder of split files, a folder of text files by class, or IMDB on the hub. One split
-is opened at a time: training never opens the test split.
+is opened at a time, and training opens the test split for digests alone
+(:mod:`sentiment.text.split_guard`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sentiment.text.review_sources import (
     is_on_hub,
     read_split,
 )
+from sentiment.text.split_guard import Shared, find_shared, report
 
 Split = Literal["train", "validation", "test", "unsupervised"]
 
@@ -67,6 +69,9 @@ def load_split(
 ) -> Reviews:
     """Read one split; ``train`` is without the reviews that are held out for validation.
 
+    Where ``data.shared_reviews`` is drop, ``train`` and ``validation`` are also without those that
+    training leaves out.
+
     Args:
         data: where reviews come from.
         split: which of them; ``unsupervised`` reviews have label -1.
@@ -80,22 +85,57 @@ def load_split(
     class_names = class_names or _configured_class_names(data)
     if split in ("test", "unsupervised"):
         return _read(data, split, class_names)
-    if class_names is not None and has_validation(data):
+    are_dropped = data.shared_reviews == "drop"
+    if class_names is not None and not are_dropped and has_validation(data):
         return _read(data, split, class_names)
-    train, validation = _load_training_splits(data, class_names)
+    train, validation = _split_training(data, class_names)
+    if are_dropped:
+        shared = find_shared(data, train.texts, validation.texts)
+        train, validation = _leave_out(shared, train, validation)
     return train if split == "train" else validation
 
 
 def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
-    """Read the reviews for training and for validation; the test split is not opened.
+    """Read the reviews for training and for validation, and compare them with the test split.
 
     Where the source has no validation split, ``data.validation_share`` of the training reviews is
-    held out (:func:`sentiment.text.holdout.choose_held_out`). Raises what :func:`load_split` does.
+    held out (:func:`sentiment.text.holdout.choose_held_out`). Reviews that two splits share are
+    reported, left out or ignored, as ``data.shared_reviews`` says.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_split`; or all reviews of one split stand in
+            another.
     """
-    return _load_training_splits(data, _configured_class_names(data))
+    train, validation = _split_training(data, _configured_class_names(data))
+    if data.shared_reviews == "ignore":
+        return train, validation
+    shared = find_shared(data, train.texts, validation.texts)
+    report(shared, dropped=data.shared_reviews == "drop")
+    if data.shared_reviews == "drop":
+        return _leave_out(shared, train, validation)
+    return train, validation
 
 
-def _load_training_splits(
+def _leave_out(
+    shared: Sequence[Shared], train: Reviews, validation: Reviews
+) -> tuple[Reviews, Reviews]:
+    """Return both splits without the reviews of which a copy stands in a later one."""
+    stays = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
+    for each in shared:
+        stays[each.split] &= ~each.is_shared
+    if len(set(train.labels[stays["train"]].tolist())) < 2:
+        raise ValueError(
+            f"{train.origin}: of its {len(train):,} reviews, {np.count_nonzero(stays['train']):,} "
+            "stand in no other split, and not of two classes, which training needs: give others, "
+            "or set data.shared_reviews to report"
+        )
+    return (
+        train.select(np.flatnonzero(stays["train"])),
+        validation.select(np.flatnonzero(stays["validation"])),
+    )
+
+
+def _split_training(
     data: DataConfig, class_names: tuple[str, ...] | None
 ) -> tuple[Reviews, Reviews]:
     train = _read(data, "train", class_names)
