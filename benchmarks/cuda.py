@@ -39,7 +39,7 @@ def rows() -> list[Row]:
 
     def updates() -> None:
         for group in groups:
-            trainer._train_update(group, sums)
+            trainer._updates.carry_out(group, sums)
         torch.cuda.synchronize()
 
     seconds = in_turns({"bare": lambda: timed(bare), "updates": lambda: timed(updates)}, 7)

@@ -39,7 +39,7 @@ def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
     sums = RunningSums(trainer._device)
     found = []
     for group in groups:
-        seconds = timed(functools.partial(trainer._train_update, group, sums))
+        seconds = timed(functools.partial(trainer._updates.carry_out, group, sums))
         found.append(seconds / sum(int(trainer._corpus.lengths[each].sum()) for each in group))
     return found[_SETTLING:]
 

@@ -22,6 +22,7 @@ from sentiment.text.pipeline import TrainingData
 from sentiment.text.reviews import Reviews
 from sentiment.text.vocabulary import SPECIALS
 from sentiment.training.journal import Journal
+from sentiment.training.progress import EpochProgress
 from sentiment.training.trainer import Trainer
 
 _CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def recurrence_seconds() -> float:
     model.train()
 
     def run(x: torch.Tensor, batch: Batch) -> None:
-        with autocast(_CPU, trainer._precision):
+        with autocast(_CPU, trainer._updates._precision):
             output, _ = model.recurrence(x, batch.lengths)
         torch.autograd.grad(output, [x, *model.recurrence.parameters()], torch.ones_like(output))
 
@@ -83,9 +84,9 @@ def model_seconds() -> float:
     def run() -> None:
         for batch in _batches():
             model.zero_grad(set_to_none=True)
-            with autocast(_CPU, trainer._precision):
+            with autocast(_CPU, trainer._updates._precision):
                 logits = model(batch.tokens, batch.lengths)
-            trainer._loss(logits.float(), batch.labels).backward()
+            trainer._updates._loss(logits.float(), batch.labels).backward()
 
     return timed(run)
 
@@ -93,7 +94,8 @@ def model_seconds() -> float:
 def epoch_seconds() -> float:
     """All of an epoch but its validation: batching, updates, logging."""
     trainer = _trainer()
-    return timed(lambda: trainer._train_epoch(1))
+    trainer._standing.progress = EpochProgress(1, _CPU)
+    return timed(trainer._train_epoch)
 
 
 def epoch_tokens() -> int:

@@ -18,6 +18,7 @@ from conftest import BAD, FILLER, GOOD, ROOT, write_corpus
 from sentiment import cli, load
 from sentiment.comparing.sides import differing_settings, find_runs
 from sentiment.config import Config, DataConfig, ModelConfig
+from sentiment.description import read_description, write_description
 from sentiment.runs import build_model, create_run, load_run
 from sentiment.text.review_sources import is_same_source
 from sentiment.text.vocabulary import build_vocabulary
@@ -328,9 +329,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "checkpoints" / "best" / "model.safetensors").unlink()
     assert "has no weights" in fail(capsys, run, copy)
-    described = json.loads((copy / "run.json").read_text())
-    described["class_names"] = ["pos", "neg"]
-    (copy / "run.json").write_text(json.dumps(described))
+    write_description(copy, {**read_description(copy), "class_names": ["pos", "neg"]})
     (copy / "checkpoints" / "best").rmdir()
     shutil.copytree(run / "checkpoints" / "best", copy / "checkpoints" / "best")
     error = fail(capsys, run, copy)

@@ -7,6 +7,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from traceback import walk_stack
 
 import pytest
 import torch
@@ -161,7 +162,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
         config = small_config(corpus, batch_size=batch_size, accumulation_steps=steps)
         trainer = make_trainer(config, tmp_path / name)
         (group,) = trainer._groups()
-        trainer._train_update(group)
+        trainer._updates.carry_out(group)
         gradients.append(torch.cat([each.grad.flatten() for each in trainer._model.parameters()]))
     assert gradients[0].norm() > 0
     assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[0].norm()
@@ -232,22 +233,27 @@ def test_weight_decay_spares_biases_embedding_and_initial_states():
     }
 
 
-def test_training_never_opens_the_test_split(corpus, tmp_path):
-    """Watches every file that the process opens while the command runs."""
-    opened: list[str] = []
+@pytest.mark.parametrize("shared_reviews", ["report", "ignore"])
+def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpus, tmp_path):
+    """Watches every file that the process opens while the command runs, and who opens it."""
+    opened: list[tuple[str, bool]] = []
     watching = True
 
     def watch(event: str, arguments: tuple) -> None:
         if watching and event == "open":
-            opened.append(str(arguments[0]))
+            callers = [frame.f_code.co_filename for frame, _ in walk_stack(None)]
+            by_guard = any(name.endswith("split_guard.py") for name in callers)
+            opened.append((str(arguments[0]), by_guard))
 
     sys.addaudithook(watch)
     arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", *SMALL]
-    assert cli.train([*arguments, "--training.num_epochs=1"]) == 0
+    arguments += ["--training.num_epochs=1", f"--data.shared_reviews={shared_reviews}"]
+    assert cli.train(arguments) == 0
     watching = False
-    assert str(corpus / "train.csv") in opened
-    assert str(corpus / "validation.csv") in opened
-    assert str(corpus / "test.csv") not in opened
+    assert (str(corpus / "train.csv"), False) in opened
+    assert (str(corpus / "validation.csv"), False) in opened
+    expected = [(str(corpus / "test.csv"), True)] if shared_reviews == "report" else []
+    assert [each for each in opened if each[0] == str(corpus / "test.csv")] == expected
 
 
 def test_predictions_are_in_the_order_of_the_data(run_path):

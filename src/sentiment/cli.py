@@ -30,6 +30,8 @@ COMMANDS = {
     "predict": "classify texts, or files of any size",
     "explain": "show what each word did, and the LSTM's gates",
     "export": "write a run's model for onnxruntime or torch alone",
+    "reproduce": "train a run again from its receipt, and compare",
+    "doctor": "examine the installation, and say what to mend",
 }
 
 
@@ -62,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
     module = importlib.import_module(f"sentiment.commands.{command}")
     options = module.parse(arguments, prog)
-    return _report_mistakes(lambda: module.execute(options))
+    return report_mistakes(lambda: module.execute(options))
 
 
-def _report_mistakes(command: Callable[[], None]) -> int:
+def report_mistakes(command: Callable[[], None]) -> int:
+    """Do what a command does; returns the exit status, after one line where the user erred."""
     prepare_environment()  # before the commands import torch
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know a review's characters
@@ -87,8 +90,13 @@ def _report_mistakes(command: Callable[[], None]) -> int:
             raise
         logger.debug("what went wrong:", exc_info=True)  # for train.log alone
         text = " ".join(str(error).split()) or type(error).__name__
-        hint = ": use a smaller model or batch" if _is_out_of_memory(error) else ""
-        print(f"error: {printable(text)}{hint}", file=sys.stderr)
+        is_explained = not isinstance(error, RuntimeError) and bool(str(error))
+        hint = (
+            "" if is_explained or not _is_out_of_memory(error) else ": use a smaller model or batch"
+        )
+        several = os.environ.get("WORLD_SIZE", "1") != "1"
+        rank = f" (rank {os.environ.get('RANK')})" if several else ""
+        print(f"error: {printable(text)}{hint}{rank}", file=sys.stderr)
         return 1
     return 0
 

@@ -8,7 +8,8 @@ and command lines into them is the business of :mod:`sentiment.settings`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from sentiment.config_sections import (
     DataConfig,
@@ -27,7 +28,20 @@ __all__ = [
     "VectorsConfig",
     "VocabularyConfig",
     "check_device_name",
+    "deciding_settings",
+    "flat_settings",
 ]
+
+# Settings that do not change what is learned: where things lie, and how it is computed and told.
+WITHOUT_EFFECT = {
+    "output_dir",
+    "device",
+    "data.cache_dir",
+    "data.num_processes",
+    "training.pictures",
+    "training.checkpoint_minutes",
+    "training.checkpoint_updates",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +89,17 @@ def check_device_name(device: str) -> None:
     """Raise ``ValueError`` unless ``device`` is a name that :mod:`sentiment.runtime` knows."""
     known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device)
     require(known is not None, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")
+
+
+def flat_settings(config: Config) -> dict[str, Any]:
+    """All settings under their dotted keys."""
+    flat: dict[str, Any] = {}
+    for section, values in asdict(config).items():
+        for name, value in (values if isinstance(values, dict) else {"": values}).items():
+            flat[f"{section}.{name}" if name else section] = value
+    return flat
+
+
+def deciding_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what is learned, under their dotted keys."""
+    return {key: each for key, each in flat_settings(config).items() if key not in WITHOUT_EFFECT}

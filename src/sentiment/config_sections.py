@@ -36,6 +36,9 @@ class DataConfig:
     """Share of the training reviews held out where the data brings no validation split."""
     validation_seed: int = 0
     """Seed of that hold-out, apart from the run's seed so that seeds compare on equal reviews."""
+    shared_reviews: Literal["report", "drop", "ignore"] = "report"
+    """Copies of one review in two splits: report how many there are; drop them from train, and from
+    validation where test holds them; or ignore them, which alone leaves the test split unopened."""
     max_length: int = 400
     """Tokens kept of a review; longer reviews are cut."""
     keep: Literal["head", "tail", "head+tail"] = "head"
@@ -188,8 +191,15 @@ class TrainingConfig:
     """Epochs without improvement after which training stops; null trains all epochs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Arithmetic of the matrix products: auto takes bf16 where the hardware has it."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What a loss or gradient that is no finite number does: end training, or skip its update."""
     log_every: int = 20
     """Updates between two points of the step curves in TensorBoard."""
+    checkpoint_minutes: float | None = 5.0
+    """Minutes between two checkpoints for --resume inside an epoch; null makes none by time."""
+    checkpoint_updates: int | None = None
+    """Updates between two checkpoints for --resume; null makes none by count. Each epoch ends with
+    one in any case."""
     pictures: bool = True
     """Whether TensorBoard gets pictures and explained reviews each epoch, some seconds of work."""
 
@@ -197,6 +207,12 @@ class TrainingConfig:
         for name in ("num_epochs", "batch_size", "accumulation_steps", "log_every"):
             value = getattr(self, name)
             require(1 <= value <= _MOST, f"training.{name}", value, f"from 1 to {_MOST:,}")
+        minutes = self.checkpoint_minutes
+        valid = minutes is None or 0 < minutes < float("inf")
+        require(valid, "training.checkpoint_minutes", minutes, "above 0, or null")
+        updates = self.checkpoint_updates
+        valid = updates is None or 1 <= updates <= _MOST
+        require(valid, "training.checkpoint_updates", updates, "at least 1, or null")
         rate = self.learning_rate
         require(0 < rate < float("inf"), "training.learning_rate", rate, "above 0 and finite")
         decay = self.weight_decay

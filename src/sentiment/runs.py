@@ -1,21 +1,23 @@
 """A run's folder, as whoever reads it needs it: settings, vocabulary, classes, weights.
 
     config.yaml                         all settings, reusable as --config
-    run.json                            format, classes, vocabulary's checksum, vectors' coverage
+    run.json                            format, classes, checksums, and the receipt: data, versions,
+                                        device, revision, wall time, final metrics
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
+    checkpoints/resume.safetensors      while training is unfinished: what --resume needs
     metrics.json, train.log, tensorboard/, evaluation/, explanations/
 
 A run rebuilds its model alone: evaluating and predicting need this folder and nothing of training.
-run.json holds the checksums of the settings and the vocabulary, weights hold their own; both carry
-a format version. All files are text or safetensors: loading one executes nothing.
+run.json holds the checksums of itself, the settings and the vocabulary; weights and checkpoints
+hold their own, and the identity of the run they belong to. All carry a format version. All files
+are text or safetensors: loading one executes nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +26,13 @@ from typing import Any
 import torch
 from torchtext.vocab import Vocab
 
-from sentiment.config import Config, ModelConfig
+from sentiment.config import Config, ModelConfig, deciding_settings
+from sentiment.description import FORMAT_VERSION, read_description, write_description
 from sentiment.model import SentimentClassifier
+from sentiment.places import LOCK, check_links, check_writable
 from sentiment.settings import load_config, save_config
 from sentiment.text.vocabulary import load_vocabulary, save_vocabulary
-from sentiment.weights import FORMAT_VERSION, Checkpoint, check_version, load_weights
+from sentiment.weights import Checkpoint, load_weights
 
 # What a run consists of: all that overwriting one may remove.
 _CONTENTS = (
@@ -66,7 +70,7 @@ def check_place(path: Path, *, overwrite: bool = False) -> None:
         PermissionError: nothing can be written there.
     """
     check_writable(path)
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
         if not overwrite:
             raise FileExistsError(
                 f"{path} is not empty: choose another output_dir, or replace the run in it with "
@@ -79,23 +83,9 @@ def check_place(path: Path, *, overwrite: bool = False) -> None:
             )
 
 
-def check_writable(path: Path) -> None:
-    """Check that files may be written to a folder that there may not be yet.
-
-    Raises:
-        NotADirectoryError: the path, or one above it, is a file.
-        PermissionError: nothing can be written there.
-    """
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{there} is a file: choose another folder to write to")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be written in {there}: choose another folder")
-
-
 def _is_run(path: Path) -> bool:
     try:
-        _read_description(path / "run.json")
+        read_description(path)
     except (OSError, ValueError):
         return False
     return True
@@ -106,11 +96,17 @@ def create_run(
     config: Config,
     class_names: tuple[str, ...],
     vocabulary: Vocab,
-    coverage: dict[str, Any] | None = None,
+    receipt: dict[str, Any] | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
     """Make a run's folder with everything about the run but its weights.
+
+    Args:
+        path: the folder.
+        config, class_names, vocabulary: what the run's model is rebuilt from.
+        receipt: what else run.json is to say of where the run comes from.
+        overwrite: whether a run that is there may be replaced.
 
     Raises:
         OSError: as :func:`check_place` says.
@@ -124,23 +120,34 @@ def create_run(
     path.mkdir(parents=True, exist_ok=True)
     save_config(config, path / "config.yaml")
     save_vocabulary(vocabulary, path / "vocabulary.txt")
-    write_json(
-        path / "run.json",
+    vocabulary_sha256 = _sha256(path / "vocabulary.txt")
+    write_description(
+        path,
         {
             "format_version": FORMAT_VERSION,
             "class_names": list(class_names),
             "config_sha256": _sha256(path / "config.yaml"),
-            "vocabulary_sha256": _sha256(path / "vocabulary.txt"),
-            "vectors_coverage": coverage,
+            "vocabulary_sha256": vocabulary_sha256,
+            "identity": _identity(config, class_names, vocabulary_sha256),
+            **(receipt or {}),
         },
     )
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one step: readers see the old one or the new one."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+def finish_run(path: Path, result: dict[str, Any]) -> None:
+    """Write what training came to into run.json, which marks the run as finished."""
+    write_description(path, {**read_description(path), "result": result})
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run's training has come to its end."""
+    return "result" in read_description(path)
+
+
+def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: str) -> str:
+    """What equal runs have in common, wherever they lie, and others do not."""
+    values = [deciding_settings(config), list(class_names), vocabulary_sha256]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def build_model(
@@ -168,32 +175,44 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
         ValueError: a file is damaged, of a newer format, or does not fit the others.
     """
-    if not (path / "run.json").is_file():
-        hint = "" if path.exists() else " (there is no such folder)"
-        raise FileNotFoundError(f"{path} is not a run{hint}: it has no run.json")
-    description = _read_description(path / "run.json")
-    config = load_config(path / "config.yaml")
-    vocabulary = load_vocabulary(path / "vocabulary.txt")
-    for name in ("config.yaml", "vocabulary.txt"):
-        if _sha256(path / name) != description[f"{name.partition('.')[0]}_sha256"]:
-            raise ValueError(f"{path / name} is not the one this run was trained with")
+    check_links(path)
+    description = read_description(path)
+    config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
-    model = build_model(config.model, vocabulary_size=len(vocabulary), num_classes=len(class_names))
+    with torch.device("meta"):  # shapes alone: the weights come from the file
+        model = build_model(
+            config.model, vocabulary_size=len(vocabulary), num_classes=len(class_names)
+        )
     position = load_weights(path, checkpoint, model)
     return Run(path, config, class_names, vocabulary, model.eval(), position)
 
 
-def _read_description(path: Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        version, names = int(description["format_version"]), description["class_names"]
-        texts = [*names, description["config_sha256"], description["vocabulary_sha256"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error!r}") from error
-    check_version(path, version)
-    if len(names) < 2 or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{path} is damaged: a value is not of its kind")
-    return description
+def load_settings(path: Path) -> Config:
+    """A run's settings.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :func:`load_run`.
+    """
+    _check_own(path, "config.yaml")
+    return load_config(path / "config.yaml")
+
+
+def load_words(path: Path) -> Vocab:
+    """A run's vocabulary.
+
+    Raises:
+        FileNotFoundError, ValueError: as for :func:`load_run`.
+    """
+    _check_own(path, "vocabulary.txt")
+    return load_vocabulary(path / "vocabulary.txt")
+
+
+def _check_own(path: Path, name: str) -> None:
+    """Refuse a file that is missing, or not the one that the run was made with."""
+    if not (path / name).is_file():
+        raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
+    if _sha256(path / name) != read_description(path)[f"{name.partition('.')[0]}_sha256"]:
+        raise ValueError(f"{path / name} is not the one this run was trained with")
 
 
 def _sha256(path: Path) -> str:

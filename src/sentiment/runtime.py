@@ -13,12 +13,18 @@ from pathlib import Path
 import torch
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Args:
+        name: as in the settings.
+        local_rank: of several ranks on this machine, which this is: each has a GPU of its own.
 
     Raises:
         ValueError: the device is not there.
     """
+    if local_rank is not None:
+        return _find_device_of_rank(name, local_rank)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -33,6 +39,20 @@ def find_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device is 'mps', but there is none here: use auto or cpu")
     return device
+
+
+def _find_device_of_rank(name: str, local_rank: int) -> torch.device:
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if name not in ("auto", "cuda"):
+        raise ValueError(f"device is {name!r}, but several ranks need auto, cpu or cuda")
+    count = torch.cuda.device_count()
+    if local_rank >= count:
+        raise ValueError(
+            f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most as "
+            "many processes with --nproc-per-node, or give --device cpu"
+        )
+    return torch.device("cuda", local_rank)
 
 
 def describe_device(device: torch.device) -> str:
@@ -109,16 +129,23 @@ def set_up(device: torch.device, seed: int) -> None:
         torch.backends.cudnn.allow_tf32 = True
 
 
-def use_allowed_cores() -> None:
+def use_allowed_cores(local_size: int = 1) -> None:
     """Compute in as many threads as there are cores to run on, unless OMP_NUM_THREADS says so.
 
     torch sees the cores a process may be put on, but not the share of them that a container may
     use: on two of 64 cores it would start 64 threads, which wait for each other.
+
+    Args:
+        local_size: ranks on this machine, which share its cores. Their launcher sets
+            OMP_NUM_THREADS to 1 where nobody has set it, so that a 1 says nothing.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
+    chosen = os.environ.get("OMP_NUM_THREADS")
+    if chosen is None or (local_size > 1 and chosen == "1"):
         import joblib  # makes a semaphore, which processes started from here need not
 
-        torch.set_num_threads(min(torch.get_num_threads(), joblib.cpu_count()))
+        cores = joblib.cpu_count() // local_size
+        most = cores if local_size > 1 else torch.get_num_threads()
+        torch.set_num_threads(max(1, min(most, cores)))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

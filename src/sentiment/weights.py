@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-FORMAT_VERSION = 1
-_METADATA_KEY = "sentiment"
+from sentiment.description import read_description
+from sentiment.shown import shorten
+from sentiment.tensor_files import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)
@@ -35,67 +31,59 @@ class Checkpoint:
     temperature: float = 1.0
 
 
-def save_weights(path: Path, name: str, model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Write a model's weights to ``checkpoints/NAME`` in one step."""
-    folder = path / "checkpoints" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    description = {
-        "format_version": FORMAT_VERSION,
-        "sha256": _tensors_sha256(tensors),
-        "checkpoint": asdict(checkpoint),
-    }
-    new = folder / "model.safetensors.new"
-    # In one value, because safetensors writes several in no fixed order: equal runs, equal files.
-    save_file(tensors, new, {_METADATA_KEY: json.dumps(description)})
-    os.replace(new, folder / "model.safetensors")
+def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Write a model's weights to ``checkpoints/NAME`` in one step.
+
+    Raises:
+        OSError: they cannot be written; those that were there stay.
+    """
+    path = _path(run, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = {"checkpoint": asdict(checkpoint), "name": name}
+    write_tensors(path, dict(model.state_dict()), values, read_description(run)["identity"])
 
 
 def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
-    """Fill a model with the weights of ``checkpoints/NAME``.
+    """Give a model the weights of ``checkpoints/NAME``; it may be a bare one, on ``meta``.
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: the file is damaged, of a newer format, or of another model.
+        ValueError: the file is damaged, of another format, of another run or of another model.
     """
-    path = run / "checkpoints" / name / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
+    tensors, position = _read(run, name)
+    path = _path(run, name)
+    if any(tensors[key].dtype != own.dtype for key, own in model.state_dict().items()
+           if key in tensors):  # fmt: skip
+        raise ValueError(f"{path} does not fit the run's settings: its numbers are of another kind")
     try:
-        with safe_open(path, framework="pt") as file:
-            description = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        version, digest = int(description["format_version"]), description["sha256"]
-        position = Checkpoint(**description["checkpoint"])
-        if not 0 < position.temperature < float("inf"):
-            raise ValueError(f"temperature is {position.temperature}")
-    except KeyError as error:
-        raise ValueError(f"{path} is damaged, or no weights of ours: it lacks {error}") from error
-    except (SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    check_version(path, version)
-    if digest != _tensors_sha256(tensors):
-        raise ValueError(f"{path} is damaged: its checksum is not that of its weights")
-    try:
-        model.load_state_dict(tensors)
+        # The file's own tensors, so that settings alone never make a model larger than the file.
+        model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
+        reason = shorten(" ".join(str(error).split()), 300)
         raise ValueError(f"{path} does not fit the run's settings: {reason}") from error
     return position
 
 
-def check_version(path: Path, version: int) -> None:
-    """Refuse a file that a newer release wrote."""
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format {version}, but this program reads up to {FORMAT_VERSION}: "
-            "install a newer release of sentiment"
-        )
+def read_position(run: Path, name: str) -> Checkpoint:
+    """Where training stood at ``checkpoints/NAME``; raises what :func:`load_weights` does."""
+    return _read(run, name)[1]
 
 
-def _tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(f"{key} {tensors[key].dtype} {tuple(tensors[key].shape)}".encode())
-        digest.update(tensors[key].numpy().data)
-    return digest.hexdigest()
+def _read(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpoint]:
+    path = _path(run, name)
+    if not path.is_file():
+        raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
+    tensors, values = read_tensors(path, read_description(run)["identity"])
+    try:
+        position = Checkpoint(**values["checkpoint"])
+        if not 0 < position.temperature < float("inf"):
+            raise ValueError(f"temperature is {position.temperature}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if values.get("name") != name:
+        raise ValueError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
+    return tensors, position
+
+
+def _path(run: Path, name: str) -> Path:
+    return run / "checkpoints" / name / "model.safetensors"

@@ -70,8 +70,8 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.checking.pairs import read_pairs, run_pairs
     from sentiment.checking.report import Check, report_text, write_reports
     from sentiment.checking.roles import find_roles, require_roles
+    from sentiment.places import check_writable
     from sentiment.predictor import load
-    from sentiment.runs import check_writable
     from sentiment.runtime import describe_device, use_allowed_cores
     from sentiment.shown import printable
 

@@ -54,7 +54,7 @@ def execute(options: argparse.Namespace) -> None:
         predict_side,
         remarks_on_groups,
     )
-    from sentiment.runs import check_writable
+    from sentiment.places import check_writable
     from sentiment.runtime import describe_device, find_device, use_allowed_cores
     from sentiment.shown import printable
 

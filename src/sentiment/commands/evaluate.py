@@ -7,8 +7,14 @@ import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentiment.commands.options import CommandParser, positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from sentiment.world import World
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -54,6 +60,20 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
+    from sentiment.places import check_writable
+    from sentiment.runtime import find_device, use_allowed_cores
+    from sentiment.world import join_world, local_rank, local_size
+
+    use_allowed_cores(local_size())
+    device = find_device(options.device, local_rank())
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if world.is_first:
+            for folder in _folders(options):
+                check_writable(folder)
+        _evaluate(options, device, world)
+
+
+def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -> None:
     from dataclasses import replace
 
     from sentiment.evaluation.cutting import cutting_table, measure_cutting
@@ -61,23 +81,23 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.evaluation.measure import measure
     from sentiment.evaluation.outputs import Setting, write_outputs
     from sentiment.evaluation.report import report_table
-    from sentiment.runs import check_writable, load_run
-    from sentiment.runtime import describe_device, find_device, use_allowed_cores
+    from sentiment.runs import load_run
+    from sentiment.runtime import describe_device
     from sentiment.shown import printable
     from sentiment.text.pipeline import prepare_split
     from sentiment.text.review_sources import is_same_source
 
     started = time.perf_counter()
-    use_allowed_cores()
-    device = find_device(options.device)
     output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
-    check_writable(output)
-    check_writable(events)
     own = run.config.data
     data = own if options.data_path is None else replace(own, path=options.data_path)
-    reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
-    predictions = predict_corpus(run.model.to(device), corpus, device=device)
+    with world.first_on_machine():
+        reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
+    predictions = predict_corpus(run.model.to(device), corpus, device=device, world=world)
+    cuts = measure_cutting(run.model, corpus, options.max_lengths, device=device, world=world)
+    if not world.is_first:
+        return
     setting = Setting(
         run=run,
         checkpoint=options.checkpoint,
@@ -86,14 +106,10 @@ def execute(options: argparse.Namespace) -> None:
         is_own_data=is_same_source(data, own),
         device=describe_device(device),
     )
+    temperature = run.checkpoint.temperature
     evaluation = measure(
-        predictions,
-        reviews,
-        corpus,
-        run.checkpoint.temperature,
-        fitted_here=setting.is_validation,
+        predictions, reviews, corpus, temperature, fitted_here=setting.is_validation
     )
-    cuts = measure_cutting(run.model, corpus, options.max_lengths, device=device)
     seconds = time.perf_counter() - started
     write_outputs(evaluation, setting, output, events, cuts=cuts, seconds=seconds)
     print(report_table(evaluation, setting.title))
@@ -101,7 +117,8 @@ def execute(options: argparse.Namespace) -> None:
         print(f"\n{cutting_table(cuts)}")
     for note in setting.notes:
         print(f"\n{textwrap.fill(note, 80)}")
-    print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}")
+    ranks = "" if world.is_alone else f", {world.size} ranks"
+    print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}{ranks}")
     print(f"report: {printable(str(output / 'report.html'))}")
 
 

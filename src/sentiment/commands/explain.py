@@ -53,8 +53,8 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.explaining.picture import draw
     from sentiment.explaining.terminal import render, wants_colors
     from sentiment.pictures import save_figure
+    from sentiment.places import check_writable
     from sentiment.predictor import load
-    from sentiment.runs import check_writable
     from sentiment.runtime import use_allowed_cores
     from sentiment.shown import printable
 

@@ -54,7 +54,8 @@ def execute(options: argparse.Namespace) -> None:
         )
 
     from sentiment.exporting.export import export_run
-    from sentiment.runs import check_writable, load_run
+    from sentiment.places import check_writable
+    from sentiment.runs import load_run
     from sentiment.runtime import use_allowed_cores
     from sentiment.shown import printable
 

@@ -15,6 +15,7 @@ from sentiment.commands.options import CommandParser, positive
 if TYPE_CHECKING:
     from sentiment.predicting.sources import Source
     from sentiment.predictor import Predictor
+    from sentiment.world import World
 
 _DESCRIPTION = (
     "Classify texts: those given, lines of standard input, or a file's. The output has a row for "
@@ -100,30 +101,35 @@ def execute(options: argparse.Namespace) -> None:
     """Predict, and say how it went where the predictions went elsewhere."""
     from sentiment.predicting.resuming import check_output
     from sentiment.predictor import load
-    from sentiment.runtime import use_allowed_cores
+    from sentiment.runtime import find_device, use_allowed_cores
+    from sentiment.world import join_world, local_rank, local_size
 
     source = _open_source(options)
-    if options.output is not None:
-        check_output(
-            options.output, options.file, resumes=options.resume, overwrites=options.overwrite
+    use_allowed_cores(local_size())
+    device = find_device(options.device, local_rank())
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if not world.is_alone and (options.file is None or options.output is None):
+            raise ValueError("several ranks share a file: give --file and --output")
+        if options.output is not None and world.is_first:
+            check_output(
+                options.output, options.file, resumes=options.resume, overwrites=options.overwrite
+            )
+        predictor = load(
+            options.run,
+            checkpoint=options.checkpoint,
+            device=str(device),
+            calibrated=options.calibrated,
+            batch_tokens=options.batch_tokens,
         )
-    use_allowed_cores()
-    predictor = load(
-        options.run,
-        checkpoint=options.checkpoint,
-        device=options.device,
-        calibrated=options.calibrated,
-        batch_tokens=options.batch_tokens,
-    )
-    try:
-        if options.output is None:
-            _predict_to_screen(options, source, predictor)
-        else:
-            _predict_to_file(options, source, predictor)
-    except BrokenPipeError:
-        # Who read us has seen enough; what Python flushes at its end must not fail once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None  # as a shell counts a program that SIGPIPE ended
+        try:
+            if options.output is None:
+                _predict_to_screen(options, source, predictor)
+            else:
+                _predict_to_file(options, source, predictor, world)
+        except BrokenPipeError:
+            # Who read us has seen enough; what Python flushes at its end must not fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None  # as a shell counts a program that SIGPIPE ended
 
 
 def _open_source(options: argparse.Namespace) -> Source:
@@ -171,43 +177,52 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
         print(f"{printable(str(options.file))} has no rows", file=sys.stderr)
 
 
-def _predict_to_file(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
+def _predict_to_file(
+    options: argparse.Namespace, source: Source, predictor: Predictor, world: World
+) -> None:
     from sentiment.predicting.added import AddedColumns
     from sentiment.predicting.job import predict_to_file
+    from sentiment.predicting.ranks import SharedPredictor
     from sentiment.predicting.terminal import Bar
     from sentiment.runtime import describe_device
     from sentiment.shown import printable
 
     started = time.perf_counter()
     is_file = options.file is not None
-    with Bar(is_shown=None if is_file else False) as bar:
+    is_told = is_file and world.is_first
+    classify = predictor.predict if world.is_alone else SharedPredictor(predictor, world).predict
+    with Bar(is_shown=None if is_told else False) as bar:
         try:
             before, done = predict_to_file(
                 source,
                 options.output,
-                predictor.predict,
+                classify,
                 AddedColumns(predictor.class_names, options.prefix),
-                request=_request(options, predictor) if is_file else None,
+                request=_request(options, predictor, world) if is_file else None,
                 resumes=options.resume,
                 window=options.window,
                 skips_bad_rows=options.on_error == "skip",
                 watcher=bar,
+                world=world,
             )
         except KeyboardInterrupt:
-            if is_file:
+            if is_told:
                 bar.say("the same command with --resume continues")
             raise
+    if not world.is_first:
+        return
     seconds = time.perf_counter() - started
     num_rows = done.num_rows - before.num_rows
     earlier = f" after {before.num_rows:,} earlier" if before.num_rows else ""
-    speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}"
+    ranks = "" if world.is_alone else f", {world.size} ranks"
+    speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}{ranks}"
     output = printable(str(options.output))
     print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
     if done.num_bad:
         print(f"passed over {done.num_bad:,} bad rows, whose predictions are empty")
 
 
-def _request(options: argparse.Namespace, predictor: Predictor) -> dict[str, Any]:
+def _request(options: argparse.Namespace, predictor: Predictor, world: World) -> dict[str, Any]:
     """What decides the output to the byte."""
     from sentiment.predicting.progress import describe_file, describe_weights
 
@@ -216,6 +231,7 @@ def _request(options: argparse.Namespace, predictor: Predictor) -> dict[str, Any
         "the run": describe_weights(options.run, options.checkpoint),
         "the temperature": predictor.temperature,
         "the device": predictor.device.type,
+        "the number of ranks": world.size,
         "--text-column": options.text_column,
         "--prefix": options.prefix,
         "--window": options.window,

@@ -1,74 +1,175 @@
-"""``sentiment train``: train a classifier as settings say."""
+"""``sentiment train``: train a classifier as settings say, or go on training one."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sentiment.config import Config
-from sentiment.settings import parse_training
+from sentiment.settings import TrainingRequest, parse_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from sentiment.training.beginning import Beginning
+    from sentiment.training.standing import FitResult
+    from sentiment.world import World
 
 logger = logging.getLogger("sentiment")
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> tuple[Config, bool]:
-    """The settings, and whether an earlier run may be overwritten."""
+def parse(arguments: Sequence[str] | None, prog: str) -> TrainingRequest:
+    """What is asked for."""
     return parse_training(arguments, prog)
 
 
-def execute(parsed: tuple[Config, bool]) -> None:
-    """Train; the run's folder holds all that comes of it."""
-    from sentiment.runs import build_model, check_place, create_run
-    from sentiment.runtime import (
-        describe_device,
-        find_device,
-        find_precision,
-        set_up,
-        use_allowed_cores,
-    )
-    from sentiment.shown import printable
-    from sentiment.text.pipeline import prepare_training
+def execute(
+    request: TrainingRequest, after_update: Callable[[int], object] = lambda update: None
+) -> None:
+    """Train; the run's folder holds all that comes of it.
+
+    Args:
+        request: what is asked for.
+        after_update: called with the number of each update when it is done.
+    """
+    from sentiment.places import written_alone
+    from sentiment.runs import check_place
+    from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
+    from sentiment.training.beginning import find_beginning
+    from sentiment.world import join_world, local_rank, local_size
+
+    config = request.config
+    path = Path(config.output_dir).expanduser()
+    if request.verifies:
+        from sentiment.reproducing.verifying import verify_resume
+
+        verify_resume(config)
+        return
+    use_allowed_cores(local_size())
+    device = find_device(config.device, local_rank())
+    precision = find_precision(config.training.precision, device)
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if not world.is_first:
+            logger.setLevel(logging.WARNING)
+        with written_alone(path) if world.is_first else nullcontext():
+            beginning = find_beginning(request, path, world)
+            if beginning.is_finished:
+                logger.info("%s is finished: there is nothing to resume", path)
+                return
+            if world.is_first and not beginning.resumes:
+                check_place(path, overwrite=beginning.overwrites)
+            with _logged(path, world) as begin_log:
+                ranks = "" if world.is_alone else f", {world.size} ranks"
+                names = (describe_device(device), str(precision).removeprefix("torch."), ranks)
+                logger.info("device: %s, %s%s", *names)
+                _train(request, beginning, path, device, precision, world, begin_log, after_update)
+
+
+def _train(
+    request: TrainingRequest,
+    beginning: Beginning,
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+    world: World,
+    begin_log: Callable[[], None],
+    after_update: Callable[[int], object],
+) -> None:
+    from sentiment.runs import finish_run
+    from sentiment.training.beginning import begin, final_entry
+    from sentiment.training.checkpoint import state_path
+    from sentiment.training.interruption import Interrupted
     from sentiment.training.journal import Journal
     from sentiment.training.trainer import Trainer
 
-    config, overwrite = parsed
     started = time.perf_counter()
-    path = Path(config.output_dir).expanduser()
-    check_place(path, overwrite=overwrite)
-    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    logging.getLogger().addHandler(lines)  # until there is a folder for train.log
-    use_allowed_cores()
-    device = find_device(config.device)
-    precision = find_precision(config.training.precision, device)
-    logger.info("device: %s, %s", describe_device(device), str(precision).removeprefix("torch."))
-    data = prepare_training(config)
-    set_up(device, config.seed)
-    model = build_model(
-        config.model,
-        vocabulary_size=len(data.vocabulary),
-        num_classes=len(data.class_names),
-        vectors=data.vectors,
-        freeze_embedding=config.vectors.freeze,
-    ).to(device)
-    coverage = data.coverage.as_dict() if data.coverage else None
-    create_run(path, config, data.class_names, data.vocabulary, coverage, overwrite=overwrite)
-    lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
-    lines.capacity = 1  # from now on each line is written at once
-    with closing(Journal(path)) as journal:
+    model, data = begin(request.config, beginning, path, device, precision, world)
+    begin_log()
+    state = beginning.state
+    written = None if state is None else state.values["journal"]
+    journal = Journal(path, is_silent=not world.is_first, state=written)
+    with _explained(path), closing(journal):
         trainer = Trainer(
-            model, data, config, device=device, precision=precision, path=path, journal=journal
-        )
-        result = trainer.fit()
+            model, data, request.config, device=device, precision=precision, path=path,
+            journal=journal, world=world, state=state, after_update=after_update,
+        )  # fmt: skip
+        try:
+            result = trainer.fit()
+        except Interrupted as stop:
+            logger.info("%s; resume: python train.py --resume %s", stop, path)
+            raise SystemExit(stop.status) from None
+    if world.is_first:
+        finish_run(path, final_entry(result))
+        state_path(path).unlink(missing_ok=True)
+        _report(result, path, time.perf_counter() - started)
+    world.wait()
+
+
+def _report(result: FitResult, path: Path, seconds: float) -> None:
+    from sentiment.shown import printable
+
     logger.info(
         "best epoch %d: validation accuracy %.2f %%; %.0f s in all",
         result.best_epoch,
-        100 * result.best_metrics.accuracy,
-        time.perf_counter() - started,
+        100 * result.best_metrics["accuracy"],
+        seconds,
     )
     place = printable(str(path))
     logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
     logger.info("      tensorboard --logdir %s", printable(str(path.parent)))
+
+
+@contextmanager
+def _logged(path: Path, world: World) -> Iterator[Callable[[], None]]:
+    """Have all lines in train.log, also those from before there is a folder for it.
+
+    Yields what is to be called when there is.
+    """
+    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    root = logging.getLogger()
+
+    def begin() -> None:
+        if world.is_first:
+            lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
+            lines.capacity = 1  # from now on each line is written at once
+
+    root.addHandler(lines)
+    try:
+        yield begin
+    except (ValueError, OSError, RuntimeError, MemoryError):
+        logger.debug("what went wrong:", exc_info=True)  # for train.log alone
+        raise
+    finally:
+        root.removeHandler(lines)
+        target = lines.target
+        lines.close()
+        if target is not None:
+            target.close()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of a failure to write what can be done about it."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        # TensorBoard's writing thread: what it met is raised again in the main one.
+        if not isinstance(failure.exc_value, OSError):
+            before(failure)
+
+    threading.excepthook = report
+    try:
+        yield
+    except OSError as error:
+        text = " ".join(str(error).split())
+        raise type(error)(
+            f"training stopped: {text}; what was saved last is whole: when this is mended, go on "
+            f"with python train.py --resume {path}"
+        ) from error
+    finally:
+        threading.excepthook = before

@@ -16,6 +16,7 @@ from torch import nn
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.pictures import new_figure
 from sentiment.text.batches import EncodedCorpus, Keep
+from sentiment.world import World
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,6 +55,7 @@ def measure_cutting(
     max_lengths: Sequence[int],
     *,
     device: torch.device,
+    world: World | None = None,
 ) -> list[Cut]:
     """Evaluate a model at each limit, shortest first, and each way to keep tokens.
 
@@ -62,6 +64,7 @@ def measure_cutting(
         corpus: the reviews, cut in whatever way.
         max_lengths: tokens kept of a review, 1 or more each.
         device: where to compute.
+        world: the ranks to share the reviews among.
     """
     cuts = []
     whole: Predictions | None = None  # of the reviews uncut, which are the same three times over
@@ -72,7 +75,9 @@ def measure_cutting(
             predictions = whole
             if predictions is None:
                 title = f"{max_length} tokens, {keep}"
-                predictions = predict_corpus(model, each, device=device, description=title)
+                predictions = predict_corpus(
+                    model, each, device=device, description=title, world=world
+                )
             if cut_share == 0:
                 whole = predictions
             metrics = predictions.metrics()

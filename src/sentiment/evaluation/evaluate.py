@@ -14,6 +14,7 @@ from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime import exact_fp32
 from sentiment.text.batches import EncodedCorpus
 from sentiment.text.bucketing import BucketSampler
+from sentiment.world import World
 
 # Tokens of a batch, padding included: large enough for the kernels, small beside the model.
 BATCH_TOKENS = 30_000
@@ -52,6 +53,8 @@ def predict_corpus(
     *,
     device: torch.device,
     description: str = "evaluating",
+    world: World | None = None,
+    report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
     """Classify every review of a corpus in fp32; the model is left in evaluation mode.
 
@@ -62,13 +65,23 @@ def predict_corpus(
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
         description: title of the progress bar, shown on a terminal only.
+        world: the ranks to share the reviews among; each gets all predictions.
+        report: called with numbers of reviews as they are classified here.
 
     Raises:
         ValueError: a logit is no finite number.
     """
-    bar = tqdm(total=len(corpus), desc=description, unit="review", leave=False, disable=None)
-    with bar:
-        logits = compute_logits(model, corpus, device=device, report=bar.update)
+    world = world or World()
+    with tqdm(
+        total=len(corpus), desc=description, unit="review", leave=False,
+        disable=None if world.is_alone else True,
+    ) as bar:  # fmt: skip
+
+        def tell(count: int) -> None:
+            bar.update(count)
+            report(count)
+
+        logits = compute_logits(model, corpus, device=device, report=tell, world=world)
     return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
 
 
@@ -80,32 +93,49 @@ def compute_logits(
     device: torch.device,
     batch_tokens: int = BATCH_TOKENS,
     report: Callable[[int], object] = lambda count: None,
+    world: World | None = None,
 ) -> torch.Tensor:
     """(num_reviews, num_classes) logits in the corpus's order, computed in fp32, as float64.
 
     Args:
         model, corpus, device: as for :func:`predict_corpus`; there is at least one review.
         batch_tokens: tokens of a batch, padding included; a longer review stands alone.
-        report: called with numbers of reviews as they are classified.
+        report: called with numbers of reviews as they are classified here.
+        world: the ranks, which take whole batches in turn: what a review is given does not depend
+            on how many there are.
 
     Raises:
         ValueError: a logit is no finite number.
     """
+    world = world or World()
     model.eval()
     corpus = corpus.to(device)
     sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
-    logits: list[torch.Tensor] = []
-    indices: list[torch.Tensor] = []
+    own = list(sampler)[world.rank :: world.size]
+    found: list[torch.Tensor] = []
     with exact_fp32():
-        for batch in corpus.batches(sampler):
-            logits.append(model(batch.tokens, batch.lengths))
-            indices.append(batch.indices)
+        for batch in corpus.batches(own):
+            found.append(model(batch.tokens, batch.lengths))
             report(len(batch.lengths))
-    in_order = torch.empty(len(corpus), logits[0].shape[1], dtype=torch.float64)
-    in_order[torch.cat(indices)] = torch.cat(logits).cpu().double()
+    in_order = _in_order(own, found, len(corpus), world)
     if not in_order.isfinite().all():
         raise ValueError(
             "the model's logits are not numbers: its training diverged, or its weights were "
             "changed: train it again with a lower training.learning_rate"
         )
     return in_order
+
+
+def _in_order(
+    indices: list[torch.Tensor], logits: list[torch.Tensor], num_reviews: int, world: World
+) -> torch.Tensor:
+    """(num_reviews, num_classes) float64: all ranks' logits at their reviews' places."""
+    num_classes = world.most([logits[0].shape[1] if logits else 0])[0]
+    values = torch.zeros(num_reviews, num_classes + 1, dtype=torch.float64)
+    if indices:
+        places = torch.cat(indices)
+        values[places, :-1] = torch.cat(logits).cpu().double()
+        values[places, -1] += 1  # how often a review was classified
+    values = world.sum(values)
+    assert (values[:, -1] == 1).all(), "each review is classified once, by one rank"
+    return values[:, :-1].contiguous()

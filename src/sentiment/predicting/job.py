@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,11 @@ from sentiment.predicting.added import AddedColumns
 from sentiment.predicting.blocks import Block
 from sentiment.predicting.outputs import Output, open_output
 from sentiment.predicting.progress import Progress, discard, load_progress, save_progress
+from sentiment.predicting.ranks import NoOutput, progress_of_first
 from sentiment.predicting.resuming import begin, complete, writing_alone
 from sentiment.predicting.sources import Source
 from sentiment.predictor import Prediction
+from sentiment.world import World
 
 
 class Classify(Protocol):
@@ -53,6 +55,7 @@ def predict_to_file(
     window: int,
     skips_bad_rows: bool = False,
     watcher: Watcher,
+    world: World | None = None,
 ) -> tuple[Progress, Progress]:
     """Predict all rows of a source into a file that appears when it is whole.
 
@@ -65,6 +68,8 @@ def predict_to_file(
         added: the columns to add.
         request: what decides the output; None where it cannot be continued.
         resumes: whether what is there of it is to be continued.
+        world: the ranks that predict together, each with ``classify`` of its own; the first one
+            writes.
 
     Returns:
         What was done before, and what is done.
@@ -73,27 +78,34 @@ def predict_to_file(
         ValueError: as :func:`predict_rows` says, or what is there is of another request.
         FileExistsError: another process is writing it.
     """
-    with writing_alone(path):
-        if request is None:
-            discard(path)
-            before, save = Progress({}), None
-        else:
-            before, save = begin(path, request, resumes=resumes), partial(save_progress, path)
-        done = before
+    world = world or World()
+    with writing_alone(path) if world.is_first else nullcontext():
+        before = _begin(path, request, resumes) if world.is_first else Progress({})
+        before = done = progress_of_first(before, world)
         if not before.is_whole:
-            with _nothing_left_of_nothing(path):
+            with _nothing_left_of_nothing(path) if world.is_first else nullcontext():
                 done = predict_rows(
                     source,
-                    open_output(path, source, added, before.position),
+                    open_output(path, source, added, before.position)
+                    if world.is_first
+                    else NoOutput(),
                     classify,
                     window=window,
                     skips_bad_rows=skips_bad_rows,
                     begin_at=before,
-                    save=save,
+                    save=partial(save_progress, path) if world.is_first and request else None,
                     watcher=watcher,
                 )
-        complete(path)
+        if world.is_first:
+            complete(path)
     return before, done
+
+
+def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progress:
+    if request is not None:
+        return begin(path, request, resumes=resumes)
+    discard(path)
+    return Progress({})
 
 
 @contextmanager

@@ -101,3 +101,16 @@ class BucketSampler(Sampler[torch.Tensor]):
             batches.append(order[start : start + max(1, count)])
             start += max(1, count)
         return batches
+
+
+def deal(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:
+    """The part of a batch that one of several ranks takes.
+
+    Neighbours of nearly the same length go to different ranks, so that these finish together.
+
+    Args:
+        batch: (batch,) indices, longest review first.
+        rank: which rank, from 0.
+        size: how many there are.
+    """
+    return batch[rank::size]

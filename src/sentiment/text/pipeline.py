@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchtext.vocab import Vocab
@@ -12,6 +13,7 @@ from torchtext.vocab import Vocab
 from sentiment.config import Config, DataConfig, VectorsConfig
 from sentiment.text.batches import EncodedCorpus, encode
 from sentiment.text.download import fetch_vectors
+from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.reviews import Reviews, Split, load_split, load_training_splits
 from sentiment.text.token_cache import default_cache_dir, tokenize_cached
 from sentiment.text.tokenizer import TokenizedTexts
@@ -34,6 +36,8 @@ class TrainingData:
     Attributes:
         vectors: (vocabulary, embedding_size) to start the embedding from, or None.
         coverage: what of the vocabulary the vectors cover, or None.
+        fingerprints: of the reviews, by split.
+        vectors_fingerprint: of the file of vectors, or None.
     """
 
     train: EncodedCorpus
@@ -42,14 +46,24 @@ class TrainingData:
     vocabulary: Vocab
     vectors: torch.Tensor | None
     coverage: Coverage | None
+    fingerprints: dict[str, Any] = field(default_factory=dict)
+    vectors_fingerprint: dict[str, Any] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.validation_reviews.class_names
 
 
-def prepare_training(config: Config) -> TrainingData:
-    """Read, split, tokenize, number and embed; never touches the test split."""
+def prepare_training(
+    config: Config, *, vocabulary: Vocab | None = None, with_vectors: bool = True
+) -> TrainingData:
+    """Read, split, tokenize, number and embed.
+
+    Args:
+        config: the settings.
+        vocabulary: that of a training which is resumed; None counts one.
+        with_vectors: whether vectors are wanted: resumed weights need none.
+    """
     train, validation = load_training_splits(config.data)
     logger.info("reviews: %s for training, %s for validation", f"{len(train):,}", len(validation))
     if len(set(validation.labels.tolist())) < 2:
@@ -58,17 +72,9 @@ def prepare_training(config: Config) -> TrainingData:
             "another, or none at all to hold reviews out of train"
         )
     train_tokens = _tokenize(train, config.data)
-    vocabulary = build_vocabulary(
-        count_tokens(train_tokens),
-        max_size=config.vocabulary.max_size,
-        min_frequency=config.vocabulary.min_frequency,
-    )
-    if len(vocabulary) == len(SPECIALS):
-        raise ValueError(
-            f"no word of {train.origin} occurs vocabulary.min_frequency = "
-            f"{config.vocabulary.min_frequency} times: lower it, or give more reviews"
-        )
-    vectors, coverage = _load_vectors(config, vocabulary)
+    vocabulary = vocabulary or _count_vocabulary(config, train_tokens, train.origin)
+    path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
+    vectors, coverage = (None, None) if path is None else _load_vectors(config, vocabulary, path)
     data = TrainingData(
         train=_encode(train, train_tokens, vocabulary, config.data),
         validation=encode_reviews(validation, vocabulary, config.data),
@@ -76,6 +82,11 @@ def prepare_training(config: Config) -> TrainingData:
         vocabulary=vocabulary,
         vectors=vectors,
         coverage=coverage,
+        fingerprints={
+            "train": reviews_fingerprint(train),
+            "validation": reviews_fingerprint(validation),
+        },
+        vectors_fingerprint=None if path is None else file_fingerprint(path),
     )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
@@ -84,6 +95,20 @@ def prepare_training(config: Config) -> TrainingData:
         100 * data.validation.unknown_share(),
     )
     return data
+
+
+def _count_vocabulary(config: Config, tokens: TokenizedTexts, origin: str) -> Vocab:
+    vocabulary = build_vocabulary(
+        count_tokens(tokens),
+        max_size=config.vocabulary.max_size,
+        min_frequency=config.vocabulary.min_frequency,
+    )
+    if len(vocabulary) == len(SPECIALS):
+        raise ValueError(
+            f"no word of {origin} occurs vocabulary.min_frequency = "
+            f"{config.vocabulary.min_frequency} times: lower it, or give more reviews"
+        )
+    return vocabulary
 
 
 def prepare_split(
@@ -121,10 +146,7 @@ def _encode(
     return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
 
 
-def _load_vectors(config: Config, vocabulary: Vocab) -> tuple[torch.Tensor | None, Coverage | None]:
-    path = vectors_path(config.vectors, cache_dir(config.data))
-    if path is None:
-        return None, None
+def _load_vectors(config: Config, vocabulary: Vocab, path: Path) -> tuple[torch.Tensor, Coverage]:
     vectors, coverage = load_vectors(
         path,
         vocabulary.itos,

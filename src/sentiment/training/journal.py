@@ -1,7 +1,7 @@
 """What a training run tells: TensorBoard's event files, metrics.json and lines for people.
 
 Training and validation write to event folders of their own under the same tags, so that
-TensorBoard draws both curves into one chart.
+TensorBoard draws both curves into one chart. Of several ranks the first one tells.
 """
 
 from __future__ import annotations
@@ -19,27 +19,20 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchtext.vocab import Vocab
 
-from sentiment.config import Config
+from sentiment.config import Config, deciding_settings
+from sentiment.description import write_json
 from sentiment.evaluation.board import add_picture, add_scalars, draw_pictures
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
-from sentiment.runs import write_json
 from sentiment.shown import printable
 from sentiment.text.tokenizer import clean
+from sentiment.training.event_files import measure_files, rewind_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
-# Settings that do not change what is learned.
-_NO_HYPERPARAMETERS = {
-    "output_dir",
-    "device",
-    "data.cache_dir",
-    "data.num_processes",
-    "training.pictures",
-}
 _PROJECTED_WORDS = 5_000  # the projector page grows slow with more
 _LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
 
@@ -76,16 +69,42 @@ class Journal:
 
     Args:
         path: the run's folder.
+        is_silent: whether nothing is written, as by the other ranks.
+        state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, is_silent: bool = False, state: dict[str, Any] | None = None
+    ) -> None:
         self._path = path
+        self._is_silent = is_silent
+        self._epochs: list[dict[str, Any]] = state["epochs"] if state is not None else []
+        if is_silent:
+            return
+        if state is not None:
+            self._rewind(state["files"])
         self._train = SummaryWriter(str(path / "tensorboard" / "train"))
         self._validation = SummaryWriter(str(path / "tensorboard" / "validation"))
-        self._epochs: list[dict[str, Any]] = []
+
+    def _rewind(self, files: dict[str, dict[str, int]]) -> None:
+        for name in ("train", "validation"):
+            for each in rewind_files(self._path / "tensorboard" / name, files[name]):
+                logger.warning("part of TensorBoard's curves is lost: %s/%s", name, each)
+        write_json(self._path / "metrics.json", {"epochs": self._epochs})
+
+    def state(self) -> dict[str, Any]:
+        """What is written up to here, written through to the disk."""
+        if self._is_silent:
+            return {}
+        self.flush()
+        folder = self._path / "tensorboard"
+        files = {name: measure_files(folder / name) for name in ("train", "validation")}
+        return {"epochs": self._epochs, "files": files}
 
     def update(self, update: int, *, loss: float, accuracy: float, **figures: float) -> None:
         """A point of the curves by update; ``figures`` are charted under ``training/``."""
+        if self._is_silent:
+            return
         self._train.add_scalar("loss/by_update", loss, update)
         self._train.add_scalar("accuracy/by_update", accuracy, update)
         for name, value in figures.items():
@@ -93,6 +112,8 @@ class Journal:
 
     def epoch(self, summary: EpochSummary, metrics: Metrics, *, is_best: bool) -> None:
         """The end of an epoch: its curves, its line, its entry in metrics.json."""
+        if self._is_silent:
+            return
         number, update = summary.epoch, summary.update
         self._train.add_scalar("loss/by_epoch", summary.loss, number)
         self._train.add_scalar("accuracy/by_epoch", summary.accuracy, number)
@@ -135,13 +156,17 @@ class Journal:
 
     def histograms(self, model: nn.Module, epoch: int) -> None:
         """Distributions of all weights, and of the gradients of the last update."""
+        if self._is_silent:
+            return
         for name, parameter in model.named_parameters():
             self._train.add_histogram(f"weights/{name}", parameter.detach().float(), epoch)
-            if parameter.grad is not None:
+            if parameter.grad is not None and parameter.grad.isfinite().all():
                 self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
 
     def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
         """Validation reviews as text: (text, class, predicted class, its probability)."""
+        if self._is_silent:
+            return
         paragraphs = []
         for text, label, predicted, probability in rows:
             verdict = "right" if label == predicted else f"wrong, it is {_as_markdown(label)}"
@@ -151,6 +176,8 @@ class Journal:
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
         """A picture of the validation reviews, under ``pictures/TAG``."""
+        if self._is_silent:
+            return
         add_picture(self._validation, tag, figure, epoch)
 
     def predictions(
@@ -165,6 +192,8 @@ class Journal:
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
     ) -> None:
         """What belongs at the end: hyperparameters with the best metrics, and the words' map."""
+        if self._is_silent:
+            return
         final = {
             f"best/{name}": float(best[name])
             for name in ("accuracy", "f1", "auroc", "nll")
@@ -184,12 +213,14 @@ class Journal:
         )
 
     def flush(self) -> None:
-        self._train.flush()
-        self._validation.flush()
+        if not self._is_silent:
+            self._train.flush()
+            self._validation.flush()
 
     def close(self) -> None:
-        self._train.close()
-        self._validation.close()
+        if not self._is_silent:
+            self._train.close()
+            self._validation.close()
 
 
 def _as_markdown(text: str) -> str:
@@ -203,11 +234,7 @@ def _as_markdown(text: str) -> str:
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     """The settings under their dotted keys, as values that TensorBoard can tabulate."""
-    flat: dict[str, bool | int | float | str] = {}
-    for section, values in asdict(config).items():
-        for name, value in (values if isinstance(values, dict) else {"": values}).items():
-            key = f"{section}.{name}" if name else section
-            if key in _NO_HYPERPARAMETERS:
-                continue
-            flat[key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in deciding_settings(config).items()
+    }

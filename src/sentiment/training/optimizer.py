@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from typing import Any
 
 import torch
 from torch import nn
@@ -73,12 +75,28 @@ class Schedule:
         self._update += 1
         # After warm-up the rate is the plateau's alone, which LambdaLR would set back.
         if self._by_metric is None or self._update <= self._num_warmup:
-            self._by_update.step()
+            with warnings.catch_warnings():
+                # torch warns where the first update was skipped, as one with no finite gradient.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+                self._by_update.step()
 
     def after_epoch(self, score: float) -> None:
         """Tell schedule plateau what the monitored metric was; more is better."""
         if self._by_metric is not None and self._update >= self._num_warmup:
             self._by_metric.step(score)
+
+    def state(self) -> dict[str, Any]:
+        """Values that :meth:`restore` takes."""
+        by_metric = None if self._by_metric is None else self._by_metric.state_dict()
+        by_update = self._by_update.state_dict()
+        return {"update": self._update, "by_update": by_update, "by_metric": by_metric}
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Take up the state of the same training; the rates are restored with the optimizer."""
+        self._update = values["update"]
+        self._by_update.load_state_dict(values["by_update"])
+        if self._by_metric is not None:
+            self._by_metric.load_state_dict(values["by_metric"])
 
     def _factor(self, update: int) -> float:
         """Share of the full learning rate that update number ``update`` (from 0) has."""

@@ -1,44 +1,31 @@
-"""The training itself: update, epoch, fit."""
+"""The training itself: epoch after epoch, to be put down and taken up at any update."""
 
 from __future__ import annotations
 
 import itertools
 import logging
-import math
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from sentiment.config import Config
 from sentiment.evaluation.calibration import fit_temperature
-from sentiment.evaluation.evaluate import Predictions, predict_corpus
-from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
-from sentiment.runtime import autocast, peak_memory_bytes
-from sentiment.text.batches import Batch
+from sentiment.runtime import peak_memory_bytes
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData
+from sentiment.training.checkpoint import Cadence, TrainingState, save_state
+from sentiment.training.interruption import Interrupted, StopRequests
 from sentiment.training.journal import EpochSummary, Journal
-from sentiment.training.optimizer import Schedule, build_optimizer
-from sentiment.training.showcase import Showcase
-from sentiment.training.sums import RunningSums
+from sentiment.training.standing import FitResult, Standing
+from sentiment.training.updates import Updates
+from sentiment.training.validation import Validation
 from sentiment.weights import Checkpoint, save_weights
+from sentiment.world import World
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What training came to: the best epoch and its validation metrics."""
-
-    best_epoch: int
-    best_metrics: Metrics
 
 
 class Trainer:
@@ -52,6 +39,9 @@ class Trainer:
         precision: arithmetic of training's matrix products; validation is in fp32.
         path: the run's folder.
         journal: where the course is written.
+        world: the ranks that train together.
+        state: where an earlier process has put the training down.
+        after_update: called with the number of each update when it is done.
     """
 
     def __init__(
@@ -64,6 +54,9 @@ class Trainer:
         precision: torch.dtype,
         path: Path,
         journal: Journal,
+        world: World | None = None,
+        state: TrainingState | None = None,
+        after_update: Callable[[int], object] = lambda update: None,
     ) -> None:
         self._model = model
         self._data = data
@@ -72,93 +65,80 @@ class Trainer:
         self._device = device
         self._path = path
         self._journal = journal
-        self._precision = precision
+        self._world = world or World()
+        self._after_update = after_update
         self._corpus = data.train.to(device)
-        self._validation = data.validation.to(device)
-        self._showcase = Showcase(data.validation_reviews, self._validation, config.seed)
+        self._validation = Validation(model, data, config, device, journal, self._world)
         self._sampler = BucketSampler(
             data.train.lengths,
             batch_size=self._training.batch_size,
             unit=self._training.batch_unit,
             seed=config.seed,
         )
-        self._optimizer = build_optimizer(model, config.training)
-        self._schedule = Schedule(self._optimizer, config.training, self._num_updates())
-        self._loss = nn.CrossEntropyLoss(
-            reduction="sum", label_smoothing=self._training.label_smoothing
+        self._updates = Updates(
+            model,
+            self._corpus,
+            config.training,
+            device=device,
+            precision=precision,
+            num_updates=self._training.num_epochs * self._updates_per_epoch(),
+            world=self._world,
         )
-        self._update = 0
-        self._learning_rate = 0.0  # of the last update
+        self._standing = Standing(model, self._updates, device, self._world)
+        self._stop = StopRequests()
+        self._cadence = Cadence(config.training)
+        if state is not None and (last := self._standing.restore(state)):
+            self._keep(last)
 
     def fit(self) -> FitResult:
-        """Train all epochs, or until validation has stopped improving."""
-        best_score, best = float("-inf"), None
-        for epoch in range(1, self._training.num_epochs + 1):
-            summary = self._train_epoch(epoch)
-            predictions = self._validate()
-            metrics = predictions.metrics()
-            score = metrics.score(self._training.monitor)
-            self._schedule.after_epoch(score)
-            is_best = best is None or score > best_score
-            if is_best:
-                best_score, best = score, FitResult(epoch, metrics)
-            temperature = self._keep(epoch, predictions, metrics, is_best=is_best)
-            self._journal.epoch(summary, metrics, is_best=is_best)
-            self._journal.histograms(self._model, epoch)
-            self._journal.reviews(self._showcase.verdicts(predictions, temperature), epoch)
-            if self._training.pictures:
-                self._draw(predictions, temperature, epoch)
-            patience = self._training.patience
-            if best and patience is not None and epoch - best.best_epoch >= patience:
-                logger.info(
-                    "no better %s for %d epochs: stopping", self._training.monitor, patience
-                )
-                break
+        """Train all epochs, or until validation has stopped improving.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            ValueError: loss or gradient is not finite, and ``training.nonfinite`` is ``stop``.
+        """
+        if self._updates.update == 0:
+            self._save_state()  # so that whatever happens next, there is something to resume
+        with self._stop:
+            while not self._is_over():
+                summary = self._train_epoch()
+                self._end_epoch(summary)
+        best, embedding = self._standing.best, self._model.embedding.weight
         assert best is not None  # num_epochs is at least 1
-        self._finish(best)
-        return best
+        self._journal.finish(self._config, best.metrics, embedding, self._data.vocabulary)
+        return self._standing.result()
 
-    def _num_updates(self) -> int:
-        batches, group = len(self._sampler), self._training.accumulation_steps
-        return self._training.num_epochs * -(-batches // group)
+    def _is_over(self) -> bool:
+        done, patience = self._standing.progress.epoch - 1, self._training.patience
+        if done and patience is not None and done - self._standing.best_epoch >= patience:
+            logger.info("no better %s for %d epochs: stopping", self._training.monitor, patience)
+            return True
+        return done >= self._training.num_epochs
 
-    def _train_epoch(self, epoch: int) -> EpochSummary:
+    def _updates_per_epoch(self) -> int:
+        return -(-len(self._sampler) // self._training.accumulation_steps)
+
+    def _train_epoch(self) -> EpochSummary:
+        """What remains of the epoch that has been reached."""
+        progress = self._standing.progress
         self._model.train()
-        self._sampler.set_epoch(epoch)
-        epoch_sums = RunningSums(self._device)
-        recent_sums = RunningSums(self._device)
-        num_tokens = recent_tokens = 0
-        started = recent_started = time.perf_counter()
-        with self._progress(epoch) as bar:
-            for group in self._groups():
-                norm = self._train_update(group, epoch_sums, recent_sums)
-                tokens = sum(int(self._corpus.lengths[indices].sum()) for indices in group)
-                num_tokens, recent_tokens = num_tokens + tokens, recent_tokens + tokens
-                if self._update % self._training.log_every == 0:
-                    seconds = time.perf_counter() - recent_started
-                    self._log(bar, recent_sums, norm, recent_tokens / seconds)
-                    recent_sums = RunningSums(self._device)
-                    recent_tokens, recent_started = 0, time.perf_counter()
+        self._sampler.set_epoch(progress.epoch)
+        groups = list(self._groups())
+        with self._bar(groups[: progress.num_updates]) as bar:
+            for group in groups[progress.num_updates :]:
+                norm = self._updates.carry_out(
+                    group, progress.all, progress.recent, epoch=progress.epoch
+                )
+                progress.count(sum(int(self._corpus.lengths[each].sum()) for each in group))
+                if self._updates.update % self._training.log_every == 0:
+                    self._log(bar, norm)
+                if progress.num_updates == len(groups):
+                    # Here, because the last gradients are not kept in a checkpoint.
+                    self._journal.histograms(self._model, progress.epoch)
                 bar.update(sum(map(len, group)))
-            loss, accuracy = self._means(epoch_sums)
-        seconds = time.perf_counter() - started
-        return EpochSummary(
-            epoch=epoch,
-            update=self._update,
-            loss=loss,
-            accuracy=accuracy,
-            seconds=seconds,
-            tokens_per_second=num_tokens / seconds,
-            padding_share=self._sampler.padding_share(),
-            learning_rate=self._learning_rate,
-            peak_memory_bytes=peak_memory_bytes(self._device),
-        )
-
-    def _progress(self, epoch: int) -> tqdm:
-        description = f"epoch {epoch}/{self._training.num_epochs}"
-        return tqdm(
-            total=len(self._corpus), desc=description, unit="review", leave=False, disable=None
-        )
+                self._pause()
+        self._updates.guard.settle()
+        return self._summarize()
 
     def _groups(self) -> Iterator[list[torch.Tensor]]:
         """The batches' indices, grouped by update."""
@@ -166,84 +146,100 @@ class Trainer:
         while group := list(itertools.islice(batches, self._training.accumulation_steps)):
             yield group
 
-    def _train_update(self, group: list[torch.Tensor], *sums: RunningSums) -> torch.Tensor:
-        """One update from the mean loss over all reviews of the group's batches.
-
-        Returns:
-            The gradient's norm before clipping, still on the device.
-        """
-        self._optimizer.zero_grad(set_to_none=True)
-        num_reviews = sum(map(len, group))
-        for batch in self._corpus.batches(group):
-            with autocast(self._device, self._precision):
-                logits = self._model(batch.tokens, batch.lengths)
-            loss_sum = self._loss(logits.float(), batch.labels)
-            (loss_sum / num_reviews).backward()
-            self._count(sums, batch, logits.detach().float())
-        clip = self._training.gradient_clip
-        norm = nn.utils.clip_grad_norm_(
-            self._model.parameters(), float("inf") if clip is None else clip
+    def _bar(self, done: list[list[torch.Tensor]]) -> tqdm:
+        return tqdm(
+            initial=sum(len(indices) for group in done for indices in group),
+            total=len(self._corpus),
+            desc=f"epoch {self._standing.progress.epoch}/{self._training.num_epochs}",
+            unit="review",
+            leave=False,
+            disable=None if self._world.is_first else True,
         )
-        self._learning_rate = self._optimizer.param_groups[0]["lr"]
-        self._optimizer.step()
-        self._schedule.after_update()
-        self._update += 1
-        return norm
 
-    @staticmethod
-    def _count(sums: tuple[RunningSums, ...], batch: Batch, logits: torch.Tensor) -> None:
-        """Add up what is reported: the loss without smoothing, to stand beside validation's."""
-        loss_sum = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
-        num_correct = (logits.argmax(dim=1) == batch.labels).sum()
-        for each in sums:
-            each.add(loss_sum, num_correct, len(batch.lengths))
-
-    def _log(self, bar: tqdm, sums: RunningSums, norm: torch.Tensor, speed: float) -> None:
-        loss, accuracy = self._means(sums)
+    def _log(self, bar: tqdm, norm: torch.Tensor) -> None:
+        self._updates.guard.settle()
+        progress = self._standing.progress
+        speed = progress.recent_tokens_per_second
+        loss, accuracy = progress.recent.means(self._world)
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
         self._journal.update(
-            self._update,
+            self._updates.update,
             loss=loss,
             accuracy=accuracy,
             gradient_norm=float(norm),
-            learning_rate=self._learning_rate,
+            learning_rate=self._updates.learning_rate,
             tokens_per_second=speed,
         )
+        progress.begin_point()
 
-    def _means(self, sums: RunningSums) -> tuple[float, float]:
-        """Mean loss and accuracy, while the loss is a number."""
-        loss, accuracy = sums.means()
-        if not math.isfinite(loss):
-            raise ValueError(
-                f"the loss became {loss} by update {self._update}: lower training.learning_rate "
-                f"({self._training.learning_rate}) or set training.gradient_clip"
-            )
-        return loss, accuracy
-
-    def _validate(self) -> Predictions:
-        return predict_corpus(
-            self._model,
-            self._validation,
-            device=self._device,
-            description="validating",
+    def _summarize(self) -> EpochSummary:
+        progress = self._standing.progress
+        loss, accuracy = progress.all.means(self._world)
+        seconds = progress.seconds
+        return EpochSummary(
+            epoch=progress.epoch,
+            update=self._updates.update,
+            loss=loss,
+            accuracy=accuracy,
+            seconds=seconds,
+            tokens_per_second=progress.num_tokens / seconds,
+            padding_share=self._sampler.padding_share(),
+            learning_rate=self._updates.learning_rate,
+            peak_memory_bytes=peak_memory_bytes(self._device),
         )
 
-    def _draw(self, predictions: Predictions, temperature: float, epoch: int) -> None:
-        self._journal.predictions(predictions, self._data.class_names, temperature, epoch)
-        for tag, figure in self._showcase.explanations(self._model, temperature):
-            self._journal.figure(tag, figure, epoch)
+    def _pause(self) -> None:
+        """After an update: a checkpoint where one is due, and the end where a signal came."""
+        update = self._updates.update
+        self._after_update(update)
+        # The ranks must agree: signals reach them at different updates, and clocks differ.
+        is_due = self._world.is_first and self._cadence.is_due(update)
+        stop, due = self._world.most([self._stop.signal, int(is_due)])
+        if stop or due:
+            self._save_state()
+        if stop:
+            raise Interrupted(stop)
 
-    def _keep(
-        self, epoch: int, predictions: Predictions, metrics: Metrics, *, is_best: bool
-    ) -> float:
-        """Save the weights with their temperature, which is returned."""
+    def _end_epoch(self, summary: EpochSummary) -> None:
+        """Validate, keep what has come of the epoch, and tell it."""
+        epoch, update = summary.epoch, summary.update
+        predictions = self._validation.predict(self._stop_validating)
+        metrics = predictions.metrics()
+        # Of one rank, so that rounding on other hardware cannot make the ranks part.
+        own = torch.tensor(metrics.score(self._training.monitor), dtype=torch.float64)
+        score = self._world.of_first(own).item()
+        self._updates.after_epoch(score)
+        is_best = self._standing.is_better(score)
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
-        checkpoint = Checkpoint(epoch, self._update, metrics.as_dict(), temperature)
-        for name in ("last", "best") if is_best else ("last",):
-            save_weights(self._path, name, self._model, checkpoint)
-        return temperature
+        last = Checkpoint(epoch, update, metrics.as_dict(), temperature)
+        self._standing.end_epoch(last, score)
+        self._validation.tell(summary, predictions, metrics, temperature, is_best=is_best)
+        # First of all files, so that those after it can be made from it.
+        self._save_state(last)
+        self._keep(last)
 
-    def _finish(self, best: FitResult) -> None:
-        figures: dict[str, Any] = best.best_metrics.as_dict()
-        embedding = self._model.embedding.weight
-        self._journal.finish(self._config, figures, embedding, self._data.vocabulary)
+    def _stop_validating(self, num_reviews: int) -> None:
+        # Alone: several ranks would have to agree, batch by batch, on something that is soon over.
+        if self._stop.signal and self._world.is_alone:
+            self._save_state()
+            raise Interrupted(self._stop.signal)
+
+    def _keep(self, last: Checkpoint) -> None:
+        """Save the weights of an epoch that is over; done twice, the same files stand there."""
+        if self._world.is_first:
+            for name in ("last", "best") if last.epoch == self._standing.best_epoch else ("last",):
+                save_weights(self._path, name, self._model, last)
+        self._world.wait()
+
+    def _save_state(self, last: Checkpoint | None = None) -> None:
+        """Save all that a process needs to go on from here; all ranks take part.
+
+        Args:
+            last: the epoch that is just over, if one is.
+        """
+        self._updates.guard.settle()
+        state = self._standing.state(self._journal.state(), last)
+        if self._world.is_first:
+            save_state(self._path, state)
+        self._cadence.note()
+        self._world.wait()

@@ -1,0 +1,20 @@
+#!/bin/bash
+# One training on 2 machines of 8 GPUs: sbatch configs/slurm.sh
+# Run from a checkout on a folder that all machines see, after make setup there.
+#SBATCH --job-name=sentiment
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --signal=TERM@120        # two minutes before the end: a checkpoint is written
+set -euo pipefail
+
+first_host=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+
+# --auto_resume: a job that is requeued goes on from the last checkpoint.
+srun .venv/bin/torchrun \
+    --nnodes "$SLURM_NNODES" --nproc-per-node 8 --max-restarts 3 \
+    --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first_host:29500" \
+    train.py --config configs/imdb.yaml --auto_resume

@@ -1,0 +1,110 @@
+"""run.json: what a run is and where it came from, with a checksum over itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from sentiment.shown import shorten
+
+FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
+
+_TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
+
+
+def write_description(run: Path, values: dict[str, Any]) -> None:
+    """Write run.json in one step.
+
+    Args:
+        run: the run's folder.
+        values: what :func:`read_description` will return.
+    """
+    write_json(run / "run.json", {**values, "sha256": _checksum(values)})
+
+
+def read_description(run: Path) -> dict[str, Any]:
+    """What run.json says, checked.
+
+    Raises:
+        FileNotFoundError: the folder is not a run.
+        ValueError: the file is damaged, or of another format.
+    """
+    path = run / "run.json"
+    if not path.is_file():
+        hint = "" if run.exists() else " (there is no such folder)"
+        raise FileNotFoundError(f"{run} is not a run{hint}: it has no run.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        version, names = int(values["format_version"]), values["class_names"]
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {shorten(repr(error), 100)}") from error
+    check_version(path, version)
+    if values.pop("sha256", None) != _checksum(values):
+        raise ValueError(f"{path} is damaged: its checksum is not that of its content")
+    texts = [values.get(name) for name in _TEXTS]
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in [*names, *texts]):
+        raise ValueError(f"{path} is damaged: a value is not of its kind")
+    if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
+        raise ValueError(f"{path} is damaged: its classes are not two names or more")
+    return values
+
+
+def check_version(path: Path, version: int) -> None:
+    """Refuse a file that another release wrote."""
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {version}, but this program reads up to {FORMAT_VERSION}: "
+            "install a newer release of sentiment"
+        )
+    if version < FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {version}, which this program no longer reads: train the run "
+            "again, from its config.yaml"
+        )
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file in one step: readers see the old one or the new one."""
+    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step, to last: after it, a loss of power leaves the new one.
+
+    Raises:
+        OSError: it could not be written; the old file stays, and nothing of the new one.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)  # half a file would take the room that is lacking
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the disk hold the names in a folder, where a system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _is_name(text: str) -> bool:
+    """Whether a class can be called so: half a surrogate pair cannot even be written."""
+    return text.strip() != "" and not any("\ud800" <= each <= "\udfff" for each in text)
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""Folders to write to: whether one may, and alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+LOCK = ".lock"  # held while a folder is written to
+
+
+def check_writable(path: Path) -> None:
+    """Check that files may be written to a folder that there may not be yet.
+
+    Raises:
+        NotADirectoryError: the path, or one above it, is a file.
+        PermissionError: nothing can be written there.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"{there} is a file: choose another folder to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing can be written in {there}: choose another folder")
+
+
+def check_links(folder: Path) -> None:
+    """Check that no link leads out of a folder, which others may have put together.
+
+    Whoever writes a report into it would write, by such a link, to a place of their choice.
+
+    Raises:
+        ValueError: one does.
+    """
+    if not folder.is_dir():
+        return
+    place = folder.resolve()
+    for each in folder.rglob("*"):
+        if each.is_symlink() and not each.resolve().is_relative_to(place):
+            raise ValueError(
+                f"{each} is a link out of {folder}: put what it leads to in its place, or remove it"
+            )
+
+
+@contextmanager
+def written_alone(path: Path) -> Iterator[None]:
+    """Hold a run's folder against other trainings, until the process ends in whatever way.
+
+    Raises:
+        FileExistsError: another process trains into it.
+        OSError: nothing can be written there.
+    """
+    check_writable(path)
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path / LOCK, blocking=False):
+            try:
+                yield
+            finally:
+                _leave_nothing_of_nothing(path)
+    except Timeout as error:
+        raise FileExistsError(
+            f"another training writes to {path}: let it end, or choose another output_dir"
+        ) from error
+
+
+def _leave_nothing_of_nothing(path: Path) -> None:
+    """Remove a folder in which there is nothing but the lock: its training failed to begin."""
+    with suppress(OSError):  # it may be gone already
+        if [each.name for each in path.iterdir()] == [LOCK]:
+            shutil.rmtree(path)

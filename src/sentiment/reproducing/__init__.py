@@ -1,0 +1,1 @@
+"""Whether two trainings are one: resumed and never stopped, then and now."""

@@ -1,0 +1,181 @@
+"""Whether a training begins or goes on, and what it then has in hand: reviews and a model."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sentiment.config import Config, deciding_settings
+from sentiment.description import read_description
+from sentiment.model import SentimentClassifier
+from sentiment.places import check_links
+from sentiment.receipt import versions, write_receipt
+from sentiment.runs import build_model, create_run, is_finished, load_settings, load_words
+from sentiment.runtime import describe_device, set_up
+from sentiment.settings import TrainingRequest
+from sentiment.text.pipeline import TrainingData, prepare_training
+from sentiment.training.checkpoint import TrainingState, load_state, state_path
+from sentiment.training.standing import FitResult
+from sentiment.world import World, num_restarts
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a training is to begin.
+
+    Attributes:
+        state: where an earlier process has put it down, None to begin anew.
+        is_finished: whether there is nothing left to do.
+        overwrites: whether what is in its folder may be replaced.
+    """
+
+    state: TrainingState | None = None
+    is_finished: bool = False
+    overwrites: bool = False
+
+    @property
+    def resumes(self) -> bool:
+        return self.state is not None
+
+
+def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginning:
+    """Look at what there is of a run; all ranks take part, and do what the first one finds.
+
+    Raises:
+        FileNotFoundError: a run is to be resumed, and there is none, or no checkpoint of it.
+        ValueError: the run is damaged, or one of other settings.
+    """
+    # A launcher that starts its ranks again means them to go on.
+    resumes_if_begun = request.resumes_if_begun or num_restarts() > 0
+    kind = _NEW
+    if world.is_first:
+        if request.resumes:
+            check_links(path)
+            read_description(path)
+            kind = _RESUMED
+        elif resumes_if_begun:
+            kind = _find_begun(request.config, path)
+        if kind == _RESUMED and is_finished(path):
+            kind = _FINISHED
+    kind = int(world.of_first(torch.tensor(kind)).item())
+    if kind == _FINISHED:
+        return Beginning(is_finished=True)
+    if kind == _RESUMED:
+        return Beginning(load_state(path))
+    return Beginning(overwrites=request.overwrites or kind == _BEGUN)
+
+
+_NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
+
+
+def _find_begun(config: Config, path: Path) -> int:
+    if not (path / "run.json").exists():
+        return _NEW
+    own, asked = deciding_settings(load_settings(path)), deciding_settings(config)
+    for key, value in asked.items():
+        if value != own[key]:
+            raise ValueError(
+                f"{path} holds a run whose {key} is {own[key]!r}, not {value!r}: choose another "
+                "output_dir, or begin this one with --overwrite"
+            )
+    return _RESUMED if is_finished(path) or state_path(path).exists() else _BEGUN
+
+
+def begin(
+    config: Config,
+    beginning: Beginning,
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+    world: World,
+) -> tuple[SentimentClassifier, TrainingData]:
+    """Read the reviews and build the model; make the run's folder where it is new.
+
+    One rank of each machine fills the cache for its others; the first one's weights, with the
+    vectors that only it reads, become those of all.
+
+    Raises:
+        ValueError: a run is resumed with other reviews, or the ranks have different ones.
+    """
+    vocabulary = load_words(path) if beginning.resumes else None
+    with_vectors = world.is_first and not beginning.resumes
+    with world.first_on_machine():
+        data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
+    set_up(device, config.seed)
+    model = build_model(
+        config.model,
+        vocabulary_size=len(data.vocabulary),
+        num_classes=len(data.class_names),
+        vectors=data.vectors,
+        freeze_embedding=config.vectors.freeze,
+    ).to(device)
+    if not world.is_alone:
+        set_up(device, config.seed + (world.rank << 32))  # of dropout, which must differ
+    if world.is_first and not beginning.resumes:
+        receipt = write_receipt(
+            seed=config.seed, device=describe_device(device), precision=precision, world=world,
+            data=data.fingerprints, vectors=data.vectors_fingerprint,
+            coverage=data.coverage.as_dict() if data.coverage else None,
+        )  # fmt: skip
+        create_run(
+            path, config, data.class_names, data.vocabulary, receipt,
+            overwrite=beginning.overwrites,
+        )  # fmt: skip
+    world.wait()
+    _check_reviews(path, data, beginning, world)
+    if beginning.state is not None:
+        _tell_resumed(path, beginning.state, device, world)
+    return model, data
+
+
+def _check_reviews(path: Path, data: TrainingData, beginning: Beginning, world: World) -> None:
+    wanted = read_description(path).get("data", {})
+    for split, found in data.fingerprints.items():
+        if wanted.get(split) != found:
+            then = wanted.get(split) or {"rows": "?", "sha256": "?"}
+            who = "" if world.is_alone else f"rank {world.rank} has other reviews: "
+            raise ValueError(
+                f"{who}the {split} reviews are {found['rows']} with digest "
+                f"{found['sha256'][:12]}, but those of {path} are {then['rows']} with "
+                f"{then['sha256'][:12]}: give the reviews that the run began with by --data.path"
+            )
+
+
+def _tell_resumed(path: Path, state: TrainingState, device: torch.device, world: World) -> None:
+    progress = state.values["progress"]
+    logger.info(
+        "resuming at update %d, in epoch %d", state.values["updates"]["update"], progress["epoch"]
+    )
+    before = read_description(path)
+    before |= before.get("versions", {})
+    now = {
+        "device": describe_device(device),
+        "threads": torch.get_num_threads(),
+        "ranks": world.size,
+        **versions(),
+    }
+    for name, value in now.items():
+        if before.get(name) != value:
+            logger.info(
+                "%s: %s, where the run began on %s: its last digits may differ from those of a run "
+                "that was never stopped", name, value, before.get(name),
+            )  # fmt: skip
+
+
+def final_entry(result: FitResult) -> dict[str, Any]:
+    """What a finished training adds to run.json."""
+    return {
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(result.seconds, 2),
+        "num_epochs": result.num_epochs,
+        "best_epoch": result.best_epoch,
+        "num_resumed": result.num_resumed,
+        "metrics": result.best_metrics,
+    }

@@ -1,0 +1,151 @@
+"""Where a training stands: all that changes while it runs, as a checkpoint holds it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from sentiment.model import SentimentClassifier
+from sentiment.training.checkpoint import TrainingState, generator_states, restore_generators
+from sentiment.training.progress import EpochProgress
+from sentiment.training.updates import Updates
+from sentiment.weights import Checkpoint
+from sentiment.world import World
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training came to.
+
+    Attributes:
+        best_epoch: the best epoch.
+        best_metrics: its figures on the validation reviews, by name.
+        num_epochs: epochs trained.
+        seconds: time spent training and validating, in all processes that had a part in it.
+        num_resumed: how often it was taken up again, by processes whose work was kept.
+    """
+
+    best_epoch: int
+    best_metrics: dict[str, Any]
+    num_epochs: int
+    seconds: float
+    num_resumed: int
+
+
+class Standing:
+    """Model, optimizer, position, best epoch.
+
+    Args:
+        model: the classifier.
+        updates: what trains it.
+        device: where.
+        world: the ranks.
+
+    Attributes:
+        progress: the epoch that has been reached, and how far it has come.
+        best: where the best epoch stood, None before the first has ended.
+        num_resumed: how often training was taken up again.
+    """
+
+    def __init__(
+        self, model: SentimentClassifier, updates: Updates, device: torch.device, world: World
+    ) -> None:
+        self._model = model
+        self._updates = updates
+        self._device = device
+        self._world = world
+        self.progress = EpochProgress(1, device)
+        self.best: Checkpoint | None = None
+        self.num_resumed = 0
+        self._best_score = float("-inf")
+        self._earlier_seconds = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, in all processes that had a part in it."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    @property
+    def best_epoch(self) -> int:
+        """0 before the first has ended."""
+        return 0 if self.best is None else self.best.epoch
+
+    def is_better(self, score: float) -> bool:
+        """Whether a score is the best so far."""
+        return self.best is None or score > self._best_score
+
+    def end_epoch(self, last: Checkpoint, score: float) -> None:
+        """An epoch is over and measured; the next one begins."""
+        if self.is_better(score):
+            self.best, self._best_score = last, score
+        self.progress = EpochProgress(last.epoch + 1, self._device)
+
+    def result(self) -> FitResult:
+        """What it has come to, when it is over."""
+        assert self.best is not None
+        return FitResult(
+            best_epoch=self.best.epoch,
+            best_metrics=self.best.metrics,
+            num_epochs=self.progress.epoch - 1,
+            seconds=self.seconds,
+            num_resumed=self.num_resumed,
+        )
+
+    def state(self, journal: dict[str, Any], last: Checkpoint | None) -> TrainingState:
+        """All of it; all ranks must ask at once.
+
+        Args:
+            journal: what is written.
+            last: the epoch that is just over, if one is.
+        """
+        updates, moments = self._updates.state()
+        progress, sums = self.progress.state(self._world)
+        sections = {
+            "model": self._model.state_dict(),
+            "optimizer": moments,
+            "sums": sums,
+            "generators": generator_states(self._device, self._world),
+        }
+        values = {
+            "updates": updates,
+            "progress": progress,
+            "best": None if self.best is None else asdict(self.best),
+            "best_score": self._best_score,
+            "last": None if last is None else asdict(last),
+            "seconds": self.seconds,
+            "num_resumed": self.num_resumed,
+            "num_ranks": self._world.size,
+            "device": self._device.type,
+            "journal": journal,
+        }
+        tensors = {
+            f"{section}/{name}": tensor
+            for section, part in sections.items()
+            for name, tensor in part.items()
+        }
+        return TrainingState(values, tensors)
+
+    def restore(self, state: TrainingState) -> Checkpoint | None:
+        """Take up what :meth:`state` returned; returns the epoch that was just over, if any.
+
+        With another number of ranks, or on another device, random numbers go other ways.
+        """
+        values = state.values
+        self._model.load_state_dict(state.section("model"))
+        self._updates.restore(values["updates"], state.section("optimizer"))
+        self.progress = EpochProgress.restore(
+            values["progress"], state.section("sums"), self._device, self._world
+        )
+        if values["num_ranks"] == self._world.size and values["device"] == self._device.type:
+            restore_generators(state.section("generators"), self._device, self._world)
+        else:
+            torch.manual_seed(torch.initial_seed() + values["updates"]["update"])
+        self.best = None if values["best"] is None else Checkpoint(**values["best"])
+        self._best_score = values["best_score"]
+        self._earlier_seconds = values["seconds"]
+        self.num_resumed = values["num_resumed"] + 1
+        return None if values["last"] is None else Checkpoint(**values["last"])

@@ -1,0 +1,205 @@
+"""One update of the weights: forward, backward, clipping, optimizer, on one rank or several.
+
+A batch is dealt to the ranks review by review. Each adds up its reviews' losses and divides by the
+number of all, so that the ranks' gradients add up to that of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sentiment.config import TrainingConfig
+from sentiment.model import SentimentClassifier
+from sentiment.runtime import autocast
+from sentiment.text.batches import Batch, EncodedCorpus
+from sentiment.text.bucketing import deal
+from sentiment.training.guard import FiniteGuard, UpdatePlace
+from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.sums import RunningSums
+from sentiment.world import World
+
+_BUCKET_MEGABYTES = 4  # of gradients that are exchanged while the others are still computed
+
+
+class Updates:
+    """Updates a model from batches.
+
+    Args:
+        model: the classifier, on ``device``.
+        corpus: what batches are cut from, on ``device``.
+        config: optimizer, schedule, clipping.
+        device: where to compute.
+        precision: arithmetic of matrix products.
+        num_updates: of the whole training.
+        world: the ranks; all must make the same calls.
+
+    Attributes:
+        update: updates done.
+        learning_rate: of the last one.
+        guard: what watches for numbers that are not finite.
+    """
+
+    def __init__(
+        self,
+        model: SentimentClassifier,
+        corpus: EncodedCorpus,
+        config: TrainingConfig,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        num_updates: int,
+        world: World,
+    ) -> None:
+        self._model = model
+        self._corpus = corpus
+        self._config = config
+        self._device = device
+        self._precision = precision
+        self._world = world
+        self._parallel: nn.Module = model
+        if not world.is_alone:
+            self._parallel = DistributedDataParallel(
+                model,
+                gradient_as_bucket_view=True,
+                bucket_cap_mb=_BUCKET_MEGABYTES,
+            )
+        self._optimizer = build_optimizer(model, config)
+        self._schedule = Schedule(self._optimizer, config, num_updates)
+        self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=config.label_smoothing)
+        self.guard = FiniteGuard(config.nonfinite, device)
+        self.update = 0
+        self.learning_rate = 0.0
+
+    def carry_out(
+        self, group: list[torch.Tensor], *sums: RunningSums, epoch: int = 1
+    ) -> torch.Tensor:
+        """One update from the mean loss over all reviews of some batches.
+
+        Args:
+            group: indices of each batch's reviews, over all ranks, longest first.
+            sums: where loss and hits of this rank's reviews are added.
+            epoch: for messages.
+
+        Returns:
+            () the gradient's norm before clipping, on the device.
+
+        Raises:
+            ValueError: loss or gradient is not finite.
+            MemoryError: the device has too little memory for a batch.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        num_reviews = sum(map(len, group))
+        counts: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+        total = torch.zeros((), device=self._device)
+        for number, indices in enumerate(group, 1):
+            with self._exchanging(is_last=number == len(group)):
+                total += self._add_gradients(indices, num_reviews, counts)
+        clip = self._config.gradient_clip
+        norm = nn.utils.clip_grad_norm_(
+            self._model.parameters(), float("inf") if clip is None else clip
+        )
+        self.learning_rate = self._optimizer.param_groups[0]["lr"]
+        if self.guard.allows(self._place(group, epoch), total, norm):
+            self._optimizer.step()
+            for each in sums:
+                for count in counts:
+                    each.add(*count)
+        self._schedule.after_update()
+        self.update += 1
+        return norm
+
+    def _exchanging(self, *, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged once an update, with those of its last batch."""
+        if isinstance(self._parallel, DistributedDataParallel) and not is_last:
+            return self._parallel.no_sync()
+        return nullcontext()
+
+    def _add_gradients(
+        self,
+        indices: torch.Tensor,
+        num_reviews: int,
+        counts: list[tuple[torch.Tensor, torch.Tensor, int]],
+    ) -> torch.Tensor:
+        """Add a batch's gradients, and its counts; returns its part of the mean loss here."""
+        own = deal(indices, self._world.rank, self._world.size)
+        # A last batch of fewer reviews than ranks leaves some without. Gradients are exchanged by
+        # all, so these take a review too and count it for nothing.
+        batch = self._corpus.batch(own if len(own) else indices[:1])
+        try:
+            with autocast(self._device, self._precision):
+                logits = self._parallel(batch.tokens, batch.lengths)
+            loss = self._loss(logits.float(), batch.labels) / num_reviews
+            # The exchange takes the mean over ranks, where their sum is wanted.
+            (loss * (self._world.size if len(own) else 0)).backward()
+        except RuntimeError as error:
+            raise self._explained(error, batch) from error
+        if len(own) == 0:
+            return torch.zeros((), device=self._device)
+        counts.append(self._count(batch, logits.detach().float()))
+        return loss.detach()
+
+    @staticmethod
+    def _count(batch: Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """What is reported: the loss without smoothing, to stand beside validation's; hits."""
+        loss_sum = nn.functional.cross_entropy(logits, batch.labels, reduction="sum")
+        num_correct = (logits.argmax(dim=1) == batch.labels).sum()
+        return loss_sum, num_correct, len(batch.lengths)
+
+    def _place(self, group: list[torch.Tensor], epoch: int) -> UpdatePlace:
+        rows = [index for indices in group for index in indices.tolist()]
+        longest = max(int(self._corpus.lengths[indices].max()) for indices in group)
+        return UpdatePlace(self.update + 1, epoch, self.learning_rate, rows, longest)
+
+    def _explained(self, error: RuntimeError, batch: Batch) -> Exception:
+        is_of_memory = isinstance(error, torch.OutOfMemoryError) or (
+            "memory" in str(error) and "alloc" in str(error)  # what torch says on a CPU
+        )
+        if not is_of_memory:
+            return error
+        reviews, time = batch.tokens.shape
+        unit = self._config.batch_unit
+        return MemoryError(
+            f"{self._device} has too little memory for a batch of {reviews} reviews of {time} "
+            f"tokens: lower training.batch_size ({self._config.batch_size} {unit}; "
+            "training.accumulation_steps makes up for it) or data.max_length"
+        )
+
+    def after_epoch(self, score: float) -> None:
+        """Tell the schedule what the monitored metric was; more is better."""
+        self._schedule.after_epoch(score)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """Values, and the tensors of the optimizer, that :meth:`restore` takes."""
+        state = self._optimizer.state_dict()
+        values = {
+            "update": self.update,
+            "learning_rate": self.learning_rate,
+            "num_skipped": self.guard.num_skipped,
+            "rates": [group["lr"] for group in state["param_groups"]],
+            "schedule": self._schedule.state(),
+        }
+        tensors = {
+            f"{number}.{name}": tensor
+            for number, moments in state["state"].items()
+            for name, tensor in moments.items()
+        }
+        return values, tensors
+
+    def restore(self, values: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        """Take up the state of the same training."""
+        self.update = values["update"]
+        self.learning_rate = values["learning_rate"]
+        self.guard.num_skipped = values["num_skipped"]
+        self._schedule.restore(values["schedule"])
+        state = self._optimizer.state_dict()
+        for key, tensor in tensors.items():
+            number, name = key.split(".")
+            state["state"].setdefault(int(number), {})[name] = tensor
+        for group, rate in zip(state["param_groups"], values["rates"], strict=True):
+            group["lr"] = rate
+        self._optimizer.load_state_dict(state)

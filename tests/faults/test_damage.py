@@ -1,0 +1,126 @@
+"""Files of a run that are cut off, changed by a bit, swapped or missing: noticed, and named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sentiment import cli
+from sentiment.commands.train import execute, parse
+from sentiment.description import read_description, write_description
+from sentiment.runs import load_run
+from sentiment.training.checkpoint import load_state, state_path
+
+from .trainings import arguments
+
+WEIGHTS = "checkpoints/best/model.safetensors"
+RESUME = "checkpoints/resume.safetensors"
+FILES = ["run.json", "config.yaml", "vocabulary.txt", WEIGHTS, RESUME]
+
+
+class StopError(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
+    """Two unfinished runs of one shape, with weights of an epoch, that differ by their seed."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def stop(update: int) -> None:
+        if update == 20:
+            raise StopError
+
+    for seed in (0, 1):
+        with pytest.raises(StopError):
+            execute(parse(arguments(corpus, folder / str(seed), f"--seed={seed}"), "train"), stop)
+    return folder / "0", folder / "1"
+
+
+@pytest.fixture
+def run(runs, tmp_path) -> Path:
+    return shutil.copytree(runs[0], tmp_path / "run")
+
+
+def read(run: Path, name: str) -> None:
+    """As whoever needs the file does."""
+    if name == RESUME:
+        load_state(run)
+    else:
+        load_run(run)
+
+
+def test_what_is_whole_is_read(run):
+    load_run(run)
+    load_state(run)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
+def test_a_cut_off_file_is_named(name, share, run):
+    data = (run / name).read_bytes()
+    (run / name).write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=Path(name).name) as caught:
+        read(run, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_is_named(name, run):
+    data = (run / name).read_bytes()
+    for place in range(0, len(data), max(1, len(data) // 60)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << (place % 8)
+        (run / name).write_bytes(changed)
+        with pytest.raises(ValueError, match=rf"{Path(name).name}|format"):
+            read(run, name)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(name, run):
+    (run / name).unlink()
+    with pytest.raises(FileNotFoundError, match=Path(name).name):
+        read(run, name)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, RESUME, "config.yaml", "run.json"])
+def test_a_file_of_another_run_is_noticed(name, run, runs):
+    """Of the same shape, so that nothing but its origin tells it apart."""
+    shutil.copyfile(runs[1] / name, run / name)
+    with pytest.raises(ValueError, match="another run|not the one this run was trained with"):
+        read(run, name)
+
+
+def test_weights_swapped_within_a_run_are_noticed(run):
+    shutil.copyfile(run / "checkpoints/last/model.safetensors", run / WEIGHTS)
+    with pytest.raises(ValueError, match="holds the weights 'last': they were swapped"):
+        load_run(run)
+
+
+def test_another_format_is_refused_by_name(run):
+    write_description(run, {**read_description(run), "format_version": 3})
+    with pytest.raises(ValueError, match=r"run.json has format 3, .* newer release"):
+        load_run(run)
+    write_description(run, {**(values := _values(run)), "format_version": 1})
+    with pytest.raises(ValueError, match=r"run.json has format 1, .*train the run again"):
+        load_run(run)
+    assert values["class_names"] == ["neg", "pos"]
+
+
+def _values(run: Path) -> dict:
+    import json
+
+    values = json.loads((run / "run.json").read_text())
+    del values["sha256"]
+    return values
+
+
+def test_a_damaged_checkpoint_is_one_line_to_whoever_resumes(run, capsys):
+    data = bytearray(state_path(run).read_bytes())
+    data[-1] ^= 1
+    state_path(run).write_bytes(data)
+    assert cli.train([f"--resume={run}"]) == 1
+    error = capsys.readouterr().err
+    assert "resume.safetensors is damaged" in error and error.count("\n") == 1
