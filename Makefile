@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup train test test-long lint bench docs tensorboard lock clean
+.PHONY: setup train test test-long fuzz lint bench docs tensorboard lock clean
 
 setup: $(INSTALLED)
 
@@ -30,6 +30,9 @@ test: setup lint
 test-long: setup
 	$(BIN)/python -m pytest -m long
 
+fuzz: setup
+	$(BIN)/python -X faulthandler -m tests.fuzz.run
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,9 +45,10 @@ bench: setup
 # The pictures and figures of docs/lstm.md.
 docs: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m docs.studies  # small matrices: one thread is faster
+	$(BIN)/python -m docs.studies.scaling
 
 tensorboard: setup
-	$(BIN)/tensorboard --logdir runs
+	$(BIN)/tensorboard --logdir runs --host 127.0.0.1
 
 # Pins for every supported Python, resolved by uv (pip install uv). The packages that only torch's
 # CUDA build needs are left to torch, which asks for their exact versions itself.

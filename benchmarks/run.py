@@ -29,6 +29,7 @@ from benchmarks import (
     growth,
     peers,
     predicting,
+    ranks,
     recurrence,
     text,
     training,
@@ -80,6 +81,7 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[flo
         "predicting": lambda: predicting.rows(prepared, options.imdb),
         "growth": grow,
         "peers": lambda: peers.rows(prepared, plain),
+        "ranks": lambda: ranks.rows(options.imdb),
         "cuda": cuda.rows,
     }
     wanted = options.only.split(",") if options.only else list(sections)
