@@ -49,7 +49,8 @@ def verify_resume(config: Config) -> None:
         raise ValueError(
             "the resumed run differs from the one that was never stopped: by "
             f"{likeness.weights:.3g} in a weight, {likeness.metrics:.3g} in a metric, "
-            f"{likeness.curves:.3g} in a curve{problems}: on a GPU some kernels add up in any order; on a CPU this is a bug"
+            f"{likeness.curves:.3g} in a curve{problems}: on a GPU some "
+            "kernels add up in any order; on a CPU this is a bug"
         )
     logger.info(
         "equal to the bit: best and last weights, all metrics and the %s points of the curves, "
