@@ -50,7 +50,7 @@ def write_receipt(
         "vectors": vectors,
         "vectors_coverage": coverage,
         "versions": versions(),
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(),
     }
 
 
@@ -65,8 +65,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """The revision that a folder's code is of, and whether it was changed; None without git."""
+def git_state() -> dict[str, Any] | None:
+    """The revision that this code is of, and whether it was changed; None without git."""
+    folder = Path(__file__).parent
     try:
         # A package installed into a repository of something else is not of its revision.
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)

@@ -163,7 +163,7 @@ def circumstances_here(config: Config, *, ranks: int, threads: int) -> Circumsta
         ValueError: the device is not there.
     """
     device = find_device(config.device)
-    git = git_state(Path(__file__).parent) or {"revision": None, "is_dirty": False}
+    git = git_state() or {"revision": None, "is_dirty": False}
     return Circumstances(
         versions=versions(),
         revision=git["revision"],
