@@ -17,7 +17,7 @@ from sentiment import cli
 from sentiment.commands.train import execute, parse
 from sentiment.config import TrainingConfig
 from sentiment.description import read_description
-from sentiment.reproducing.equality import compare_runs
+from sentiment.reproducing.equality import _distance, compare_runs
 from sentiment.training.checkpoint import Cadence, load_state, state_path
 from sentiment.training.validation import Validation
 
@@ -227,6 +227,42 @@ def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, ca
     assert "holds a run whose seed is 0, not 3" in capsys.readouterr().err
     assert cli.train(command) == 0
     assert read_description(tmp_path / "run")["result"]["num_resumed"] == 1
+
+
+def test_an_edited_file_of_settings_is_not_trained_on(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    stop_after(arguments(reviews, run), 3)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    assert cli.train([f"--resume={run}"]) == 1
+    assert "config.yaml is not the one this run was trained with" in capsys.readouterr().err
+
+
+def test_weights_without_their_checkpoint_are_not_thrown_away(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = [*arguments(reviews, run), "--auto_resume"]
+    stop_after(command, 12)
+    state_path(run).unlink()
+    assert cli.train(command) == 1
+    assert "has weights, but its checkpoint resume.safetensors is gone" in capsys.readouterr().err
+    assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_left_behind_by_a_kill_at_the_very_end_goes(reviews, tmp_path):
+    run = tmp_path / "run"
+    assert cli.train(arguments(reviews, run)) == 0
+    state_path(run).write_bytes(b"what a kill after the end has left")
+    assert cli.train([f"--resume={run}"]) == 0
+    assert not state_path(run).exists()
+
+
+def test_numbers_that_are_none_are_told_apart():
+    problems: list[str] = []
+    nan = float("nan")
+    assert _distance({"a": [nan, 1.0]}, {"a": [nan, 1.0]}, "x", problems) == 0
+    assert _distance({"a": nan}, {"a": 2.0}, "x", problems) == float("inf")
+    assert _distance([1.0], [nan], "x", problems) == float("inf")
+    assert _distance([1.0, 2], [1.5, 2], "x", problems) == 0.5 and not problems
 
 
 def test_resuming_is_proved_on_ones_own_settings(reviews, tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from sentiment.world import World
+from sentiment.world import World, launch_name
 
 _PACKAGES = ("sentiment", "torch", "torchtext", "spacy", "numpy", "scikit-learn", "safetensors")
 
@@ -41,6 +41,7 @@ def write_receipt(
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
+        "launch": launch_name(),
         "seed": seed,
         "device": device,
         "precision": str(precision).removeprefix("torch."),

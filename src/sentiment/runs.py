@@ -34,10 +34,12 @@ from sentiment.settings import load_config, save_config
 from sentiment.text.vocabulary import load_vocabulary, save_vocabulary
 from sentiment.weights import Checkpoint, load_weights
 
-# What a run consists of: all that overwriting one may remove.
+# Stands in a folder while a run is made there, so that another training may do it over.
+_HALF_MADE = ".begun"
+# What a run consists of: all that overwriting one may remove, what makes it one first.
 _CONTENTS = (
-    "config.yaml",
     "run.json",
+    "config.yaml",
     "vocabulary.txt",
     "metrics.json",
     "train.log",
@@ -70,6 +72,8 @@ def check_place(path: Path, *, overwrite: bool = False) -> None:
         PermissionError: nothing can be written there.
     """
     check_writable(path)
+    if (path / _HALF_MADE).exists():
+        return  # by a training that was killed before it began
     if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
         if not overwrite:
             raise FileExistsError(
@@ -112,12 +116,13 @@ def create_run(
         OSError: as :func:`check_place` says.
     """
     check_place(path, overwrite=overwrite)
-    for name in _CONTENTS:
-        if (path / name).is_dir():
-            shutil.rmtree(path / name)
-        else:
-            (path / name).unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
+    (path / _HALF_MADE).touch()
+    for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
     save_config(config, path / "config.yaml")
     save_vocabulary(vocabulary, path / "vocabulary.txt")
     vocabulary_sha256 = _sha256(path / "vocabulary.txt")
@@ -132,6 +137,7 @@ def create_run(
             **(receipt or {}),
         },
     )
+    (path / _HALF_MADE).unlink()
 
 
 def finish_run(path: Path, result: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 
 
@@ -52,6 +53,7 @@ def _find_device_of_rank(name: str, local_rank: int) -> torch.device:
             f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most as "
             "many processes with --nproc-per-node, or give --device cpu"
         )
+    torch.cuda.set_device(local_rank)  # else each rank would take some memory of the first GPU
     return torch.device("cuda", local_rank)
 
 
@@ -127,6 +129,11 @@ def set_up(device: torch.device, seed: int) -> None:
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.allow_tf32 = True
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers, which differs in its low bits: CPUs read no others."""
+    return int(np.random.SeedSequence([abs(each) for each in numbers]).generate_state(1)[0])
 
 
 def use_allowed_cores(local_size: int = 1) -> None:

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sentiment.bounds import shortened
 from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
+from sentiment.description import write_whole
 from sentiment.settings_file import SettingsFile
 from sentiment.shown import printable
 
@@ -224,7 +225,8 @@ def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
 def save_config(config: Config, path: Path) -> None:
     """Write all settings as a YAML file that ``--config`` reads back to the same settings."""
     values = _plain_values(config)
-    path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    write_whole(path, text.encode("utf-8"))
 
 
 def _plain_values(config: Config) -> dict[str, Any]:

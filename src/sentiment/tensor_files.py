@@ -52,7 +52,8 @@ def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], di
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[_METADATA_KEY])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Copies: what is only mapped would change with the file, after it was checked.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
         version, found = int(description["format_version"]), description.pop("sha256", None)
     except FileNotFoundError:
         raise

@@ -7,9 +7,7 @@ world of one, in which everything here answers at once.
 
 from __future__ import annotations
 
-import itertools
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,9 +15,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-# Of exchanges in which all take part at once. What takes one rank long is waited for without end.
-_TIMEOUT = timedelta(minutes=5)
-_LONGEST_NAP = 0.2  # seconds between two looks at whether the others are there
+_TIMEOUT = timedelta(minutes=5)  # of exchanges in which all take part at once
+# Of waiting for what takes one rank long, as tokenizing a large corpus does. A rank that is lost
+# closes its connections, which the others notice at once, however long they would wait.
+_PATIENCE = timedelta(days=30)
 
 
 class World:
@@ -29,8 +28,8 @@ class World:
         rank: this process among all, from 0.
         size: processes in all.
         local_rank: this process among those of its machine.
-        local_size: processes of its machine.
-        store: where ranks leave words for each other; a world of one needs none.
+        patient: the ranks again, as a group whose members wait for each other without end; a world
+            of one needs none.
     """
 
     def __init__(
@@ -38,16 +37,13 @@ class World:
         rank: int = 0,
         size: int = 1,
         local_rank: int = 0,
-        local_size: int = 1,
-        store: dist.Store | None = None,
+        patient: dist.ProcessGroup | None = None,
     ) -> None:
-        assert 0 <= rank < size and (size == 1 or store is not None)
+        assert 0 <= rank < size
         self.rank = rank
         self.size = size
         self.local_rank = local_rank
-        self.local_size = local_size
-        self._store = store
-        self._meetings = itertools.count()
+        self._patient = patient
 
     @property
     def is_first(self) -> bool:
@@ -92,9 +88,11 @@ class World:
     def wait(self) -> None:
         """Go on when all ranks have come here, however long that takes them.
 
-        An exchange would give up after its timeout, which no preparation of a large corpus keeps.
+        Raises:
+            RuntimeError: one is lost.
         """
-        self._meet(self.size)
+        if not self.is_alone:
+            dist.barrier(self._patient)
 
     @contextmanager
     def first_on_machine(self) -> Iterator[None]:
@@ -108,16 +106,6 @@ class World:
         if self.local_rank == 0:
             self.wait()
         self.wait()
-
-    def _meet(self, number: int) -> None:
-        if self._store is None:
-            return
-        key = f"meeting/{next(self._meetings)}"
-        self._store.add(key, 1)
-        nap = 0.001
-        while self._store.add(key, 0) < number:
-            time.sleep(nap)
-            nap = min(2 * nap, _LONGEST_NAP)
 
 
 @contextmanager
@@ -135,12 +123,8 @@ def join_world(*, uses_cuda: bool = False) -> Iterator[World]:
         yield World()
         return
     rank = int(os.environ["RANK"])
-    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=_TIMEOUT))
-    backend = "cpu:gloo,cuda:nccl" if uses_cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
-    own = dist.PrefixStore("sentiment", store)
     try:
-        yield World(rank, size, int(os.environ["LOCAL_RANK"]), local_size(), own)
+        yield _join(rank, size, uses_cuda)
     except RuntimeError as error:
         if _is_of_connection(error):
             raise ConnectionError(
@@ -152,10 +136,30 @@ def join_world(*, uses_cuda: bool = False) -> Iterator[World]:
     dist.destroy_process_group()
 
 
+def _join(rank: int, size: int, uses_cuda: bool) -> World:
+    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=_TIMEOUT))
+    # The launcher keeps one store, in which the addresses of ranks that are gone still stand.
+    store = dist.PrefixStore(f"attempt/{num_restarts()}", store)
+    backend = "cpu:gloo,cuda:nccl" if uses_cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
+    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return World(rank, size, local_rank() or 0, patient)
+
+
 def local_rank() -> int | None:
-    """Which of several ranks on its machine a process is, also before it has joined them."""
+    """Which of several ranks on its machine a process is, also before it has joined them.
+
+    Raises:
+        ValueError: the environment speaks of several ranks, but no launcher of torch's has set it.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not set: start several "
+            "ranks by torchrun, or unset WORLD_SIZE"
+        )
     return int(os.environ["LOCAL_RANK"])
 
 
@@ -169,9 +173,23 @@ def num_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
+def launch_name() -> str | None:
+    """What the starts of one launcher have in common and no other's; None without a launcher."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name is None or name != "none":
+        return name
+    return f"launcher {os.getppid()}"  # one that was not told to meet others has no name
+
+
 def _is_of_connection(error: RuntimeError) -> bool:
     """gloo has no exceptions of its own."""
     if isinstance(error, dist.DistError):
         return True
-    words = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    words = (
+        "gloo",
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Broken pipe",
+        "connectFullMesh",
+    )
     return any(word in str(error) for word in words)

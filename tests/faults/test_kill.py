@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from faults.trainings import arguments, killed_by_seed, train
+from sentiment import cli
+from sentiment.commands.train import execute, parse
 from sentiment.description import read_description
 from sentiment.reproducing.equality import compare_runs
+from sentiment.runs import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
 
@@ -39,6 +45,59 @@ def survive(num_kills: int, most: int, corpus: Path, folder: Path, *settings: st
 def test_a_training_survives_kills(corpus, tmp_path):
     settings = ["--training.num_epochs=3", "--training.checkpoint_updates=3"]
     assert survive(3, 60, corpus, tmp_path, *settings) >= 1
+
+
+@pytest.mark.parametrize("over", ["nothing", "a run"])
+def test_a_kill_while_a_run_is_made_leaves_nothing_in_the_way(over, corpus, tmp_path, monkeypatch):
+    """At every file that is removed or written; in-process, for there are many."""
+    run = tmp_path / "run"
+    command = arguments(corpus, run, "--training.num_epochs=1")
+    for last in range(1, 99):
+        shutil.rmtree(run, ignore_errors=True)
+        if over == "a run":
+            shutil.copytree(_small_run(corpus, tmp_path / "old"), run)
+        touched = _die_at_file(monkeypatch, last)
+        request = parse([*command, "--overwrite"], "train")
+        with suppress(KillError):
+            execute(request, lambda update, touched=touched: touched.append("begun"))
+        monkeypatch.undo()
+        if "begun" in touched:
+            break
+        if last % 3 == 0:  # each third, as a training takes half a second
+            assert cli.train([*command, "--auto_resume"]) == 0, last
+            assert load_run(run)
+    assert last > 5
+
+
+class KillError(BaseException):
+    pass
+
+
+def _small_run(corpus: Path, run: Path) -> Path:
+    if not run.exists():
+        assert cli.train(arguments(corpus, run, "--training.num_epochs=1")) == 0
+    return run
+
+
+def _die_at_file(monkeypatch: pytest.MonkeyPatch, last: int) -> list[str]:
+    """Have the process die before the last of so many changes to files by os and pathlib."""
+    touched: list[str] = []
+
+    def count(name: str, *_: object) -> None:
+        touched.append(name)
+        if len(touched) == last:
+            raise KillError
+
+    for module, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree"), (Path, "touch"),
+                         (Path, "unlink")):  # fmt: skip
+        original = getattr(module, name)
+
+        def change(*arguments, _name=name, _original=original, **options):
+            count(_name)
+            return _original(*arguments, **options)
+
+        monkeypatch.setattr(module, name, change)
+    return touched
 
 
 @pytest.mark.long

@@ -46,6 +46,10 @@ def execute(
     config = request.config
     path = Path(config.output_dir).expanduser()
     if request.verifies:
+        if local_rank() is not None:
+            raise ValueError(
+                "--verify_resume starts trainings of its own: call it without torchrun"
+            )
         from sentiment.reproducing.verifying import verify_resume
 
         verify_resume(config)

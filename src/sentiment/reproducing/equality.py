@@ -75,10 +75,19 @@ def _weights_distance(first: Path, second: Path, name: str, problems: list[str])
         epochs = " and ".join(str(run.checkpoint.epoch) for run in runs)
         problems.append(f"the {name} weights are of epochs {epochs}")
     return max(
-        (float((states[0][key].double() - states[1][key].double()).abs().max()) if value.numel()
-         else 0.0)
+        _difference(value.double().numpy(), states[1][key].double().numpy())
         for key, value in states[0].items()
-    )  # fmt: skip
+    )
+
+
+def _difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Largest difference; where one is no number and the other is another, it is infinite."""
+    is_same = (first == second) | (np.isnan(first) & np.isnan(second))
+    if is_same.all():
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(first - second)[~is_same]
+    return float(np.nan_to_num(distance, nan=np.inf, posinf=np.inf).max())
 
 
 def _read_metrics(run: Path) -> Any:
@@ -131,6 +140,6 @@ def _distance(first: Any, second: Any, place: str, problems: list[str]) -> float
         return 0.0
     numbers = (int, float)
     if isinstance(first, numbers) and isinstance(second, numbers):
-        return 0.0 if np.isnan(first) and np.isnan(second) else abs(float(first) - float(second))
+        return _difference(np.array(first, dtype=np.float64), np.array(second, dtype=np.float64))
     problems.append(f"{place}: {first!r} and {second!r}")
     return float("inf")

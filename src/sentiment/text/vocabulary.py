@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torchtext.vocab import Vocab
 
+from sentiment.description import write_whole
 from sentiment.text.text_files import text_lines
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 
@@ -62,7 +63,7 @@ def save_vocabulary(vocabulary: Vocab, path: Path) -> None:
     """Write one word a line in the order of ids: the word, a tab, its count in training."""
     lines = zip(vocabulary.itos, token_counts(vocabulary), strict=True)
     text = "".join(f"{word}\t{count}\n" for word, count in lines)
-    path.write_bytes(text.encode("utf-8"))
+    write_whole(path, text.encode("utf-8"))
 
 
 def load_vocabulary(path: Path) -> Vocab:

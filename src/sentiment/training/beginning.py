@@ -16,12 +16,12 @@ from sentiment.model import SentimentClassifier
 from sentiment.places import check_links
 from sentiment.receipt import versions, write_receipt
 from sentiment.runs import build_model, create_run, is_finished, load_settings, load_words
-from sentiment.runtime import describe_device, set_up
+from sentiment.runtime import describe_device, mixed_seed, set_up
 from sentiment.settings import TrainingRequest
 from sentiment.text.pipeline import TrainingData, prepare_training
 from sentiment.training.checkpoint import TrainingState, load_state, state_path
 from sentiment.training.standing import FitResult
-from sentiment.world import World, num_restarts
+from sentiment.world import World, launch_name, num_restarts
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +52,16 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
         FileNotFoundError: a run is to be resumed, and there is none, or no checkpoint of it.
         ValueError: the run is damaged, or one of other settings.
     """
-    # A launcher that starts its ranks again means them to go on.
-    resumes_if_begun = request.resumes_if_begun or num_restarts() > 0
     kind = _NEW
     if world.is_first:
         if request.resumes:
             check_links(path)
-            read_description(path)
+            load_settings(path)  # checked: an edited file would train on something else
             kind = _RESUMED
-        elif resumes_if_begun:
+        elif request.resumes_if_begun or _is_of_this_launch(path):
             kind = _find_begun(request.config, path)
         if kind == _RESUMED and is_finished(path):
+            state_path(path).unlink(missing_ok=True)  # where the end came just before
             kind = _FINISHED
     kind = int(world.of_first(torch.tensor(kind)).item())
     if kind == _FINISHED:
@@ -75,6 +74,13 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
 _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 
 
+def _is_of_this_launch(path: Path) -> bool:
+    """Whether a launcher has begun the run and now starts its ranks again: it is to go on."""
+    if num_restarts() == 0 or not (path / "run.json").exists():
+        return False
+    return read_description(path).get("launch") == launch_name()
+
+
 def _find_begun(config: Config, path: Path) -> int:
     if not (path / "run.json").exists():
         return _NEW
@@ -85,7 +91,14 @@ def _find_begun(config: Config, path: Path) -> int:
                 f"{path} holds a run whose {key} is {own[key]!r}, not {value!r}: choose another "
                 "output_dir, or begin this one with --overwrite"
             )
-    return _RESUMED if is_finished(path) or state_path(path).exists() else _BEGUN
+    if is_finished(path) or state_path(path).exists():
+        return _RESUMED
+    if any((path / "checkpoints").rglob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{path} has weights, but its checkpoint {state_path(path).name} is gone: begin it "
+            "again with --overwrite, or choose another output_dir"
+        )
+    return _BEGUN
 
 
 def begin(
@@ -117,7 +130,7 @@ def begin(
         freeze_embedding=config.vectors.freeze,
     ).to(device)
     if not world.is_alone:
-        set_up(device, config.seed + (world.rank << 32))  # of dropout, which must differ
+        set_up(device, mixed_seed(config.seed, world.rank))  # of dropout, which must differ
     if world.is_first and not beginning.resumes:
         receipt = write_receipt(
             seed=config.seed, device=describe_device(device), precision=precision, world=world,

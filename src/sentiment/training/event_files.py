@@ -10,6 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
+from sentiment.description import sync_folder
+
 
 def measure_files(folder: Path) -> dict[str, int]:
     """Lengths in bytes of all files in a folder, which are written through to the disk."""
@@ -18,6 +20,7 @@ def measure_files(folder: Path) -> dict[str, int]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         lengths[path.relative_to(folder).as_posix()] = path.stat().st_size
+    sync_folder(folder)
     return lengths
 
 

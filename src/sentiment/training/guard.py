@@ -52,13 +52,14 @@ class FiniteGuard:
 
     Attributes:
         num_skipped: updates that were skipped.
+        num_in_a_row: the last ones among them, up to now.
     """
 
     def __init__(self, reaction: Literal["stop", "skip"], device: torch.device) -> None:
         self._skips = reaction == "skip"
         self._looks_at_once = self._skips or device.type == "cpu"
         self._waiting: list[tuple[UpdatePlace, torch.Tensor]] = []
-        self._num_in_a_row = 0
+        self.num_in_a_row = 0
         self.num_skipped = 0
 
     def allows(self, place: UpdatePlace, loss: torch.Tensor, norm: torch.Tensor) -> bool:
@@ -81,13 +82,13 @@ class FiniteGuard:
         ((_, numbers),) = self._waiting
         self._waiting.clear()
         if math.isfinite(numbers[1].item()):
-            self._num_in_a_row = 0
+            self.num_in_a_row = 0
             return True
         self.num_skipped += 1
-        self._num_in_a_row += 1
-        if self._num_in_a_row > _MOST_SKIPPED_IN_A_ROW:
+        self.num_in_a_row += 1
+        if self.num_in_a_row > _MOST_SKIPPED_IN_A_ROW:
             raise ValueError(
-                f"the gradient was not finite {self._num_in_a_row} times in a row, last at "
+                f"the gradient was not finite {self.num_in_a_row} times in a row, last at "
                 f"{place}: lower training.learning_rate; the last checkpoint is from before"
             )
         return False

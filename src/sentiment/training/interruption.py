@@ -26,12 +26,18 @@ class Interrupted(Exception):
 class StopRequests:
     """Notes a signal while its body runs, for training to end at the next whole step.
 
+    Args:
+        ends_at_second: whether a second signal ends the process at once. Ranks get each signal
+            twice, from a terminal or scheduler and from their launcher, which ends those by itself
+            that take too long.
+
     Attributes:
         signal: the number of the signal that came, 0 before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends_at_second: bool = True) -> None:
         self.signal = 0
+        self._ends_at_second = ends_at_second
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequests:
@@ -47,7 +53,10 @@ class StopRequests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
-            os._exit(128 + number)
+            if self._ends_at_second:
+                os._exit(128 + number)
+            return
         self.signal = number
+        again = b"; once more stops at once" if self._ends_at_second else b""
         # Not by print, which the signal may have interrupted.
-        os.write(2, b"\nstopping after this step and a checkpoint; once more stops at once\n")
+        os.write(2, b"\nstopping after this step and a checkpoint" + again + b"\n")

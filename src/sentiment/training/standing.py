@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sentiment.model import SentimentClassifier
+from sentiment.runtime import mixed_seed
 from sentiment.training.checkpoint import TrainingState, generator_states, restore_generators
 from sentiment.training.progress import EpochProgress
 from sentiment.training.updates import Updates
@@ -143,7 +144,8 @@ class Standing:
         if values["num_ranks"] == self._world.size and values["device"] == self._device.type:
             restore_generators(state.section("generators"), self._device, self._world)
         else:
-            torch.manual_seed(torch.initial_seed() + values["updates"]["update"])
+            update = values["updates"]["update"]
+            torch.manual_seed(mixed_seed(torch.initial_seed(), update, self._world.rank))
         self.best = None if values["best"] is None else Checkpoint(**values["best"])
         self._best_score = values["best_score"]
         self._earlier_seconds = values["seconds"]

@@ -85,7 +85,7 @@ class Trainer:
             world=self._world,
         )
         self._standing = Standing(model, self._updates, device, self._world)
-        self._stop = StopRequests()
+        self._stop = StopRequests(ends_at_second=self._world.is_alone)
         self._cadence = Cadence(config.training)
         if state is not None and (last := self._standing.restore(state)):
             self._keep(last)
@@ -106,6 +106,7 @@ class Trainer:
         best, embedding = self._standing.best, self._model.embedding.weight
         assert best is not None  # num_epochs is at least 1
         self._journal.finish(self._config, best.metrics, embedding, self._data.vocabulary)
+        self._journal.state()  # written through to the disk, before the run is called finished
         return self._standing.result()
 
     def _is_over(self) -> bool:

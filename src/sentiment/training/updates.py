@@ -180,6 +180,7 @@ class Updates:
             "update": self.update,
             "learning_rate": self.learning_rate,
             "num_skipped": self.guard.num_skipped,
+            "num_skipped_in_a_row": self.guard.num_in_a_row,
             "rates": [group["lr"] for group in state["param_groups"]],
             "schedule": self._schedule.state(),
         }
@@ -195,6 +196,7 @@ class Updates:
         self.update = values["update"]
         self.learning_rate = values["learning_rate"]
         self.guard.num_skipped = values["num_skipped"]
+        self.guard.num_in_a_row = values["num_skipped_in_a_row"]
         self._schedule.restore(values["schedule"])
         state = self._optimizer.state_dict()
         for key, tensor in tensors.items():
