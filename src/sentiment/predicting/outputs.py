@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from sentiment.description import sync_folder
 from sentiment.predicting.added import (
     AddedColumns,
     Predictions,
@@ -171,13 +172,3 @@ def sync_file(path: Path) -> None:
     """Have the disk hold what was written to a file."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    """Have the disk hold the names in a folder, where a system lets folders be opened."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sentiment.predicting.outputs import partial_path, sync_file, sync_folder
+from sentiment.description import write_json
+from sentiment.predicting.outputs import partial_path
 
 FORMAT_VERSION = 1
 _HEAD_BYTES = 1 << 20
@@ -41,13 +41,7 @@ def progress_path(output: Path) -> Path:
 
 def save_progress(output: Path, progress: Progress) -> None:
     """Write it in one step, to last."""
-    path = progress_path(output)
-    new = path.with_name(path.name + ".new")
-    values = {"format_version": FORMAT_VERSION, **asdict(progress)}
-    new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    sync_file(new)
-    os.replace(new, path)
-    sync_folder(path.parent)
+    write_json(progress_path(output), {"format_version": FORMAT_VERSION, **asdict(progress)})
 
 
 def load_progress(output: Path) -> Progress | None:
