@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sentiment.model.dropout import Dropout, dropout
+from sentiment.model import SentimentClassifier
+from sentiment.model.dropout import Dropout, drop_over_time, drop_words, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
@@ -46,3 +47,46 @@ def test_torchs_generator_decides():
     first = [torch.manual_seed(seed) and dropout(x, 0.5, True) for seed in (3, 3, 4)]
     assert torch.equal(first[0], first[1])
     assert not torch.equal(first[0], first[2])
+
+
+def test_locked_values_fall_together_over_time_and_apart_over_reviews():
+    torch.manual_seed(0)
+    dropped = drop_over_time(torch.ones(9, 200, 300), 0.3, True)  # (time, batch, values)
+    assert torch.equal(dropped, dropped[:1].expand_as(dropped))
+    kept = dropped[0].ne(0)
+    assert abs(1 - kept.double().mean().item() - 0.3) < 0.01
+    assert dropped.max().item() == pytest.approx(1 / 0.7, rel=1e-3)
+    assert not torch.equal(kept[0], kept[1])
+    x = torch.ones(3, 2, 2)
+    assert drop_over_time(x, 0.3, False) is x and drop_over_time(x, 0.0, True) is x
+
+
+def test_words_become_unknown_and_padding_stays():
+    torch.manual_seed(0)
+    tokens = torch.randint(2, 50, (200, 300))
+    tokens[:, 250:] = 0
+    dropped = drop_words(tokens, 0.1, True)
+    assert torch.equal(dropped[:, 250:], tokens[:, 250:])
+    changed = dropped != tokens
+    assert (dropped[changed] == 1).all()
+    assert abs(changed[:, :250].double().mean().item() - 0.1) < 0.005
+    assert drop_words(tokens, 0.1, False) is tokens and drop_words(tokens, 0.0, True) is tokens
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"word_dropout": 0.5},
+        {"embedding_dropout": 0.5},
+        {"embedding_dropout": 0.5, "locked_dropout": True},
+    ],
+)
+def test_a_classifier_drops_in_training_alone(settings):
+    model = SentimentClassifier(
+        vocabulary_size=30, num_classes=2, embedding_size=8, hidden_size=8, **settings
+    )
+    plain = SentimentClassifier(vocabulary_size=30, num_classes=2, embedding_size=8, hidden_size=8)
+    plain.load_state_dict(model.state_dict())
+    tokens, lengths = torch.randint(2, 30, (4, 9)), torch.tensor([9, 9, 5, 2])
+    assert not torch.equal(model(tokens, lengths), plain(tokens, lengths))
+    assert torch.equal(model.eval()(tokens, lengths), plain.eval()(tokens, lengths))

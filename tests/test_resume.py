@@ -46,6 +46,8 @@ VARIANTS = {
     "early stopping": ["--training.patience=1", "--training.num_epochs=9"],
     "tokens": ["--training.batch_unit=tokens", "--training.batch_size=400",
                "--training.optimizer=adamw", "--training.weight_decay=0.01"],
+    "averaged": ["--training.average_decay=0.9", "--model.word_dropout=0.1",
+                 "--model.locked_dropout=true"],
     "pictures": ["--training.pictures=true", "--training.monitor=nll"],
     "another cell": ["--model.cell=gru", "--model.pooling=attention", "--model.num_layers=2",
                      "--model.learned_initial_state=true"],

@@ -82,6 +82,7 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
         "--training.precision=bf16",
         "--model.embedding_dropout=0.5",
         "--model.dropout=0.5",
+        "--model.word_dropout=0.5",
         "--model.forget_bias=0.5",
         "--model.input_init=uniform",
         "--model.recurrent_init=uniform",

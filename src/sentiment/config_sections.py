@@ -130,8 +130,12 @@ class ModelConfig:
     """Whether the states before the first word are learned instead of zero."""
     pooling: Literal["last", "mean", "max", "attention"] = "max"
     """What of the outputs over time goes on: final states, mean, maximum, or learned weights."""
+    word_dropout: float = 0.0
+    """Share of the words made unknown in training."""
     embedding_dropout: float = 0.5
     """Share of the embedding's values dropped in training."""
+    locked_dropout: bool = False
+    """Whether the embedding's dropout takes the same values of all words of a review."""
     dropout: float = 0.5
     """Share dropped between recurrent layers and before the linear layer in training."""
     input_init: Literal["xavier", "uniform"] = "xavier"
@@ -146,7 +150,7 @@ class ModelConfig:
             value = getattr(self, name)
             require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most:,}")
         require(isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "finite")
-        for name in ("embedding_dropout", "dropout"):
+        for name in ("word_dropout", "embedding_dropout", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
         fits = self.implementation == "packed" or self.cell == "lstm"
@@ -183,6 +187,9 @@ class TrainingConfig:
     """Epochs without improvement that schedule plateau waits."""
     gradient_clip: float | None = 1.0
     """Largest norm of the gradient, which is scaled down to it; null does not clip."""
+    average_decay: float | None = None
+    """How much of the weights' running average an update keeps, as 0.999; the averaged weights are
+    then validated and kept. Null averages nothing."""
     label_smoothing: float = 0.0
     """Share of a label's weight spread evenly over all classes."""
     monitor: Literal["accuracy", "f1", "auroc", "nll"] = "accuracy"
@@ -225,6 +232,9 @@ class TrainingConfig:
         require(patience >= 0, "training.plateau_patience", patience, ">= 0")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "training.gradient_clip", clip, "above 0, or null")
+        decay = self.average_decay
+        within = decay is None or 0 < decay < 1
+        require(within, "training.average_decay", decay, "between 0 and 1, both excluded, or null")
         smoothing = self.label_smoothing
         require(0 <= smoothing < 1, "training.label_smoothing", smoothing, "from 0 to below 1")
         stop = self.patience

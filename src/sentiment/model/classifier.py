@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sentiment.model.dropout import Dropout
+from sentiment.model.dropout import Dropout, drop_over_time, drop_words
+from sentiment.model.dropout import dropout as drop_values
 from sentiment.model.pooling import AttentionPooling, Pooling, check_pooling, pool
 from sentiment.model.recurrence import (
     Cell,
@@ -35,7 +36,9 @@ class SentimentClassifier(nn.Module):
         implementation: ``packed`` is fast, ``reference`` written to be read; of an LSTM alone.
         learned_initial_state: whether the states before the first word are learned, or zero.
         pooling: what of the outputs over time reaches the linear layer.
+        word_dropout: share of the words made unknown in training.
         embedding_dropout: share of the embedding's values dropped in training.
+        locked_dropout: whether these are the same ones for all words of a review.
         dropout: share dropped between recurrent layers and before the linear layer in training.
         input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
         recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
@@ -60,7 +63,9 @@ class SentimentClassifier(nn.Module):
         implementation: Implementation = "packed",
         learned_initial_state: bool = False,
         pooling: Pooling = "max",
+        word_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
+        locked_dropout: bool = False,
         dropout: float = 0.0,
         input_init: Literal["xavier", "uniform"] = "xavier",
         recurrent_init: Literal["orthogonal", "uniform"] = "orthogonal",
@@ -70,7 +75,9 @@ class SentimentClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
-        self.embedding_dropout = Dropout(embedding_dropout)
+        self._word_dropout = word_dropout
+        self._embedding_dropout = embedding_dropout
+        self._locked_dropout = locked_dropout
         self.recurrence = choose_recurrence(cell, implementation)(
             embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
         )
@@ -99,8 +106,11 @@ class SentimentClassifier(nn.Module):
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
         """(batch, time) ids to (batch, time, embedding), with dropout in training."""
+        tokens = drop_words(tokens, self._word_dropout, self.training)
         # Time stands first in memory, where the recurrence wants it.
-        return self.embedding_dropout(self.embedding(tokens.t())).transpose(0, 1)
+        embedded = self.embedding(tokens.t())  # (time, batch, embedding)
+        drop = drop_over_time if self._locked_dropout else drop_values
+        return drop(embedded, self._embedding_dropout, self.training).transpose(0, 1)
 
     def classify(self, embedded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Classify a batch of embedded words.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+_UNKNOWN = 1  # the id of words without one of their own
 _STEPS = 2**16  # different values of two bytes
 
 
@@ -36,3 +37,30 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return dropout(input, self.p, self.training)
+
+
+def drop_over_time(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    """Drop the same values of a review at every time step (Gal & Ghahramani 2016).
+
+    Args:
+        x: (time, batch, values).
+        p: share to drop.
+        training: whether anything is dropped.
+    """
+    if not training or p == 0:
+        return x
+    return x * dropout(torch.ones_like(x[:1]), p, training)  # (1, batch, values) over time
+
+
+def drop_words(tokens: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    """Make a share of the words unknown, so that none can be relied on (Dai & Le 2015).
+
+    Args:
+        tokens: (batch, time) ids, of which 0 is padding and stays.
+        p: share of the words.
+        training: whether any are dropped.
+    """
+    if not training or p == 0:
+        return tokens
+    is_dropped = torch.rand(tokens.shape, device=tokens.device) < p
+    return tokens.masked_fill(is_dropped & (tokens != 0), _UNKNOWN)

@@ -108,6 +108,7 @@ class Standing:
         sections = {
             "model": self._model.state_dict(),
             "optimizer": moments,
+            "average": {} if self._updates.average is None else self._updates.average.state(),
             "sums": sums,
             "generators": generator_states(self._device, self._world),
         }
@@ -138,6 +139,8 @@ class Standing:
         values = state.values
         self._model.load_state_dict(state.section("model"))
         self._updates.restore(values["updates"], state.section("optimizer"))
+        if self._updates.average is not None:
+            self._updates.average.restore(state.section("average"))
         self.progress = EpochProgress.restore(
             values["progress"], state.section("sums"), self._device, self._world
         )

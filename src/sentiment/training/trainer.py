@@ -68,7 +68,6 @@ class Trainer:
         self._world = world or World()
         self._after_update = after_update
         self._corpus = data.train.to(device)
-        self._validation = Validation(model, data, config, device, journal, self._world)
         self._sampler = BucketSampler(
             data.train.lengths,
             batch_size=self._training.batch_size,
@@ -84,6 +83,9 @@ class Trainer:
             num_updates=self._training.num_epochs * self._updates_per_epoch(),
             world=self._world,
         )
+        average = self._updates.average
+        self._kept_model = model if average is None else average.model
+        self._validation = Validation(self._kept_model, data, config, device, journal, self._world)
         self._standing = Standing(model, self._updates, device, self._world)
         self._stop = StopRequests(ends_at_second=self._world.is_alone)
         self._cadence = Cadence(config.training)
@@ -103,7 +105,7 @@ class Trainer:
             while not self._is_over():
                 summary = self._train_epoch()
                 self._end_epoch(summary)
-        best, embedding = self._standing.best, self._model.embedding.weight
+        best, embedding = self._standing.best, self._kept_model.embedding.weight
         assert best is not None  # num_epochs is at least 1
         self._journal.finish(self._config, best.metrics, embedding, self._data.vocabulary)
         self._journal.state()  # written through to the disk, before the run is called finished
@@ -229,7 +231,7 @@ class Trainer:
         """Save the weights of an epoch that is over; done twice, the same files stand there."""
         if self._world.is_first:
             for name in ("last", "best") if last.epoch == self._standing.best_epoch else ("last",):
-                save_weights(self._path, name, self._model, last)
+                save_weights(self._path, name, self._kept_model, last)
         self._world.wait()
 
     def _save_state(self, last: Checkpoint | None = None) -> None:

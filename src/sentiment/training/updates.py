@@ -18,6 +18,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.runtime import autocast
 from sentiment.text.batches import Batch, EncodedCorpus
 from sentiment.text.bucketing import deal
+from sentiment.training.averaging import WeightAverage
 from sentiment.training.guard import FiniteGuard, UpdatePlace
 from sentiment.training.optimizer import Schedule, build_optimizer
 from sentiment.training.sums import RunningSums
@@ -41,6 +42,7 @@ class Updates:
     Attributes:
         update: updates done.
         learning_rate: of the last one.
+        average: of the weights, if one is kept.
         guard: what watches for numbers that are not finite.
     """
 
@@ -71,6 +73,8 @@ class Updates:
         self._optimizer = build_optimizer(model, config)
         self._schedule = Schedule(self._optimizer, config, num_updates)
         self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=config.label_smoothing)
+        decay = config.average_decay
+        self.average = None if decay is None else WeightAverage(model, decay)
         self.guard = FiniteGuard(config.nonfinite, device)
         self.update = 0
         self.learning_rate = 0.0
@@ -106,6 +110,8 @@ class Updates:
         self.learning_rate = self._optimizer.param_groups[0]["lr"]
         if self.guard.allows(self._place(group, epoch), total, norm):
             self._optimizer.step()
+            if self.average is not None:
+                self.average.update()
             for each in sums:
                 for count in counts:
                     each.add(*count)
