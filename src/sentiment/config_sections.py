@@ -232,9 +232,11 @@ class TrainingConfig:
         require(patience >= 0, "training.plateau_patience", patience, ">= 0")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "training.gradient_clip", clip, "above 0, or null")
-        decay = self.average_decay
-        within = decay is None or 0 < decay < 1
-        require(within, "training.average_decay", decay, "between 0 and 1, both excluded, or null")
+        average = self.average_decay
+        within = average is None or 0 < average < 1
+        require(
+            within, "training.average_decay", average, "between 0 and 1, both excluded, or null"
+        )
         smoothing = self.label_smoothing
         require(0 <= smoothing < 1, "training.label_smoothing", smoothing, "from 0 to below 1")
         stop = self.patience
