@@ -149,6 +149,21 @@ def test_a_second_signal_ends_at_once():
     assert "once more stops at once" in done.stderr
 
 
+def test_a_failing_rank_says_why_before_its_launcher_ends_it():
+    code = (
+        "import os, signal\n"
+        "from sentiment.training.interruption import StopRequests\n"
+        "try:\n"
+        "    with StopRequests(ends_at_second=False):\n"
+        "        raise ConnectionError('rank 1 is gone')\n"
+        "except ConnectionError as error:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    raise SystemExit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "rank 1 is gone\n")
+
+
 def test_checkpoints_are_due_by_updates_and_by_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -47,9 +47,12 @@ class StopRequests:
                 self._before[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A rank that fails has yet to say why, and its launcher, which ends all ranks when one is
+        # gone, must not be faster.
+        is_failing_rank = kind is not None and not self._ends_at_second
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if is_failing_rank else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
