@@ -58,7 +58,7 @@ def find_shared(data: DataConfig, train: Sequence[str], validation: Sequence[str
     keys = {
         "train": [copy_key(text) for text in train],
         "validation": [copy_key(text) for text in validation],
-        "test": _read_test_keys(data),
+        "test": read_test_keys(data),
     }
     found = []
     for split, other in _PAIRS:
@@ -84,7 +84,7 @@ def report(shared: Sequence[Shared], *, dropped: bool) -> None:
         logger.warning("%s and %s share %s (%s %s)", *pair, reviews, outcome, each.split)
 
 
-def _read_test_keys(data: DataConfig) -> list[bytes]:
+def read_test_keys(data: DataConfig) -> list[bytes]:
     """A digest for each review of the test split; none where it is not at hand."""
     try:
         return [copy_key(text) for text in _read_test_texts(data)]

@@ -1,0 +1,60 @@
+"""Unlabelled reviews to learn from hold no copy of a review to be measured on."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+
+import pytest
+
+from sentiment.config import DataConfig
+from sentiment.text.reviews import load_split
+from sentiment.text.unlabelled import load_unlabelled
+
+
+def write(folder: Path, split: str, rows: list[tuple[str, str]]) -> None:
+    with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    write(tmp_path, "train", [("good one", "pos"), ("bad one", "neg")])
+    write(tmp_path, "validation", [("A fine film!", "pos"), ("a poor film", "neg")])
+    write(tmp_path, "test", [("seen at last", "pos"), ("never again", "neg")])
+    texts = ["a fine<br />film", "NEVER again.", "nobody has seen this", "good one"]
+    write(tmp_path, "unsupervised", [(text, "-1") for text in texts])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ("report", ["NEVER again.", "nobody has seen this", "good one"]),
+        ("drop", ["nobody has seen this", "good one"]),
+        ("ignore", ["NEVER again.", "nobody has seen this", "good one"]),
+    ],
+)
+def test_copies_are_left_out(reviews, shared, expected, caplog):
+    data = DataConfig(path=str(reviews), shared_reviews=shared)
+    with caplog.at_level(logging.INFO):
+        found = load_unlabelled(data, load_split(data, "validation"))
+    assert found.texts == expected
+    assert set(found.labels.tolist()) == {-1}
+    assert "1 unlabelled review repeats a validation review (left out)" in caplog.text
+    assert ("repeats a test review" in caplog.text) == (shared != "ignore")
+
+
+def test_nothing_remains(reviews):
+    write(reviews, "unsupervised", [("a poor film", "-1")])
+    data = DataConfig(path=str(reviews))
+    with pytest.raises(ValueError, match="no review remains that stands in no other split"):
+        load_unlabelled(data, load_split(data, "validation"))
+
+
+def test_no_such_split(reviews):
+    (reviews / "unsupervised.csv").unlink()
+    data = DataConfig(path=str(reviews))
+    with pytest.raises(FileNotFoundError, match="has no unsupervised split"):
+        load_unlabelled(data, load_split(data, "validation"))
