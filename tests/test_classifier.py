@@ -26,7 +26,9 @@ def make_tokens() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize(
+    "pooling", ["last", "mean", "max", "last+max+mean", "mean+last", "attention+max"]
+)
 def test_logits_are_those_of_the_parts_one_review_at_a_time(pooling, bidirectional):
     model = make_classifier(pooling=pooling, bidirectional=bidirectional, num_layers=2).eval()
     tokens = make_tokens()
@@ -35,11 +37,15 @@ def test_logits_are_those_of_the_parts_one_review_at_a_time(pooling, bidirection
     logits = model(tokens, LENGTHS)
     for row, length in enumerate(LENGTHS.tolist()):
         output, (h, _) = oracle(model.embedding(tokens[row : row + 1, :length]))
-        pooled = {
+        parts = {
             "last": torch.cat(list(h[-(2 if bidirectional else 1) :, 0])),
             "mean": output[0].mean(dim=0),
             "max": output[0].amax(dim=0),
-        }[pooling]
+        }
+        if model.attention is not None:
+            scores = model.attention.projection(output[0]).tanh() @ model.attention.context
+            parts["attention"] = scores.softmax(dim=0) @ output[0]
+        pooled = torch.cat([parts[kind] for kind in pooling.split("+")])
         assert torch.allclose(logits[row], model.output(pooled), atol=1e-5)
 
 
@@ -48,7 +54,7 @@ VARIANTS = [
     for cell, implementation, pooling, learned in itertools.product(
         ["lstm", "gru", "rnn"],
         ["packed", "reference"],
-        ["last", "mean", "max", "attention"],
+        ["last", "mean", "max", "attention", "last+max+mean"],
         [False, True],
     )
     if implementation == "packed" or cell == "lstm"
@@ -92,6 +98,10 @@ def test_parameters_are_named_as_ever():
         ({"implementation": "slow"}, "implementation is 'slow', but must be packed or reference"),
         ({"implementation": "reference", "cell": "gru"}, "is an lstm, but cell is 'gru'"),
         ({"pooling": "sum"}, "pooling is 'sum'"),
+        ({"pooling": "last+sum"}, "must be one of last, mean, max, attention, or different ones"),
+        ({"pooling": "max+last+max"}, r"pooling is 'max\+last\+max'"),
+        ({"pooling": "max+"}, r"pooling is 'max\+'"),
+        ({"pooling": ""}, "pooling is ''"),
     ],
 )
 def test_an_unknown_choice_is_refused(choice, message):
@@ -187,6 +197,24 @@ def test_pooling_gradient_matches_packed_last_state():
     _, (h, _) = oracle(packed)
     model.output(h.transpose(0, 1).flatten(1)).sum().backward()
     assert torch.allclose(ours, oracle.weight_hh_l0.grad, atol=1e-5)
+
+
+def test_poolings_joined_stand_side_by_side_in_their_order():
+    model = make_classifier(pooling="max+attention+last").eval()
+    assert model.output.weight.shape == (3, 3 * 2 * 8)
+    tokens = make_tokens()
+    total = model.output.bias
+    for place, kind in enumerate(["max", "attention", "last"]):
+        alone = make_classifier(pooling=kind).eval()
+        alone.load_state_dict(model.recurrence.state_dict(prefix="recurrence."), strict=False)
+        alone.embedding = model.embedding
+        if kind == "attention":
+            alone.attention = model.attention
+        with torch.no_grad():
+            alone.output.weight.copy_(model.output.weight[:, 16 * place : 16 * place + 16])
+            alone.output.bias.zero_()
+        total = total + alone(tokens, LENGTHS)
+    assert torch.allclose(model(tokens, LENGTHS), total, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

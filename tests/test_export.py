@@ -17,7 +17,7 @@ from sentiment.exporting import checking, export
 from sentiment.exporting.export import export_run
 from sentiment.exporting.parts import take_apart
 from sentiment.runs import build_model, create_run, load_run
-from sentiment.text.vocabulary import build_vocabulary
+from sentiment.text.vocabulary import build_vocabulary, token_counts
 from sentiment.weights import Checkpoint, save_weights
 
 onnx = pytest.importorskip("onnx")
@@ -40,6 +40,10 @@ SHAPES = [
     {"cell": "rnn", "pooling": "mean", "learned_initial_state": True},
     {"cell": "rnn", "pooling": "last", "bidirectional": False, "num_layers": 2},
     {"implementation": "reference", "pooling": "attention"},
+    {"pooling": "last+max+mean", "num_layers": 2},
+    {"pooling": "attention+last", "bidirectional": False, "weight_dropout": 0.5},
+    {"cell": "gru", "pooling": "max+attention+mean", "normalize_embedding": True},
+    {"normalize_embedding": True},
 ]
 
 
@@ -56,7 +60,12 @@ def make_run(path, **model):
     vocabulary = build_vocabulary(Counter({f"word{n}": 50 - n for n in range(40)} | {"é\u2028": 1}))
     config = Config(model=settings, data=DataConfig(max_length=30, lower_case=False))
     create_run(path, config, CLASSES, vocabulary)
-    classifier = build_model(settings, vocabulary_size=len(vocabulary), num_classes=3)
+    classifier = build_model(
+        settings,
+        vocabulary_size=len(vocabulary),
+        num_classes=3,
+        frequencies=token_counts(vocabulary),
+    )
     with torch.no_grad():
         for parameter in classifier.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

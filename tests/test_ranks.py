@@ -40,7 +40,8 @@ SMALL = [
 def uneven(tmp_path_factory) -> Path:
     """243 reviews: 15 batches of 16 and one of 3; neither divides by 2 ranks."""
     folder = tmp_path_factory.mktemp("uneven")
-    return write_corpus(folder, splits={"train": 243, "validation": 61, "test": 61})
+    splits = {"train": 243, "validation": 61, "test": 61, "unsupervised": 50}
+    return write_corpus(folder, splits=splits)
 
 
 def options(corpus: Path, run: Path, *more: str) -> list[str]:
@@ -100,7 +101,13 @@ def test_two_ranks_equal_one_process(one, two):
     assert len(folders) == len(list((one / "tensorboard").rglob("events*"))), "one rank writes"
 
 
-@pytest.mark.parametrize("settings", [[], ["--training.accumulation_steps=2"]])
+OBJECTIVES = ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
+              "--objectives.entropy=1", "--objectives.perturbation_norm=0.3"]  # fmt: skip
+# Large steps: of predictions near one half, small ones change no more than rounding does.
+BY_POWER = [*OBJECTIVES, "--objectives.power_iterations=1", "--objectives.finite_difference=1"]
+
+
+@pytest.mark.parametrize("settings", [[], ["--training.accumulation_steps=2"], BY_POWER])
 def test_three_ranks_equal_one_process(settings, one, uneven, tmp_path):
     """The last batch of 3 is one review a rank."""
     if settings:
@@ -111,8 +118,10 @@ def test_three_ranks_equal_one_process(settings, one, uneven, tmp_path):
 
 
 @pytest.mark.long
-def test_more_ranks_than_reviews_in_a_batch(uneven, tmp_path):
+@pytest.mark.parametrize("more", [[], OBJECTIVES])
+def test_more_ranks_than_reviews_in_a_batch(more, uneven, tmp_path):
     settings = ["--training.batch_size=4", "--training.num_epochs=1"]  # the last one of 3, for 5
+    settings += more
     assert cli.train(options(uneven, tmp_path / "one", *settings)) == 0
     ended(launch(5, "train.py", *options(uneven, tmp_path / "run", *settings)))
     assert_equal(tmp_path / "run", tmp_path / "one")

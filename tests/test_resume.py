@@ -49,15 +49,20 @@ VARIANTS = {
     "averaged": ["--training.average_decay=0.9", "--model.word_dropout=0.1",
                  "--model.locked_dropout=true"],
     "pictures": ["--training.pictures=true", "--training.monitor=nll"],
+    "objectives": ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
+                   "--objectives.entropy=1", "--objectives.power_iterations=1",
+                   "--training.accumulation_steps=2"],
     "another cell": ["--model.cell=gru", "--model.pooling=attention", "--model.num_layers=2",
                      "--model.learned_initial_state=true"],
+    "regularized": ["--model.pooling=last+max+mean", "--model.weight_dropout=0.3",
+                    "--model.normalize_embedding=true", "--training.average_decay=0.9"],
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def reviews(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 120, "validation": 30})
+    return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -15,6 +15,7 @@ from sentiment.config import Config
 from sentiment.runs import build_model, create_run, load_run
 from sentiment.settings import parse_training
 from sentiment.text.pipeline import prepare_training
+from sentiment.text.vocabulary import token_counts
 from sentiment.training.checkpoint import load_state
 from sentiment.training.journal import Journal
 from sentiment.training.trainer import Trainer
@@ -41,7 +42,12 @@ def fit(config: Config, path: Path) -> tuple[torch.Tensor, Trainer]:
     """All weights after training, end to end."""
     data = prepare_training(config)
     torch.manual_seed(config.seed)
-    model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2)
+    model = build_model(
+        config.model,
+        vocabulary_size=len(data.vocabulary),
+        num_classes=2,
+        frequencies=token_counts(data.vocabulary),
+    )
     create_run(path, config, data.class_names, data.vocabulary)
     precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     trainer = Trainer(
@@ -83,6 +89,8 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
         "--model.embedding_dropout=0.5",
         "--model.dropout=0.5",
         "--model.word_dropout=0.5",
+        "--model.weight_dropout=0.5",
+        "--model.normalize_embedding=true",
         "--model.forget_bias=0.5",
         "--model.input_init=uniform",
         "--model.recurrent_init=uniform",
@@ -110,6 +118,7 @@ def test_a_setting_changes_the_weights(change, tiny, base, tmp_path):
         ("--model.cell=rnn", -2 * 3 * 8 * (8 + 8 + 2)),
         ("--model.learned_initial_state=true", 2 * (8 + 8)),
         ("--model.pooling=attention", 16 * 16 + 16 + 16),
+        ("--model.pooling=last+max+mean", 2 * 2 * 16),
     ],
 )
 def test_a_setting_changes_what_there_is_to_learn(change, added, tiny, base, tmp_path):

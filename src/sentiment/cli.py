@@ -24,6 +24,9 @@ logger = logging.getLogger("sentiment")
 # In the order of use: what each does, for --help.
 COMMANDS = {
     "train": "train a classifier as settings say",
+    "pretrain": "learn embedding and LSTM from all reviews, without labels",
+    "find-lr": "suggest a learning rate, by a range test",
+    "sweep": "search settings: many trainings, the best of them",
     "evaluate": "measure a run on a split: table, pictures, page",
     "compare": "compare runs: paired tests, intervals, seeds",
     "check": "test a run's behaviour: negation, turns, typos, contrast pairs",
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
-    module = importlib.import_module(f"sentiment.commands.{command}")
+    module = importlib.import_module(f"sentiment.commands.{command.replace('-', '_')}")
     options = module.parse(arguments, prog)
     return report_mistakes(lambda: module.execute(options))
 

@@ -11,9 +11,11 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sentiment.config_model import ModelConfig
+from sentiment.config_objectives import ObjectivesConfig
+from sentiment.config_pretraining import PretrainingConfig
 from sentiment.config_sections import (
     DataConfig,
-    ModelConfig,
     TrainingConfig,
     VectorsConfig,
     VocabularyConfig,
@@ -24,6 +26,8 @@ __all__ = [
     "Config",
     "DataConfig",
     "ModelConfig",
+    "ObjectivesConfig",
+    "PretrainingConfig",
     "TrainingConfig",
     "VectorsConfig",
     "VocabularyConfig",
@@ -59,6 +63,8 @@ class Config:
     vectors: VectorsConfig = field(default_factory=VectorsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
 
     def __post_init__(self) -> None:
         require(self.output_dir.strip() != "", "output_dir", self.output_dir, "a folder")
@@ -77,6 +83,13 @@ class Config:
                 f"training.batch_size is {training.batch_size} tokens, but data.max_length is "
                 f"{self.data.max_length}: a batch must hold a review; set training.batch_size to "
                 "some 10,000 or training.batch_unit to reviews"
+            )
+        size = self.objectives.unlabelled_batch_size
+        if training.batch_unit == "tokens" and size is not None and size < self.data.max_length:
+            raise ValueError(
+                f"objectives.unlabelled_batch_size is {size} tokens, but data.max_length is "
+                f"{self.data.max_length}: a batch must hold a review; set it to some 10,000 or "
+                "training.batch_unit to reviews"
             )
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
 # What can be downloaded by name, with its dimension: a contradiction with the model's embedding
@@ -12,7 +11,7 @@ VectorsName = Literal[
     "glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"
 ]
 
-_MOST = 2**31 - 1  # of what is counted: far beyond use, and within every integer of torch's
+MOST = 2**31 - 1  # of what is counted: far beyond use, and within every integer of torch's
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
@@ -61,7 +60,7 @@ class DataConfig:
         require(0 < share < 1, "data.validation_share", share, "between 0 and 1, both excluded")
         require(self.validation_seed >= 0, "data.validation_seed", self.validation_seed, ">= 0")
         length = self.max_length
-        require(1 <= length <= _MOST, "data.max_length", length, f"from 1 to {_MOST:,} tokens")
+        require(1 <= length <= MOST, "data.max_length", length, f"from 1 to {MOST:,} tokens")
         processes = self.num_processes
         within = processes is None or 1 <= processes <= 256
         require(within, "data.num_processes", processes, "from 1 to 256, or null")
@@ -111,54 +110,6 @@ class VectorsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Embedding, recurrence, pooling over time, linear layer to the classes."""
-
-    embedding_size: int = 100
-    """Dimension of the word embedding, and of the vectors it starts from."""
-    hidden_size: int = 256
-    """Units of the recurrence in each direction."""
-    num_layers: int = 1
-    """Recurrent layers stacked on one another."""
-    bidirectional: bool = True
-    """Whether a second recurrence reads each review from its end."""
-    cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    """What a recurrent step computes: LSTM, GRU, or a plain RNN with tanh."""
-    implementation: Literal["packed", "reference"] = "packed"
-    """The fast one, or an LSTM written out gate by gate: for reading and checking, and slow."""
-    learned_initial_state: bool = False
-    """Whether the states before the first word are learned instead of zero."""
-    pooling: Literal["last", "mean", "max", "attention"] = "max"
-    """What of the outputs over time goes on: final states, mean, maximum, or learned weights."""
-    word_dropout: float = 0.0
-    """Share of the words made unknown in training."""
-    embedding_dropout: float = 0.5
-    """Share of the embedding's values dropped in training."""
-    locked_dropout: bool = False
-    """Whether the embedding's dropout takes the same values of all words of a review."""
-    dropout: float = 0.5
-    """Share dropped between recurrent layers and before the linear layer in training."""
-    input_init: Literal["xavier", "uniform"] = "xavier"
-    """Start of the input weights: Xavier uniform, or PyTorch's uniform in 1/sqrt(hidden_size)."""
-    recurrent_init: Literal["orthogonal", "uniform"] = "orthogonal"
-    """Start of the recurrent weights: orthogonal for each gate, or PyTorch's uniform."""
-    forget_bias: float = 1.0
-    """Start of an LSTM's forget gate's bias: above 0 the cell remembers from the first step on."""
-
-    def __post_init__(self) -> None:
-        for name, most in (("embedding_size", 65_536), ("hidden_size", 65_536), ("num_layers", 64)):
-            value = getattr(self, name)
-            require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most:,}")
-        require(isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "finite")
-        for name in ("word_dropout", "embedding_dropout", "dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
-        fits = self.implementation == "packed" or self.cell == "lstm"
-        expected = "lstm where model.implementation is 'reference', or that must be packed"
-        require(fits, "model.cell", self.cell, expected)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Batches, optimizer, schedule, stopping and logging."""
 
@@ -187,6 +138,11 @@ class TrainingConfig:
     """Epochs without improvement that schedule plateau waits."""
     gradient_clip: float | None = 1.0
     """Largest norm of the gradient, which is scaled down to it; null does not clip."""
+    layer_rate_factor: float = 1.0
+    """What each layer's learning rate is of the one above it, from the linear layer down to the
+    embedding: below 1, what is pre-trained changes less."""
+    unfreeze_epochs: float | None = None
+    """Epochs after which the next layer down begins to learn; null trains all from the first."""
     average_decay: float | None = None
     """How much of the weights' running average an update keeps, as 0.999; the averaged weights are
     then validated and kept. Null averages nothing."""
@@ -213,12 +169,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("num_epochs", "batch_size", "accumulation_steps", "log_every"):
             value = getattr(self, name)
-            require(1 <= value <= _MOST, f"training.{name}", value, f"from 1 to {_MOST:,}")
+            require(1 <= value <= MOST, f"training.{name}", value, f"from 1 to {MOST:,}")
         minutes = self.checkpoint_minutes
         valid = minutes is None or 0 < minutes < float("inf")
         require(valid, "training.checkpoint_minutes", minutes, "above 0, or null")
         updates = self.checkpoint_updates
-        valid = updates is None or 1 <= updates <= _MOST
+        valid = updates is None or 1 <= updates <= MOST
         require(valid, "training.checkpoint_updates", updates, "at least 1, or null")
         rate = self.learning_rate
         require(0 < rate < float("inf"), "training.learning_rate", rate, "above 0 and finite")
@@ -232,6 +188,16 @@ class TrainingConfig:
         require(patience >= 0, "training.plateau_patience", patience, ">= 0")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "training.gradient_clip", clip, "above 0, or null")
+        factor = self.layer_rate_factor
+        require(0 < factor <= 1, "training.layer_rate_factor", factor, "above 0 and at most 1")
+        wait = self.unfreeze_epochs
+        valid = wait is None or 0 < wait < float("inf")
+        require(valid, "training.unfreeze_epochs", wait, "above 0, or null")
+        if wait is not None and self.schedule == "plateau":
+            raise ValueError(
+                "training.unfreeze_epochs and schedule 'plateau' both wait: choose another "
+                "training.schedule"
+            )
         average = self.average_decay
         within = average is None or 0 < average < 1
         require(

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from sentiment.description import FORMAT_VERSION, read_description, write_descri
 from sentiment.model import SentimentClassifier
 from sentiment.places import LOCK, check_links, check_writable
 from sentiment.settings import load_config, save_config
-from sentiment.text.vocabulary import load_vocabulary, save_vocabulary
+from sentiment.text.vocabulary import load_vocabulary, save_vocabulary, token_counts
 from sentiment.weights import Checkpoint, load_weights
+
+# What run.json calls a folder whose weights are pre-trained, and no classifier's yet.
+LANGUAGE_MODEL = "language model"
 
 # Stands in a folder while a run is made there, so that another training may do it over.
 _HALF_MADE = ".begun"
@@ -163,13 +167,15 @@ def build_model(
     num_classes: int,
     vectors: torch.Tensor | None = None,
     freeze_embedding: bool = False,
+    frequencies: Sequence[int] | None = None,
 ) -> SentimentClassifier:
-    """The classifier that the settings describe."""
+    """The classifier that the settings describe; its arguments are those of the classifier."""
     return SentimentClassifier(
         vocabulary_size=vocabulary_size,
         num_classes=num_classes,
         vectors=vectors,
         freeze_embedding=freeze_embedding,
+        frequencies=frequencies,
         **asdict(config),
     )
 
@@ -183,11 +189,18 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
     """
     check_links(path)
     description = read_description(path)
+    if description.get("kind") == LANGUAGE_MODEL:
+        raise ValueError(
+            f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
+        )
     config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
     with torch.device("meta"):  # shapes alone: the weights come from the file
         model = build_model(
-            config.model, vocabulary_size=len(vocabulary), num_classes=len(class_names)
+            config.model,
+            vocabulary_size=len(vocabulary),
+            num_classes=len(class_names),
+            frequencies=token_counts(vocabulary),
         )
     position = load_weights(path, checkpoint, model)
     return Run(path, config, class_names, vocabulary, model.eval(), position)

@@ -7,7 +7,6 @@ key is nearest to an unknown one, and that a setting out of range is a mistake o
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.description import write_whole
 from sentiment.settings_file import SettingsFile
 from sentiment.shown import printable
+from sentiment.suggestions import did_you_mean
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -80,11 +80,11 @@ def _nearest_choice(message: str) -> str:
         section = re.search(r"Group '([\w.]+)'", message)
         if section:
             name = f"{section.group(1)}.{name}"
-        return _did_you_mean(name, [*keys, "config", *_OPTIONS, "print_config"])
+        return did_you_mean(name, [*keys, "config", *_OPTIONS, "print_config"])
     wrong_value = re.search(r'key "([\w.]+)".*Got value: (\S+)', message)
     if wrong_value:
         choices = [str(each) for each in _literal_values(keys.get(wrong_value.group(1)))]
-        return _did_you_mean(wrong_value.group(2), choices)
+        return did_you_mean(wrong_value.group(2), choices)
     return ""
 
 
@@ -93,17 +93,6 @@ def _literal_values(hint: Any) -> list[Any]:
     for each in get_args(hint):
         values += _literal_values(each) if get_args(each) else [each]
     return [each for each in values if isinstance(each, str)]
-
-
-def _did_you_mean(name: str, choices: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    if not near:  # A key given without its section: compare the last parts.
-        last = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
-        near = [
-            last[match]
-            for match in difflib.get_close_matches(name.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
-        ]
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class TrainingRequest(NamedTuple):
@@ -181,6 +170,20 @@ def parse_training(arguments: Sequence[str] | None, prog: str) -> TrainingReques
             return TrainingRequest(_parse_resumed(parser, resumed, namespace, given), resumes=True)
         config = _to_config(parser, namespace)
         return TrainingRequest(config, overwrites, False, resumes_if_begun, verifies)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+
+
+def parse_settings(arguments: Sequence[str] | None, prog: str, description: str) -> Config:
+    """Settings and nothing else, for a command that has no other options.
+
+    Exits as :func:`parse_training` does.
+    """
+    parser = settings_parser(prog)
+    parser.description = description
+    parser.add_class_arguments(Config, as_group=True)
+    try:
+        return _to_config(parser, parser.parse_args(arguments))
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 

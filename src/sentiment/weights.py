@@ -50,7 +50,7 @@ def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
         FileNotFoundError: there are none.
         ValueError: the file is damaged, of another format, of another run or of another model.
     """
-    tensors, position = _read(run, name)
+    tensors, position = read_weights(run, name)
     path = _path(run, name)
     if any(tensors[key].dtype != own.dtype for key, own in model.state_dict().items()
            if key in tensors):  # fmt: skip
@@ -66,10 +66,16 @@ def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
 
 def read_position(run: Path, name: str) -> Checkpoint:
     """Where training stood at ``checkpoints/NAME``; raises what :func:`load_weights` does."""
-    return _read(run, name)[1]
+    return read_weights(run, name)[1]
 
 
-def _read(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpoint]:
+def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpoint]:
+    """The tensors of ``checkpoints/NAME`` by name, and where training stood.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: the file is damaged, of another format or of another run.
+    """
     path = _path(run, name)
     if not path.is_file():
         raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")

@@ -84,6 +84,7 @@ def _train(
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
+    from sentiment.pretraining.starting import find_pretraining
     from sentiment.runs import finish_run
     from sentiment.training.beginning import begin, final_entry
     from sentiment.training.checkpoint import state_path
@@ -92,7 +93,11 @@ def _train(
     from sentiment.training.trainer import Trainer
 
     started = time.perf_counter()
-    model, data = begin(request.config, beginning, path, device, precision, world)
+    config = request.config
+    pretrained = None
+    if not beginning.resumes:
+        pretrained = find_pretraining(config, device, precision, world)
+    model, data = begin(config, beginning, path, device, precision, world, pretrained)
     begin_log()
     state = beginning.state
     written = None if state is None else state.values["journal"]

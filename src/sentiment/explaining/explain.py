@@ -25,8 +25,8 @@ class Explanation:
         opinion: its probabilities after each word.
         attribution: what each word did.
         gates: what went on in the LSTM; None of a model that is none.
-        attention: (num_words,) what the pooling weighs each word, 1 in sum; None of a model whose
-            pooling is another.
+        attention: (num_words,) what the pooling weighs each word, 1 in sum; None of a model without
+            attention.
         cell: the recurrence's kind, ``LSTM``, ``GRU`` or ``RNN_TANH``.
     """
 

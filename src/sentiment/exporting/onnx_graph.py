@@ -46,7 +46,7 @@ def build_onnx(parts: Parts, metadata: dict[str, str]) -> onnx.ModelProto:
     final = ""
     for layer, directions in enumerate(parts.layers):
         x, final = _add_layer(graph, parts, directions, x, lengths, f"layer{layer}")
-    pooled = _add_pooling(graph, parts, x, final)  # (batch, features)
+    pooled = _add_poolings(graph, parts, x, final)  # (batch, poolings * features)
     weight = graph.keep(parts.output_weight, "output_weight")
     bias = graph.keep(parts.output_bias, "output_bias")
     graph.nodes.append(helper.make_node("Gemm", [pooled, weight, bias], ["logits"], transB=1))
@@ -163,16 +163,23 @@ def _add_states(graph: _Graph, states: list[torch.Tensor], shape: str) -> str:
     return graph.add("Expand", graph.keep(torch.stack(states).unsqueeze(1)), shape)
 
 
-def _add_pooling(graph: _Graph, parts: Parts, x: str, final: str) -> str:
+def _add_poolings(graph: _Graph, parts: Parts, x: str, final: str) -> str:
+    """From (time, batch, features) and final states to (batch, poolings * features)."""
+    pooled = [_add_pooling(graph, kind, parts, x, final) for kind in parts.poolings]
+    return pooled[0] if len(pooled) == 1 else graph.add("Concat", *pooled, axis=1)
+
+
+def _add_pooling(graph: _Graph, kind: str, parts: Parts, x: str, final: str) -> str:
     """From (time, batch, features) and final states to (batch, features)."""
-    if parts.pooling == "last":
+    if kind == "last":
         by_batch = graph.add("Transpose", final, perm=[1, 0, 2])  # (batch, directions, hidden)
         return graph.add("Reshape", by_batch, graph.integers(0, -1))
     inside = _add_inside(graph)
-    if parts.attention is not None:
+    if kind == "attention":
+        assert parts.attention is not None
         weights = _add_attention(graph, parts.attention, x, inside)
         return graph.add("ReduceSum", graph.add("Mul", x, weights), graph.integers(0), keepdims=0)
-    if parts.pooling == "max":
+    if kind == "max":
         lowest = graph.keep(np.array(-np.inf, dtype=np.float32))
         return graph.add("ReduceMax", graph.add("Where", inside, x, lowest), axes=[0], keepdims=0)
     zero = graph.keep(np.array(0, dtype=np.float32))

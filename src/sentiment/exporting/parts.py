@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.pooling import Pooling
+from sentiment.model.pooling import Pooling, split_pooling
 
 
 @dataclass(frozen=True)
@@ -50,18 +50,19 @@ class Parts:
     """What a classifier consists of.
 
     Attributes:
-        embedding: (vocabulary, embedding).
+        embedding: (vocabulary, embedding), as it comes out of normalizing where it is normalized.
         cell: ``LSTM``, ``GRU`` or ``RNN_TANH``.
         layers: the directions of each layer, one or two.
-        pooling: how outputs over time become one vector.
-        attention: where that is attention.
-        output_weight, output_bias: (num_classes, directions * hidden) and (num_classes,).
+        poolings: how outputs over time become one vector, or several that stand side by side.
+        attention: where one of them is attention.
+        output_weight, output_bias: (num_classes, poolings * directions * hidden) and
+            (num_classes,).
     """
 
     embedding: torch.Tensor
     cell: str
     layers: list[list[Direction]]
-    pooling: Pooling
+    poolings: tuple[Pooling, ...]
     attention: Attention | None
     output_weight: torch.Tensor
     output_bias: torch.Tensor
@@ -74,7 +75,7 @@ class Parts:
 
 
 _CELLS = ("LSTM", "GRU", "RNN_TANH")
-_POOLINGS = ("last", "mean", "max", "attention")
+_POOLINGS = {"last", "mean", "max", "attention"}
 
 
 def take_apart(model: SentimentClassifier) -> Parts:
@@ -86,7 +87,7 @@ def take_apart(model: SentimentClassifier) -> Parts:
     weights = {key: value.detach().cpu().float() for key, value in model.state_dict().items()}
     recurrence = model.recurrence
     num_directions = 2 if recurrence.bidirectional else 1
-    if recurrence.mode not in _CELLS or model.pooling not in _POOLINGS:
+    if recurrence.mode not in _CELLS or not set(model.pooling.split("+")) <= _POOLINGS:
         raise ValueError(
             f"a model of cell {recurrence.mode} and pooling {model.pooling} cannot be exported"
         )
@@ -97,14 +98,17 @@ def take_apart(model: SentimentClassifier) -> Parts:
     for name in ("initial_states.h", "initial_states.c"):
         weights.pop(name, None)
     attention = None
-    if model.pooling == "attention":
+    poolings = split_pooling(model.pooling)
+    if "attention" in poolings:
         names = ("projection.weight", "projection.bias", "context")
         attention = Attention(*[weights.pop(f"attention.{name}") for name in names])
-    embedding = weights.pop("embedding.weight")
+    for name in ("embedding.weight", "embedding.shares"):
+        weights.pop(name, None)
+    embedding = model.embedding_table().detach().cpu().float()
     output = weights.pop("output.weight"), weights.pop("output.bias")
     if weights:  # of a part that came later than this
         raise ValueError(f"the model cannot be exported: it has {', '.join(sorted(weights))}")
-    return Parts(embedding, recurrence.mode, layers, model.pooling, attention, *output)
+    return Parts(embedding, recurrence.mode, layers, poolings, attention, *output)
 
 
 def _take_direction(

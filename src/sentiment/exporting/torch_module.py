@@ -26,7 +26,7 @@ class ScriptedClassifier(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding.from_pretrained(parts.embedding)
         self.layers = nn.ModuleList(_Layer(parts.cell, layer) for layer in parts.layers)
-        self.pooling: str = parts.pooling
+        self.poolings = list(parts.poolings)
         self.attention = _AttentionPooling(parts.attention) if parts.attention else None
         self.num_directions = len(parts.layers[0])
         self.output = nn.Linear(parts.output_weight.shape[1], parts.output_weight.shape[0])
@@ -49,16 +49,19 @@ class ScriptedClassifier(nn.Module):
         turned = torch.where(is_inside, lengths - 1 - steps, steps)
         for layer in self.layers:
             x = layer(x, turned)  # (time, batch, features)
-        return self.output(self.pool(x, is_inside, lengths))
+        is_inside = is_inside.unsqueeze(2)  # (time, batch, 1)
+        pooled = [self.pool(kind, x, is_inside, lengths) for kind in self.poolings]
+        return self.output(torch.cat(pooled, dim=1))
 
-    def pool(self, x: torch.Tensor, is_inside: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def pool(
+        self, kind: str, x: torch.Tensor, is_inside: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
         """(time, batch, features) to (batch, features)."""
-        is_inside = is_inside.unsqueeze(2)
-        if self.attention is not None:
+        if self.attention is not None and kind == "attention":
             return self.attention(x, is_inside)
-        if self.pooling == "max":
+        if kind == "max":
             return x.masked_fill(~is_inside, float("-inf")).amax(0)
-        if self.pooling == "mean":
+        if kind == "mean":
             return x.masked_fill(~is_inside, 0.0).sum(0) / lengths.unsqueeze(1)
         last = x[lengths - 1, torch.arange(x.size(1), device=x.device)]  # (batch, features)
         if self.num_directions == 1:

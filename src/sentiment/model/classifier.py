@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from sentiment.model.dropout import Dropout, drop_over_time, drop_words
 from sentiment.model.dropout import dropout as drop_values
-from sentiment.model.pooling import AttentionPooling, Pooling, check_pooling, pool
+from sentiment.model.embedding import NormalizedEmbedding
+from sentiment.model.pooling import AttentionPooling, Pooling, pool, split_pooling
 from sentiment.model.recurrence import (
     Cell,
     Implementation,
     InitialStates,
     choose_recurrence,
+    drop_state_weights,
     start_weights,
 )
 
@@ -35,16 +39,22 @@ class SentimentClassifier(nn.Module):
         cell: ``lstm``, ``gru`` (Cho et al. 2014) or ``rnn`` (Elman 1990, with tanh).
         implementation: ``packed`` is fast, ``reference`` written to be read; of an LSTM alone.
         learned_initial_state: whether the states before the first word are learned, or zero.
-        pooling: what of the outputs over time reaches the linear layer.
+        pooling: what of the outputs over time reaches the linear layer: ``last``, ``mean``,
+            ``max``, ``attention``, or several joined by ``+``, which then stand side by side
+            (Howard & Ruder 2018 have ``last+max+mean``).
         word_dropout: share of the words made unknown in training.
         embedding_dropout: share of the embedding's values dropped in training.
         locked_dropout: whether these are the same ones for all words of a review.
         dropout: share dropped between recurrent layers and before the linear layer in training.
+        weight_dropout: share of the weights from state to state dropped in training, the same ones
+            throughout a batch (Merity et al. 2018).
         input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
         recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
         forget_bias: start of an LSTM's forget gate's bias (Jozefowicz et al. 2015 recommend 1).
         vectors: (vocabulary_size, embedding_size) that the embedding starts from.
         freeze_embedding: whether the embedding is left untrained.
+        normalize_embedding: whether it is normalized over the training texts (Miyato et al. 2017).
+        frequencies: how often each word occurs there, which normalizing needs.
 
     Raises:
         ValueError: a choice is none of those named, or does not go with another.
@@ -62,32 +72,42 @@ class SentimentClassifier(nn.Module):
         cell: Cell = "lstm",
         implementation: Implementation = "packed",
         learned_initial_state: bool = False,
-        pooling: Pooling = "max",
+        pooling: str = "max",
         word_dropout: float = 0.0,
         embedding_dropout: float = 0.0,
         locked_dropout: bool = False,
         dropout: float = 0.0,
+        weight_dropout: float = 0.0,
         input_init: Literal["xavier", "uniform"] = "xavier",
         recurrent_init: Literal["orthogonal", "uniform"] = "orthogonal",
         forget_bias: float = 1.0,
         vectors: torch.Tensor | None = None,
         freeze_embedding: bool = False,
+        normalize_embedding: bool = False,
+        frequencies: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
+        self.embedding: nn.Embedding
+        if not normalize_embedding:
+            self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
+        elif frequencies is None:
+            raise ValueError("normalize_embedding is True, but frequencies are missing")
+        else:
+            self.embedding = NormalizedEmbedding(vocabulary_size, embedding_size, frequencies)
         self._word_dropout = word_dropout
         self._embedding_dropout = embedding_dropout
         self._locked_dropout = locked_dropout
+        self._weight_dropout = weight_dropout
         self.recurrence = choose_recurrence(cell, implementation)(
             embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
         )
         self.initial_states = InitialStates(self.recurrence) if learned_initial_state else None
         features = self.recurrence.directions * hidden_size
-        check_pooling(pooling)
-        self.pooling: Pooling = pooling
-        self.attention = AttentionPooling(features) if pooling == "attention" else None
+        self.pooling = pooling
+        self._poolings = split_pooling(pooling)
+        self.attention = AttentionPooling(features) if "attention" in self._poolings else None
         self.dropout = Dropout(dropout)
-        self.output = nn.Linear(features, num_classes)
+        self.output = nn.Linear(len(self._poolings) * features, num_classes)
         self._start_embedding(vectors)
         self.embedding.weight.requires_grad_(not freeze_embedding)
         start_weights(self.recurrence, input_init, recurrent_init, forget_bias)
@@ -112,6 +132,12 @@ class SentimentClassifier(nn.Module):
         drop = drop_over_time if self._locked_dropout else drop_values
         return drop(embedded, self._embedding_dropout, self.training).transpose(0, 1)
 
+    def embedding_table(self) -> torch.Tensor:
+        """(vocabulary, embedding), what each word is embedded as, before any dropout."""
+        if isinstance(self.embedding, NormalizedEmbedding):
+            return self.embedding.table()
+        return self.embedding.weight
+
     def classify(self, embedded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Classify a batch of embedded words.
 
@@ -123,11 +149,18 @@ class SentimentClassifier(nn.Module):
             (batch, num_classes) logits.
         """
         output, final = self.run_recurrence(embedded, lengths)
-        if self.attention is None:
-            pooled = pool(self.pooling, output, final, lengths)
-        else:
-            pooled = self.attention(output, lengths)  # (batch, directions * hidden)
+        parts = [self._pool(kind, output, final, lengths) for kind in self._poolings]
+        pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (batch, features)
         return self.output(self.dropout(pooled))
+
+    def _pool(
+        self, kind: Pooling, output: torch.Tensor, final: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """(batch, directions * hidden) by one kind of pooling."""
+        if kind == "attention":
+            assert self.attention is not None
+            return self.attention(output, lengths)
+        return pool(kind, output, final, lengths)
 
     def run_recurrence(
         self, embedded: torch.Tensor, lengths: torch.Tensor
@@ -143,7 +176,11 @@ class SentimentClassifier(nn.Module):
             final hidden states (directions, batch, hidden).
         """
         initial = None if self.initial_states is None else self.initial_states(len(lengths))
-        output, states = self.recurrence(embedded, lengths, initial)
+        if self.training and self._weight_dropout > 0:
+            dropped = drop_state_weights(self.recurrence, self._weight_dropout)
+            output, states = functional_call(self.recurrence, dropped, (embedded, lengths, initial))
+        else:
+            output, states = self.recurrence(embedded, lengths, initial)
         h = states[0] if isinstance(states, tuple) else states  # an LSTM has h and c
         return output, h[-self.recurrence.directions :]
 

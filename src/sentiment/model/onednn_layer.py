@@ -5,6 +5,7 @@ call forward and one backward in a thread of its own; what surrounds the calls h
 the gradients of the weights stay in fp32 where the products are in bf16. The reverse direction goes
 by the kernel's own flag, so that nothing is turned round, unless it has initial states to bring to
 each review's last word: then it runs forward over reviews turned round within their own lengths.
+Directions may also have an input each, over which both run forward.
 
 Legend: directions is 2 if bidirectional, else 1. Time stands first, as the kernel wants it.
 """
@@ -47,7 +48,8 @@ def run_layer(
 
     Args:
         x: (time, batch, features) whose last feature is 1 in padded rows and 0 in others, where
-            there are padded rows.
+            there are padded rows; or (directions, time, batch, features), what each direction reads
+            from first to last.
         places: where the reviews end, and how they are turned if there are initial states.
         weights: W_ih (4 * hidden, features), W_hh (4 * hidden, hidden), b_ih and b_hh (4 * hidden,)
             of each direction; those of the last feature make the cell stand still.
@@ -59,7 +61,7 @@ def run_layer(
         (directions, batch, hidden), the final states: all of them in ``dtype``.
     """
     if initial is None:
-        zeros = x.new_zeros(len(weights) // _PER_DIRECTION, x.shape[1], weights[1].shape[1])
+        zeros = x.new_zeros(len(weights) // _PER_DIRECTION, x.shape[-2], weights[1].shape[1])
         initial = zeros, zeros
     inputs = x, *initial, *weights
     is_recorded = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
@@ -85,15 +87,17 @@ class _Layer(torch.autograd.Function):
         # The kernel reads memory as it lies, but one state for all reviews is expanded, not copied.
         start = list(zip(h.to(dtype).contiguous(), c.to(dtype).contiguous(), strict=True))
         batch, hidden = h.shape[1:]
-        output = x.new_empty(*x.shape[:2], len(factors) * hidden)
+        output = x.new_empty(*x.shape[-3:-1], len(factors) * hidden)
         rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
+        is_separate = x.dim() == 4
+        is_reverse = [False, places.turned is None and not is_separate]
 
         def run(direction: int) -> Sequence[torch.Tensor]:
             turned = places.turned if direction == 1 else None
-            own = _turn(x, turned)
+            own = x[direction] if is_separate else _turn(x, turned)
             with torch.set_grad_enabled(is_recorded):
                 results = _kernel(
-                    own, *factors[direction], *start[direction], _is_reverse(places, direction),
+                    own, *factors[direction], *start[direction], is_reverse[direction],
                     [], _LSTM, hidden, 1, True, False, False, is_recorded,
                 )  # fmt: skip
             half = rows.narrow(1, direction * hidden, hidden)
@@ -104,11 +108,12 @@ class _Layer(torch.autograd.Function):
 
         results = run_side_by_side(run, len(factors))
         if is_recorded:
-            ctx.places = places
+            ctx.places, ctx.is_separate, ctx.is_reverse = places, is_separate, is_reverse
             each_direction = zip(factors, start, results, strict=True)
             ctx.save_for_backward(*_flat([_flat(groups) for groups in each_direction]))
         # In the padding c stands still, but h does not: it is the output at the word read last.
-        ends = [rows[places.last, :hidden], rows[:batch, hidden:]][: len(results)]
+        second = places.last if is_separate else slice(batch)
+        ends = [rows[places.last, :hidden], rows[second, hidden:]][: len(results)]
         return output, torch.stack(ends), torch.stack([each[3] for each in results])
 
     @staticmethod
@@ -127,28 +132,26 @@ class _Layer(torch.autograd.Function):
             rows = half.view(-1, hidden)
             if places.padded is not None:
                 rows.index_fill_(0, places.padded, 0)
-            if direction == 0:
-                rows.index_add_(0, places.last, of_h[0])
+            if direction == 0 or ctx.is_separate:
+                rows.index_add_(0, places.last, of_h[direction])
             else:
                 rows[:batch] += of_h[1]
             turned = places.turned if direction == 1 else None
             of_x, *others = _kernel_backward(
                 own, *factors, h_start, c_start, output, h, c, _turn(half, turned),
-                torch.zeros_like(h), of_c[direction].contiguous(), _is_reverse(places, direction),
+                torch.zeros_like(h), of_c[direction].contiguous(), ctx.is_reverse[direction],
                 _LSTM, hidden, 1, True, True, False, [], False, workspace,
             )  # fmt: skip
             return _turn(of_x, turned), *others
 
         gradients = run_side_by_side(run, directions)
         of_x = [each[0] for each in gradients]
-        total = of_x[0] if directions == 1 else of_x[0] + of_x[1]
+        if ctx.is_separate:
+            total = torch.stack(of_x)
+        else:
+            total = of_x[0] if directions == 1 else of_x[0] + of_x[1]
         of_start = [torch.stack([each[index] for each in gradients]) for index in (5, 6)]
         return None, None, None, total, *of_start, *_flat([each[1:5] for each in gradients])
-
-
-def _is_reverse(places: Places, direction: int) -> bool:
-    """Whether the kernel is to go from the end to the beginning."""
-    return direction == 1 and places.turned is None
 
 
 def _turn(x: torch.Tensor, turned: torch.Tensor | None) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -38,10 +38,19 @@ def pool(
     raise ValueError(f"pooling is {kind!r}, but must be last, mean or max")
 
 
-def check_pooling(kind: str) -> None:
-    """Raise ``ValueError`` unless there is that kind of pooling."""
-    if kind not in get_args(Pooling):
-        raise ValueError(f"pooling is {kind!r}, but must be one of {', '.join(get_args(Pooling))}")
+def split_pooling(pooling: str) -> tuple[Pooling, ...]:
+    """The kinds of pooling that ``last``, or ``last+max+mean``, names.
+
+    Raises:
+        ValueError: there is no such kind, or one is named twice.
+    """
+    kinds = pooling.split("+")
+    if not set(kinds) <= set(get_args(Pooling)) or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"pooling is {pooling!r}, but must be one of {', '.join(get_args(Pooling))}, or "
+            "different ones joined by +"
+        )
+    return tuple(cast(Pooling, kind) for kind in kinds)
 
 
 def _find_padding(output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sentiment.model.dropout import dropout
 from sentiment.model.packed_cells import PackedGRU, PackedRNN
 from sentiment.model.packed_lstm import PackedLSTM
 from sentiment.model.ragged import RaggedRecurrence
@@ -69,6 +70,26 @@ def start_weights(
             if recurrence.mode == "LSTM" and "_ih_" in name:
                 # bias_ih and bias_hh are added: one of them carries it
                 parameter[hidden : 2 * hidden] = forget_bias
+
+
+def drop_state_weights(recurrence: RaggedRecurrence, p: float) -> dict[str, torch.Tensor]:
+    """A recurrence's matrices from state to state, with a share of their entries dropped.
+
+    DropConnect (Wan et al. 2013) on these alone, as Merity, Keskar & Socher (2018) have it: the
+    same entries for all words and reviews of a batch, the others scaled to make up.
+
+    Args:
+        recurrence: whose matrices.
+        p: share to drop.
+
+    Returns:
+        By the names of its parameters, to be put in their place: gradients flow to these.
+    """
+    return {
+        name: dropout(parameter, p, True)
+        for name, parameter in recurrence.named_parameters()
+        if name.startswith("weight_hh")
+    }
 
 
 class InitialStates(nn.Module):

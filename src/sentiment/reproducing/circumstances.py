@@ -127,7 +127,7 @@ def read_receipt(run: Path) -> Receipt:
                 threads=int(values["threads"]),
                 ranks=int(values["ranks"]),
             ),
-            data={split: dict(values["data"][split]) for split in ("train", "validation")},
+            data={split: dict(values["data"][split]) for split in _splits(values["data"])},
             vectors=values["vectors"],
             result=dict(values["result"]),
         )
@@ -138,6 +138,11 @@ def read_receipt(run: Path) -> Receipt:
             "train it again, from its config.yaml"
         ) from error
     return receipt
+
+
+def _splits(data: dict[str, Any]) -> list[str]:
+    """Splits that were learned from or chosen by: those without labels where there were any."""
+    return ["train", "validation", *(["unsupervised"] if "unsupervised" in data else [])]
 
 
 def _look_at_all(receipt: Receipt) -> None:

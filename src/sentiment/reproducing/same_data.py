@@ -8,8 +8,9 @@ from typing import Any
 
 from sentiment.config import Config
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
-from sentiment.text.pipeline import cache_dir, vectors_path
+from sentiment.text.pipeline import cache_dir, reads_unlabelled, vectors_path
 from sentiment.text.reviews import load_training_splits
+from sentiment.text.unlabelled import load_unlabelled
 
 
 def check_reviews_here(then: dict[str, dict[str, Any]], config: Config, run: Path) -> None:
@@ -29,6 +30,8 @@ def check_reviews_here(then: dict[str, dict[str, Any]], config: Config, run: Pat
         data = replace(data, shared_reviews="ignore")
     train, validation = load_training_splits(data)
     now = {"train": reviews_fingerprint(train), "validation": reviews_fingerprint(validation)}
+    if reads_unlabelled(config):
+        now["unsupervised"] = reviews_fingerprint(load_unlabelled(data, validation))
     check_reviews(then, now, run)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.reviews import Reviews, Split, load_split, load_training_splits
 from sentiment.text.token_cache import default_cache_dir, tokenize_cached
 from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.text.unlabelled import load_unlabelled
 from sentiment.text.vectors import Coverage, load_vectors
 from sentiment.text.vocabulary import (
     SPECIALS,
@@ -38,6 +40,7 @@ class TrainingData:
         coverage: what of the vocabulary the vectors cover, or None.
         fingerprints: of the reviews, by split.
         vectors_fingerprint: of the file of vectors, or None.
+        unlabelled: reviews without labels to learn from, or None.
     """
 
     train: EncodedCorpus
@@ -48,6 +51,7 @@ class TrainingData:
     coverage: Coverage | None
     fingerprints: dict[str, Any] = field(default_factory=dict)
     vectors_fingerprint: dict[str, Any] | None = None
+    unlabelled: EncodedCorpus | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -71,12 +75,13 @@ def prepare_training(
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
-    train_tokens = _tokenize(train, config.data)
-    vocabulary = vocabulary or _count_vocabulary(config, train_tokens, train.origin)
+    others = _load_unlabelled(config, validation)
+    train_tokens = tokenize_reviews(train, config.data)
+    vocabulary = vocabulary or choose_vocabulary(config, count_tokens(train_tokens), train.origin)
     path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
-    vectors, coverage = (None, None) if path is None else _load_vectors(config, vocabulary, path)
+    vectors, coverage = (None, None) if path is None else load_own_vectors(config, vocabulary, path)
     data = TrainingData(
-        train=_encode(train, train_tokens, vocabulary, config.data),
+        train=encode_tokens(train, train_tokens, vocabulary, config.data),
         validation=encode_reviews(validation, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
@@ -85,8 +90,10 @@ def prepare_training(
         fingerprints={
             "train": reviews_fingerprint(train),
             "validation": reviews_fingerprint(validation),
+            **({} if others is None else {"unsupervised": reviews_fingerprint(others)}),
         },
         vectors_fingerprint=None if path is None else file_fingerprint(path),
+        unlabelled=None if others is None else encode_reviews(others, vocabulary, config.data),
     )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
@@ -97,9 +104,39 @@ def prepare_training(
     return data
 
 
-def _count_vocabulary(config: Config, tokens: TokenizedTexts, origin: str) -> Vocab:
+def reads_unlabelled(config: Config) -> bool:
+    """Whether a training by these settings learns from reviews without labels."""
+    objectives = config.objectives
+    return objectives.unlabelled and max(objectives.virtual_adversarial, objectives.entropy) > 0
+
+
+def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
+    if not reads_unlabelled(config):
+        return None
+    try:
+        reviews = load_unlabelled(config.data, validation)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}; objectives.virtual_adversarial and objectives.entropy learn from it too: "
+            "give it, or set objectives.unlabelled to false to learn from the other reviews alone"
+        ) from error
+    logger.info("reviews: %s without labels to learn from", f"{len(reviews):,}")
+    return reviews
+
+
+def choose_vocabulary(config: Config, counts: Counter[str], origin: str) -> Vocab:
+    """The words that the settings give an embedding of their own.
+
+    Args:
+        config: the settings.
+        counts: how often each token occurs.
+        origin: where, for the message.
+
+    Raises:
+        ValueError: there are none.
+    """
     vocabulary = build_vocabulary(
-        count_tokens(tokens),
+        counts,
         max_size=config.vocabulary.max_size,
         min_frequency=config.vocabulary.min_frequency,
     )
@@ -121,7 +158,7 @@ def prepare_split(
 
 def encode_reviews(reviews: Reviews, vocabulary: Vocab, data: DataConfig) -> EncodedCorpus:
     """Tokenize reviews (or take their tokens from the cache) and number them."""
-    return _encode(reviews, _tokenize(reviews, data), vocabulary, data)
+    return encode_tokens(reviews, tokenize_reviews(reviews, data), vocabulary, data)
 
 
 def cache_dir(data: DataConfig) -> Path:
@@ -129,7 +166,8 @@ def cache_dir(data: DataConfig) -> Path:
     return Path(data.cache_dir).expanduser() if data.cache_dir else default_cache_dir()
 
 
-def _tokenize(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
+def tokenize_reviews(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
+    """Cut reviews into tokens, or take these from the cache."""
     return tokenize_cached(
         reviews.texts,
         cache_dir(data),
@@ -139,14 +177,18 @@ def _tokenize(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
     )
 
 
-def _encode(
+def encode_tokens(
     reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, data: DataConfig
 ) -> EncodedCorpus:
+    """Number the tokens of reviews, and keep as many of each as the settings say."""
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
 
 
-def _load_vectors(config: Config, vocabulary: Vocab, path: Path) -> tuple[torch.Tensor, Coverage]:
+def load_own_vectors(
+    config: Config, vocabulary: Vocab, path: Path
+) -> tuple[torch.Tensor, Coverage]:
+    """Vectors of the vocabulary's words from a file, and what of the words they cover."""
     vectors, coverage = load_vectors(
         path,
         vocabulary.itos,

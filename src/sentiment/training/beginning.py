@@ -14,11 +14,13 @@ from sentiment.config import Config, deciding_settings
 from sentiment.description import read_description
 from sentiment.model import SentimentClassifier
 from sentiment.places import check_links
+from sentiment.pretraining.folder import check_held_out, start_from
 from sentiment.receipt import versions, write_receipt
 from sentiment.runs import build_model, create_run, is_finished, load_settings, load_words
 from sentiment.runtime import describe_device, mixed_seed, set_up
 from sentiment.settings import TrainingRequest
 from sentiment.text.pipeline import TrainingData, prepare_training
+from sentiment.text.vocabulary import token_counts
 from sentiment.training.checkpoint import TrainingState, load_state, state_path
 from sentiment.training.standing import FitResult
 from sentiment.world import World, launch_name, num_restarts
@@ -108,17 +110,20 @@ def begin(
     device: torch.device,
     precision: torch.dtype,
     world: World,
+    pretrained: Path | None = None,
 ) -> tuple[SentimentClassifier, TrainingData]:
     """Read the reviews and build the model; make the run's folder where it is new.
 
     One rank of each machine fills the cache for its others; the first one's weights, with the
-    vectors that only it reads, become those of all.
+    vectors that only it reads, become those of all. A new model starts from a pre-training's words
+    and weights, where its folder is given.
 
     Raises:
         ValueError: a run is resumed with other reviews, or the ranks have different ones.
     """
-    vocabulary = load_words(path) if beginning.resumes else None
-    with_vectors = world.is_first and not beginning.resumes
+    source = path if beginning.resumes else pretrained
+    vocabulary = None if source is None else load_words(source)
+    with_vectors = world.is_first and source is None
     with world.first_on_machine():
         data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
     set_up(device, config.seed)
@@ -128,7 +133,11 @@ def begin(
         num_classes=len(data.class_names),
         vectors=data.vectors,
         freeze_embedding=config.vectors.freeze,
+        frequencies=token_counts(data.vocabulary),
     ).to(device)
+    if pretrained is not None:
+        check_held_out(pretrained, data.fingerprints["validation"])
+        start_from(model, pretrained)
     if not world.is_alone:
         set_up(device, mixed_seed(config.seed, world.rank))  # of dropout, which must differ
     if world.is_first and not beginning.resumes:

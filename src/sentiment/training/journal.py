@@ -110,6 +110,13 @@ class Journal:
         for name, value in figures.items():
             self._train.add_scalar(f"training/{name}", value, update)
 
+    def terms(self, update: int, means: Mapping[str, float]) -> None:
+        """A point of the curves of what is learned beside the labels."""
+        if self._is_silent:
+            return
+        for name, value in means.items():
+            self._train.add_scalar(f"objectives/{name}", value, update)
+
     def epoch(self, summary: EpochSummary, metrics: Metrics, *, is_best: bool) -> None:
         """The end of an epoch: its curves, its line, its entry in metrics.json."""
         if self._is_silent:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from sentiment.model.recurrence import InitialStates
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
     """Adam or AdamW over what is trained; weight decay on matrices that multiply, so neither on
     embeddings nor on initial states.
+
+    Layers learn at rates that fall from the linear layer down (Howard & Ruder 2018): each group has
+    its ``depth``, 0 at the top.
     """
     not_factors = {
         id(parameter)
@@ -24,20 +29,38 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
         if isinstance(module, nn.Embedding | InitialStates)
         for parameter in module.parameters()
     }
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    is_layered = config.layer_rate_factor < 1 or config.unfreeze_epochs is not None
+    members: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.dim() >= 2 and id(parameter) not in not_factors
-            (decayed if is_matrix else others).append(parameter)
+            depth = _depth(name, model) if is_layered else 0
+            members.setdefault((depth, not is_matrix), []).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if is_not_decayed else config.weight_decay,
+            "lr": config.learning_rate * config.layer_rate_factor**depth,
+            "depth": depth,
+        }
+        for (depth, is_not_decayed), parameters in sorted(members.items(), key=lambda each: each[0])
     ]
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     # Fused is one pass over memory instead of a dozen, on CPUs and GPUs alike.
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in decayed + others)
-    return kind([group for group in groups if group["params"]], config.learning_rate, fused=fused)
+    fused = all(each.device.type in ("cpu", "cuda") for own in members.values() for each in own)
+    return kind(groups, config.learning_rate, fused=fused)
+
+
+def _depth(name: str, model: nn.Module) -> int:
+    """How far below the linear layer a parameter of the classifier lies."""
+    num_layers = next(each.num_layers for each in model.modules() if isinstance(each, nn.RNNBase))
+    if name.startswith("embedding."):
+        return num_layers + 1
+    if name.startswith("initial_states."):
+        return num_layers
+    if found := re.match(r"recurrence\.\w+_l(\d+)", name):
+        return num_layers - int(found[1])
+    return 0
 
 
 class Schedule:
@@ -55,7 +78,11 @@ class Schedule:
         self._kind = config.schedule
         self._num_updates = max(1, num_updates)
         self._num_warmup = round(config.warmup_share * num_updates)
-        self._by_update = LambdaLR(optimizer, self._factor)
+        wait = (config.unfreeze_epochs or 0) / config.num_epochs * num_updates
+        depths = [group.get("depth", 0) for group in optimizer.param_groups]
+        self._by_update = LambdaLR(
+            optimizer, [partial(self._factor_of_layer, round(depth * wait)) for depth in depths]
+        )
         self._update = 0
         self._by_metric = (
             ReduceLROnPlateau(
@@ -97,6 +124,10 @@ class Schedule:
         self._by_update.load_state_dict(values["by_update"])
         if self._by_metric is not None:
             self._by_metric.load_state_dict(values["by_metric"])
+
+    def _factor_of_layer(self, start: int, update: int) -> float:
+        """As :meth:`_factor`, of a layer that begins to learn at update number ``start``."""
+        return 0.0 if update < start else self._factor(update)
 
     def _factor(self, update: int) -> float:
         """Share of the full learning rate that update number ``update`` (from 0) has."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from sentiment.config import Config
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
+from sentiment.objectives.mixture import build_mixture
 from sentiment.runtime import peak_memory_bytes
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData
@@ -82,7 +83,11 @@ class Trainer:
             precision=precision,
             num_updates=self._training.num_epochs * self._updates_per_epoch(),
             world=self._world,
-        )
+            mixture=build_mixture(
+                model, data.unlabelled, config,
+                device=device, precision=precision, world=self._world,
+            ),
+        )  # fmt: skip
         average = self._updates.average
         self._kept_model = model if average is None else average.model
         self._validation = Validation(self._kept_model, data, config, device, journal, self._world)
@@ -105,7 +110,7 @@ class Trainer:
             while not self._is_over():
                 summary = self._train_epoch()
                 self._end_epoch(summary)
-        best, embedding = self._standing.best, self._kept_model.embedding.weight
+        best, embedding = self._standing.best, self._kept_model.embedding_table()
         assert best is not None  # num_epochs is at least 1
         self._journal.finish(self._config, best.metrics, embedding, self._data.vocabulary)
         self._journal.state()  # written through to the disk, before the run is called finished
@@ -173,6 +178,7 @@ class Trainer:
             learning_rate=self._updates.learning_rate,
             tokens_per_second=speed,
         )
+        self._journal.terms(self._updates.update, self._updates.take_terms())
         progress.begin_point()
 
     def _summarize(self) -> EpochSummary:

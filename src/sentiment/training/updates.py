@@ -2,6 +2,8 @@
 
 A batch is dealt to the ranks review by review. Each adds up its reviews' losses and divides by the
 number of all, so that the ranks' gradients add up to that of one process with the whole batch.
+
+What is learned beside the labels has passes of its own: :mod:`sentiment.objectives.mixture`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sentiment.config import TrainingConfig
 from sentiment.model import SentimentClassifier
+from sentiment.objectives.mixture import Mixture
 from sentiment.runtime import autocast
 from sentiment.text.batches import Batch, EncodedCorpus
 from sentiment.text.bucketing import deal
@@ -24,6 +27,7 @@ from sentiment.training.optimizer import Schedule, build_optimizer
 from sentiment.training.sums import RunningSums
 from sentiment.world import World
 
+_Counts = list[tuple[torch.Tensor, torch.Tensor, int]]  # sums of losses, hits, reviews, by batch
 _BUCKET_MEGABYTES = 4  # of gradients that are exchanged while the others are still computed
 
 
@@ -38,6 +42,7 @@ class Updates:
         precision: arithmetic of matrix products.
         num_updates: of the whole training.
         world: the ranks; all must make the same calls.
+        mixture: what learns from more than the labels; None learns from them alone.
 
     Attributes:
         update: updates done.
@@ -56,6 +61,7 @@ class Updates:
         precision: torch.dtype,
         num_updates: int,
         world: World,
+        mixture: Mixture | None = None,
     ) -> None:
         self._model = model
         self._corpus = corpus
@@ -63,8 +69,9 @@ class Updates:
         self._device = device
         self._precision = precision
         self._world = world
+        self._mixture = mixture
         self._parallel: nn.Module = model
-        if not world.is_alone:
+        if not world.is_alone and mixture is None:
             self._parallel = DistributedDataParallel(
                 model,
                 gradient_as_bucket_view=True,
@@ -97,12 +104,11 @@ class Updates:
             MemoryError: the device has too little memory for a batch.
         """
         self._optimizer.zero_grad(set_to_none=True)
-        num_reviews = sum(map(len, group))
-        counts: list[tuple[torch.Tensor, torch.Tensor, int]] = []
-        total = torch.zeros((), device=self._device)
-        for number, indices in enumerate(group, 1):
-            with self._exchanging(is_last=number == len(group)):
-                total += self._add_gradients(indices, num_reviews, counts)
+        counts: _Counts = []
+        if self._mixture is None:
+            total = self._add_supervised(group, counts)
+        else:
+            total = self._add_mixed(self._mixture, group, counts)
         clip = self._config.gradient_clip
         norm = nn.utils.clip_grad_norm_(
             self._model.parameters(), float("inf") if clip is None else clip
@@ -115,9 +121,37 @@ class Updates:
             for each in sums:
                 for count in counts:
                     each.add(*count)
+            if self._mixture is not None:
+                self._mixture.sums.keep_update()
         self._schedule.after_update()
         self.update += 1
         return norm
+
+    def _add_supervised(self, group: list[torch.Tensor], counts: _Counts) -> torch.Tensor:
+        """Add the gradients of some batches, and their counts; returns their part of the loss."""
+        num_reviews = sum(map(len, group))
+        total = torch.zeros((), device=self._device)
+        for number, indices in enumerate(group, 1):
+            with self._exchanging(is_last=number == len(group)):
+                total += self._add_gradients(indices, num_reviews, counts)
+        return total
+
+    def _add_mixed(
+        self, mixture: Mixture, group: list[torch.Tensor], counts: _Counts
+    ) -> torch.Tensor:
+        """The same of all terms of a mixture, in which only labelled reviews are counted."""
+        total = torch.zeros((), device=self._device)
+        mixture.sums.begin_update()
+        for portion in mixture.portions.of_update(self.update, self._corpus, group):
+            try:
+                logits, loss = mixture.add_gradients(portion)
+            except RuntimeError as error:
+                raise self._explained(error, portion.batch) from error
+            total += loss
+            if portion.is_labelled:
+                counts.append(self._count(portion.batch, logits))
+        mixture.exchange()
+        return total
 
     def _exchanging(self, *, is_last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged once an update, with those of its last batch."""
@@ -126,10 +160,7 @@ class Updates:
         return nullcontext()
 
     def _add_gradients(
-        self,
-        indices: torch.Tensor,
-        num_reviews: int,
-        counts: list[tuple[torch.Tensor, torch.Tensor, int]],
+        self, indices: torch.Tensor, num_reviews: int, counts: _Counts
     ) -> torch.Tensor:
         """Add a batch's gradients, and its counts; returns its part of the mean loss here."""
         own = deal(indices, self._world.rank, self._world.size)
@@ -179,8 +210,12 @@ class Updates:
         """Tell the schedule what the monitored metric was; more is better."""
         self._schedule.after_epoch(score)
 
+    def take_terms(self) -> dict[str, float]:
+        """Means of a mixture's terms since they were last taken; all ranks must ask at once."""
+        return {} if self._mixture is None else self._mixture.sums.take_means(self._world)
+
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Values, and the tensors of the optimizer, that :meth:`restore` takes."""
+        """Values, and the optimizer's tensors, for :meth:`restore`; all ranks must ask at once."""
         state = self._optimizer.state_dict()
         values = {
             "update": self.update,
@@ -190,6 +225,8 @@ class Updates:
             "rates": [group["lr"] for group in state["param_groups"]],
             "schedule": self._schedule.state(),
         }
+        if self._mixture is not None:
+            values["terms"] = self._mixture.sums.state(self._world)
         tensors = {
             f"{number}.{name}": tensor
             for number, moments in state["state"].items()
@@ -204,6 +241,8 @@ class Updates:
         self.guard.num_skipped = values["num_skipped"]
         self.guard.num_in_a_row = values["num_skipped_in_a_row"]
         self._schedule.restore(values["schedule"])
+        if self._mixture is not None:
+            self._mixture.sums.restore(values["terms"], self._world)
         state = self._optimizer.state_dict()
         for key, tensor in tensors.items():
             number, name = key.split(".")

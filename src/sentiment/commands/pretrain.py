@@ -1,0 +1,54 @@
+"""``sentiment pretrain``: a language model for classifiers to start from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentiment.config import Config
+from sentiment.settings import parse_settings
+
+logger = logging.getLogger("sentiment")
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> Config:
+    """The settings, which are those of a training."""
+    return parse_settings(
+        arguments,
+        prog,
+        "Pre-train embedding and LSTM as a language model on all reviews but those to be measured "
+        "on. The folder is output_dir; called again, a stopped pre-training goes on.",
+    )
+
+
+def execute(config: Config) -> None:
+    """Pre-train, and say how to go on.
+
+    Raises:
+        ValueError: the settings ask for no pre-training, or for several processes.
+    """
+    from sentiment.pretraining.pretrain import pretrain
+    from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
+    from sentiment.shown import printable
+    from sentiment.training.interruption import Interrupted
+    from sentiment.world import local_rank
+
+    if config.pretraining.num_epochs == 0:
+        raise ValueError(
+            "pretraining.num_epochs is 0, which pre-trains nothing: set it, as by "
+            "--pretraining.num_epochs 3"
+        )
+    if local_rank() is not None:
+        raise ValueError("pre-training knows one process alone: call it without torchrun")
+    use_allowed_cores()
+    device = find_device(config.device)
+    precision = find_precision(config.training.precision, device)
+    logger.info("device: %s, %s", describe_device(device), str(precision).removeprefix("torch."))
+    path = Path(config.output_dir).expanduser()
+    try:
+        pretrain(config, path, device, precision)
+    except Interrupted as stop:
+        logger.info("%s; the same command goes on from here", stop)
+        raise SystemExit(stop.status) from None
+    logger.info("next: python train.py … --pretraining.path %s", printable(str(path)))

@@ -1,0 +1,221 @@
+"""The pre-training itself: window after window, to be put down and taken up at any batch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from sentiment.config import Config, TrainingConfig
+from sentiment.model import SentimentClassifier
+from sentiment.pretraining.candidates import Candidates
+from sentiment.pretraining.curves import Curves
+from sentiment.pretraining.language_model import LanguageModel
+from sentiment.pretraining.perplexity import measure_perplexity
+from sentiment.pretraining.plan import Plan
+from sentiment.pretraining.streaming import stream_windows
+from sentiment.runtime import autocast
+from sentiment.text.batches import Batch
+from sentiment.text.pretraining_texts import PretrainingTexts
+from sentiment.text.vocabulary import UNK_ID, token_counts
+from sentiment.training.checkpoint import (
+    Cadence,
+    TrainingState,
+    generator_states,
+    restore_generators,
+    save_state,
+)
+from sentiment.training.interruption import Interrupted, StopRequests
+from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.world import World
+
+logger = logging.getLogger(__name__)
+
+_UPDATES_PER_MEASUREMENT = 2_000
+
+
+class Pretrainer:
+    """Trains a classifier's embedding and recurrence as a language model.
+
+    Args:
+        classifier: on ``device``.
+        texts: what to read.
+        config: the settings.
+        device: where to compute.
+        precision: arithmetic of matrix products.
+        path: the pre-training's folder.
+        state: where an earlier process has put it down.
+    """
+
+    def __init__(
+        self,
+        classifier: SentimentClassifier,
+        texts: PretrainingTexts,
+        config: Config,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        path: Path,
+        state: TrainingState | None = None,
+    ) -> None:
+        pretraining = config.pretraining
+        self._pretraining = pretraining
+        self._log_every = config.training.log_every
+        self._device, self._precision, self._path = device, precision, path
+        self._corpora = [corpus.to(device) for corpus in texts.corpora]
+        self._validation = texts.validation.to(device)
+        counts = torch.tensor(token_counts(texts.vocabulary), dtype=torch.float64)
+        # Unknown words are words to be foretold too, and counted by no line of the vocabulary.
+        counts[UNK_ID] = sum(each.unknown_share() * len(each.tokens) for each in texts.corpora)
+        self._model = LanguageModel(classifier, counts, pretraining.dropout).to(device)
+        self._candidates = Candidates(counts, pretraining.num_candidates, config.seed)
+        self._log_chances = self._candidates.log_chances.to(device)
+        self._is_repeated = config.pretraining.objective == "autoencoder"
+        self._plan = Plan(
+            texts.corpora, batch_size=pretraining.batch_size, window=pretraining.window,
+            is_repeated=self._is_repeated, seed=config.seed,
+        )  # fmt: skip
+        training = _as_training(config)
+        self._optimizer = build_optimizer(self._model, training)
+        num_updates = self._plan.num_updates(pretraining.num_epochs)
+        self._schedule = Schedule(self._optimizer, training, num_updates)
+        self._cadence = Cadence(config.training)
+        self._stop = StopRequests()
+        self._update, self._epoch, self._num_batches = 0, 1, 0
+        self.perplexities: list[float] = []
+        if state is not None:
+            self._restore(state)
+        self._curves = Curves(path, None if state is None else state.values["curves"])
+
+    @property
+    def num_updates(self) -> int:
+        """Updates done."""
+        return self._update
+
+    def fit(self) -> None:
+        """Read all epochs.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            ValueError: the loss is not finite.
+        """
+        self._model.train()
+        with self._stop:
+            while self._epoch <= self._pretraining.num_epochs:
+                self._read_epoch()
+                self._epoch, self._num_batches = self._epoch + 1, 0
+                self._measure()
+                self._save()
+        self._curves.close()
+
+    def _read_epoch(self) -> None:
+        batches = self._plan.batches(self._epoch)
+        total = sum(len(indices) for _, indices in batches)
+        done = sum(len(indices) for _, indices in batches[: self._num_batches])
+        title = f"pre-training {self._epoch}/{self._pretraining.num_epochs}"
+        with tqdm(initial=done, total=total, desc=title, unit="review", leave=False) as bar:
+            for number, indices in batches[self._num_batches :]:
+                before = self._update
+                self._read(self._corpora[number].batch(indices))
+                self._num_batches += 1
+                bar.update(len(indices))
+                if self._curves.last is not None:
+                    bar.set_postfix_str(self._curves.last, refresh=False)
+                if before // _UPDATES_PER_MEASUREMENT < self._update // _UPDATES_PER_MEASUREMENT:
+                    self._measure()
+                self._pause()
+
+    def _read(self, batch: Batch) -> None:
+        """Go through the windows of a batch, with an update for each."""
+        states = None
+        for window in stream_windows(
+            batch, self._model.directions, self._pretraining.window, is_repeated=self._is_repeated
+        ):
+            candidates = self._candidates.draw(self._update).to(self._device)
+            self._optimizer.zero_grad(set_to_none=True)
+            with autocast(self._device, self._precision):
+                losses, states = self._model.losses(window, states, candidates, self._log_chances)
+            num_words = losses.numel() * len(window.rows)
+            if num_words:  # an autoencoder only reads its first windows
+                (losses.sum() / num_words).backward()
+                clip = self._pretraining.gradient_clip
+                nn.utils.clip_grad_norm_(self._model.parameters(), clip)
+                self._optimizer.step()
+            states = states[0].detach(), states[1].detach()
+            rate = self._optimizer.param_groups[0]["lr"]
+            self._schedule.after_update()
+            self._update += 1
+            self._curves.add(losses.detach(), num_words, window.words.numel())
+            if self._update % self._log_every == 0:
+                self._curves.point(self._update, rate)
+
+    def _measure(self) -> None:
+        self.perplexities = measure_perplexity(
+            self._model, self._validation, window=self._pretraining.window,
+            is_repeated=self._is_repeated, precision=self._precision,
+        )  # fmt: skip
+        self._curves.perplexities(self._update, self.perplexities)
+        shown = ", ".join(f"{each:.1f}" for each in self.perplexities)
+        logger.info("update %d  perplexity on validation reviews: %s", self._update, shown)
+
+    def _pause(self) -> None:
+        if self._stop.signal or self._cadence.is_due(self._update):
+            self._save()
+        if self._stop.signal:
+            raise Interrupted(self._stop.signal)
+
+    def _save(self) -> None:
+        self._curves.check()
+        tensors = {
+            **{f"model/{name}": each for name, each in self._model.state_dict().items()},
+            **{
+                f"optimizer/{number}.{name}": each
+                for number, moments in self._optimizer.state_dict()["state"].items()
+                for name, each in moments.items()
+            },
+            **{
+                f"generators/{name}": each
+                for name, each in generator_states(self._device, World()).items()
+            },
+        }
+        values: dict[str, Any] = {
+            "update": self._update,
+            "epoch": self._epoch,
+            "num_batches": self._num_batches,
+            "schedule": self._schedule.state(),
+            "rates": [group["lr"] for group in self._optimizer.param_groups],
+            "perplexities": self.perplexities,
+            "curves": self._curves.state(),
+        }
+        save_state(self._path, TrainingState(values, tensors))
+        self._cadence.note()
+
+    def _restore(self, state: TrainingState) -> None:
+        values = state.values
+        self._update, self._epoch = values["update"], values["epoch"]
+        self._num_batches, self.perplexities = values["num_batches"], values["perplexities"]
+        self._model.load_state_dict(state.section("model"))
+        self._schedule.restore(values["schedule"])
+        own = self._optimizer.state_dict()
+        for key, tensor in state.section("optimizer").items():
+            number, name = key.split(".")
+            own["state"].setdefault(int(number), {})[name] = tensor
+        for group, rate in zip(own["param_groups"], values["rates"], strict=True):
+            group["lr"] = rate
+        self._optimizer.load_state_dict(own)
+        restore_generators(state.section("generators"), self._device, World())
+
+
+def _as_training(config: Config) -> TrainingConfig:
+    """The optimizer's settings."""
+    pretraining = config.pretraining
+    return replace(
+        config.training, optimizer="adam", weight_decay=0.0, schedule="linear",
+        learning_rate=pretraining.learning_rate, warmup_share=pretraining.warmup_share,
+        layer_rate_factor=1.0, unfreeze_epochs=None,
+    )  # fmt: skip

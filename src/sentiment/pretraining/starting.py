@@ -1,0 +1,53 @@
+"""Where a training starts from a language model: which one, made first where there is none."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from sentiment.config import Config
+from sentiment.pretraining.folder import check_fits, default_folder
+from sentiment.pretraining.pretrain import pretrain
+from sentiment.runs import is_finished
+from sentiment.training.interruption import Interrupted
+from sentiment.world import World
+
+logger = logging.getLogger(__name__)
+
+
+def find_pretraining(
+    config: Config, device: torch.device, precision: torch.dtype, world: World
+) -> Path | None:
+    """The folder of the finished pre-training that the settings ask for, None if they ask for none.
+
+    Where they name no folder, it lies beside the run's and is made now, unless it is there.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, not finished, or does not fit.
+        SystemExit: a signal came, and the pre-training is saved.
+    """
+    if not config.pretraining.is_wanted:
+        return None
+    if config.pretraining.path is not None:
+        path = Path(config.pretraining.path).expanduser()
+    else:
+        path = default_folder(config)
+        if not world.is_alone and not (path.exists() and is_finished(path)):
+            raise ValueError(
+                "pre-training knows one process alone: call sentiment pretrain with these settings "
+                "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
+            )
+        if world.is_alone:
+            _make(config, path, device, precision)
+    check_fits(config, path)
+    return path
+
+
+def _make(config: Config, path: Path, device: torch.device, precision: torch.dtype) -> None:
+    try:
+        pretrain(config, path, device, precision)
+    except Interrupted as stop:
+        logger.info("%s; the same command goes on with the pre-training", stop)
+        raise SystemExit(stop.status) from None

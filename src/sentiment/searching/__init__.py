@@ -1,0 +1,1 @@
+"""A search over settings: many trainings, and the best of them."""

@@ -1,0 +1,228 @@
+"""The range test of the learning rate: what it measures, suggests, writes and leaves alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sentiment import cli
+from sentiment.runs import build_model
+from sentiment.runtime import set_up
+from sentiment.settings import parse_training
+from sentiment.text.bucketing import BucketSampler
+from sentiment.training.range_curve import RangeTest, SmoothedLoss, suggest
+from sentiment.training.range_outputs import range_text
+from sentiment.training.range_test import measure_range, prepare_range
+
+TINY = [
+    "--model.embedding_size=8", "--model.hidden_size=8", "--training.precision=fp32",
+    "--training.batch_size=16", "--vocabulary.min_frequency=1",
+]  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def measure(config, data, **changes) -> RangeTest:
+    options = {"lowest": 1e-4, "highest": 1.0, "num_updates": 40, **changes}
+    return measure_range(config, data, device=CPU, precision=torch.float32, **options)
+
+
+@pytest.fixture(scope="module")
+def prepared(corpus):
+    config = parse_training([f"--data.path={corpus}", *TINY], "test").config
+    return config, prepare_range(config)
+
+
+def curve(losses, *, span: int = 1, lowest: float = 1e-6) -> RangeTest:
+    """A test of those losses, as if smoothed, over six decades."""
+    rates = tuple(lowest * 10 ** (6 * place / (len(losses) - 1)) for place in range(len(losses)))
+    return RangeTest(span, rates, tuple(losses), tuple(losses), "")
+
+
+def test_losses_are_those_of_plain_updates_by_hand(prepared):
+    """Against Adam, clipping and the loss written out, with the rate set before each update."""
+    config, data = prepared
+    found = measure(config, data, num_updates=20, highest=1e-2)
+    set_up(CPU, config.seed)
+    model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1)
+    sampler = BucketSampler(data.train.lengths, batch_size=16, seed=config.seed)
+    batches = []
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        batches += list(sampler)
+    assert 15 == len(batches) / 2 < 20, "the test goes on into a second epoch"
+    rates = np.geomspace(1e-4, 1e-2, 20)
+    for number in range(20):
+        batch = data.train.batch(batches[number])
+        optimizer.param_groups[0]["lr"] = rates[number]
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(batch.tokens, batch.lengths), batch.labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.training.gradient_clip)
+        optimizer.step()
+        assert found.losses[number] == pytest.approx(loss.item(), rel=1e-4), number
+    assert found.learning_rates == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"schedule": "plateau"}, {"schedule": "linear", "warmup_share": 0.5}, {"learning_rate": 7.0}],
+)
+def test_the_settings_own_course_plays_no_part(prepared, change):
+    config, data = prepared
+    other = replace(config, training=replace(config.training, **change))
+    assert measure(other, data, num_updates=6) == measure(config, data, num_updates=6)
+
+
+def test_the_same_settings_give_the_same_course(prepared):
+    config, data = prepared
+    assert measure(config, data, num_updates=6) == measure(config, data, num_updates=6)
+    other = replace(config, seed=1)
+    assert measure(other, data, num_updates=6).losses != measure(config, data, num_updates=6).losses
+
+
+def test_it_stops_where_the_loss_diverges(prepared):
+    config, data = prepared
+    test = measure(config, data, highest=1e6, num_updates=60)
+    assert test.end == "the loss diverged" and len(test.losses) < 60
+    assert test.smoothed[-1] > 4 * min(test.smoothed)
+    assert all(each <= 4 * min(test.smoothed[: n + 1]) for n, each in enumerate(test.smoothed[:-1]))
+
+
+@pytest.mark.parametrize("reaction", ["stop", "skip"])
+def test_it_stops_where_the_loss_is_no_number(prepared, reaction):
+    config, data = prepared
+    free = replace(config.training, nonfinite=reaction, gradient_clip=None)
+    test = measure(replace(config, training=free), data, highest=1e38, num_updates=30)
+    assert test.end != "the highest rate was reached"
+    assert all(map(math.isfinite, test.losses)), "what is written is finite"
+
+
+def test_a_loss_that_is_never_finite_is_said_to_be(prepared):
+    config, data = prepared
+    with pytest.raises(ValueError, match="not finite at the lowest learning rate, 0.0001"):
+        vectors = torch.full((len(data.vocabulary), 8), float("nan"))
+        measure(config, replace(data, vectors=vectors))
+
+
+def test_smoothing_is_the_weighted_mean_of_all_before():
+    losses = np.random.default_rng(0).normal(1, 0.3, 30)
+    average = SmoothedLoss(5)
+    for number, loss in enumerate(losses):
+        weights = 0.8 ** np.arange(number, -1, -1)
+        expected = np.average(losses[: number + 1], weights=weights)
+        assert average.add(loss) == pytest.approx(expected)
+
+
+def test_suggestions_are_the_steepest_fall_and_the_minimum():
+    """On a curve whose places are known: a logistic fall around 1e-3, and a rise from 1e-1 on."""
+    logarithms = np.linspace(-6, 0, 601)
+    losses = 0.7 - 0.5 / (1 + np.exp(-6 * (logarithms + 3))) + np.exp(8 * (logarithms + 0.9))
+    found = suggest(curve(losses, span=10))
+    assert math.log10(found.steepest) == pytest.approx(-3, abs=0.02)
+    assert math.log10(found.minimum) == pytest.approx(logarithms[losses.argmin()], abs=1e-9)
+    assert found.tenth_of_minimum == pytest.approx(found.minimum / 10)
+
+
+def test_coming_down_from_a_sudden_rise_is_no_steep_fall():
+    logarithms = np.linspace(-6, 0, 601)
+    losses = 0.7 - 0.2 / (1 + np.exp(-6 * (logarithms + 3)))
+    losses[400:420] = 2.0  # before the lowest loss, which is the last
+    found = suggest(curve(losses, span=10))
+    assert math.log10(found.steepest) == pytest.approx(-3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        np.full(100, 0.7),
+        np.linspace(0.7, 0.65, 100),
+        np.linspace(0.7, 3.0, 100),
+        [0.7],
+        [0.7, 0.1],
+    ],
+    ids=["flat", "hardly falling", "rising", "one update", "two updates"],
+)
+def test_no_suggestion_without_a_fall(losses):
+    test = curve(losses, span=5) if len(losses) > 1 else RangeTest(1, (1e-6,), (0.7,), (0.7,), "")
+    assert suggest(test) is None
+    assert "give more of them with --num_updates" in range_text(test, None)
+
+
+def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--training.num_epochs=1", "--lowest=1e-5", "--num_updates=120"]
+    arguments = [f"--data.path={corpus}", *TINY, "--output_dir=runs/one", *options]
+    assert cli.main(["find-lr", *arguments]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(Path("runs/one-find-lr/find-lr.json").read_text())
+    assert found["tenth_of_minimum"] == pytest.approx(found["minimum"] / 10)
+    for name in ("steepest", "tenth_of_minimum"):
+        assert f"--training.learning_rate {found[name]:.1e}\n" in printed
+    assert [each.name for each in Path("runs").iterdir()] == ["one-find-lr"], "no run"
+    names = sorted(each.name for each in Path("runs/one-find-lr").iterdir())
+    assert names == ["find-lr.json", "find-lr.svg", "tensorboard"]
+    points = found["points"]
+    assert points[0]["learning_rate"] == pytest.approx(1e-5)
+    picture = Path("runs/one-find-lr/find-lr.svg").read_text()
+    for text in ("learning rate", "smoothed", f"steepest fall: {found['steepest']:.1e}"):
+        assert text in picture
+    # Done again, the files take the place of the first ones.
+    assert cli.main(["find-lr", *arguments]) == 0
+    assert json.loads(Path("runs/one-find-lr/find-lr.json").read_text()) == found
+    events = EventAccumulator("runs/one-find-lr/tensorboard", size_guidance={"scalars": 0})
+    events.Reload()
+    drawn = [each.value for each in events.Scalars("find-lr/loss")]
+    assert drawn == pytest.approx([each["loss"] for each in points])
+    assert "pictures/find-lr" in events.Tags()["images"]
+
+
+def test_a_run_is_not_touched(corpus, tmp_path, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    arguments = ["find-lr", f"--data.path={corpus}", f"--output={tmp_path}"]
+    assert cli.main(arguments) == 1
+    assert "holds a run: choose another --output" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_pre_training_must_be_there_already(corpus, tmp_path, capsys):
+    arguments = ["find-lr", f"--data.path={corpus}", f"--output={tmp_path / 'out'}"]
+    assert cli.main([*arguments, "--pretraining.num_epochs=1"]) == 1
+    assert "call sentiment pretrain with these settings" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_learned_beside_the_labels_is_so_here_too(prepared):
+    config, data = prepared
+    objectives = replace(config.objectives, entropy=5.0, unlabelled=False)
+    other = measure(replace(config, objectives=objectives), data, num_updates=6)
+    assert other.losses[0] == measure(config, data, num_updates=6).losses[0]
+    assert other.losses != measure(config, data, num_updates=6).losses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lowest", "0"], "'0', but must be a number above 0"),
+        (["--highest", "inf"], "'inf', but must be a number above 0"),
+        (["--lowest", "2"], "--lowest is 2, but must be below --highest"),
+        (["--num_updates", "0"], "must be an integer of at least 1"),
+        (["--training.batch_sise", "3"], "did you mean training.batch_size?"),
+        (["--overwrite"], "give settings only"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["find-lr", *arguments])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("sentiment find-lr: error: ") and error.count("\n") == 1
+    assert message in error

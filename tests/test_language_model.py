@@ -1,0 +1,198 @@
+"""The language model against plain softmaxes and nn.LSTM, one review at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sentiment.model import SentimentClassifier
+from sentiment.pretraining.candidates import Candidates, log_likelihood
+from sentiment.pretraining.language_model import LanguageModel
+from sentiment.pretraining.perplexity import measure_perplexity
+from sentiment.pretraining.plan import Plan
+from sentiment.pretraining.streaming import stream_windows
+from sentiment.text.batches import Batch, EncodedCorpus
+
+WORDS = 23
+LENGTHS = [13, 12, 9, 4, 2]
+
+
+def make_batch(lengths: list[int], seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.zeros(len(lengths), max(lengths), dtype=torch.int32)
+    for row, length in enumerate(lengths):
+        tokens[row, :length] = torch.randint(1, WORDS, (length,), generator=generator).int()
+    labels, indices = torch.zeros(len(lengths)), torch.arange(len(lengths))
+    return Batch(tokens, torch.tensor(lengths), labels, indices)
+
+
+def make_model(*, directions: int = 2, layers: int = 1, dropout: float = 0.0) -> LanguageModel:
+    torch.manual_seed(1)
+    classifier = SentimentClassifier(
+        vocabulary_size=WORDS, num_classes=2, embedding_size=6, hidden_size=5, num_layers=layers,
+        bidirectional=directions == 2,
+    )  # fmt: skip
+    return LanguageModel(classifier, torch.arange(WORDS), dropout)
+
+
+def whole_losses(model: LanguageModel, words: torch.Tensor) -> list[float]:
+    """What each direction's words cost, by nn.LSTM and a plain softmax over one whole review."""
+    lstm = model.classifier.recurrence
+    oracle = nn.LSTM(
+        6, 5, num_layers=lstm.num_layers, bidirectional=lstm.bidirectional, batch_first=True
+    )
+    oracle.load_state_dict(lstm.state_dict())
+    table = model.classifier.embedding.weight
+    output = oracle(table[words.long()].unsqueeze(0))[0][0]  # (time, directions * hidden)
+    costs = []
+    for direction in range(model.directions):
+        part = output[:, 5 * direction : 5 * direction + 5]
+        read, wanted = (part[:-1], words[1:]) if direction == 0 else (part[1:], words[:-1])
+        logits = model.projections[direction](read) @ table.t() + model.biases.squeeze(1)
+        logits[:, 0] = -math.inf
+        costs.append(nn.functional.cross_entropy(logits, wanted.long(), reduction="sum").item())
+    return costs
+
+
+@pytest.mark.parametrize("window", [3, 5, 12, 100])
+@pytest.mark.parametrize(("directions", "layers"), [(2, 1), (1, 1), (1, 2)])
+@pytest.mark.parametrize("by_onednn", [True, False])
+def test_windows_of_a_batch_equal_whole_reviews(window, directions, layers, by_onednn):
+    model = make_model(directions=directions, layers=layers).eval()
+    batch = make_batch(LENGTHS)
+    expected = torch.zeros(directions)
+    for row, length in enumerate(LENGTHS):
+        expected += torch.tensor(whole_losses(model, batch.tokens[row, :length]))
+    total, states, count = torch.zeros(directions), None, 0
+    with torch.backends.mkldnn.flags(enabled=by_onednn), torch.no_grad():
+        for each in stream_windows(batch, directions, window, is_repeated=False):
+            losses, states = model.exact_losses(each, states, at_once=4)
+            total += losses
+            count += len(each.rows)
+    assert count == sum(LENGTHS) - len(LENGTHS)
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_all_candidates_make_the_whole_softmax():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 4, generator=generator)
+    table, biases = torch.randn(WORDS, 4, generator=generator), torch.randn(WORDS)
+    targets = torch.randint(0, WORDS, (7,), generator=generator)
+    everything = torch.arange(WORDS)
+    found = log_likelihood(
+        hidden, targets, (table[targets], biases[targets]), everything, (table, biases),
+        torch.zeros(WORDS),
+    )  # fmt: skip
+    expected = (hidden @ table.t() + biases).log_softmax(dim=1)[torch.arange(7), targets]
+    torch.testing.assert_close(found, expected)
+
+
+def test_candidates_come_as_often_as_they_are_said_to():
+    counts = torch.tensor([0.0, 50, 400, 10, 3, 1, 90, 7])
+    candidates = Candidates(counts, num_candidates=3, seed=5)
+    draws = torch.stack([candidates.draw(update) for update in range(4_000)])
+    assert all(len(set(draw.tolist())) == 3 for draw in draws)
+    assert torch.equal(draws[17], Candidates(counts, num_candidates=3, seed=5).draw(17))
+    assert not torch.equal(draws, torch.stack([draws[0]] * len(draws)))
+    shares = torch.bincount(draws.flatten(), minlength=8) / len(draws)
+    assert shares[0] == 0
+    # Drawing until three different ones are found is only nearly as many draws with return.
+    torch.testing.assert_close(shares[1:], candidates.log_chances.exp()[1:], atol=0.08, rtol=0)
+
+
+def test_few_words_are_all_candidates():
+    assert sorted(Candidates(torch.tensor([0.0, 2, 5]), 512, seed=0).draw(3).tolist()) == [1, 2]
+
+
+def test_gradients_of_windows_are_those_of_the_reviews():
+    """With a window longer than all reviews, and every word a candidate."""
+    model = make_model()
+    batch = make_batch(LENGTHS)
+    words, chances = torch.arange(1, WORDS), torch.zeros(WORDS)
+    (window,) = stream_windows(batch, 2, 100, is_repeated=False)
+    losses, _ = model.losses(window, None, words, chances)
+    losses.sum().backward()
+    found = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+    assert found["classifier.embedding.weight"][0].abs().max() == 0, "none into padding"
+    model.zero_grad()
+    total = torch.zeros(())
+    for row, length in enumerate(LENGTHS):
+        one = Batch(
+            batch.tokens[row : row + 1, :length], torch.tensor([length]), batch.labels, None
+        )
+        (window,) = stream_windows(one, 2, 100, is_repeated=False)
+        total = total + model.losses(window, None, words, chances)[0].sum()
+    torch.testing.assert_close(losses.sum(), total)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        if name in found:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-5)
+    assert {name for name in found if "output" in name} == set()
+
+
+def test_an_autoencoder_foretells_the_second_time():
+    batch = make_batch([4, 2])
+    (window,) = stream_windows(batch, 2, 100, is_repeated=True)
+    first, second = batch.tokens[0].tolist(), batch.tokens[1, :2].tolist()
+    assert window.words[0, :, 0].tolist() == [*first, *first][:-1]
+    assert window.words[1, :, 0].tolist() == [*first[::-1], *first[::-1]][:-1]
+    wanted = window.targets.flatten(1)[:, window.rows]
+    place = [[row // 2, row % 2] for row in window.rows.tolist()]  # time, review
+    assert [wanted[0, i].item() for i, at in enumerate(place) if at[1] == 0] == first
+    assert [wanted[0, i].item() for i, at in enumerate(place) if at[1] == 1] == second
+    assert [wanted[1, i].item() for i, at in enumerate(place) if at[1] == 1] == second[::-1]
+
+
+def test_every_review_is_read_once_an_epoch():
+    lengths = [torch.tensor([5, 1, 9, 7]), torch.tensor([3, 2, 2, 8, 1])]
+    corpora = [
+        EncodedCorpus(torch.zeros(1), torch.zeros(1), each, each, each, each) for each in lengths
+    ]
+    plan = Plan(corpora, batch_size=2, window=4, is_repeated=False, seed=3)
+    for epoch in (1, 2):
+        batches = plan.batches(epoch)
+        read = sorted((number, index) for number, each in batches for index in each.tolist())
+        assert read == [(0, 0), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)]
+    windows = sum(
+        len(range(0, int(lengths[number][each[0]]) - 1, 4))
+        for epoch in (1, 2)
+        for number, each in plan.batches(epoch)
+    )
+    assert plan.num_updates(2) == windows
+
+
+def test_reviews_of_one_word_cannot_be_learned_from():
+    one = torch.tensor([1, 1])
+    corpus = EncodedCorpus(torch.zeros(1), torch.zeros(1), one, one, one, one)
+    with pytest.raises(ValueError, match="no review has two words"):
+        Plan([corpus], batch_size=2, window=4, is_repeated=False, seed=3)
+
+
+def test_perplexity_of_equal_chances_is_the_number_of_words():
+    model = make_model()
+    with torch.no_grad():
+        model.classifier.embedding.weight.zero_()
+        model.biases.zero_()
+    batch = make_batch([6, 5, 3])
+    flat = torch.cat([batch.tokens[row, :length] for row, length in enumerate([6, 5, 3])])
+    lengths, starts = batch.lengths, torch.tensor([0, 6, 11])
+    corpus = EncodedCorpus(flat, torch.arange(WORDS), starts, lengths, lengths, torch.zeros(3))
+    found = measure_perplexity(model, corpus, window=4, is_repeated=False, precision=torch.float32)
+    assert found == pytest.approx([WORDS - 1] * 2, rel=1e-5)
+    assert model.training
+
+
+def test_recurrences_that_cannot_be_pretrained():
+    def build(**options):
+        return SentimentClassifier(
+            vocabulary_size=WORDS, num_classes=2, embedding_size=6, hidden_size=5, **options
+        )
+
+    counts = torch.ones(WORDS)
+    with pytest.raises(ValueError, match="set model.cell to lstm"):
+        LanguageModel(build(cell="gru"), counts, 0.0)
+    with pytest.raises(ValueError, match="the second layer would see the words to be predicted"):
+        LanguageModel(build(num_layers=2), counts, 0.0)

@@ -1,0 +1,165 @@
+"""The normalized embedding: against numpy's moments, finite differences, and through a run."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from sentiment.config import Config, ModelConfig
+from sentiment.model import SentimentClassifier, embedding
+from sentiment.model.embedding import NormalizedEmbedding
+from sentiment.runs import build_model, create_run, load_run
+from sentiment.text.vocabulary import build_vocabulary, token_counts
+from sentiment.training.averaging import WeightAverage
+from sentiment.weights import Checkpoint, save_weights
+
+COUNTS = [0, 0, 90, 40, 33, 9, 5, 5, 2, 2, 1]
+TOKENS = torch.tensor([[2, 5, 10, 1], [3, 0, 0, 0], [2, 2, 7, 0]])
+LENGTHS = torch.tensor([4, 1, 3])
+
+
+def make_embedding(counts=COUNTS, size: int = 4, seed: int = 0) -> NormalizedEmbedding:
+    torch.manual_seed(seed)
+    made = NormalizedEmbedding(len(counts), size, counts)
+    with torch.no_grad():
+        made.weight.mul_(3).add_(2)[0] = 0
+    return made
+
+
+def make_classifier(**changes) -> SentimentClassifier:
+    torch.manual_seed(0)
+    settings = {"vocabulary_size": len(COUNTS), "num_classes": 3, "embedding_size": 4}
+    settings |= {"hidden_size": 5, "normalize_embedding": True, "frequencies": COUNTS}
+    return SentimentClassifier(**{**settings, **changes})
+
+
+def oracle(table: np.ndarray, counts: list[int]) -> np.ndarray:
+    """Each word written out as often as it occurs, unknown ones once."""
+    written = np.repeat(table[1:], [1, *counts[2:]], axis=0).astype(np.float64)
+    normalized = (table - written.mean(axis=0)) / np.sqrt(written.var(axis=0) + 1e-6)
+    normalized[0] = 0
+    return normalized
+
+
+@pytest.mark.parametrize("rows", [1, 4, 1024])
+def test_moments_are_those_of_the_texts_written_out(rows, monkeypatch):
+    monkeypatch.setattr(embedding, "_ROWS_OF_BLOCK", rows)
+    made = make_embedding()
+    wanted = torch.from_numpy(oracle(made.weight.detach().numpy(), COUNTS)).float()
+    assert torch.allclose(made.table(), wanted, atol=1e-5)
+    assert torch.allclose(made(TOKENS), wanted[TOKENS], atol=1e-5)
+    assert torch.allclose(made(TOKENS), made.table()[TOKENS], atol=1e-6), "one table for all"
+    assert made.table()[0].eq(0).all()
+
+
+@pytest.mark.parametrize("rows", [3, 1024])
+def test_gradients_are_those_of_finite_differences(rows, monkeypatch):
+    monkeypatch.setattr(embedding, "_ROWS_OF_BLOCK", rows)
+    made = make_embedding().double()
+    made.shares.div_(made.shares.sum())  # to double precision
+
+    def forward(weight):
+        return torch.func.functional_call(made, {"weight": weight}, (TOKENS,))
+
+    weight = made.weight.detach().clone()
+    found = torch.autograd.functional.jacobian(lambda each: forward(each).sin().sum(), weight)
+    assert found[0].eq(0).all(), "padding learns nothing"
+    assert found[9].ne(0).all(), "a word that is not read moves the moments all the same"
+    for row in range(1, len(COUNTS)):
+        for column in range(4):
+            step = torch.zeros_like(weight)
+            step[row, column] = 1e-6
+            rise = forward(weight + step).sin().sum() - forward(weight - step).sin().sum()
+            assert rise.item() / 2e-6 == pytest.approx(found[row, column].item(), abs=1e-7)
+
+
+@pytest.mark.parametrize("counts", [[0, 0], [0, 0, 7], [0, 0, 0, 0], [5, 0, 10**12, 1]], ids=str)
+def test_nothing_is_divided_by_zero(counts):
+    made = make_embedding(counts)
+    with torch.no_grad():
+        made.weight[:, 1] = 0.25  # alike in all words
+        made.weight[0] = 0
+    tokens = torch.arange(len(counts))
+    made(tokens).square().sum().backward()
+    assert made.table().isfinite().all() and made.weight.grad.isfinite().all()
+    assert made.table()[:, 1].abs().max() < 1e-2
+    assert made.shares[0] == 0 and (made.shares[1:] > 0).all()
+
+
+def test_frequencies_must_be_of_the_vocabulary():
+    with pytest.raises(ValueError, match="normalize_embedding is True, but frequencies are miss"):
+        make_classifier(frequencies=None)
+    with pytest.raises(ValueError, match="frequencies are of 10 words, expected 11"):
+        make_classifier(frequencies=COUNTS[1:])
+
+
+def test_a_classifier_reads_the_normalized_table():
+    model = make_classifier().eval()
+    plain = make_classifier(normalize_embedding=False).eval()
+    weights = {**model.state_dict(), "embedding.weight": model.embedding_table().detach()}
+    del weights["embedding.shares"]
+    assert torch.equal(plain.embedding_table(), plain.embedding.weight)
+    plain.load_state_dict(weights)
+    assert torch.allclose(model(TOKENS, LENGTHS), plain(TOKENS, LENGTHS), atol=1e-6)
+    assert model.embed(TOKENS)[1, 1:].eq(0).all(), "padding is zero"
+
+
+def test_what_stands_past_the_length_is_not_read_and_learns_nothing():
+    model = make_classifier()
+    gradients = []
+    for padding in (0, 6):
+        tokens = TOKENS.masked_fill(torch.arange(4) >= LENGTHS.unsqueeze(1), padding)
+        model.zero_grad()
+        model(tokens, LENGTHS).square().sum().backward()
+        gradients.append(model.embedding.weight.grad.clone())
+    assert torch.equal(*gradients)
+    assert gradients[0][0].eq(0).all()
+
+
+def test_weights_that_change_in_evaluation_are_seen_at_once():
+    model = make_classifier().eval()
+    with torch.no_grad():
+        before = model(TOKENS, LENGTHS)
+        model.embedding.weight.data[5] += 1
+        after = model(TOKENS, LENGTHS)
+        assert not torch.equal(after, before)
+        assert torch.equal(after, copy.deepcopy(model)(TOKENS, LENGTHS))
+
+
+def test_moments_are_in_full_precision_under_autocast():
+    model = make_classifier()
+    exact = model.embed(TOKENS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.embed(TOKENS), exact)
+
+
+def test_an_average_of_the_weights_is_normalized_by_itself():
+    model = make_classifier()
+    average = WeightAverage(model, 0.5)
+    for _ in range(4):
+        with torch.no_grad():
+            model.embedding.weight[1:].normal_()
+        average.update()
+    averaged = average.model
+    table = averaged.embedding.weight.detach().numpy()
+    wanted = torch.from_numpy(oracle(table, COUNTS)).float()
+    assert torch.allclose(averaged.embedding_table(), wanted, atol=1e-5)
+
+
+def test_a_saved_run_is_rebuilt_by_itself(tmp_path):
+    """With the frequencies that it was trained with, whatever the vocabulary's file says."""
+    settings = ModelConfig(embedding_size=4, hidden_size=5, normalize_embedding=True)
+    vocabulary = build_vocabulary(Counter({"a": 30, "b": 20, "c": 1}))
+    create_run(tmp_path / "run", Config(model=settings), ("neg", "pos"), vocabulary)
+    assert token_counts(vocabulary) == [0, 0, 30, 20, 1]
+    model = build_model(settings, vocabulary_size=5, num_classes=2, frequencies=[0, 4, 30, 20, 1])
+    save_weights(tmp_path / "run", "best", model, Checkpoint(1, 1, {}))
+    loaded = load_run(tmp_path / "run").model
+    assert torch.equal(loaded.embedding_table(), model.embedding_table())
+    tokens, lengths = torch.tensor([[2, 3, 4]]), torch.tensor([3])
+    assert torch.equal(loaded(tokens, lengths), model.eval()(tokens, lengths))
+    assert not loaded.embedding.shares.is_meta
