@@ -1,0 +1,142 @@
+"""What each part of the recipes brings: trainings, one after another, and their table.
+
+    python -m docs.studies.ablation --data FOLDER --vectors FOLDER [--only NAME ...] [--seeds 0 1 2]
+
+``--vectors`` holds ``imdb.glove.100d.txt`` and ``imdb.glove.300d.txt`` or others of these names.
+Each training is a run of its own under ``--runs``; one that is finished is not trained again, one
+that was stopped goes on. What has come of all of them is written to docs/studies/accuracy.json and
+into the table of docs/accuracy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docs.studies.accuracy import PAGE, RESULTS, filled
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training of the table.
+
+    Attributes:
+        what: in words.
+        config: the settings file.
+        options: what is changed of it.
+        dimension: of the vectors.
+        words: which pre-training it starts from, None where the settings decide.
+    """
+
+    what: str
+    config: str = "imdb"
+    options: tuple[str, ...] = ()
+    dimension: int = 100
+    words: str | None = None
+
+
+WIDE = (
+    "--model.embedding_size=300", "--vectors.name=glove.6B.300d", "--data.max_length=600",
+    "--vocabulary.max_size=60000",
+)  # fmt: skip
+AVERAGED = ("--training.average_decay=0.998",)
+ADVERSARIAL = ("--objectives.adversarial=1",)
+VARIANTS = {
+    "imdb": Variant("`configs/imdb.yaml`"),
+    "averaged": Variant("… with averaged weights", options=AVERAGED),
+    "concatenated": Variant(
+        "… with last, max and mean pooling", options=("--model.pooling=last+max+mean",)
+    ),
+    "word-dropout": Variant(
+        "… with word dropout 0.1 and averaged weights",
+        options=("--model.word_dropout=0.1", *AVERAGED),
+    ),
+    "wide": Variant(
+        "… with 300 dimensions, 60,000 words, 600 tokens, averaged weights",
+        options=(*WIDE, *AVERAGED), dimension=300,
+    ),
+    "wide-adversarial": Variant(
+        "… and the adversarial objective", options=(*WIDE, *AVERAGED, *ADVERSARIAL), dimension=300
+    ),
+    "semi-words": Variant(
+        "`configs/imdb_semi.yaml` without the adversarial objective, 3 epochs",
+        config="imdb_semi", dimension=300, words="semi",
+        options=("--objectives.adversarial=0", "--training.num_epochs=3"),
+    ),
+    "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Train what is asked for, then write down what has come of everything."""
+    parser = argparse.ArgumentParser(prog="python -m docs.studies.ablation")
+    parser.add_argument("--data", type=Path, required=True, help="the reviews")
+    parser.add_argument("--vectors", type=Path, required=True, help="the vectors, by dimension")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where to train")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    options = parser.parse_args()
+    for name in options.only:
+        for seed in options.seeds:
+            _train(name, seed, options)
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for path in sorted(options.runs.glob("*/run.json")):
+        name, _, seed = path.parent.name.rpartition("-seed-")
+        if name in VARIANTS and (found := _result(path.parent)) is not None:
+            results.setdefault(name, {})[seed] = found
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    whats = {name: each.what for name, each in VARIANTS.items()}
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results, whats), encoding="utf-8")
+
+
+def _train(name: str, seed: int, options: argparse.Namespace) -> None:
+    variant = VARIANTS[name]
+    vectors = options.vectors / f"imdb.glove.{variant.dimension}d.txt"
+    command = [
+        sys.executable, "train.py", f"--config=configs/{variant.config}.yaml",
+        f"--data.path={options.data}", f"--vectors.path={vectors}", f"--seed={seed}",
+        f"--output_dir={options.runs}/{name}-seed-{seed}", *variant.options,
+    ]  # fmt: skip
+    if variant.words is not None:  # one language model for all seeds
+        words = options.runs / f"words-{variant.words}"
+        making = [
+            sys.executable, "-m", "sentiment", "pretrain", *command[2:5],
+            f"--output_dir={words}",
+        ]  # fmt: skip
+        _run(making)
+        command.append(f"--pretraining.path={words}")
+    _run([*command, "--auto_resume"])
+
+
+def _run(command: list[str]) -> None:
+    print(" ".join(command), flush=True)
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def _result(run: Path) -> dict[str, Any] | None:
+    """What a finished run came to, None of an unfinished one."""
+    description = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    result = description.get("result")
+    if result is None or "metrics" not in result or "kind" in description:
+        return None
+    git = description.get("git") or {}
+    return {
+        "accuracy": result["metrics"]["accuracy"],
+        "best_epoch": result["best_epoch"],
+        "num_epochs": result["num_epochs"],
+        "seconds": result["seconds"],
+        "device": description["device"],
+        "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
+        "torch": description["versions"]["torch"],
+    }
+
+
+if __name__ == "__main__":
+    main()
