@@ -241,3 +241,12 @@ def test_pictures_are_drawn_when_wanted(wanted, tiny, tmp_path):
     drawn = events.Reload().Tags()["images"]
     assert bool(drawn) == (wanted == "true")
     assert sum("explanation" in tag for tag in drawn) == (3 if drawn else 0)
+
+
+def test_what_is_only_told_changes_nothing(tiny, tmp_path):
+    """With dropout, whose random numbers a picture could take away."""
+    weights = [
+        fit(parse(tiny, f"--training.pictures={shown}", "--model.dropout=0.5"), tmp_path / shown)[0]
+        for shown in ("true", "false")
+    ]
+    assert torch.equal(*weights)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
@@ -67,5 +68,8 @@ class Showcase:
             if index not in self._words:  # read late: it waits for spaCy
                 self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
             words, names = self._words[index], self._reviews.class_names
-            figure = explanation_figure(model, words, names, temperature=temperature)
+            # Explaining draws random numbers, which training would then lack: settings that only
+            # tell must change nothing.
+            with torch.random.fork_rng(devices=[]):
+                figure = explanation_figure(model, words, names, temperature=temperature)
             yield f"explanation_of_row_{index + 1}", figure
