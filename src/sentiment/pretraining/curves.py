@@ -35,7 +35,7 @@ class Curves:
         if state is not None:
             rewind_files(self._folder, state["files"])
             self._sums = None if state["sums"] is None else torch.tensor(state["sums"])
-            self._num_words, self._num_read = state["num_words"], state["num_read"]
+            self._num_words = state["num_words"]
         self._writer = SummaryWriter(str(self._folder))
 
     def add(self, losses: torch.Tensor, num_words: int, num_read: int) -> None:
@@ -89,7 +89,6 @@ class Curves:
             "files": measure_files(self._folder),
             "sums": None if self._sums is None else self._sums.tolist(),
             "num_words": self._num_words,
-            "num_read": self._num_read,
         }
 
     def close(self) -> None:
