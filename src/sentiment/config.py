@@ -11,6 +11,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sentiment.config_distillation import DistillationConfig
 from sentiment.config_model import ModelConfig
 from sentiment.config_objectives import ObjectivesConfig
 from sentiment.config_pretraining import PretrainingConfig
@@ -25,6 +26,7 @@ from sentiment.config_sections import (
 __all__ = [
     "Config",
     "DataConfig",
+    "DistillationConfig",
     "ModelConfig",
     "ObjectivesConfig",
     "PretrainingConfig",
@@ -65,6 +67,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     objectives: ObjectivesConfig = field(default_factory=ObjectivesConfig)
     pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
         require(self.output_dir.strip() != "", "output_dir", self.output_dir, "a folder")
@@ -90,6 +93,11 @@ class Config:
                 f"objectives.unlabelled_batch_size is {size} tokens, but data.max_length is "
                 f"{self.data.max_length}: a batch must hold a review; set it to some 10,000 or "
                 "training.batch_unit to reviews"
+            )
+        if self.distillation.is_wanted and not self.objectives.unlabelled:
+            raise ValueError(
+                "objectives.unlabelled is False, but distillation.teachers label unlabelled "
+                "reviews to learn from: set it to true, or distillation.teachers to null"
             )
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise ValueError(

@@ -6,6 +6,7 @@
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
     checkpoints/resume.safetensors      while training is unfinished: what --resume needs
+    checkpoints/soft_labels.safetensors what teachers said of unlabelled reviews, if there are any
     metrics.json, train.log, tensorboard/, evaluation/, explanations/
 
 A run rebuilds its model alone: evaluating and predicting need this folder and nothing of training.

@@ -1,12 +1,13 @@
 """The gradients of all terms of the loss, of reviews with labels and without.
 
-    loss = L + w_a L_a + w_v L_v + w_e L_e
+    loss = L + w_a L_a + w_v L_v + w_e L_e + w_d L_d
 
 L is the supervised loss. L_a is the same at words moved against their labels (Goodfellow et al.
 2015), L_v the divergence from the prediction to that at words moved to where it changes most
 (Miyato, Dai & Goodfellow 2017, who move words), L_e the entropy of the predictions (Grandvalet &
-Bengio 2005); Sachan, Zaheer & Salakhutdinov (2019) learn from all four. L and L_a are means over
-the reviews with labels, L_v and L_e over all reviews of an update.
+Bengio 2005); Sachan, Zaheer & Salakhutdinov (2019) learn from these four. L_d is the cross-entropy
+of the predictions against what teachers say (Hinton, Vinyals & Dean 2015). L and L_a are means over
+the reviews with labels, L_v and L_e over all reviews of an update, L_d over those without labels.
 
 What an update costs is the passes through the recurrence. One forward and one backward pass of a
 batch are what an update without the other terms takes. On top of them come
@@ -16,9 +17,11 @@ batch are what an update without the other terms takes. On top of them come
 - L_v: one more, and as many for a batch without labels as for one with them, its first included.
   With more than two classes or ``power_iterations``, that many more for each batch.
 - L_e: none for a batch with labels, one for a batch without, unless L_v has made it.
+- L_d: one for a batch without labels, unless L_v or L_e has made it.
 
-So L_a alone takes twice as long as L, L_v four times, all together five times. Each pass through
-the recurrence is differentiated at once and forgotten, so that memory holds one at a time.
+So L_a, L_e and L_d alone take twice as long as L, L_v four times, all together five times. Each
+pass through the recurrence is differentiated at once and forgotten, so that memory holds one at a
+time.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from sentiment.objectives.perturbations import (
 )
 from sentiment.objectives.portions import Portion, Portions
 from sentiment.objectives.term_sums import TermSums
-from sentiment.objectives.terms import divergence, entropy
+from sentiment.objectives.terms import divergence, entropy, soft_cross_entropy
 from sentiment.runtime import autocast, mixed_seed
 from sentiment.text.batches import EncodedCorpus
 from sentiment.world import World
@@ -73,6 +76,7 @@ class Mixture:
     Args:
         model: the classifier, on ``device``.
         unlabelled: reviews without labels, on ``device``; None learns from those with labels alone.
+        soft_labels: (num_unlabelled, classes) what teachers say of them, there too, or None.
         config: the run's settings.
         device: where to compute.
         precision: arithmetic of the matrix products.
@@ -87,6 +91,7 @@ class Mixture:
         self,
         model: SentimentClassifier,
         unlabelled: EncodedCorpus | None,
+        soft_labels: torch.Tensor | None,
         config: Config,
         *,
         device: torch.device,
@@ -95,6 +100,7 @@ class Mixture:
     ) -> None:
         self._model = model
         self._objectives = objectives = config.objectives
+        self._distillation = distillation = config.distillation
         self._device = device
         self._precision = precision
         self._world = world
@@ -104,11 +110,13 @@ class Mixture:
         )
         self._is_binary = model.output.out_features == 2
         self._iterations = objectives.power_iterations or (0 if self._is_binary else 1)
-        self.portions = Portions(unlabelled, config, world)
+        assert (soft_labels is not None) == distillation.is_wanted
+        self.portions = Portions(unlabelled, soft_labels, config, world)
         weights = {
             "adversarial": objectives.adversarial,
             "virtual_adversarial": objectives.virtual_adversarial,
             "entropy": objectives.entropy,
+            "distillation": distillation.weight if distillation.is_wanted else 0.0,
         }
         self.sums = TermSums(tuple(name for name, each in weights.items() if each > 0), device)
         share_weights(model, world)
@@ -142,7 +150,8 @@ class Mixture:
     def _learn_here(self, portion: Portion, passes: Passes, words: torch.Tensor) -> _Here:
         """The first pass: the terms at the words as they are."""
         objectives, labels = self._objectives, portion.batch.labels
-        has_terms = portion.is_labelled or objectives.entropy > 0
+        soft_labels = portion.soft_labels
+        has_terms = portion.is_labelled or objectives.entropy > 0 or soft_labels is not None
         is_differentiated = has_terms or self._iterations == 0
         with torch.set_grad_enabled(is_differentiated):
             logits = passes.classify(words)  # (batch, classes)
@@ -164,9 +173,17 @@ class Mixture:
             entropies = entropy(logits)
             self.sums.note("entropy", entropies)
             loss = loss + objectives.entropy * entropies.sum() / portion.num_all
+        if soft_labels is not None:
+            loss = loss + self._distill(soft_labels, logits) / portion.num_unlabelled
         logits.retain_grad()
         loss.backward()
         return _Here(logits.detach(), loss.detach(), words.grad, logits.grad, unlikely)
+
+    def _distill(self, soft_labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """() what is weighted of the term of the teachers, added up over reviews."""
+        losses = soft_cross_entropy(soft_labels, logits, self._distillation.temperature)
+        self.sums.note("distillation", losses)
+        return self._distillation.weight * losses.sum()
 
     def _find_moves(
         self, portion: Portion, passes: Passes, words: torch.Tensor, here: _Here
@@ -216,12 +233,14 @@ def build_mixture(
     device: torch.device,
     precision: torch.dtype,
     world: World,
+    soft_labels: torch.Tensor | None = None,
 ) -> Mixture | None:
     """The mixture that the settings ask for, None where they ask for the supervised loss alone."""
-    if not config.objectives.are_any:
+    if not (config.objectives.are_any or config.distillation.is_wanted):
         return None
     there = None if unlabelled is None else unlabelled.to(device)
-    return Mixture(model, there, config, device=device, precision=precision, world=world)
+    said = None if soft_labels is None else soft_labels.to(device)
+    return Mixture(model, there, said, config, device=device, precision=precision, world=world)
 
 
 def _away_from(classes: torch.Tensor, here: _Here) -> torch.Tensor:

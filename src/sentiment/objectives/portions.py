@@ -27,6 +27,7 @@ class Portion:
         update: the update's number, from 0.
         num_labelled: reviews of the update that have labels, over all ranks.
         num_all: these and the others.
+        soft_labels: (batch, classes) what teachers say of its reviews, on the device, or None.
     """
 
     batch: Batch
@@ -34,6 +35,12 @@ class Portion:
     update: int
     num_labelled: int
     num_all: int
+    soft_labels: torch.Tensor | None = None
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Reviews of the update that have none, over all ranks."""
+        return self.num_all - self.num_labelled
 
 
 class Portions:
@@ -41,12 +48,20 @@ class Portions:
 
     Args:
         unlabelled: reviews without labels, on the device; None for none.
+        soft_labels: (num_unlabelled, classes) what teachers say of them, there too, or None.
         config: the run's settings.
         world: the ranks.
     """
 
-    def __init__(self, unlabelled: EncodedCorpus | None, config: Config, world: World) -> None:
+    def __init__(
+        self,
+        unlabelled: EncodedCorpus | None,
+        soft_labels: torch.Tensor | None,
+        config: Config,
+        world: World,
+    ) -> None:
         self._unlabelled = unlabelled
+        self._soft_labels = soft_labels
         self._world = world
         self._batches_per_update = config.training.accumulation_steps
         self._batches: EndlessBatches | None = None
@@ -79,4 +94,10 @@ class Portions:
         for source, indices, is_labelled in batches:
             own = deal(indices, self._world.rank, self._world.size)
             if len(own):
-                yield Portion(source.batch(own), is_labelled, update, num_labelled, num_all)
+                said = None if is_labelled else self._said_of(own)
+                yield Portion(source.batch(own), is_labelled, update, num_labelled, num_all, said)
+
+    def _said_of(self, indices: torch.Tensor) -> torch.Tensor | None:
+        if self._soft_labels is None:
+            return None
+        return self._soft_labels[indices.to(self._soft_labels.device, non_blocking=True)]

@@ -21,6 +21,25 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
     return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
 
 
+def soft_cross_entropy(
+    soft_labels: torch.Tensor, logits: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """How far predictions are from labels that are probabilities, in nats (Hinton et al. 2015).
+
+    Its gradient falls with the square of the temperature, which a factor makes up for (section 2).
+
+    Args:
+        soft_labels: (batch, classes) probabilities, of logits divided by the temperature.
+        logits: (batch, classes).
+        temperature: what these are divided by too.
+
+    Returns:
+        (batch,) the square of the temperature times the cross-entropy there.
+    """
+    log_probabilities = (logits / temperature).log_softmax(dim=1)
+    return -(temperature**2) * (soft_labels * log_probabilities).sum(dim=1)
+
+
 def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     """How far predictions are from those of reference, in nats: KL(p(reference) || p(logits)).
 

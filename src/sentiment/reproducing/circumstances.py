@@ -77,12 +77,14 @@ class Receipt:
         circumstances: what it was trained by and on.
         data: fingerprints of its reviews, by split.
         vectors: fingerprint of its file of vectors, None without one.
+        teachers: who labelled its unlabelled reviews: folder, identity, digest of the weights.
         result: what training came to.
     """
 
     circumstances: Circumstances
     data: dict[str, dict[str, Any]]
     vectors: dict[str, Any] | None
+    teachers: list[dict[str, str]]
     result: dict[str, Any]
 
     @property
@@ -129,6 +131,7 @@ def read_receipt(run: Path) -> Receipt:
             ),
             data={split: dict(values["data"][split]) for split in _splits(values["data"])},
             vectors=values["vectors"],
+            teachers=[dict(each) for each in values.get("teachers", [])],
             result=dict(values["result"]),
         )
         _look_at_all(receipt)
@@ -155,6 +158,9 @@ def _look_at_all(receipt: Receipt) -> None:
     for each in [*receipt.data.values(), *vectors]:
         if not isinstance(each["sha256"], str) or not isinstance(each["bytes"], int):
             raise TypeError(f"no fingerprint: {each}")
+    for teacher in receipt.teachers:
+        if not all(isinstance(teacher[name], str) for name in ("path", "identity", "sha256")):
+            raise TypeError(f"no teacher: {teacher}")
     if not all(isinstance(each["rows"], int) for each in receipt.data.values()):
         raise TypeError("no number of reviews")
     if not all(isinstance(receipt.result[name], int) for name in ("best_epoch", "num_epochs")):

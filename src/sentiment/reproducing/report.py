@@ -26,6 +26,8 @@ def differences_text(plan: Plan) -> str:
         lines.append(f"uncommitted changes {when}: git cannot tell whether the code is the same")
     if plan.here.ranks > 1:
         lines.append(f"trained by {plan.here.ranks} ranks, as then, all of them on this machine")
+    if teachers := plan.then.teachers:
+        lines.append(f"labelled by {len(teachers)} teacher{'s' * (len(teachers) > 1)}, as then")
     return "\n".join(lines)
 
 

@@ -19,7 +19,12 @@ from sentiment.reproducing.circumstances import (
     read_receipt,
 )
 from sentiment.reproducing.equality import Likeness, compare_runs
-from sentiment.reproducing.same_data import check_reviews, check_reviews_here, check_vectors
+from sentiment.reproducing.same_data import (
+    check_reviews,
+    check_reviews_here,
+    check_teachers_here,
+    check_vectors,
+)
 from sentiment.runs import load_run, load_settings
 from sentiment.settings import save_config
 
@@ -120,8 +125,8 @@ def plan_training(run: Path, output: Path, places: Places) -> Plan:
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
         FileExistsError: ``output`` is not empty.
-        ValueError: the run is damaged or not finished; its reviews or vectors are others now; its
-            device is not there.
+        ValueError: the run is damaged or not finished; its reviews, vectors or teachers are others
+            now; its device is not there.
     """
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
@@ -133,6 +138,7 @@ def plan_training(run: Path, output: Path, places: Places) -> Plan:
         config, ranks=then.circumstances.ranks, threads=_threads_here(then.circumstances)
     )
     _check_ranks(here)
+    check_teachers_here(then.teachers, config, run)
     check_reviews_here(then.data, config, run)
     check_vectors(then.vectors, config, run)
     return Plan(run, config, then, here)

@@ -1,4 +1,4 @@
-"""Whether the reviews and vectors of a run are still what they were."""
+"""Whether the reviews, vectors and teachers of a run are still what they were."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config
+from sentiment.distilling.teachers import check_same_teachers, check_teachers, describe_teachers
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.pipeline import cache_dir, reads_unlabelled, vectors_path
 from sentiment.text.reviews import load_training_splits
@@ -75,3 +76,19 @@ def check_vectors(then: dict[str, Any] | None, config: Config, run: Path) -> Non
             f"{path} has digest {found['sha256'][:12]}, but the vectors of {run} had "
             f"{then['sha256'][:12]}: give those of then by --vectors.path"
         )
+
+
+def check_teachers_here(then: list[dict[str, str]], config: Config, run: Path) -> None:
+    """Refuse to learn from others than the run did.
+
+    Args:
+        then: who its teachers were.
+        config: where they lie now.
+        run: for the message.
+
+    Raises:
+        FileNotFoundError: one is not there.
+        ValueError: one is another.
+    """
+    check_teachers(config.distillation, Path(config.output_dir))
+    check_same_teachers(then, describe_teachers(config.distillation), run)

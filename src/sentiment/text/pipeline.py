@@ -41,6 +41,8 @@ class TrainingData:
         fingerprints: of the reviews, by split.
         vectors_fingerprint: of the file of vectors, or None.
         unlabelled: reviews without labels to learn from, or None.
+        unlabelled_reviews: the same for teachers to read, None where there are none to read them.
+        soft_labels: (num_unlabelled, num_classes) what teachers say of them, on the CPU, or None.
     """
 
     train: EncodedCorpus
@@ -52,6 +54,8 @@ class TrainingData:
     fingerprints: dict[str, Any] = field(default_factory=dict)
     vectors_fingerprint: dict[str, Any] | None = None
     unlabelled: EncodedCorpus | None = None
+    unlabelled_reviews: Reviews | None = None
+    soft_labels: torch.Tensor | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -94,6 +98,7 @@ def prepare_training(
         },
         vectors_fingerprint=None if path is None else file_fingerprint(path),
         unlabelled=None if others is None else encode_reviews(others, vocabulary, config.data),
+        unlabelled_reviews=others if config.distillation.is_wanted else None,
     )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
@@ -107,7 +112,8 @@ def prepare_training(
 def reads_unlabelled(config: Config) -> bool:
     """Whether a training by these settings learns from reviews without labels."""
     objectives = config.objectives
-    return objectives.unlabelled and max(objectives.virtual_adversarial, objectives.entropy) > 0
+    terms = max(objectives.virtual_adversarial, objectives.entropy)
+    return objectives.unlabelled and (terms > 0 or config.distillation.is_wanted)
 
 
 def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
@@ -116,10 +122,13 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
     try:
         reviews = load_unlabelled(config.data, validation)
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}; objectives.virtual_adversarial and objectives.entropy learn from it too: "
-            "give it, or set objectives.unlabelled to false to learn from the other reviews alone"
-        ) from error
+        needed = (
+            "objectives.virtual_adversarial and objectives.entropy learn from it too: give it, or "
+            "set objectives.unlabelled to false to learn from the other reviews alone"
+        )
+        if config.distillation.is_wanted:
+            needed = "distillation.teachers label it: give it, or set them to null"
+        raise FileNotFoundError(f"{error}; {needed}") from error
     logger.info("reviews: %s without labels to learn from", f"{len(reviews):,}")
     return reviews
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import torch
 
 from sentiment.config import Config, deciding_settings
 from sentiment.description import read_description
+from sentiment.distilling.soft_labels import read_soft_labels, save_soft_labels, teach
+from sentiment.distilling.teachers import check_teachers, describe_teachers
 from sentiment.model import SentimentClassifier
 from sentiment.places import check_links
 from sentiment.pretraining.folder import check_held_out, start_from
@@ -52,7 +54,8 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
 
     Raises:
         FileNotFoundError: a run is to be resumed, and there is none, or no checkpoint of it.
-        ValueError: the run is damaged, or one of other settings.
+        ValueError: the run is damaged, or one of other settings; or a new one is to learn from
+            what is no teacher.
     """
     kind = _NEW
     if world.is_first:
@@ -65,6 +68,8 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
         if kind == _RESUMED and is_finished(path):
             state_path(path).unlink(missing_ok=True)  # where the end came just before
             kind = _FINISHED
+        if kind in (_NEW, _BEGUN):  # now: pre-training may take hours
+            check_teachers(request.config.distillation, path)
     kind = int(world.of_first(torch.tensor(kind)).item())
     if kind == _FINISHED:
         return Beginning(is_finished=True)
@@ -95,7 +100,7 @@ def _find_begun(config: Config, path: Path) -> int:
             )
     if is_finished(path) or state_path(path).exists():
         return _RESUMED
-    if any((path / "checkpoints").rglob("*.safetensors")):
+    if any((path / "checkpoints").rglob("model.safetensors")):
         raise FileNotFoundError(
             f"{path} has weights, but its checkpoint {state_path(path).name} is gone: begin it "
             "again with --overwrite, or choose another output_dir"
@@ -116,16 +121,20 @@ def begin(
 
     One rank of each machine fills the cache for its others; the first one's weights, with the
     vectors that only it reads, become those of all. A new model starts from a pre-training's words
-    and weights, where its folder is given.
+    and weights, where its folder is given. Teachers are asked once: what they said is kept.
 
     Raises:
-        ValueError: a run is resumed with other reviews, or the ranks have different ones.
+        ValueError: a run is resumed with other reviews, or the ranks have different ones; or a
+            teacher is not to be trusted.
     """
     source = path if beginning.resumes else pretrained
     vocabulary = None if source is None else load_words(source)
     with_vectors = world.is_first and source is None
     with world.first_on_machine():
         data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
+    # Before there is a folder, which a teacher that is refused must not leave behind.
+    is_made_here = world.is_first and not beginning.resumes
+    soft_labels = teach(config, data, device) if is_made_here else None
     set_up(device, config.seed)
     model = build_model(
         config.model,
@@ -140,21 +149,41 @@ def begin(
         start_from(model, pretrained)
     if not world.is_alone:
         set_up(device, mixed_seed(config.seed, world.rank))  # of dropout, which must differ
-    if world.is_first and not beginning.resumes:
-        receipt = write_receipt(
-            seed=config.seed, device=describe_device(device), precision=precision, world=world,
-            data=data.fingerprints, vectors=data.vectors_fingerprint,
-            coverage=data.coverage.as_dict() if data.coverage else None,
-        )  # fmt: skip
-        create_run(
-            path, config, data.class_names, data.vocabulary, receipt,
-            overwrite=beginning.overwrites,
-        )  # fmt: skip
+    if is_made_here:
+        _create(config, data, soft_labels, beginning, path, device, precision, world)
     world.wait()
     _check_reviews(path, data, beginning, world)
+    if config.distillation.is_wanted:  # of all ranks the same, to the bit, and when resumed
+        said = read_soft_labels(path, data)
+        data = replace(data, soft_labels=said, unlabelled_reviews=None)
     if beginning.state is not None:
         _tell_resumed(path, beginning.state, device, world)
     return model, data
+
+
+def _create(
+    config: Config,
+    data: TrainingData,
+    soft_labels: torch.Tensor | None,
+    beginning: Beginning,
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+    world: World,
+) -> None:
+    """Make the run's folder, with its receipt and what its teachers said."""
+    receipt = write_receipt(
+        seed=config.seed, device=describe_device(device), precision=precision, world=world,
+        data=data.fingerprints, vectors=data.vectors_fingerprint,
+        coverage=data.coverage.as_dict() if data.coverage else None,
+    )  # fmt: skip
+    if soft_labels is not None:
+        receipt["teachers"] = describe_teachers(config.distillation)
+    create_run(
+        path, config, data.class_names, data.vocabulary, receipt, overwrite=beginning.overwrites
+    )
+    if soft_labels is not None:
+        save_soft_labels(path, soft_labels)
 
 
 def _check_reviews(path: Path, data: TrainingData, beginning: Beginning, world: World) -> None:

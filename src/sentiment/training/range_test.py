@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sentiment.config import Config, TrainingConfig
+from sentiment.distilling.soft_labels import teach
 from sentiment.model import SentimentClassifier
 from sentiment.objectives.mixture import build_mixture
 from sentiment.pretraining.folder import check_fits, check_held_out, start_from
@@ -86,6 +87,7 @@ def measure_range(
         MemoryError: the device has too little memory for a batch.
         ValueError: the loss was never finite.
     """
+    data = replace(data, soft_labels=teach(config, data, device))
     set_up(device, config.seed)
     model = build_model(
         config.model,
@@ -186,6 +188,7 @@ class _RisingUpdates(Updates):
             mixture=build_mixture(
                 model, data.unlabelled, config,
                 device=device, precision=precision, world=self._alone,
+                soft_labels=data.soft_labels,
             ),
         )  # fmt: skip
         self._schedule = _Rise(self._optimizer, training, num_updates, highest)

@@ -86,6 +86,7 @@ class Trainer:
             mixture=build_mixture(
                 model, data.unlabelled, config,
                 device=device, precision=precision, world=self._world,
+                soft_labels=data.soft_labels,
             ),
         )  # fmt: skip
         average = self._updates.average

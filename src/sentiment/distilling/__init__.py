@@ -1,0 +1,1 @@
+"""Unlabelled reviews, labelled by finished runs for another to learn from."""
