@@ -13,6 +13,7 @@ from sentiment.pretraining.candidates import Candidates, log_likelihood
 from sentiment.pretraining.language_model import LanguageModel
 from sentiment.pretraining.perplexity import measure_perplexity
 from sentiment.pretraining.plan import Plan
+from sentiment.pretraining.reading import read_streams
 from sentiment.pretraining.streaming import stream_windows
 from sentiment.text.batches import Batch, EncodedCorpus
 
@@ -60,16 +61,17 @@ def whole_losses(model: LanguageModel, words: torch.Tensor) -> list[float]:
 @pytest.mark.parametrize("window", [3, 5, 12, 100])
 @pytest.mark.parametrize(("directions", "layers"), [(2, 1), (1, 1), (1, 2)])
 @pytest.mark.parametrize("by_onednn", [True, False])
-def test_windows_of_a_batch_equal_whole_reviews(window, directions, layers, by_onednn):
+def test_windows_of_a_batch_equal_whole_reviews(window, directions, layers, by_onednn, monkeypatch):
     model = make_model(directions=directions, layers=layers).eval()
     batch = make_batch(LENGTHS)
     expected = torch.zeros(directions)
     for row, length in enumerate(LENGTHS):
         expected += torch.tensor(whole_losses(model, batch.tokens[row, :length]))
+    monkeypatch.setattr("sentiment.pretraining.language_model._LOGITS_AT_ONCE", 4 * WORDS)
     total, states, count = torch.zeros(directions), None, 0
     with torch.backends.mkldnn.flags(enabled=by_onednn), torch.no_grad():
         for each in stream_windows(batch, directions, window, is_repeated=False):
-            losses, states = model.exact_losses(each, states, at_once=4)
+            losses, states = model.exact_losses(each, states)
             total += losses
             count += len(each.rows)
     assert count == sum(LENGTHS) - len(LENGTHS)
@@ -101,6 +103,49 @@ def test_candidates_come_as_often_as_they_are_said_to():
     assert shares[0] == 0
     # Drawing until three different ones are found is only nearly as many draws with return.
     torch.testing.assert_close(shares[1:], candidates.log_chances.exp()[1:], atol=0.08, rtol=0)
+
+
+def test_the_sampled_sum_is_that_of_all_words_on_average():
+    """Each candidate counts by the inverse of its chance; the right word is none of the others."""
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(1, 4, generator=generator)
+    table = torch.randn(WORDS, 4, generator=generator)
+    biases = torch.randn(WORDS, generator=generator)
+    counts = torch.arange(1.0, WORDS + 1) ** 2
+    candidates = Candidates(counts, num_candidates=8, seed=0)
+    target = torch.tensor([WORDS - 1])  # drawn most often
+    right = (hidden @ table[target].t()).squeeze() + biases[target]
+    sums = []
+    for update in range(6_000):
+        drawn = candidates.draw(update)
+        share = log_likelihood(
+            hidden, target, (table[target], biases[target]), drawn, (table[drawn], biases[drawn]),
+            candidates.log_chances,
+        )  # fmt: skip
+        sums.append((right - share).exp() - right.exp())
+    logits = hidden @ table.t() + biases
+    expected = logits.exp().sum() - right.exp()
+    assert torch.stack(sums).mean() == pytest.approx(expected.item(), rel=0.1)
+
+
+def test_words_and_outputs_are_dropped_in_training_alone(monkeypatch):
+    batch, words, chances = make_batch([9, 8, 7]), torch.arange(1, WORDS), torch.zeros(WORDS)
+    (window,) = stream_windows(batch, 2, 100, is_repeated=False)
+    model = make_model(dropout=0.5)
+    seen: list[torch.Tensor] = []
+
+    def read(lstm, x, states):
+        seen.append(x)
+        return read_streams(lstm, x, states)
+
+    monkeypatch.setattr("sentiment.pretraining.language_model.read_streams", read)
+    model.projections[0].register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    model.losses(window, None, words, chances)
+    for each in seen:  # embedded words, then outputs
+        assert 0.3 < (each == 0).float().mean() < 0.7
+    model.eval()
+    plain = make_model().losses(window, None, words, chances)[0]
+    torch.testing.assert_close(model.losses(window, None, words, chances)[0], plain)
 
 
 def test_few_words_are_all_candidates():

@@ -82,6 +82,7 @@ def test_words_are_learned_and_told(counting, tmp_path, objective):
     more = (
         f"--pretraining.objective={objective}", "--pretraining.num_epochs=8",
         "--pretraining.learning_rate=0.03", "--pretraining.window=80",
+        "--pretraining.max_length=40",
         "--data.shared_reviews=ignore", "--pretraining.dropout=0", "--model.hidden_size=16",
     )  # fmt: skip
     assert pretrain(*options(counting, path, *more)) == 0

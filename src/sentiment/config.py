@@ -99,10 +99,46 @@ class Config:
                 "objectives.unlabelled is False, but distillation.teachers label unlabelled "
                 "reviews to learn from: set it to true, or distillation.teachers to null"
             )
+        self._check_pretraining()
+        self._check_unfreezing()
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise ValueError(
                 f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "
                 "is 'adam', which does not decay weights: set training.optimizer to adamw"
+            )
+
+    def _check_pretraining(self) -> None:
+        """Refuse at once what would be met after hours, or would have no effect."""
+        if not self.pretraining.is_wanted:
+            return
+        setting = "pretraining.path" if self.pretraining.path else "pretraining.num_epochs"
+        model = self.model
+        if model.cell != "lstm" or model.implementation != "packed":
+            raise ValueError(
+                f"model.cell is {model.cell!r} and model.implementation {model.implementation!r}, "
+                f"but {setting} wants the packed lstm: set them to lstm and packed"
+            )
+        if model.bidirectional and model.num_layers > 1:
+            raise ValueError(
+                f"model.num_layers is {model.num_layers} and model.bidirectional is true, but of "
+                f"what {setting} wants, the second layer would see the words to be predicted: set "
+                "model.num_layers to 1, or model.bidirectional to false"
+            )
+        if self.vectors.freeze:
+            raise ValueError(
+                f"vectors.freeze is True, but {setting} trains the embedding, from vectors too: "
+                "set vectors.freeze to false"
+            )
+
+    def _check_unfreezing(self) -> None:
+        """Refuse to wait so long with a layer that it never learns."""
+        wait, epochs = self.training.unfreeze_epochs, self.training.num_epochs
+        depth = self.model.num_layers + (not self.vectors.freeze)  # of the lowest that learns
+        if wait is not None and depth * wait >= epochs:
+            raise ValueError(
+                f"training.unfreeze_epochs is {wait:g}, so the lowest layer would begin to learn "
+                f"after {depth * wait:g} epochs, but training.num_epochs is {epochs}: set "
+                f"training.unfreeze_epochs below {epochs / depth:g}"
             )
 
 

@@ -10,17 +10,23 @@ from sentiment.config_sections import MOST, require
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Pre-training on all reviews but those to be measured on; off unless epochs or a path say so.
+    """Pre-training on training and unlabelled reviews; off unless epochs or a path say so.
 
     A language model learns to tell each word from those before it, and in the reverse direction
     from those after it (Dai & Le 2015).
+
+    Of the other sections these settings count: all of data and vocabulary but data.max_length and
+    data.keep; vectors; what shapes and starts the model's embedding and recurrence; model.dropout
+    between layers, where there are several, and none of the model's other dropouts; and of training
+    the precision, and how often it logs and makes checkpoints.
     """
 
     path: str | None = None
-    """A folder that sentiment pretrain has written, to start from; null pre-trains where num_epochs
-    is above 0."""
+    """A folder that sentiment pretrain has written, to start from, whatever num_epochs is; null
+    pre-trains where num_epochs is above 0."""
     num_epochs: int = 0
-    """Passes over the training and unlabelled reviews; 0 pre-trains nothing."""
+    """Passes over the training and unlabelled reviews; 0 pre-trains nothing, as does a path, from
+    which training starts instead."""
     objective: Literal["language_model", "autoencoder"] = "language_model"
     """What is learned: the next word, or to repeat a whole review from its final state."""
     batch_size: int = 64
@@ -56,6 +62,14 @@ class PretrainingConfig:
         for name in ("warmup_share", "dropout"):
             value = getattr(self, name)
             require(0 <= value < 1, f"pretraining.{name}", value, "from 0 to below 1")
+
+        least = 2 * self.max_length
+        if self.objective == "autoencoder" and self.window < least:
+            raise ValueError(
+                f"pretraining.window is {self.window}, but an autoencoder reads a review twice and "
+                f"must remember all of it: set it to {least}, twice pretraining.max_length, or "
+                "lower that too"
+            )
 
     @property
     def is_wanted(self) -> bool:

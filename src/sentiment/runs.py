@@ -67,8 +67,13 @@ class Run:
     checkpoint: Checkpoint
 
 
-def check_place(path: Path, *, overwrite: bool = False) -> None:
+def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = False) -> None:
     """Check that a run may be written to a folder, and write nothing.
+
+    Args:
+        path: the folder.
+        overwrite: whether a run that is there may be replaced.
+        for_pretraining: whether it is a pre-training, which alone may replace another.
 
     Raises:
         FileExistsError: the folder is not empty and overwriting was not asked for, or it holds
@@ -80,24 +85,33 @@ def check_place(path: Path, *, overwrite: bool = False) -> None:
     if (path / _HALF_MADE).exists():
         return  # by a training that was killed before it began
     if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
+        if _kind(path) == LANGUAGE_MODEL and not for_pretraining:
+            raise FileExistsError(
+                f"{path} holds a pre-training: start from it with --pretraining.path {path}, or "
+                "choose another output_dir"
+            )
+        if not overwrite and for_pretraining:
+            raise FileExistsError(
+                f"{path} is not empty and holds no pre-training: choose another output_dir"
+            )
         if not overwrite:
             raise FileExistsError(
                 f"{path} is not empty: choose another output_dir, or replace the run in it with "
                 "--overwrite"
             )
-        if not _is_run(path):
+        if _kind(path) is None:
             raise FileExistsError(
                 f"{path} is not empty and holds no run, so nothing in it will be overwritten: "
                 "choose another output_dir"
             )
 
 
-def _is_run(path: Path) -> bool:
+def _kind(path: Path) -> str | None:
+    """What run.json calls a folder; None where it holds no run."""
     try:
-        read_description(path)
+        return read_description(path).get("kind", "classifier")
     except (OSError, ValueError):
-        return False
-    return True
+        return None
 
 
 def create_run(
@@ -120,7 +134,8 @@ def create_run(
     Raises:
         OSError: as :func:`check_place` says.
     """
-    check_place(path, overwrite=overwrite)
+    is_pretraining = (receipt or {}).get("kind") == LANGUAGE_MODEL
+    check_place(path, overwrite=overwrite, for_pretraining=is_pretraining)
     path.mkdir(parents=True, exist_ok=True)
     (path / _HALF_MADE).touch()
     for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:

@@ -17,8 +17,8 @@ def parse(arguments: Sequence[str] | None, prog: str) -> Config:
     return parse_settings(
         arguments,
         prog,
-        "Pre-train embedding and LSTM as a language model on all reviews but those to be measured "
-        "on. The folder is output_dir; called again, a stopped pre-training goes on.",
+        "Pre-train embedding and LSTM as a language model on training and unlabelled reviews. The "
+        "folder is output_dir; called again, a stopped pre-training goes on.",
     )
 
 
@@ -26,7 +26,8 @@ def execute(config: Config) -> None:
     """Pre-train, and say how to go on.
 
     Raises:
-        ValueError: the settings ask for no pre-training, or for several processes.
+        ValueError: the settings ask for no pre-training, name one that is there, or ask for
+            several processes.
     """
     from sentiment.pretraining.pretrain import pretrain
     from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
@@ -38,6 +39,11 @@ def execute(config: Config) -> None:
         raise ValueError(
             "pretraining.num_epochs is 0, which pre-trains nothing: set it, as by "
             "--pretraining.num_epochs 3"
+        )
+    if config.pretraining.path is not None:
+        raise ValueError(
+            f"pretraining.path is {config.pretraining.path!r}, but sentiment pretrain starts from "
+            "no other pre-training and writes to output_dir: set pretraining.path to null"
         )
     if local_rank() is not None:
         raise ValueError("pre-training knows one process alone: call it without torchrun")

@@ -10,9 +10,12 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
+
+from sentiment.runtime import mixed_seed
 
 _SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
-_IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
+IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
 
 
 class Candidates:
@@ -43,7 +46,7 @@ class Candidates:
 
     def draw(self, update: int) -> torch.Tensor:
         """(num_candidates,) different words on the CPU."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + update)
+        generator = torch.Generator().manual_seed(mixed_seed(self._seed, update))
         return torch.multinomial(self._weights, self._size, generator=generator)
 
 
@@ -73,15 +76,9 @@ def log_likelihood(
     rows, biases = target_rows
     right = (hidden.float() * rows).sum(dim=1) + biases  # (num,)
     rows, biases = candidate_rows
-    weights = rows.to(hidden.dtype)
     biases = (biases - log_chances[candidates]).to(hidden.dtype)
-    wrong = torch.addmm(biases, hidden, weights.t())  # (num, num_candidates)
+    wrong = torch.addmm(biases, hidden, rows.to(hidden.dtype).t())  # (num, num_candidates)
     # A candidate that is a position's right word is none of its wrong ones.
-    place = torch.full_like(log_chances, -1, dtype=torch.int64)
-    place[candidates] = torch.arange(len(candidates), device=place.device)
-    at = place[targets]
-    position = (at >= 0).nonzero().squeeze(1)
-    wrong = wrong.index_put_(
-        (position, at[position]), torch.tensor(_IMPOSSIBLE, dtype=wrong.dtype, device=wrong.device)
-    )
-    return right - torch.logaddexp(right, wrong.logsumexp(dim=1).float())
+    wrong = wrong.masked_fill(targets.unsqueeze(1) == candidates, IMPOSSIBLE)
+    logits = torch.cat((right.unsqueeze(1), wrong.float()), dim=1)
+    return -nn.functional.cross_entropy(logits, torch.zeros_like(targets), reduction="none")

@@ -21,33 +21,45 @@ class Curves:
 
     Args:
         path: its folder.
+        directions: of the language model.
+        device: where losses are added up.
         state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
 
     Attributes:
         last: the last point in words, None before the first.
     """
 
-    def __init__(self, path: Path, state: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        directions: int,
+        device: torch.device,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         self._folder = path / "tensorboard" / "pretraining"
         self.last: str | None = None
-        self._sums: torch.Tensor | None
+        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
+        # Of each direction's losses, then of the gradients' norms. Summed on the device: looking at
+        # a number would wait for it.
+        self._sums = torch.zeros(directions + 1, dtype=precision, device=device)
         self._begin_point()
         if state is not None:
             rewind_files(self._folder, state["files"])
-            self._sums = None if state["sums"] is None else torch.tensor(state["sums"])
+            self._sums += torch.tensor(state["sums"], dtype=precision).to(device)
             self._num_words = state["num_words"]
         self._writer = SummaryWriter(str(self._folder))
 
-    def add(self, losses: torch.Tensor, num_words: int, num_read: int) -> None:
+    def add(self, losses: torch.Tensor, norm: torch.Tensor, num_words: int, num_read: int) -> None:
         """An update is done.
 
         Args:
             losses: (directions,) sums of the sampled losses.
+            norm: () the gradient's norm.
             num_words: words that were foretold.
             num_read: words that were read.
         """
-        # Summed on the device: looking at a number would wait for it.
-        self._sums = losses.double() if self._sums is None else self._sums + losses
+        self._sums[:-1] += losses
+        self._sums[-1] += norm
         self._num_words += num_words
         self._num_read += num_read
 
@@ -58,9 +70,8 @@ class Curves:
             ValueError: the loss is not finite.
         """
         self.check()
-        if self._sums is None or self._num_words == 0:
-            return
-        means = (self._sums * len(self._sums) / self._num_words).tolist()
+        sums = self._sums[:-1]
+        means = (sums * len(sums) / self._num_words).tolist()
         speed = self._num_read / max(1e-9, time.perf_counter() - self._started)
         for name, mean in zip(_NAMES, means, strict=False):
             self._writer.add_scalar(f"pretraining/sampled_loss_{name}", mean, update)
@@ -75,11 +86,11 @@ class Curves:
             self._writer.add_scalar(f"perplexity/{name}", value, update)
 
     def check(self) -> None:
-        """Raise ``ValueError`` if a loss since the last point is not finite."""
-        if self._sums is not None and not math.isfinite(float(self._sums.sum())):
+        """Raise ``ValueError`` if a loss or gradient since the last point is not finite."""
+        if not math.isfinite(float(self._sums.sum())):
             raise ValueError(
-                "pre-training's loss is not finite: lower pretraining.learning_rate or "
-                "pretraining.gradient_clip; the last checkpoint is from before"
+                "pre-training's loss or gradient is not finite: lower pretraining.learning_rate "
+                "and begin again"
             )
 
     def state(self) -> dict[str, Any]:
@@ -87,7 +98,7 @@ class Curves:
         self._writer.flush()
         return {
             "files": measure_files(self._folder),
-            "sums": None if self._sums is None else self._sums.tolist(),
+            "sums": self._sums.tolist(),
             "num_words": self._num_words,
         }
 
@@ -96,6 +107,6 @@ class Curves:
         self._writer.close()
 
     def _begin_point(self) -> None:
-        self._sums = None
+        self._sums.zero_()
         self._num_words = self._num_read = 0
         self._started = time.perf_counter()

@@ -15,6 +15,7 @@ from sentiment.config import Config, flat_settings
 from sentiment.description import read_description
 from sentiment.model import SentimentClassifier
 from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
+from sentiment.text.fingerprints import file_fingerprint
 from sentiment.weights import read_weights
 
 # Settings that decide what a pre-training learns.
@@ -48,30 +49,91 @@ def learned_settings(config: Config) -> dict[str, Any]:
         if key == "seed"
         or (key.split(".")[0] in _SECTIONS and key not in _WITHOUT_EFFECT)
         or key.removeprefix("model.") in _OF_MODEL
+        or key == "training.precision"
+        or (key == "model.dropout" and config.model.num_layers > 1)  # between layers
     }
 
 
 def check_same(config: Config, path: Path) -> None:
-    """Refuse a folder whose pre-training is one of other settings.
+    """Refuse a folder, which output_dir leads to, whose pre-training is one of other settings.
 
     Raises:
         ValueError: it is; or the folder holds a run.
     """
-    check_kind(path)
+    check_kind(path, "output_dir")
     own, asked = learned_settings(load_settings(path)), learned_settings(config)
     for key, value in asked.items():
-        if own[key] != value:
+        if own.get(key) != value:
+            if is_finished(path):
+                advice = "name it by --pretraining.path to start from it all the same,"
+            else:
+                advice = f"to go on, set it as then; to begin again, remove {path} or"
             raise ValueError(
-                f"{path} holds a pre-training whose {key} is {own[key]!r}, not {value!r}: name it "
-                "by --pretraining.path to start from it all the same, choose another output_dir, "
-                "or move it away"
+                f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {value!r}: "
+                f"{advice} choose another output_dir"
             )
 
 
-def check_kind(path: Path) -> None:
-    """Raise ``ValueError`` if the folder holds a classifier's run."""
-    if read_description(path).get("kind") != LANGUAGE_MODEL:
-        raise ValueError(f"{path} holds a classifier, no pre-training: choose another folder")
+def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:
+    """Refuse a folder whose pre-training has read, or begun from, something else.
+
+    Args:
+        config: the settings.
+        path: the folder.
+        found: fingerprints of the reviews that the settings lead to, by split.
+
+    Raises:
+        ValueError: reviews, or the file that vectors.path names, are others than then.
+    """
+    description = read_description(path)
+    then = description["data"]
+    way_out = f"give those of then, or choose another output_dir, or remove {path} to begin again"
+    for split in sorted(then.keys() | found.keys()):
+        if then.get(split) != found.get(split):
+            raise ValueError(
+                f"the {split} reviews are {_told(found.get(split))}, but the pre-training in "
+                f"{path} has {_told(then.get(split))}: {way_out}"
+            )
+    file = None if config.vectors.path is None else Path(config.vectors.path).expanduser()
+    if file is None and config.vectors.name is not None:
+        return  # by its name they are the same
+    if file is not None and not file.is_file():
+        return  # its weights are there, which need no vectors any more
+    now, before = (None if file is None else file_fingerprint(file)), description["vectors"]
+    if before is None and load_settings(path).vectors.path is not None:
+        return  # a receipt that does not tell
+    if (now or {}).get("sha256") != (before or {}).get("sha256"):
+        raise ValueError(
+            f"vectors.path is {config.vectors.path!r}, with {_told(now)}, but the pre-training in "
+            f"{path} began with {_told(before)}: {way_out}"
+        )
+
+
+def _told(fingerprint: dict[str, Any] | None) -> str:
+    """What a fingerprint says, in words."""
+    if fingerprint is None:
+        return "none"
+    rows = f"{fingerprint['rows']} with " if "rows" in fingerprint else ""
+    return f"{rows}digest {fingerprint['sha256'][:12]}"
+
+
+def check_kind(path: Path, setting: str) -> None:
+    """Refuse a folder without a pre-training.
+
+    Args:
+        path: the folder.
+        setting: what leads to it.
+
+    Raises:
+        FileNotFoundError: there is nothing of the kind in it.
+        ValueError: it holds a classifier's run.
+    """
+    try:
+        kind = read_description(path).get("kind")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
+    if kind != LANGUAGE_MODEL:
+        raise ValueError(f"{path} holds a classifier, no pre-training: choose another {setting}")
 
 
 def check_fits(config: Config, path: Path) -> None:
@@ -81,19 +143,26 @@ def check_fits(config: Config, path: Path) -> None:
         FileNotFoundError: there is no finished pre-training in it.
         ValueError: it does not fit; the message names the setting.
     """
-    check_kind(path)
+    setting = "output_dir" if config.pretraining.path is None else "pretraining.path"
+    check_kind(path, setting)
     if not is_finished(path):
         raise FileNotFoundError(
-            f"the pre-training in {path} is not finished: go on with it by the command that "
-            "began it"
+            f"the pre-training in {path}, to which {setting} leads, is not finished: go on with "
+            "it by the command that began it"
         )
     own, asked = flat_settings(load_settings(path)), flat_settings(config)
     for key in _SHAPES:
         if own[key] != asked[key]:
             raise ValueError(
                 f"{key} is {asked[key]!r}, but the pre-training in {path} has {own[key]!r}: set "
-                "both alike"
+                f"both alike, or choose another {setting}"
             )
+    if config.data.shared_reviews == "drop" != own["data.shared_reviews"]:
+        raise ValueError(
+            f"data.shared_reviews is 'drop', but the pre-training in {path} was made with "
+            f"{own['data.shared_reviews']!r} and may have read copies of test reviews: choose "
+            f"another {setting}, made with drop too"
+        )
 
 
 def start_from(model: SentimentClassifier, path: Path) -> None:
@@ -104,6 +173,17 @@ def start_from(model: SentimentClassifier, path: Path) -> None:
         own = model.state_dict()
         for name, tensor in taken.items():
             own[name].copy_(tensor)
+
+
+def describe_pretraining(path: Path) -> dict[str, str]:
+    """Which pre-training it is, for run.json: folder, identity, digest of the weights.
+
+    Raises:
+        FileNotFoundError: it is not there.
+    """
+    identity = read_description(path)["identity"]
+    weights = file_fingerprint(path / "checkpoints" / "last" / "model.safetensors")
+    return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}
 
 
 def check_held_out(path: Path, validation: dict[str, Any]) -> None:

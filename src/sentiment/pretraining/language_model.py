@@ -8,12 +8,12 @@ from torch import nn
 from sentiment.model import SentimentClassifier
 from sentiment.model.dropout import dropout
 from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.pretraining.candidates import log_likelihood
+from sentiment.pretraining.candidates import IMPOSSIBLE, log_likelihood
 from sentiment.pretraining.reading import read_streams
 from sentiment.pretraining.windows import Window
 from sentiment.text.vocabulary import PAD_ID
 
-_IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
+_LOGITS_AT_ONCE = 2**25  # over the whole vocabulary: some 130 MB in fp32
 
 
 class LanguageModel(nn.Module):
@@ -91,7 +91,7 @@ class LanguageModel(nn.Module):
         of_words, of_targets, of_candidates = rows.split(sizes)
         own_biases, other_biases = biases.split(sizes[1:])
         hidden, states = self._read(of_words.view(*window.words.shape, -1), window, states)
-        direction_rows = of_targets.view(*targets.shape, -1)
+        direction_rows = of_targets.view(*targets.shape, of_targets.shape[1])
         direction_biases = own_biases.view(targets.shape)
         losses = [
             -log_likelihood(
@@ -106,13 +106,13 @@ class LanguageModel(nn.Module):
         ]
         return torch.stack(losses), states
 
-    def exact_losses(
-        self, window: Window, states: States | None, *, at_once: int = 2_000
-    ) -> tuple[torch.Tensor, States]:
+    def exact_losses(self, window: Window, states: States | None) -> tuple[torch.Tensor, States]:
         """What the window's words cost among all words of the vocabulary; as :meth:`losses`."""
         targets = window.targets.flatten(1)[:, window.rows]
         table = self.classifier.embedding_table()
         hidden, states = self._read(nn.functional.embedding(window.words, table), window, states)
+        at_once = max(1, _LOGITS_AT_ONCE // len(table))
+        factors = table.t().to(hidden[0].dtype)
         totals = []
         for direction in range(self.directions):
             total = torch.zeros((), device=table.device)
@@ -120,8 +120,8 @@ class LanguageModel(nn.Module):
                 hidden[direction].split(at_once), targets[direction].split(at_once), strict=True
             )
             for each, wanted in parts:
-                logits = (each @ table.t().to(each.dtype)).float() + self.biases.squeeze(1)
-                logits[:, PAD_ID] = _IMPOSSIBLE
+                logits = (each @ factors).float() + self.biases.squeeze(1)
+                logits[:, PAD_ID] = IMPOSSIBLE
                 total = total + nn.functional.cross_entropy(logits, wanted, reduction="sum")
             totals.append(total)
         return torch.stack(totals), states

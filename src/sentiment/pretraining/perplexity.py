@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from sentiment.pretraining.language_model import LanguageModel
@@ -30,11 +32,17 @@ def measure_perplexity(
         window: words of a window.
         is_repeated: whether each review is read twice, the second time to be foretold.
         precision: arithmetic of matrix products.
+
+    Raises:
+        ValueError: no review has two words, or a perplexity is beyond all numbers.
     """
     was_training = model.training
     model.eval()
     readable = (corpus.lengths >= 2).nonzero().squeeze(1)
-    chosen = readable[:: max(1, len(readable) // _MOST_REVIEWS)][:_MOST_REVIEWS]
+    if len(readable) == 0:
+        raise ValueError("no validation review has two words, the least to tell a perplexity on")
+    places = torch.linspace(0, len(readable) - 1, min(len(readable), _MOST_REVIEWS))
+    chosen = readable[places.long()]
     chosen = chosen[corpus.lengths[chosen].argsort(descending=True, stable=True)]
     sums = torch.zeros(model.directions, dtype=torch.float64)
     count = 0
@@ -47,4 +55,10 @@ def measure_perplexity(
             sums += losses.cpu()
             count += len(each.rows)
     model.train(was_training)
-    return torch.exp(sums / max(1, count)).tolist()
+    found = torch.exp(sums / count).tolist()
+    if not all(map(math.isfinite, found)):
+        raise ValueError(
+            "pre-training has gone astray, its perplexity is no finite number: lower "
+            "pretraining.learning_rate and begin again"
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -67,8 +67,3 @@ class Plan:
             num_windows(self._times * int(self._lengths[number][indices[0]]), self._window)
             for number, indices in self.batches(epoch)
         )
-
-    def positions(self) -> Iterator[int]:
-        """Words that can be read in an epoch, by corpus."""
-        for lengths, readable in zip(self._lengths, self._readable, strict=True):
-            yield self._times * int(lengths[readable].sum())

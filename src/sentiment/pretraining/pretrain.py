@@ -11,7 +11,7 @@ import torch
 
 from sentiment.config import Config
 from sentiment.places import check_links, written_alone
-from sentiment.pretraining.folder import check_same
+from sentiment.pretraining.folder import check_kind, check_same, check_same_texts
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.receipt import write_receipt
 from sentiment.runs import (
@@ -24,7 +24,12 @@ from sentiment.runs import (
     load_words,
 )
 from sentiment.runtime import describe_device, set_up
-from sentiment.text.pretraining_texts import prepare_pretraining
+from sentiment.text.pretraining_texts import (
+    fingerprints_of,
+    load_pretraining,
+    prepare_pretraining,
+)
+from sentiment.text.reviews import Reviews
 from sentiment.text.vocabulary import token_counts
 from sentiment.training.checkpoint import load_state, state_path
 from sentiment.weights import Checkpoint, save_weights
@@ -43,26 +48,43 @@ def pretrain(config: Config, path: Path, device: torch.device, precision: torch.
         precision: arithmetic of matrix products.
 
     Raises:
-        FileExistsError, ValueError: the folder holds something else.
+        FileExistsError, ValueError: the folder holds something else, or a pre-training of other
+            settings, reviews or vectors, unless it came to nothing yet and is begun again.
         Interrupted: a signal came; the same call goes on from there.
     """
     with written_alone(path):
-        is_begun = (path / "run.json").exists()
-        if is_begun:
+        if (path / "run.json").exists():
             check_links(path)
-            check_same(config, path)
-            if is_finished(path):
+            check_kind(path, "output_dir")
+            is_over = is_finished(path)
+            # Where there is neither result nor checkpoint, there is nothing to be lost.
+            if is_over or state_path(path).exists():
+                check_same(config, path)
+                reviews = load_pretraining(config.data)
+                check_same_texts(config, path, fingerprints_of(reviews))
+            else:
+                reviews = load_pretraining(config.data)
+            if is_over:
+                state_path(path).unlink(missing_ok=True)  # where the end came just before
                 logger.info("pre-trained before: %s", path)
                 return
         else:
-            check_place(path)
-        _go_on(config, path, device, precision)
+            check_place(path, for_pretraining=True)
+            reviews = load_pretraining(config.data)
+        _go_on(config, reviews, path, device, precision)
 
 
-def _go_on(config: Config, path: Path, device: torch.device, precision: torch.dtype) -> None:
+def _go_on(
+    config: Config,
+    reviews: dict[str, Reviews],
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+) -> None:
     started = time.perf_counter()
     resumes = state_path(path).exists()
-    texts = prepare_pretraining(config, vocabulary=load_words(path) if resumes else None)
+    words = load_words(path) if resumes else None
+    texts = prepare_pretraining(config, vocabulary=words, reviews=reviews)
     set_up(device, config.seed)
     classifier = build_model(
         config.model,
@@ -74,7 +96,7 @@ def _go_on(config: Config, path: Path, device: torch.device, precision: torch.dt
     if not resumes:
         receipt = write_receipt(
             seed=config.seed, device=describe_device(device), precision=precision, world=World(),
-            data=texts.fingerprints, vectors=None, coverage=None,
+            data=texts.fingerprints, vectors=texts.vectors_fingerprint, coverage=None,
         )  # fmt: skip
         receipt["kind"] = LANGUAGE_MODEL
         # Over one that was killed before its first checkpoint.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from sentiment.pretraining.perplexity import measure_perplexity
 from sentiment.pretraining.plan import Plan
 from sentiment.pretraining.streaming import stream_windows
 from sentiment.runtime import autocast
-from sentiment.text.batches import Batch
+from sentiment.text.batches import Batch, to_device
 from sentiment.text.pretraining_texts import PretrainingTexts
 from sentiment.text.vocabulary import UNK_ID, token_counts
 from sentiment.training.checkpoint import (
@@ -90,7 +91,9 @@ class Pretrainer:
         self.perplexities: list[float] = []
         if state is not None:
             self._restore(state)
-        self._curves = Curves(path, None if state is None else state.values["curves"])
+        self._curves = Curves(
+            path, self._model.directions, device, None if state is None else state.values["curves"]
+        )
 
     @property
     def num_updates(self) -> int:
@@ -105,20 +108,24 @@ class Pretrainer:
             ValueError: the loss is not finite.
         """
         self._model.train()
-        with self._stop:
+        with self._stop, closing(self._curves):
+            if self._update == 0:
+                self._measure()  # where it begins, and that it can be told at all
             while self._epoch <= self._pretraining.num_epochs:
                 self._read_epoch()
                 self._epoch, self._num_batches = self._epoch + 1, 0
                 self._measure()
                 self._save()
-        self._curves.close()
+                self._end_if_asked()
 
     def _read_epoch(self) -> None:
         batches = self._plan.batches(self._epoch)
         total = sum(len(indices) for _, indices in batches)
         done = sum(len(indices) for _, indices in batches[: self._num_batches])
         title = f"pre-training {self._epoch}/{self._pretraining.num_epochs}"
-        with tqdm(initial=done, total=total, desc=title, unit="review", leave=False) as bar:
+        with tqdm(
+            initial=done, total=total, desc=title, unit="review", leave=False, disable=None
+        ) as bar:
             for number, indices in batches[self._num_batches :]:
                 before = self._update
                 self._read(self._corpora[number].batch(indices))
@@ -128,7 +135,7 @@ class Pretrainer:
                     bar.set_postfix_str(self._curves.last, refresh=False)
                 if before // _UPDATES_PER_MEASUREMENT < self._update // _UPDATES_PER_MEASUREMENT:
                     self._measure()
-                self._pause()
+                self._pause(before)
 
     def _read(self, batch: Batch) -> None:
         """Go through the windows of a batch, with an update for each."""
@@ -136,21 +143,20 @@ class Pretrainer:
         for window in stream_windows(
             batch, self._model.directions, self._pretraining.window, is_repeated=self._is_repeated
         ):
-            candidates = self._candidates.draw(self._update).to(self._device)
+            candidates = to_device(self._candidates.draw(self._update), self._device)
             self._optimizer.zero_grad(set_to_none=True)
             with autocast(self._device, self._precision):
                 losses, states = self._model.losses(window, states, candidates, self._log_chances)
             num_words = losses.numel() * len(window.rows)
-            if num_words:  # an autoencoder only reads its first windows
-                (losses.sum() / num_words).backward()
-                clip = self._pretraining.gradient_clip
-                nn.utils.clip_grad_norm_(self._model.parameters(), clip)
-                self._optimizer.step()
+            (losses.sum() / num_words).backward()
+            clip = self._pretraining.gradient_clip
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), clip)
+            self._optimizer.step()
             states = states[0].detach(), states[1].detach()
             rate = self._optimizer.param_groups[0]["lr"]
             self._schedule.after_update()
             self._update += 1
-            self._curves.add(losses.detach(), num_words, window.words.numel())
+            self._curves.add(losses.detach(), norm, num_words, window.words.numel())
             if self._update % self._log_every == 0:
                 self._curves.point(self._update, rate)
 
@@ -163,9 +169,17 @@ class Pretrainer:
         shown = ", ".join(f"{each:.1f}" for each in self.perplexities)
         logger.info("update %d  perplexity on validation reviews: %s", self._update, shown)
 
-    def _pause(self) -> None:
-        if self._stop.signal or self._cadence.is_due(self._update):
+    def _pause(self, before: int) -> None:
+        """After a batch, which made all updates since ``before``: a checkpoint, where one is due.
+
+        Between batches alone, where no states have to be kept.
+        """
+        made = range(before + 1, self._update + 1)
+        if self._stop.signal or any(map(self._cadence.is_due, made)):
             self._save()
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
         if self._stop.signal:
             raise Interrupted(self._stop.signal)
 

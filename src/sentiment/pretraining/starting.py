@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from sentiment.config import Config
-from sentiment.pretraining.folder import check_fits, default_folder
+from sentiment.distilling.teachers import check_trusted, teacher_folders
+from sentiment.pretraining.folder import check_fits, check_same, default_folder
 from sentiment.pretraining.pretrain import pretrain
 from sentiment.runs import is_finished
+from sentiment.text.fingerprints import reviews_fingerprint
+from sentiment.text.pipeline import load_training
 from sentiment.training.interruption import Interrupted
 from sentiment.world import World
 
@@ -25,29 +29,48 @@ def find_pretraining(
     Where they name no folder, it lies beside the run's and is made now, unless it is there.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, not finished, or does not fit.
+        FileNotFoundError, ValueError: it is not there, not finished, or does not fit; or one is
+            to be made, and the training after it could not be.
         SystemExit: a signal came, and the pre-training is saved.
     """
     if not config.pretraining.is_wanted:
         return None
     if config.pretraining.path is not None:
         path = Path(config.pretraining.path).expanduser()
+        if path.resolve() == Path(config.output_dir).expanduser().resolve():
+            raise ValueError(
+                f"pretraining.path and output_dir are both {path}: choose another output_dir"
+            )
     else:
         path = default_folder(config)
-        if not world.is_alone and not (path.exists() and is_finished(path)):
+        if not world.is_alone and not ((path / "run.json").exists() and is_finished(path)):
             raise ValueError(
                 "pre-training knows one process alone: call sentiment pretrain with these settings "
                 "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
             )
         if world.is_alone:
             _make(config, path, device, precision)
+        else:
+            check_same(config, path)
     check_fits(config, path)
     return path
 
 
 def _make(config: Config, path: Path, device: torch.device, precision: torch.dtype) -> None:
+    if not ((path / "run.json").exists() and is_finished(path)):
+        _check_training(config)
     try:
         pretrain(config, path, device, precision)
     except Interrupted as stop:
         logger.info("%s; the same command goes on with the pre-training", stop)
         raise SystemExit(stop.status) from None
+
+
+def _check_training(config: Config) -> None:
+    """Meet now what reading the reviews for the training would meet after hours."""
+    data = config.data
+    if data.shared_reviews == "report":  # the pre-training will, and it changes no review
+        data = replace(data, shared_reviews="ignore")
+    _, validation, _ = load_training(replace(config, data=data))
+    for teacher in teacher_folders(config.distillation):
+        check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from sentiment.pretraining.windows import Window, cut_windows, make_streams, repeat_streams
-from sentiment.text.batches import Batch
+from sentiment.text.batches import Batch, to_device
 
 
 def stream_windows(
@@ -23,7 +23,7 @@ def stream_windows(
             autoencoder of Dai & Le (2015), whose reader and writer are one.
     """
     lengths = batch.lengths
-    on_device = lengths.to(batch.tokens.device)
+    on_device = to_device(lengths, batch.tokens.device)
     streams = make_streams(batch.tokens.long(), on_device, directions)
     firsts = torch.zeros_like(lengths)
     if is_repeated:

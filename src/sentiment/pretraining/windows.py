@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sentiment.text.batches import to_device
+
 
 @dataclass(frozen=True)
 class Window:
@@ -74,7 +76,7 @@ def cut_windows(
         part = streams[:, :count, start : stop + 1].transpose(1, 2)  # (directions, time + 1, batch)
         place = torch.arange(start + 1, stop + 1).unsqueeze(1)  # of the targets
         is_wanted = (place < lengths[:count]) & (place >= firsts[:count])  # (time, batch)
-        rows = is_wanted.flatten().nonzero().squeeze(1).to(device)
+        rows = to_device(is_wanted.flatten().nonzero().squeeze(1), device)
         yield Window(part[:, :-1], part[:, 1:], rows, count)
 
 

@@ -78,6 +78,7 @@ class Receipt:
         data: fingerprints of its reviews, by split.
         vectors: fingerprint of its file of vectors, None without one.
         teachers: who labelled its unlabelled reviews: folder, identity, digest of the weights.
+        pretraining: the same of the pre-training that it started from, None without one.
         result: what training came to.
     """
 
@@ -85,6 +86,7 @@ class Receipt:
     data: dict[str, dict[str, Any]]
     vectors: dict[str, Any] | None
     teachers: list[dict[str, str]]
+    pretraining: dict[str, str] | None
     result: dict[str, Any]
 
     @property
@@ -132,6 +134,7 @@ def read_receipt(run: Path) -> Receipt:
             data={split: dict(values["data"][split]) for split in _splits(values["data"])},
             vectors=values["vectors"],
             teachers=[dict(each) for each in values.get("teachers", [])],
+            pretraining=dict(values["pretraining"]) if "pretraining" in values else None,
             result=dict(values["result"]),
         )
         _look_at_all(receipt)
@@ -158,9 +161,10 @@ def _look_at_all(receipt: Receipt) -> None:
     for each in [*receipt.data.values(), *vectors]:
         if not isinstance(each["sha256"], str) or not isinstance(each["bytes"], int):
             raise TypeError(f"no fingerprint: {each}")
-    for teacher in receipt.teachers:
-        if not all(isinstance(teacher[name], str) for name in ("path", "identity", "sha256")):
-            raise TypeError(f"no teacher: {teacher}")
+    pretraining = [] if receipt.pretraining is None else [receipt.pretraining]
+    for each in [*receipt.teachers, *pretraining]:
+        if not all(isinstance(each[name], str) for name in ("path", "identity", "sha256")):
+            raise TypeError(f"no teacher or pre-training: {each}")
     if not all(isinstance(each["rows"], int) for each in receipt.data.values()):
         raise TypeError("no number of reviews")
     if not all(isinstance(receipt.result[name], int) for name in ("best_epoch", "num_epochs")):

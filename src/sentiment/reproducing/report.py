@@ -28,6 +28,8 @@ def differences_text(plan: Plan) -> str:
         lines.append(f"trained by {plan.here.ranks} ranks, as then, all of them on this machine")
     if teachers := plan.then.teachers:
         lines.append(f"labelled by {len(teachers)} teacher{'s' * (len(teachers) > 1)}, as then")
+    if plan.then.pretraining is not None:
+        lines.append("started from the same pre-training, as then")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from sentiment.reproducing.circumstances import (
 )
 from sentiment.reproducing.equality import Likeness, compare_runs
 from sentiment.reproducing.same_data import (
+    check_pretraining_here,
     check_reviews,
     check_reviews_here,
     check_teachers_here,
@@ -125,31 +126,37 @@ def plan_training(run: Path, output: Path, places: Places) -> Plan:
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
         FileExistsError: ``output`` is not empty.
-        ValueError: the run is damaged or not finished; its reviews, vectors or teachers are others
-            now; its device is not there.
+        ValueError: the run is damaged or not finished; its reviews, vectors, teachers or
+            pre-training are others now; its device is not there.
     """
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
         raise FileExistsError(f"{output} is not empty: give --output a new folder")
     then = read_receipt(run)
-    config = _config_here(load_settings(run), then.circumstances, output, places)
+    config = _config_here(load_settings(run), then, output, places)
     _check_comparable(run)
     here = circumstances_here(
         config, ranks=then.circumstances.ranks, threads=_threads_here(then.circumstances)
     )
     _check_ranks(here)
     check_teachers_here(then.teachers, config, run)
+    check_pretraining_here(then.pretraining, run)
     check_reviews_here(then.data, config, run)
     check_vectors(then.vectors, config, run)
     return Plan(run, config, then, here)
 
 
-def _config_here(own: Config, then: Circumstances, output: Path, places: Places) -> Config:
+def _config_here(own: Config, receipt: Receipt, output: Path, places: Places) -> Config:
+    then = receipt.circumstances
     kind = then.device_type if own.device == "auto" or then.ranks > 1 else own.device
+    pretraining = own.pretraining
+    if receipt.pretraining is not None:  # that of then, also where the run has made it itself
+        pretraining = replace(pretraining, path=receipt.pretraining["path"])
     return replace(
         own,
         output_dir=str(output),
         device=places.device or kind,
+        pretraining=pretraining,
         data=replace(
             own.data,
             path=own.data.path if places.data is None else places.data,

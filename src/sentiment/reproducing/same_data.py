@@ -1,4 +1,4 @@
-"""Whether the reviews, vectors and teachers of a run are still what they were."""
+"""Whether a run's reviews, vectors, teachers and pre-training are still what they were."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from sentiment.config import Config
 from sentiment.distilling.teachers import check_same_teachers, check_teachers, describe_teachers
+from sentiment.pretraining.folder import describe_pretraining
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.pipeline import cache_dir, reads_unlabelled, vectors_path
 from sentiment.text.reviews import load_training_splits
@@ -92,3 +93,31 @@ def check_teachers_here(then: list[dict[str, str]], config: Config, run: Path) -
     """
     check_teachers(config.distillation, Path(config.output_dir))
     check_same_teachers(then, describe_teachers(config.distillation), run)
+
+
+def check_pretraining_here(then: dict[str, str] | None, run: Path) -> None:
+    """Refuse to start from another pre-training than the run did.
+
+    Args:
+        then: which it was, None without one.
+        run: for the message.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        ValueError: it is another.
+    """
+    if then is None:
+        return
+    try:
+        now = describe_pretraining(Path(then["path"]).expanduser())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the pre-training {then['path']} that {run} started from is gone ({error}): put it "
+            "back there"
+        ) from error
+    for name, what in (("identity", "identity"), ("sha256", "weights with digest")):
+        if now[name] != then[name]:
+            raise ValueError(
+                f"the pre-training {then['path']} has {what} {now[name][:12]}, but {run} started "
+                f"from one with {then[name][:12]}: put that of then there"
+            )

@@ -128,8 +128,16 @@ def check_space(space: Space, config: Config) -> None:
     bring the two together.
 
     Raises:
-        ValueError: a value is not allowed; the message is the setting's own.
+        ValueError: a value is not allowed; the message is the setting's own. Or each trial would
+            begin with a pre-training of its own.
     """
+    pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
+    if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
+        raise ValueError(
+            "pretraining.num_epochs asks for a pre-training of its own for each trial: call "
+            "sentiment pretrain with these settings and --output_dir FOLDER first, then this with "
+            "--pretraining.path FOLDER"
+        )
     for key, dimension in space.items():
         for value in dimension.ends():
             try:

@@ -94,20 +94,20 @@ class EncodedCorpus:
         """
         device = self.tokens.device
         lengths = self.lengths[indices]
-        places = _to_device(indices, device)
+        places = to_device(indices, device)
         steps = torch.arange(int(lengths.max()), device=device)  # (time,)
         positions = self.starts[places].unsqueeze(1) + steps  # (batch, time)
         if self.heads is not None:
             skipped = (self.full_lengths[indices] - lengths).clamp_(min=0)
-            is_tail = steps >= _to_device(self.heads[indices], device).unsqueeze(1)
-            positions += is_tail * _to_device(skipped, device).unsqueeze(1)
-        padding = steps >= _to_device(lengths, device).unsqueeze(1)  # (batch, time)
+            is_tail = steps >= to_device(self.heads[indices], device).unsqueeze(1)
+            positions += is_tail * to_device(skipped, device).unsqueeze(1)
+        padding = steps >= to_device(lengths, device).unsqueeze(1)  # (batch, time)
         # Positions past the end of a review belong to the next one, or past the last to nobody.
         tokens = self.ids[self.tokens[positions.clamp_(max=len(self.tokens) - 1)]]
         tokens.masked_fill_(padding, PAD_ID)
         is_empty = self.full_lengths[indices] == 0
         if is_empty.any():
-            tokens[_to_device(is_empty, device), 0] = UNK_ID
+            tokens[to_device(is_empty, device), 0] = UNK_ID
         return Batch(tokens, lengths, self.labels[places], indices)
 
     def batches(self, sampler: BucketSampler | Iterable[torch.Tensor]) -> Iterator[Batch]:
@@ -125,7 +125,7 @@ class EncodedCorpus:
         return sum(int(is_unknown[part].sum()) for part in parts) / max(1, len(self.tokens))
 
 
-def _to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A copy that does not make the host wait for the device."""
     if device.type == "cuda":
         values = values.pin_memory()

@@ -72,14 +72,10 @@ def prepare_training(
         vocabulary: that of a training which is resumed; None counts one.
         with_vectors: whether vectors are wanted: resumed weights need none.
     """
-    train, validation = load_training_splits(config.data)
+    train, validation, others = load_training(config)
     logger.info("reviews: %s for training, %s for validation", f"{len(train):,}", len(validation))
-    if len(set(validation.labels.tolist())) < 2:
-        raise ValueError(
-            f"{validation.origin}: the validation reviews are of one class only: give some of "
-            "another, or none at all to hold reviews out of train"
-        )
-    others = _load_unlabelled(config, validation)
+    if others is not None:
+        logger.info("reviews: %s without labels to learn from", f"{len(others):,}")
     train_tokens = tokenize_reviews(train, config.data)
     vocabulary = vocabulary or choose_vocabulary(config, count_tokens(train_tokens), train.origin)
     path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
@@ -109,6 +105,22 @@ def prepare_training(
     return data
 
 
+def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
+    """Read the reviews to learn from, those to choose by, and those without labels if need be.
+
+    Raises:
+        FileNotFoundError: some are not there.
+        ValueError: a file is not as it must be, or validation has one class only.
+    """
+    train, validation = load_training_splits(config.data)
+    if len(set(validation.labels.tolist())) < 2:
+        raise ValueError(
+            f"{validation.origin}: the validation reviews are of one class only: give some of "
+            "another, or none at all to hold reviews out of train"
+        )
+    return train, validation, _load_unlabelled(config, validation)
+
+
 def reads_unlabelled(config: Config) -> bool:
     """Whether a training by these settings learns from reviews without labels."""
     objectives = config.objectives
@@ -120,7 +132,7 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
     if not reads_unlabelled(config):
         return None
     try:
-        reviews = load_unlabelled(config.data, validation)
+        return load_unlabelled(config.data, validation)
     except FileNotFoundError as error:
         needed = (
             "objectives.virtual_adversarial and objectives.entropy learn from it too: give it, or "
@@ -129,8 +141,6 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
         if config.distillation.is_wanted:
             needed = "distillation.teachers label it: give it, or set them to null"
         raise FileNotFoundError(f"{error}; {needed}") from error
-    logger.info("reviews: %s without labels to learn from", f"{len(reviews):,}")
-    return reviews
 
 
 def choose_vocabulary(config: Config, counts: Counter[str], origin: str) -> Vocab:

@@ -16,9 +16,16 @@ from sentiment.distilling.soft_labels import read_soft_labels, save_soft_labels,
 from sentiment.distilling.teachers import check_teachers, describe_teachers
 from sentiment.model import SentimentClassifier
 from sentiment.places import check_links
-from sentiment.pretraining.folder import check_held_out, start_from
+from sentiment.pretraining.folder import check_held_out, describe_pretraining, start_from
 from sentiment.receipt import versions, write_receipt
-from sentiment.runs import build_model, create_run, is_finished, load_settings, load_words
+from sentiment.runs import (
+    LANGUAGE_MODEL,
+    build_model,
+    create_run,
+    is_finished,
+    load_settings,
+    load_words,
+)
 from sentiment.runtime import describe_device, mixed_seed, set_up
 from sentiment.settings import TrainingRequest
 from sentiment.text.pipeline import TrainingData, prepare_training
@@ -59,6 +66,7 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
     """
     kind = _NEW
     if world.is_first:
+        _check_is_run(path)
         if request.resumes:
             check_links(path)
             load_settings(path)  # checked: an edited file would train on something else
@@ -79,6 +87,15 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
 
 
 _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
+
+
+def _check_is_run(path: Path) -> None:
+    """Refuse a folder that is a pre-training's, which is neither gone on with nor replaced here."""
+    if (path / "run.json").exists() and read_description(path).get("kind") == LANGUAGE_MODEL:
+        raise ValueError(
+            f"{path} holds a pre-training, no run to resume or replace: start from it with "
+            f"--pretraining.path {path} and another output_dir; sentiment pretrain goes on with it"
+        )
 
 
 def _is_of_this_launch(path: Path) -> bool:
@@ -150,7 +167,9 @@ def begin(
     if not world.is_alone:
         set_up(device, mixed_seed(config.seed, world.rank))  # of dropout, which must differ
     if is_made_here:
-        _create(config, data, soft_labels, beginning, path, device, precision, world)
+        _create(
+            config, data, soft_labels, beginning, path, device, precision, world, pretrained
+        )  # fmt: skip
     world.wait()
     _check_reviews(path, data, beginning, world)
     if config.distillation.is_wanted:  # of all ranks the same, to the bit, and when resumed
@@ -170,6 +189,7 @@ def _create(
     device: torch.device,
     precision: torch.dtype,
     world: World,
+    pretrained: Path | None,
 ) -> None:
     """Make the run's folder, with its receipt and what its teachers said."""
     receipt = write_receipt(
@@ -177,6 +197,8 @@ def _create(
         data=data.fingerprints, vectors=data.vectors_fingerprint,
         coverage=data.coverage.as_dict() if data.coverage else None,
     )  # fmt: skip
+    if pretrained is not None:
+        receipt["pretraining"] = describe_pretraining(pretrained)
     if soft_labels is not None:
         receipt["teachers"] = describe_teachers(config.distillation)
     create_run(
