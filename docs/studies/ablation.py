@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--vectors", type=Path, required=True, help="the vectors, by dimension")
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where to train")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="none trains nothing")
     options = parser.parse_args()
     for name in options.only:
         for seed in options.seeds:
