@@ -11,10 +11,11 @@ import torch
 from conftest import write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sentiment.description import read_description
 from sentiment.pretraining.pretrain import pretrain
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.settings import parse_training
-from sentiment.training.checkpoint import load_state
+from sentiment.training.checkpoint import TrainingState, load_state, save_state
 from sentiment.training.interruption import Interrupted
 from sentiment.weights import read_weights
 
@@ -87,9 +88,13 @@ def test_a_stop_anywhere_changes_nothing(reviews, plain, tmp_path, monkeypatch, 
     monkeypatch.setattr(Pretrainer, "_read", stopped)
     with pytest.raises(Interrupted):
         run(reviews, path)
+    state = load_state(path)
+    values = {**state.values, "seconds": 1_000.0}
+    save_state(path, TrainingState(values, state.tensors))
     weights, expected = run(reviews, path), read_weights(plain, "last")[0]
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert curves(path) == curves(plain)
+    assert read_description(path)["result"]["seconds"] > 1_000, "those before the stop count"
 
 
 def test_a_stop_while_the_last_epoch_is_measured_is_heard(reviews, plain, tmp_path, monkeypatch):

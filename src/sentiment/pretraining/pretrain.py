@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -81,7 +80,6 @@ def _go_on(
     device: torch.device,
     precision: torch.dtype,
 ) -> None:
-    started = time.perf_counter()
     resumes = state_path(path).exists()
     words = load_words(path) if resumes else None
     texts = prepare_pretraining(config, vocabulary=words, reviews=reviews)
@@ -113,7 +111,7 @@ def _go_on(
     metrics = dict(zip(names, trainer.perplexities, strict=False))  # one of one direction
     epochs = config.pretraining.num_epochs
     save_weights(path, "last", classifier, Checkpoint(epochs, trainer.num_updates, metrics))
-    seconds = round(time.perf_counter() - started, 2)
+    seconds = round(trainer.seconds, 2)
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
     finish_run(path, {"finished": finished, "seconds": seconds, "metrics": metrics})
     state_path(path).unlink(missing_ok=True)

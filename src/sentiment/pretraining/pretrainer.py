@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,7 @@ class Pretrainer:
         self._cadence = Cadence(config.training)
         self._stop = StopRequests()
         self._update, self._epoch, self._num_batches = 0, 1, 0
+        self._earlier_seconds, self._started = 0.0, time.perf_counter()
         self.perplexities: list[float] = []
         if state is not None:
             self._restore(state)
@@ -99,6 +101,11 @@ class Pretrainer:
     def num_updates(self) -> int:
         """Updates done."""
         return self._update
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, in all processes that had a part in it."""
+        return self._earlier_seconds + time.perf_counter() - self._started
 
     def fit(self) -> None:
         """Read all epochs.
@@ -204,6 +211,7 @@ class Pretrainer:
             "schedule": self._schedule.state(),
             "rates": [group["lr"] for group in self._optimizer.param_groups],
             "perplexities": self.perplexities,
+            "seconds": self.seconds,
             "curves": self._curves.state(),
         }
         save_state(self._path, TrainingState(values, tensors))
@@ -213,6 +221,7 @@ class Pretrainer:
         values = state.values
         self._update, self._epoch = values["update"], values["epoch"]
         self._num_batches, self.perplexities = values["num_batches"], values["perplexities"]
+        self._earlier_seconds = values["seconds"]
         self._model.load_state_dict(state.section("model"))
         self._schedule.restore(values["schedule"])
         own = self._optimizer.state_dict()
