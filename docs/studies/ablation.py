@@ -65,12 +65,12 @@ VARIANTS = {
     "wide-adversarial": Variant(
         "… and the adversarial objective", options=(*WIDE, *AVERAGED, *ADVERSARIAL), dimension=300
     ),
-    "semi-words": Variant(
-        "`configs/imdb_semi.yaml` without the adversarial objective, 3 epochs",
-        config="imdb_semi", dimension=300, words="semi",
-        options=("--objectives.adversarial=0", "--training.num_epochs=3"),
-    ),
     "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
+    "semi-adversarial": Variant(
+        "… with the adversarial objective, perturbations of norm 1",
+        options=(*ADVERSARIAL, "--objectives.perturbation_norm=1"),
+        config="imdb_semi", dimension=300, words="semi",
+    ),
 }  # fmt: skip
 
 
