@@ -152,15 +152,7 @@ def begin(
     # Before there is a folder, which a teacher that is refused must not leave behind.
     is_made_here = world.is_first and not beginning.resumes
     soft_labels = teach(config, data, device) if is_made_here else None
-    set_up(device, config.seed)
-    model = build_model(
-        config.model,
-        vocabulary_size=len(data.vocabulary),
-        num_classes=len(data.class_names),
-        vectors=data.vectors,
-        freeze_embedding=config.vectors.freeze,
-        frequencies=token_counts(data.vocabulary),
-    ).to(device)
+    model = build_fresh(config, data, device)
     if pretrained is not None:
         check_held_out(pretrained, data.fingerprints["validation"])
         start_from(model, pretrained)
@@ -178,6 +170,19 @@ def begin(
     if beginning.state is not None:
         _tell_resumed(path, beginning.state, device, world)
     return model, data
+
+
+def build_fresh(config: Config, data: TrainingData, device: torch.device) -> SentimentClassifier:
+    """Seed torch, and build the model that a training by these settings begins with."""
+    set_up(device, config.seed)
+    return build_model(
+        config.model,
+        vocabulary_size=len(data.vocabulary),
+        num_classes=len(data.class_names),
+        vectors=data.vectors,
+        freeze_embedding=config.vectors.freeze,
+        frequencies=token_counts(data.vocabulary),
+    ).to(device)
 
 
 def _create(

@@ -21,11 +21,10 @@ from sentiment.distilling.soft_labels import teach
 from sentiment.model import SentimentClassifier
 from sentiment.objectives.mixture import build_mixture
 from sentiment.pretraining.folder import check_fits, check_held_out, start_from
-from sentiment.runs import build_model, load_words
-from sentiment.runtime import set_up
+from sentiment.runs import load_words
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData, prepare_training
-from sentiment.text.vocabulary import token_counts
+from sentiment.training.beginning import build_fresh
 from sentiment.training.optimizer import Schedule
 from sentiment.training.range_curve import RangeTest, SmoothedLoss
 from sentiment.training.sums import RunningSums
@@ -88,15 +87,7 @@ def measure_range(
         ValueError: the loss was never finite.
     """
     data = replace(data, soft_labels=teach(config, data, device))
-    set_up(device, config.seed)
-    model = build_model(
-        config.model,
-        vocabulary_size=len(data.vocabulary),
-        num_classes=len(data.class_names),
-        vectors=data.vectors,
-        freeze_embedding=config.vectors.freeze,
-        frequencies=token_counts(data.vocabulary),
-    ).to(device)
+    model = build_fresh(config, data, device)
     if (pretrained := _pretrained(config)) is not None:
         start_from(model, pretrained)
     model.train()
