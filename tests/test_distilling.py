@@ -484,7 +484,7 @@ def test_reviews_to_label_are_needed(teacher, tmp_path, capsys):
     poor = write_corpus(tmp_path / "poor", splits={"train": 120, "validation": 30})
     message = refusal(arguments(poor, tmp_path / "run", learn_from(teacher)), capsys)
     assert "has no unsupervised split" in message
-    assert "distillation.teachers label it: give it, or set them to null" in message
+    assert "distillation has it labelled: give it, or set distillation.teachers to null" in message
 
 
 def test_a_teacher_of_no_numbers_is_named(reviews, teacher, tmp_path, capsys, monkeypatch):
@@ -514,7 +514,9 @@ def test_wrong_settings(settings, message):
 
 
 def test_unlabelled_reviews_must_be_allowed():
-    with pytest.raises(ValueError, match="objectives.unlabelled is False, but distillation.teach"):
+    with pytest.raises(
+        ValueError, match="False, but distillation has .* or distillation.teachers to null"
+    ):
         Config(
             objectives=ObjectivesConfig(unlabelled=False),
             distillation=DistillationConfig(teachers=("a",)),

@@ -96,8 +96,8 @@ class Config:
             )
         if self.distillation.is_wanted and not self.objectives.unlabelled:
             raise ValueError(
-                "objectives.unlabelled is False, but distillation.teachers label unlabelled "
-                "reviews to learn from: set it to true, or distillation.teachers to null"
+                "objectives.unlabelled is False, but distillation has unlabelled reviews "
+                f"labelled to learn from: set it to true, or {self.distillation.off}"
             )
         self._check_pretraining()
         self._check_unfreezing()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from sentiment.config_sections import require
 
+_MOST_TEACHERS = 100
 _LOWEST, _HIGHEST = 0.1, 100.0  # temperatures; beyond, probabilities are 0 and 1, or all alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """Learning from what finished runs say of unlabelled reviews; off without teachers.
+    """Learning from what other runs say of unlabelled reviews; off without teachers.
 
     A student learns the probabilities that its teachers give (Hinton, Vinyals & Dean 2015).
     """
@@ -19,6 +20,9 @@ class DistillationConfig:
     teachers: tuple[str, ...] | None = None
     """Folders of finished runs, as [runs/a, runs/b], with the same validation reviews held out: the
     mean of their probabilities labels the source's unsupervised split. null for none."""
+    num_teachers: int = 0
+    """Teachers to train first, where none are named: by the same settings with other seeds, beside
+    the run's folder; 0 trains none."""
     weight: float = 1.0
     """Weight of the cross-entropy of predictions against these labels."""
     temperature: float = 1.0
@@ -31,6 +35,9 @@ class DistillationConfig:
         require(is_named, "distillation.teachers", folders, "folders, or null")
         are_distinct = folders is None or len(set(folders)) == len(folders)
         require(are_distinct, "distillation.teachers", folders, "different folders")
+        count = self.num_teachers
+        valid = 0 <= count <= _MOST_TEACHERS
+        require(valid, "distillation.num_teachers", count, f"from 0 to {_MOST_TEACHERS}")
         weight = self.weight
         valid = 0 < weight < float("inf")
         require(valid, "distillation.weight", weight, "above 0 and finite")
@@ -42,4 +49,18 @@ class DistillationConfig:
     @property
     def is_wanted(self) -> bool:
         """Whether there is anybody to learn from."""
-        return self.teachers is not None
+        return self.teachers is not None or self.trains_teachers
+
+    @property
+    def off(self) -> str:
+        """What would have to be set for there to be none, for messages."""
+        return (
+            "distillation.num_teachers to 0"
+            if self.trains_teachers
+            else ("distillation.teachers to null")
+        )
+
+    @property
+    def trains_teachers(self) -> bool:
+        """Whether teachers are to be trained first."""
+        return self.teachers is None and self.num_teachers > 0

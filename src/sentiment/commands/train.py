@@ -84,12 +84,13 @@ def _train(
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
+    from sentiment.commands.train_teachers import train_teachers
     from sentiment.pretraining.starting import find_pretraining
     from sentiment.runs import finish_run
-    from sentiment.training.beginning import begin, final_entry
     from sentiment.training.checkpoint import state_path
     from sentiment.training.interruption import Interrupted
     from sentiment.training.journal import Journal
+    from sentiment.training.preparing import begin
     from sentiment.training.trainer import Trainer
 
     started = time.perf_counter()
@@ -97,6 +98,7 @@ def _train(
     pretrained = None
     if not beginning.resumes:
         pretrained = find_pretraining(config, device, precision, world)
+        train_teachers(request, pretrained, execute, is_alone=world.is_alone)
     model, data = begin(config, beginning, path, device, precision, world, pretrained)
     begin_log()
     state = beginning.state
@@ -113,7 +115,7 @@ def _train(
             logger.info("%s; resume: python train.py --resume %s", stop, path)
             raise SystemExit(stop.status) from None
     if world.is_first:
-        finish_run(path, final_entry(result))
+        finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
         _report(result, path, time.perf_counter() - started)
     world.wait()

@@ -52,14 +52,14 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Ten
         return None
     reviews = data.unlabelled_reviews
     assert reviews is not None
-    folders = teacher_folders(config.distillation)
+    folders = teacher_folders(config)
     for path in folders:
         check_trusted(path, data.class_names, data.fingerprints["validation"])
     total = np.zeros((len(reviews), len(data.class_names)))
     for path in folders:
         total += _ask(path, reviews, config, device)
     probabilities = total / len(folders)
-    _tell(probabilities, data.class_names, config)
+    _tell(probabilities, data.class_names, config.distillation.temperature, len(folders))
     return torch.from_numpy(probabilities).float()
 
 
@@ -78,15 +78,15 @@ def _ask(path: Path, reviews: Reviews, config: Config, device: torch.device) -> 
     return np.exp(apply_temperature(said.log_probabilities, config.distillation.temperature))
 
 
-def _tell(probabilities: np.ndarray, class_names: tuple[str, ...], config: Config) -> None:
+def _tell(
+    probabilities: np.ndarray, class_names: tuple[str, ...], temperature: float, num_teachers: int
+) -> None:
     """How many labels there are, how sure, and of which classes."""
-    distillation = config.distillation
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(class_names))
     shares = 100 * counts / len(probabilities)
     classes = ", ".join(
         f"{name} {share:.1f} %" for name, share in zip(class_names, shares, strict=True)
     )
-    num_teachers = len(distillation.teachers or ())
     logger.info(
         "soft labels: %s reviews by %d teacher%s; %.1f %% of them at over %.0f %%%s; %s",
         f"{len(probabilities):,}",
@@ -94,7 +94,7 @@ def _tell(probabilities: np.ndarray, class_names: tuple[str, ...], config: Confi
         "s" * (num_teachers > 1),
         100 * float((probabilities.max(axis=1) > _SURE).mean()),
         100 * _SURE,
-        "" if distillation.temperature == 1 else f", at temperature {distillation.temperature:g}",
+        "" if temperature == 1 else f", at temperature {temperature:g}",
         shorten(classes, 200),
     )
 

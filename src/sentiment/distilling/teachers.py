@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentiment.config import DistillationConfig
+from sentiment.config import Config, DistillationConfig
 from sentiment.description import read_description
 from sentiment.runs import LANGUAGE_MODEL, is_finished
 from sentiment.text.fingerprints import file_fingerprint
@@ -14,23 +16,49 @@ from sentiment.text.fingerprints import file_fingerprint
 CHECKPOINT = "best"
 
 
-def teacher_folders(distillation: DistillationConfig) -> list[Path]:
-    """The folders of the teachers, in the order of the settings."""
-    return [Path(each).expanduser() for each in distillation.teachers or ()]
+def teacher_folders(config: Config) -> list[Path]:
+    """The folders of a student's teachers: those named, or those that are trained beside it."""
+    own = [Path(each.output_dir).expanduser() for each in own_teachers(config, None)]
+    return own or named_teachers(config)
 
 
-def check_teachers(distillation: DistillationConfig, student: Path) -> None:
+def named_teachers(config: Config) -> list[Path]:
+    """The folders that the settings name."""
+    return [Path(each).expanduser() for each in config.distillation.teachers or ()]
+
+
+def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
+    """Settings of the teachers that are trained for a student, none where it has others.
+
+    Args:
+        config: the student's.
+        pretraining: the folder of the language model that it starts from, for them to start from.
+    """
+    if not config.distillation.trains_teachers:
+        return
+    path = None if pretraining is None else str(pretraining)
+    for number in range(1, config.distillation.num_teachers + 1):
+        yield replace(
+            config,
+            output_dir=f"{config.output_dir.rstrip('/')}-teacher-{number}",
+            seed=(config.seed + number) % 2**32,
+            pretraining=replace(config.pretraining, path=path),
+            distillation=DistillationConfig(),
+        )
+
+
+def check_named_teachers(config: Config) -> None:
     """Refuse teachers that are no finished classifiers; reads no reviews.
 
     Args:
-        distillation: the settings.
-        student: the folder that the training is to write.
+        config: the student's settings, of which those that it trains itself are not looked at.
 
     Raises:
         FileNotFoundError: a folder is not a run, or not finished.
         ValueError: it is damaged, a pre-training, or the student's own.
     """
-    for path in teacher_folders(distillation):
+    student = Path(config.output_dir).expanduser()
+    for path in named_teachers(config):
         if path.resolve() == student.resolve():
             raise ValueError(
                 f"the teacher {path} is where the student is to be written: choose another "
@@ -85,13 +113,13 @@ def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str
         )
 
 
-def describe_teachers(distillation: DistillationConfig) -> list[dict[str, str]]:
+def describe_teachers(config: Config) -> list[dict[str, str]]:
     """Who the teachers are, for run.json: folder, identity, digest of the weights.
 
     Raises:
         FileNotFoundError: one is not there.
     """
-    return [_describe(path) for path in teacher_folders(distillation)]
+    return [_describe(path) for path in teacher_folders(config)]
 
 
 def _describe(path: Path) -> dict[str, str]:

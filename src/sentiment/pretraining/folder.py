@@ -36,9 +36,16 @@ _SHAPES = (
 _TAKEN = ("embedding.", "recurrence.")
 
 
-def default_folder(config: Config) -> Path:
-    """Where train.py keeps the pre-training of a run: beside it, for other runs to use."""
-    return Path(f"{config.output_dir.rstrip('/')}-pretraining").expanduser()
+def starting_folder(config: Config) -> Path | None:
+    """The folder of the pre-training that a run starts from, None if it starts from none.
+
+    Where the settings name none, it is beside the run's, for other runs to use.
+    """
+    if not config.pretraining.is_wanted:
+        return None
+    named = config.pretraining.path
+    beside = f"{config.output_dir.rstrip('/')}-pretraining"
+    return Path(beside if named is None else named).expanduser()
 
 
 def learned_settings(config: Config) -> dict[str, Any]:

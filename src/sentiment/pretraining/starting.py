@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from sentiment.config import Config
-from sentiment.distilling.teachers import check_trusted, teacher_folders
-from sentiment.pretraining.folder import check_fits, check_same, default_folder
+from sentiment.distilling.teachers import check_trusted, named_teachers
+from sentiment.pretraining.folder import check_fits, check_same, starting_folder
 from sentiment.pretraining.pretrain import pretrain
 from sentiment.runs import is_finished
 from sentiment.text.fingerprints import reviews_fingerprint
@@ -33,16 +33,15 @@ def find_pretraining(
             to be made, and the training after it could not be.
         SystemExit: a signal came, and the pre-training is saved.
     """
-    if not config.pretraining.is_wanted:
+    path = starting_folder(config)
+    if path is None:
         return None
     if config.pretraining.path is not None:
-        path = Path(config.pretraining.path).expanduser()
         if path.resolve() == Path(config.output_dir).expanduser().resolve():
             raise ValueError(
                 f"pretraining.path and output_dir are both {path}: choose another output_dir"
             )
     else:
-        path = default_folder(config)
         if not world.is_alone and not ((path / "run.json").exists() and is_finished(path)):
             raise ValueError(
                 "pre-training knows one process alone: call sentiment pretrain with these settings "
@@ -72,5 +71,5 @@ def _check_training(config: Config) -> None:
     if data.shared_reviews == "report":  # the pre-training will, and it changes no review
         data = replace(data, shared_reviews="ignore")
     _, validation, _ = load_training(replace(config, data=data))
-    for teacher in teacher_folders(config.distillation):
+    for teacher in named_teachers(config):
         check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))

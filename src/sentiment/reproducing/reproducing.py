@@ -150,13 +150,17 @@ def _config_here(own: Config, receipt: Receipt, output: Path, places: Places) ->
     then = receipt.circumstances
     kind = then.device_type if own.device == "auto" or then.ranks > 1 else own.device
     pretraining = own.pretraining
-    if receipt.pretraining is not None:  # that of then, also where the run has made it itself
+    if receipt.pretraining is not None:  # that of then, also one that the run has made itself
         pretraining = replace(pretraining, path=receipt.pretraining["path"])
+    distillation = own.distillation
+    if distillation.trains_teachers:
+        distillation = replace(distillation, teachers=tuple(e["path"] for e in receipt.teachers))
     return replace(
         own,
         output_dir=str(output),
         device=places.device or kind,
         pretraining=pretraining,
+        distillation=distillation,
         data=replace(
             own.data,
             path=own.data.path if places.data is None else places.data,

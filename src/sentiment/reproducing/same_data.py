@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config
-from sentiment.distilling.teachers import check_same_teachers, check_teachers, describe_teachers
+from sentiment.distilling.teachers import (
+    check_named_teachers,
+    check_same_teachers,
+    describe_teachers,
+)
 from sentiment.pretraining.folder import describe_pretraining
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.pipeline import cache_dir, reads_unlabelled, vectors_path
@@ -91,8 +95,8 @@ def check_teachers_here(then: list[dict[str, str]], config: Config, run: Path) -
         FileNotFoundError: one is not there.
         ValueError: one is another.
     """
-    check_teachers(config.distillation, Path(config.output_dir))
-    check_same_teachers(then, describe_teachers(config.distillation), run)
+    check_named_teachers(config)
+    check_same_teachers(then, describe_teachers(config), run)
 
 
 def check_pretraining_here(then: dict[str, str] | None, run: Path) -> None:

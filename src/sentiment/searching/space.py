@@ -129,7 +129,7 @@ def check_space(space: Space, config: Config) -> None:
 
     Raises:
         ValueError: a value is not allowed; the message is the setting's own. Or each trial would
-            begin with a pre-training of its own.
+            begin with a pre-training or teachers of its own.
     """
     pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
     if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
@@ -137,6 +137,11 @@ def check_space(space: Space, config: Config) -> None:
             "pretraining.num_epochs asks for a pre-training of its own for each trial: call "
             "sentiment pretrain with these settings and --output_dir FOLDER first, then this with "
             "--pretraining.path FOLDER"
+        )
+    if config.distillation.trains_teachers or "distillation.num_teachers" in space:
+        raise ValueError(
+            "distillation.num_teachers asks for teachers of its own for each trial: train them "
+            "first, then this with --distillation.teachers naming their folders"
         )
     for key, dimension in space.items():
         for value in dimension.ends():

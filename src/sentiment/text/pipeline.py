@@ -139,7 +139,7 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
             "set objectives.unlabelled to false to learn from the other reviews alone"
         )
         if config.distillation.is_wanted:
-            needed = "distillation.teachers label it: give it, or set them to null"
+            needed = f"distillation has it labelled: give it, or set {config.distillation.off}"
         raise FileNotFoundError(f"{error}; {needed}") from error
 
 

@@ -24,8 +24,8 @@ from sentiment.pretraining.folder import check_fits, check_held_out, start_from
 from sentiment.runs import load_words
 from sentiment.text.bucketing import BucketSampler
 from sentiment.text.pipeline import TrainingData, prepare_training
-from sentiment.training.beginning import build_fresh
 from sentiment.training.optimizer import Schedule
+from sentiment.training.preparing import build_fresh
 from sentiment.training.range_curve import RangeTest, SmoothedLoss
 from sentiment.training.sums import RunningSums
 from sentiment.training.updates import Updates
@@ -39,8 +39,13 @@ def prepare_range(config: Config) -> TrainingData:
     """What a training by the settings would learn from.
 
     Raises:
-        ValueError: it would begin with a pre-training, which there is not yet.
+        ValueError: it would begin with a pre-training or teachers, which there are not yet.
     """
+    if config.distillation.trains_teachers:
+        raise ValueError(
+            "a range test trains no teachers: name finished ones by distillation.teachers, or set "
+            "distillation.num_teachers to 0"
+        )
     pretrained = _pretrained(config)
     vocabulary = None if pretrained is None else load_words(pretrained)
     data = prepare_training(config, vocabulary=vocabulary, with_vectors=pretrained is None)

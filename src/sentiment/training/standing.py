@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import torch
@@ -34,6 +35,17 @@ class FitResult:
     num_epochs: int
     seconds: float
     num_resumed: int
+
+    def entry(self) -> dict[str, Any]:
+        """What it adds to run.json."""
+        return {
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 2),
+            "num_epochs": self.num_epochs,
+            "best_epoch": self.best_epoch,
+            "num_resumed": self.num_resumed,
+            "metrics": self.best_metrics,
+        }
 
 
 class Standing:

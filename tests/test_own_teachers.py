@@ -1,0 +1,167 @@
+"""Teachers that a training trains for itself: which they are, when they are trained, who may."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from conftest import write_corpus
+from faults.trainings import arguments
+from test_distilling import SPLITS, in_process, learn_from, refusal
+from test_sweep import SPACE
+
+from sentiment import cli
+from sentiment.commands.train_teachers import train_teachers
+from sentiment.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
+from sentiment.description import read_description
+from sentiment.distilling.teachers import own_teachers, teacher_folders
+from sentiment.reproducing import reproducing
+from sentiment.reproducing.equality import compare_runs
+from sentiment.searching.space import check_space, read_space
+from sentiment.settings import TrainingRequest, parse_training
+from sentiment.training.updates import Updates
+
+TWO = "--distillation.num_teachers=2"
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("reviews"), splits=SPLITS)
+
+
+@pytest.fixture(scope="module")
+def student(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("student") / "run"
+    assert cli.train(arguments(reviews, run, TWO)) == 0
+    return run
+
+
+def test_a_student_equals_one_whose_teachers_are_trained_by_hand(student, reviews, tmp_path):
+    by_hand = [tmp_path / "first", tmp_path / "second"]
+    for seed, folder in enumerate(by_hand, start=1):
+        assert cli.train(arguments(reviews, folder, f"--seed={seed}")) == 0
+        assert compare_runs(folder, Path(f"{student}-teacher-{seed}")).is_equal
+    assert cli.train(arguments(reviews, tmp_path / "run", learn_from(*by_hand))) == 0
+    likeness = compare_runs(student, tmp_path / "run")
+    assert likeness.is_equal and likeness.num_points > 20, likeness
+    described = read_description(student)["teachers"]
+    assert [each["path"] for each in described] == [f"{student}-teacher-{n}" for n in (1, 2)]
+
+
+def test_finished_teachers_stay(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.train(arguments(reviews, run, "--distillation.num_teachers=1")) == 0
+    first = read_description(tmp_path / "run-teacher-1")
+    assert cli.train(arguments(reviews, run, TWO, "--overwrite")) == 0
+    assert read_description(tmp_path / "run-teacher-1") == first
+    assert (tmp_path / "run-teacher-2").is_dir()
+    before = read_description(run)
+    message = refusal(arguments(reviews, run, TWO, "--model.dropout=0.1"), capsys)
+    assert "run-teacher-1 holds a run whose model.dropout is 0.5, not 0.1" in message
+    assert "or begin this one with --overwrite" in message
+    assert read_description(run) == before
+    assert cli.train(arguments(reviews, run, TWO, "--model.dropout=0.1", "--overwrite")) == 0
+    assert read_description(tmp_path / "run-teacher-1")["identity"] != first["identity"]
+
+
+def test_a_teacher_that_was_stopped_goes_on(student, reviews, tmp_path, monkeypatch, capfd):
+    """Ctrl-C in the second teacher, after which the same command is given again."""
+    run, carry_out, learning = tmp_path / "run", Updates.carry_out, []
+
+    def interrupted(updates: Updates, *given, **named):
+        if updates not in learning:
+            learning.append(updates)
+        if len(learning) == 2 and updates.update == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return carry_out(updates, *given, **named)
+
+    monkeypatch.setattr(Updates, "carry_out", interrupted)
+    with pytest.raises(SystemExit):
+        cli.train(arguments(reviews, run, TWO))
+    assert "the command that was given goes on there too" in capfd.readouterr().out
+    assert not run.exists() and (tmp_path / "run-teacher-2").is_dir()
+    assert cli.train(arguments(reviews, run, TWO)) == 0
+    assert len(learning) == 4, "the first teacher is not trained again"
+    assert read_description(tmp_path / "run-teacher-2")["result"]["num_resumed"] == 1
+    assert compare_runs(student, run).is_equal
+
+
+def test_they_start_from_the_students_language_model(reviews, tmp_path):
+    run = tmp_path / "run"
+    options = [
+        "--pretraining.num_epochs=1",
+        "--pretraining.window=10",
+        "--distillation.num_teachers=1",
+    ]
+    assert cli.train(arguments(reviews, run, *options)) == 0
+    assert not list(tmp_path.glob("*-teacher-1-pretraining"))
+    student, teacher = (read_description(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
+    assert student["pretraining"] == teacher["pretraining"]
+    assert student["pretraining"]["path"] == f"{run}-pretraining"
+
+
+def test_their_settings_are_the_students_but_for_seed_and_place():
+    config = Config(
+        output_dir="runs/a/", seed=2**32 - 1, model=ModelConfig(hidden_size=7),
+        pretraining=PretrainingConfig(num_epochs=2),
+        distillation=DistillationConfig(num_teachers=2, weight=3.0),
+    )  # fmt: skip
+    first, second = own_teachers(config, Path("words"))
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.output_dir == "runs/a-teacher-1" and first.model == config.model
+    assert first.pretraining == PretrainingConfig(num_epochs=2, path="words")
+    assert not first.distillation.is_wanted, "they have no teachers themselves"
+    assert teacher_folders(config) == [Path("runs/a-teacher-1"), Path("runs/a-teacher-2")]
+
+
+def test_named_teachers_come_first():
+    config = Config(distillation=DistillationConfig(teachers=("a",), num_teachers=2))
+    assert not list(own_teachers(config, None))
+    assert teacher_folders(config) == [Path("a")]
+
+
+def test_a_student_is_reproduced_from_the_same_teachers(student, capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(reproducing, "run_module", in_process)
+    assert cli.main(["reproduce", str(student), f"--output={tmp_path / 'again'}"]) == 0
+    assert "equal to the bit: weights, metrics and curves" in capfd.readouterr().out
+    assert [each.name for each in tmp_path.iterdir()] == ["again"]
+
+
+def test_reviews_to_label_are_asked_for_before_a_teacher_is_trained(tmp_path, capsys):
+    poor = write_corpus(tmp_path / "poor", splits={"train": 120, "validation": 30})
+    message = refusal(arguments(poor, tmp_path / "run", TWO), capsys)
+    assert "has no unsupervised split" in message
+    assert "give it, or set distillation.num_teachers to 0" in message
+    assert [each.name for each in tmp_path.iterdir()] == ["poor"]
+
+
+def test_several_processes_train_none_but_use_what_there_is(student, reviews):
+    config = cli_config(reviews, student)
+    done: list[TrainingRequest] = []
+    train_teachers(TrainingRequest(config), None, done.append, is_alone=False)
+    assert not done
+    elsewhere = cli_config(reviews, student.parent / "other")
+    with pytest.raises(ValueError, match="num_teachers is 2, but teachers are trained by one"):
+        train_teachers(TrainingRequest(elsewhere), None, done.append, is_alone=False)
+
+
+def cli_config(reviews: Path, run: Path) -> Config:
+    return parse_training(arguments(reviews, run, TWO), "test").config
+
+
+def test_who_trains_none(reviews, tmp_path, capsys):
+    settings = [f"--data.path={reviews}", TWO]
+    found = ["find-lr", *settings, f"--output={tmp_path / 'range'}"]
+    message = refusal(found[1:], capsys, command_name="find-lr")
+    assert "a range test trains no teachers" in message
+    config = Config(distillation=DistillationConfig(num_teachers=2))
+    with pytest.raises(ValueError, match="num_teachers asks for teachers of its own"):
+        check_space(read_space(SPACE), config)
+
+
+@pytest.mark.parametrize("count", [-1, 101])
+def test_how_many(count):
+    with pytest.raises(ValueError, match=f"num_teachers is {count}, but must be from 0 to 100"):
+        DistillationConfig(num_teachers=count)
