@@ -118,6 +118,19 @@ def test_without_unlabelled_reviews_the_training_ones_do(tmp_path, capsys):
     assert [len(each) for each in prepare_pretraining(config).corpora] == [20]
 
 
+def test_unlabelled_reviews_can_be_left_out(reviews, tmp_path):
+    """As if the source had none: nothing of them is left, not even in the vocabulary."""
+    settings = [*options(reviews, tmp_path / "run"), "--pretraining.unlabelled=false"]
+    found = prepare_pretraining(parse_training(settings, "test").config)
+    poor = write_corpus(tmp_path / "poor", splits={"train": 60, "validation": 16})
+    expected = prepare_pretraining(parse_training(options(poor, tmp_path / "run"), "test").config)
+    (own,), (other,) = found.corpora, expected.corpora
+    assert found.vocabulary.itos == expected.vocabulary.itos
+    assert own.tokens.equal(other.tokens) and own.starts.equal(other.starts)
+    assert found.fingerprints == expected.fingerprints
+    assert found.fingerprints.keys() == {"train", "validation"}
+
+
 def test_stopped_and_resumed_is_as_if_never_stopped(reviews, finished, tmp_path, monkeypatch):
     path = tmp_path / "model"
     arguments = options(reviews, path)

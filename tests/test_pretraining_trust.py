@@ -289,8 +289,8 @@ def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
     monkeypatch.setattr(pretraining_texts, "load_training_splits", lambda data: ("a", "b"))
     monkeypatch.setattr(pretraining_texts, "load_unlabelled", unreachable)
     with pytest.raises(FileNotFoundError, match="can't be reached"):
-        load_pretraining(settings("--data.source=imdb").data)
-    assert load_pretraining(settings("--data.path=here").data).keys() == {"train", "validation"}
+        load_pretraining(settings("--data.source=imdb"))
+    assert load_pretraining(settings("--data.path=here")).keys() == {"train", "validation"}
 
 
 def test_validation_of_one_class_is_met_before_it(tmp_path, capsys, never):

@@ -25,8 +25,10 @@ class PretrainingConfig:
     """A folder that sentiment pretrain has written, to start from, whatever num_epochs is; null
     pre-trains where num_epochs is above 0."""
     num_epochs: int = 0
-    """Passes over the training and unlabelled reviews; 0 pre-trains nothing, as does a path, from
+    """Passes over the reviews; 0 pre-trains nothing, as does a path, from
     which training starts instead."""
+    unlabelled: bool = True
+    """Whether the source's unsupervised split is read too, beside the training reviews."""
     objective: Literal["language_model", "autoencoder"] = "language_model"
     """What is learned: the next word, or to repeat a whole review from its final state."""
     batch_size: int = 64

@@ -59,17 +59,17 @@ def pretrain(config: Config, path: Path, device: torch.device, precision: torch.
             # Where there is neither result nor checkpoint, there is nothing to be lost.
             if is_over or state_path(path).exists():
                 check_same(config, path)
-                reviews = load_pretraining(config.data)
+                reviews = load_pretraining(config)
                 check_same_texts(config, path, fingerprints_of(reviews))
             else:
-                reviews = load_pretraining(config.data)
+                reviews = load_pretraining(config)
             if is_over:
                 state_path(path).unlink(missing_ok=True)  # where the end came just before
                 logger.info("pre-trained before: %s", path)
                 return
         else:
             check_place(path, for_pretraining=True)
-            reviews = load_pretraining(config.data)
+            reviews = load_pretraining(config)
         _go_on(config, reviews, path, device, precision)
 
 

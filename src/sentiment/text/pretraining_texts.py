@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torchtext.vocab import Vocab
 
-from sentiment.config import Config, DataConfig
+from sentiment.config import Config
 from sentiment.text.batches import EncodedCorpus
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
 from sentiment.text.pipeline import (
@@ -56,15 +56,19 @@ class PretrainingTexts:
     vectors_fingerprint: dict[str, Any] | None = None
 
 
-def load_pretraining(data: DataConfig) -> dict[str, Reviews]:
-    """Read the reviews by split: ``validation``, ``train`` and, if there are any, ``unsupervised``.
+def load_pretraining(config: Config) -> dict[str, Reviews]:
+    """Read the reviews by split: ``validation``, ``train`` and, where there are any that the
+    settings do not leave out, ``unsupervised``.
 
     Raises:
         FileNotFoundError: there are none, or the hub has them and cannot be reached.
         ValueError: a file is not as it must be.
     """
+    data = config.data
     train, validation = load_training_splits(data)
     splits = {"validation": validation, "train": train}
+    if not config.pretraining.unlabelled:
+        return splits
     try:
         splits["unsupervised"] = load_unlabelled(data, validation)
     except FileNotFoundError as error:
@@ -90,7 +94,7 @@ def prepare_pretraining(
             counts one.
         reviews: what :func:`load_pretraining` has read; None reads it.
     """
-    splits = dict(load_pretraining(config.data) if reviews is None else reviews)
+    splits = dict(load_pretraining(config) if reviews is None else reviews)
     fingerprints = fingerprints_of(splits)
     validation, train = splits.pop("validation"), splits["train"]
     tokens = {name: tokenize_reviews(each, config.data) for name, each in splits.items()}
