@@ -4,8 +4,8 @@
 
 ``--vectors`` holds ``imdb.glove.100d.txt`` and ``imdb.glove.300d.txt`` or others of these names.
 Each training is a run of its own under ``--runs``; one that is finished is not trained again, one
-that was stopped goes on. What has come of all of them is written to docs/studies/accuracy.json and
-into the table of docs/accuracy.md.
+that was stopped goes on. What has come of all of them is written to docs/studies/accuracy.json,
+into the table of docs/accuracy.md and its picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docs.studies.accuracy import PAGE, RESULTS, filled
+from docs.studies.accuracy import PAGE, RESULTS, draw, filled
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +93,7 @@ def main() -> None:
             results.setdefault(name, {})[seed] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     whats = {name: each.what for name, each in VARIANTS.items()}
+    draw({name: results[name] for name in VARIANTS if name in results})
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results, whats), encoding="utf-8")
 
 
@@ -122,13 +123,17 @@ def _run(command: list[str]) -> None:
 
 def _result(run: Path) -> dict[str, Any] | None:
     """What a finished run came to, None of an unfinished one."""
-    description = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    description = _described(run)
     result = description.get("result")
     if result is None or "metrics" not in result or "kind" in description:
         return None
     git = description.get("git") or {}
+    epochs = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
     return {
         "accuracy": result["metrics"]["accuracy"],
+        "nll": result["metrics"]["nll"],
+        "curve": [each["validation"]["accuracy"] for each in epochs],
+        "seconds_before": _seconds_before(description),
         "best_epoch": result["best_epoch"],
         "num_epochs": result["num_epochs"],
         "seconds": result["seconds"],
@@ -136,6 +141,20 @@ def _result(run: Path) -> dict[str, Any] | None:
         "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
         "torch": description["versions"]["torch"],
     }
+
+
+def _seconds_before(description: dict[str, Any]) -> float:
+    """What the language model and the teachers took that a run began with."""
+    total = 0.0
+    if "pretraining" in description:
+        total += _described(Path(description["pretraining"]["path"]))["result"]["seconds"]
+    for teacher in description.get("teachers", []):
+        total += _described(Path(teacher["path"]))["result"]["seconds"]
+    return total
+
+
+def _described(run: Path) -> dict[str, Any]:
+    return json.loads((run / "run.json").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
