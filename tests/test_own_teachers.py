@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from conftest import write_corpus
 from faults.trainings import arguments
-from test_distilling import SPLITS, in_process, learn_from, refusal
+from test_distilling import SPLITS, in_process, learn_from, refusal, rewrite
 from test_sweep import SPACE
 
 from sentiment import cli
@@ -17,10 +18,12 @@ from sentiment.commands.train_teachers import train_teachers
 from sentiment.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
 from sentiment.description import read_description
 from sentiment.distilling.teachers import own_teachers, teacher_folders
+from sentiment.places import beside
 from sentiment.reproducing import reproducing
 from sentiment.reproducing.equality import compare_runs
 from sentiment.searching.space import check_space, read_space
 from sentiment.settings import TrainingRequest, parse_training
+from sentiment.training.own_teachers import plan_teachers
 from sentiment.training.updates import Updates
 
 TWO = "--distillation.num_teachers=2"
@@ -40,7 +43,7 @@ def student(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_student_equals_one_whose_teachers_are_trained_by_hand(student, reviews, tmp_path):
     by_hand = [tmp_path / "first", tmp_path / "second"]
-    for seed, folder in enumerate(by_hand, start=1):
+    for seed, folder in enumerate(by_hand, start=1):  # the student's seed is 0
         assert cli.train(arguments(reviews, folder, f"--seed={seed}")) == 0
         assert compare_runs(folder, Path(f"{student}-teacher-{seed}")).is_equal
     assert cli.train(arguments(reviews, tmp_path / "run", learn_from(*by_hand))) == 0
@@ -59,8 +62,7 @@ def test_finished_teachers_stay(reviews, tmp_path, capsys):
     assert (tmp_path / "run-teacher-2").is_dir()
     before = read_description(run)
     message = refusal(arguments(reviews, run, TWO, "--model.dropout=0.1"), capsys)
-    assert "run-teacher-1 holds a run whose model.dropout is 0.5, not 0.1" in message
-    assert "or begin this one with --overwrite" in message
+    assert "run-teacher-1 has model.dropout 0.5, not 0.1: choose another output_dir" in message
     assert read_description(run) == before
     assert cli.train(arguments(reviews, run, TWO, "--model.dropout=0.1", "--overwrite")) == 0
     assert read_description(tmp_path / "run-teacher-1")["identity"] != first["identity"]
@@ -88,6 +90,69 @@ def test_a_teacher_that_was_stopped_goes_on(student, reviews, tmp_path, monkeypa
     assert compare_runs(student, run).is_equal
 
 
+def test_teachers_of_other_reviews_are_refused_and_replaced(tmp_path, capsys):
+    folder, run = write_corpus(tmp_path / "reviews", splits=SPLITS), tmp_path / "run"
+    command = arguments(folder, run, "--distillation.num_teachers=1")
+    assert cli.train(command) == 0
+    others = write_corpus(tmp_path / "others", splits=SPLITS, seed=9)
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_bytes((others / f"{split}.csv").read_bytes())
+        shutil.rmtree(run, ignore_errors=True)
+        message = refusal(command, capsys)
+        assert f"run-teacher-1 has other {split} reviews: choose another output_dir" in message
+        assert cli.train([*command, "--overwrite"]) == 0
+        student, teacher = (read_description(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
+        assert student["data"]["train"] == teacher["data"]["train"]
+
+
+def test_a_teacher_that_cannot_be_used_is_met_before_anything_is_trained(
+    student, reviews, tmp_path, capsys, monkeypatch
+):
+    for number in (1, 2):
+        shutil.copytree(f"{student}-teacher-{number}", tmp_path / f"run-teacher-{number}")
+    second = tmp_path / "run-teacher-2"
+    command = arguments(reviews, tmp_path / "run", TWO)
+
+    def replaced() -> bool:
+        """Whether the second alone would be trained again."""
+        request = TrainingRequest(parse_training(command, "test").config, overwrites=True)
+        plan = plan_teachers(request, None, None)
+        return [(Path(e.config.output_dir), e.overwrites) for e in plan] == [(second, True)]
+
+    (second / "checkpoints" / "best" / "model.safetensors").unlink()
+    assert "run-teacher-2 has lost its weights" in refusal(command, capsys)
+    assert replaced()
+    rewrite(second, result=None)
+    assert "run-teacher-2 has lost its checkpoint" in refusal(command, capsys)
+    assert replaced()
+    with (second / "config.yaml").open("a", encoding="utf-8") as file:
+        file.write("# edited")
+    assert "run-teacher-2 is damaged (" in refusal(command, capsys)
+    assert replaced()
+    rewrite(second, kind="language model")
+    for each in (command, [*command, "--overwrite"]):
+        assert "where a teacher is to be, holds a pre-training" in refusal(each, capsys)
+    (second / "run.json").unlink()
+    for each in (command, [*command, "--overwrite"]):
+        assert "run-teacher-2 is not empty" in refusal(each, capsys)
+
+
+def test_teachers_of_another_language_model_are_not_used(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--pretraining.num_epochs=1", "--pretraining.window=10"]
+    command = arguments(reviews, run, *options, "--distillation.num_teachers=1")
+    assert cli.train(command) == 0
+    before = read_description(tmp_path / "run-teacher-1")
+    moved = (tmp_path / "run-pretraining").rename(tmp_path / "words")
+    assert cli.train([*command, f"--pretraining.path={moved}", "--overwrite"]) == 0
+    assert read_description(tmp_path / "run-teacher-1") == before, "it is the same one"
+    other = tmp_path / "other"
+    assert cli.main(["pretrain", *arguments(reviews, other, *options, "--seed=1")]) == 0
+    shutil.rmtree(run)
+    message = refusal([*command, f"--pretraining.path={other}"], capsys)
+    assert "run-teacher-1 started from another pre-training" in message
+
+
 def test_they_start_from_the_students_language_model(reviews, tmp_path):
     run = tmp_path / "run"
     options = [
@@ -104,12 +169,12 @@ def test_they_start_from_the_students_language_model(reviews, tmp_path):
 
 def test_their_settings_are_the_students_but_for_seed_and_place():
     config = Config(
-        output_dir="runs/a/", seed=2**32 - 1, model=ModelConfig(hidden_size=7),
+        output_dir="runs/a/", seed=3, model=ModelConfig(hidden_size=7),
         pretraining=PretrainingConfig(num_epochs=2),
         distillation=DistillationConfig(num_teachers=2, weight=3.0),
     )  # fmt: skip
     first, second = own_teachers(config, Path("words"))
-    assert (first.seed, second.seed) == (0, 1)
+    assert (first.seed, second.seed) == (304, 305)
     assert first.output_dir == "runs/a-teacher-1" and first.model == config.model
     assert first.pretraining == PretrainingConfig(num_epochs=2, path="words")
     assert not first.distillation.is_wanted, "they have no teachers themselves"
@@ -143,7 +208,8 @@ def test_several_processes_train_none_but_use_what_there_is(student, reviews):
     train_teachers(TrainingRequest(config), None, done.append, is_alone=False)
     assert not done
     elsewhere = cli_config(reviews, student.parent / "other")
-    with pytest.raises(ValueError, match="num_teachers is 2, but teachers are trained by one"):
+    message = "by one process each: .* as --seed 1 --output_dir .*other-teacher-1, then this"
+    with pytest.raises(ValueError, match=message):
         train_teachers(TrainingRequest(elsewhere), None, done.append, is_alone=False)
 
 
@@ -165,3 +231,15 @@ def test_who_trains_none(reviews, tmp_path, capsys):
 def test_how_many(count):
     with pytest.raises(ValueError, match=f"num_teachers is {count}, but must be from 0 to 100"):
         DistillationConfig(num_teachers=count)
+
+
+def test_what_belongs_to_a_run_lies_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for place in (".", "../a", f"{tmp_path}/a/", "b/.."):
+        assert Path(beside(place, "-x")).resolve() == tmp_path / "a-x"
+    assert beside("runs/a", "-x") == "runs/a-x"
+    assert beside("~", "-x") == str(tmp_path / "home-x")
+    with pytest.raises(ValueError, match="output_dir is '/': choose a folder below it"):
+        beside("/", "-x")

@@ -383,6 +383,21 @@ def test_a_damaged_journal_is_said_to_be(tmp_path):
         begin_study(tmp_path / "s")
 
 
+def test_a_sweep_of_a_time_with_fewer_settings_goes_on(tmp_path):
+    config = Config()
+    begin_study(tmp_path / "sweep", config)
+    path = tmp_path / "sweep" / "sweep.json"
+    values = json.loads(path.read_text())
+    del values["settings"]["distillation.num_teachers"]
+    path.write_text(json.dumps(values))
+    begin_study(tmp_path / "sweep", config)
+    with pytest.raises(ValueError, match="was begun with distillation.num_teachers 0, not 2"):
+        begin_study(
+            tmp_path / "sweep",
+            replace(config, distillation=replace(config.distillation, num_teachers=2)),
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "config", "message"),
     [

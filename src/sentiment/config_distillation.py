@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sentiment.config_sections import require
 
-_MOST_TEACHERS = 100
+MOST_TEACHERS = 100
 _LOWEST, _HIGHEST = 0.1, 100.0  # temperatures; beyond, probabilities are 0 and 1, or all alike
 
 
@@ -22,7 +22,8 @@ class DistillationConfig:
     mean of their probabilities labels the source's unsupervised split. null for none."""
     num_teachers: int = 0
     """Teachers to train first, where none are named: by the same settings with other seeds, beside
-    the run's folder; 0 trains none."""
+    the run's folder, where finished ones are used again and --overwrite replaces others; 0 trains
+    none."""
     weight: float = 1.0
     """Weight of the cross-entropy of predictions against these labels."""
     temperature: float = 1.0
@@ -36,8 +37,8 @@ class DistillationConfig:
         are_distinct = folders is None or len(set(folders)) == len(folders)
         require(are_distinct, "distillation.teachers", folders, "different folders")
         count = self.num_teachers
-        valid = 0 <= count <= _MOST_TEACHERS
-        require(valid, "distillation.num_teachers", count, f"from 0 to {_MOST_TEACHERS}")
+        valid = 0 <= count <= MOST_TEACHERS
+        require(valid, "distillation.num_teachers", count, f"from 0 to {MOST_TEACHERS}")
         weight = self.weight
         valid = 0 < weight < float("inf")
         require(valid, "distillation.weight", weight, "above 0 and finite")

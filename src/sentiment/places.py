@@ -13,6 +13,20 @@ from filelock import FileLock, Timeout
 LOCK = ".lock"  # held while a folder is written to
 
 
+def beside(output_dir: str, ending: str) -> str:
+    """A folder that belongs to a run's and lies next to it.
+
+    Raises:
+        ValueError: the run's is the whole disk, which nothing lies next to.
+    """
+    path = Path(output_dir).expanduser()
+    if path.name in ("", ".."):
+        path = path.resolve()
+    if not path.name:
+        raise ValueError(f"output_dir is {output_dir!r}: choose a folder below it")
+    return str(path.with_name(path.name + ending))
+
+
 def check_writable(path: Path) -> None:
     """Check that files may be written to a folder that there may not be yet.
 

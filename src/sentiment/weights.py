@@ -37,7 +37,7 @@ def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Check
     Raises:
         OSError: they cannot be written; those that were there stay.
     """
-    path = _path(run, name)
+    path = weights_path(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"checkpoint": asdict(checkpoint), "name": name}
     write_tensors(path, dict(model.state_dict()), values, read_description(run)["identity"])
@@ -51,7 +51,7 @@ def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
         ValueError: the file is damaged, of another format, of another run or of another model.
     """
     tensors, position = read_weights(run, name)
-    path = _path(run, name)
+    path = weights_path(run, name)
     if any(tensors[key].dtype != own.dtype for key, own in model.state_dict().items()
            if key in tensors):  # fmt: skip
         raise ValueError(f"{path} does not fit the run's settings: its numbers are of another kind")
@@ -76,7 +76,7 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpo
         FileNotFoundError: there are none.
         ValueError: the file is damaged, of another format or of another run.
     """
-    path = _path(run, name)
+    path = weights_path(run, name)
     if not path.is_file():
         raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
     tensors, values = read_tensors(path, read_description(run)["identity"])
@@ -91,5 +91,6 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpo
     return tensors, position
 
 
-def _path(run: Path, name: str) -> Path:
+def weights_path(run: Path, name: str) -> Path:
+    """Where a run keeps the weights of a name."""
     return run / "checkpoints" / name / "model.safetensors"

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from sentiment.config import Config, deciding_settings
 from sentiment.settings import TrainingRequest
 
 logger = logging.getLogger(__name__)
@@ -24,46 +23,37 @@ def train_teachers(
     Those that are finished stay, those that were stopped go on.
 
     Args:
-        request: the student's; where it overwrites, runs of other settings in the teachers' folders
-            are replaced too.
-        pretraining: the folder of the language model that the student starts from.
+        request: the student's.
+        pretraining: the folder of the language model that it starts from.
         train: what trains a run.
         is_alone: whether this is the only process of the training.
 
     Raises:
-        ValueError: they would be trained by several processes; or a folder holds another run.
+        FileExistsError, ValueError: a teacher's folder holds something else; or teachers would be
+            trained by several processes.
         SystemExit: a signal came, and the teacher that was being trained is saved.
     """
-    from sentiment.distilling.teachers import own_teachers
-    from sentiment.runs import is_finished
-    from sentiment.text.pipeline import load_training
+    from sentiment.text.fingerprints import reviews_fingerprint
+    from sentiment.text.pipeline import look_ahead
+    from sentiment.training.own_teachers import plan_teachers
 
-    missing = []
-    for teacher in own_teachers(request.config, pretraining):
-        path = Path(teacher.output_dir).expanduser()
-        is_alike = (path / "run.json").exists() and _is_alike(teacher, path)
-        if not (is_alike and is_finished(path)):
-            missing.append((teacher, request.overwrites and not is_alike))
-    if not missing:
+    if not request.config.distillation.trains_teachers:
         return
-    if not is_alone:
-        count = request.config.distillation.num_teachers
+    reviews = {split: reviews_fingerprint(e) for split, e in look_ahead(request.config).items()}
+    plan = plan_teachers(request, pretraining, reviews)
+    if plan and not is_alone:
+        first = plan[0].config
         raise ValueError(
-            f"distillation.num_teachers is {count}, but teachers are trained by one process each: "
-            "train them first, then this with distillation.teachers naming their folders"
+            f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
+            "teachers are trained by one process each: train those that there are not yet by the "
+            f"same settings with --distillation.num_teachers 0, as --seed {first.seed} "
+            f"--output_dir {first.output_dir}, then this"
         )
-    load_training(request.config)  # what the student would miss, after hours
-    for teacher, replaces in missing:
-        logger.info("first a teacher: %s", teacher.output_dir)
+    for each in plan:
+        replaced = ", replacing the run that is there" if each.overwrites else ""
+        logger.info("first a teacher: %s%s", each.config.output_dir, replaced)
         try:
-            train(TrainingRequest(teacher, overwrites=replaces, resumes_if_begun=not replaces))
+            train(each)
         except SystemExit:
             logger.info("the command that was given goes on there too, and then with the student")
             raise
-
-
-def _is_alike(config: Config, path: Path) -> bool:
-    """Whether a folder's run is one of these settings."""
-    from sentiment.runs import load_settings
-
-    return deciding_settings(load_settings(path)) == deciding_settings(config)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config, DistillationConfig
+from sentiment.config_distillation import MOST_TEACHERS
 from sentiment.description import read_description
+from sentiment.places import beside
 from sentiment.runs import LANGUAGE_MODEL, is_finished
 from sentiment.text.fingerprints import file_fingerprint
 
@@ -40,8 +42,9 @@ def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
     for number in range(1, config.distillation.num_teachers + 1):
         yield replace(
             config,
-            output_dir=f"{config.output_dir.rstrip('/')}-teacher-{number}",
-            seed=(config.seed + number) % 2**32,
+            output_dir=beside(config.output_dir, f"-teacher-{number}"),
+            # Students of neighbouring seeds share none, so that they can be compared.
+            seed=(config.seed * (MOST_TEACHERS + 1) + number) % 2**32,
             pretraining=replace(config.pretraining, path=path),
             distillation=DistillationConfig(),
         )

@@ -14,6 +14,7 @@ import torch
 from sentiment.config import Config, flat_settings
 from sentiment.description import read_description
 from sentiment.model import SentimentClassifier
+from sentiment.places import beside
 from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
 from sentiment.text.fingerprints import file_fingerprint
 from sentiment.weights import read_weights
@@ -44,8 +45,8 @@ def starting_folder(config: Config) -> Path | None:
     if not config.pretraining.is_wanted:
         return None
     named = config.pretraining.path
-    beside = f"{config.output_dir.rstrip('/')}-pretraining"
-    return Path(beside if named is None else named).expanduser()
+    path = beside(config.output_dir, "-pretraining") if named is None else named
+    return Path(path).expanduser()
 
 
 def learned_settings(config: Config) -> dict[str, Any]:

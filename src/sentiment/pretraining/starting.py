@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from sentiment.pretraining.folder import check_fits, check_same, starting_folder
 from sentiment.pretraining.pretrain import pretrain
 from sentiment.runs import is_finished
 from sentiment.text.fingerprints import reviews_fingerprint
-from sentiment.text.pipeline import load_training
+from sentiment.text.pipeline import look_ahead
 from sentiment.training.interruption import Interrupted
 from sentiment.world import World
 
@@ -66,10 +65,6 @@ def _make(config: Config, path: Path, device: torch.device, precision: torch.dty
 
 
 def _check_training(config: Config) -> None:
-    """Meet now what reading the reviews for the training would meet after hours."""
-    data = config.data
-    if data.shared_reviews == "report":  # the pre-training will, and it changes no review
-        data = replace(data, shared_reviews="ignore")
-    _, validation, _ = load_training(replace(config, data=data))
+    validation = look_ahead(config)["validation"]
     for teacher in named_teachers(config):
         check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))

@@ -31,9 +31,10 @@ def check_definition(folder: Path, search: Search, config: Config) -> None:
         write_json(folder / _FILE, own)
         return
     there = read_definition(folder)
+    defaults = deciding_settings(Config())  # of settings that there were none of then
     for part in ("space", "settings"):
         for key in own[part].keys() | there[part].keys():
-            before, now = there[part].get(key), own[part].get(key)
+            before, now = there[part].get(key, defaults.get(key)), own[part].get(key)
             if before != now:
                 raise ValueError(
                     f"{folder} was begun with {key} {before!r}, not {now!r}: go on as it was "

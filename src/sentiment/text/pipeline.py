@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,22 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
             "another, or none at all to hold reviews out of train"
         )
     return train, validation, _load_unlabelled(config, validation)
+
+
+def look_ahead(config: Config) -> dict[str, Reviews]:
+    """Meet now what reading the reviews for a training would meet after hours.
+
+    Returns:
+        the training and validation reviews, by split.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_training`.
+    """
+    data = config.data
+    if data.shared_reviews == "report":  # the training itself will, and it changes no review
+        data = replace(data, shared_reviews="ignore")
+    train, validation, _ = load_training(replace(config, data=data))
+    return {"train": train, "validation": validation}
 
 
 def reads_unlabelled(config: Config) -> bool:

@@ -9,12 +9,13 @@ import torch
 
 from sentiment.config import Config, deciding_settings
 from sentiment.description import read_description
-from sentiment.distilling.teachers import check_named_teachers, own_teachers
+from sentiment.distilling.teachers import check_named_teachers
 from sentiment.places import check_links
 from sentiment.pretraining.folder import starting_folder
 from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
 from sentiment.settings import TrainingRequest
 from sentiment.training.checkpoint import TrainingState, load_state, state_path
+from sentiment.training.own_teachers import plan_teachers
 from sentiment.world import World, launch_name, num_restarts
 
 
@@ -58,7 +59,8 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
             state_path(path).unlink(missing_ok=True)  # where the end came just before
             kind = _FINISHED
         if kind in (_NEW, _BEGUN):  # now: pre-training may take hours
-            _check_teachers(request)
+            check_named_teachers(request.config)
+            plan_teachers(request, starting_folder(request.config), None)
     kind = int(world.of_first(torch.tensor(kind)).item())
     if kind == _FINISHED:
         return Beginning(is_finished=True)
@@ -104,11 +106,3 @@ def _find_begun(config: Config, path: Path) -> int:
             "again with --overwrite, or choose another output_dir"
         )
     return _BEGUN
-
-
-def _check_teachers(request: TrainingRequest) -> None:
-    config = request.config
-    check_named_teachers(config)
-    if not request.overwrites:
-        for each in own_teachers(config, starting_folder(config)):
-            _find_begun(each, Path(each.output_dir).expanduser())
