@@ -42,33 +42,47 @@ class Variant:
     words: str | None = None
 
 
+AVERAGED = ("--training.average_decay=0.998",)
 WIDE = (
     "--model.embedding_size=300", "--vectors.name=glove.6B.300d", "--data.max_length=600",
-    "--vocabulary.max_size=60000",
+    "--vocabulary.max_size=60000", *AVERAGED,
 )  # fmt: skip
-AVERAGED = ("--training.average_decay=0.998",)
-ADVERSARIAL = ("--objectives.adversarial=1",)
+ALONE = ("--distillation.num_teachers=0",)
+SLOW = (*ALONE, "--training.learning_rate=1e-3", "--model.word_dropout=0")
+ONE_POOL = (*SLOW, "--model.pooling=max")
+CUT = (*ONE_POOL, "--data.max_length=400")
 VARIANTS = {
     "imdb": Variant("`configs/imdb.yaml`"),
     "averaged": Variant("… with averaged weights", options=AVERAGED),
-    "concatenated": Variant(
-        "… with last, max and mean pooling", options=("--model.pooling=last+max+mean",)
-    ),
-    "word-dropout": Variant(
-        "… with word dropout 0.1 and averaged weights",
-        options=("--model.word_dropout=0.1", *AVERAGED),
-    ),
     "wide": Variant(
-        "… with 300 dimensions, 60,000 words, 600 tokens, averaged weights",
-        options=(*WIDE, *AVERAGED), dimension=300,
+        "… and 300 dimensions, 60,000 words, 600 tokens, 5 epochs",
+        options=(*WIDE, "--training.num_epochs=5"), dimension=300,
     ),
-    "wide-adversarial": Variant(
-        "… and the adversarial objective", options=(*WIDE, *AVERAGED, *ADVERSARIAL), dimension=300
+    "labelled": Variant(
+        "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
+    ),
+    "labelled-no-words": Variant(
+        "… without its language model", options=("--pretraining.num_epochs=0",),
+        config="imdb_labelled", dimension=300,
     ),
     "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
+    "semi-alone": Variant(
+        "… without teachers", options=ALONE, config="imdb_semi", dimension=300, words="semi"
+    ),
+    "semi-slow": Variant(
+        "… and learning rate 1e-3, no word dropout", options=SLOW,
+        config="imdb_semi", dimension=300, words="semi",
+    ),
+    "semi-max": Variant(
+        "… and max pooling alone", options=ONE_POOL, config="imdb_semi", dimension=300, words="semi"
+    ),
+    "semi-cut": Variant(
+        "… and reviews cut to 400 tokens", options=CUT,
+        config="imdb_semi", dimension=300, words="semi",
+    ),
     "semi-adversarial": Variant(
-        "… with the adversarial objective, perturbations of norm 1",
-        options=(*ADVERSARIAL, "--objectives.perturbation_norm=1"),
+        "… and the adversarial objective, perturbations of norm 1",
+        options=(*CUT, "--objectives.adversarial=1", "--objectives.perturbation_norm=1"),
         config="imdb_semi", dimension=300, words="semi",
     ),
 }  # fmt: skip
