@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from docs.studies import ablation, accuracy
 from docs.studies.ablation import VARIANTS
 from docs.studies.accuracy import PAGE, RESULTS, filled, table
 from sentiment.settings import parse_training
@@ -24,13 +25,52 @@ def test_means_and_deviations():
     runs = {
         seed: {
             "accuracy": accuracy, "best_epoch": 2, "num_epochs": 4, "seconds": 60.0 * minutes,
-            "revision": "abc",
+            "revision": "abc", "nll": accuracy - 0.7, "curve": [0.5, accuracy],
+            "seconds_before": 120.0 if seed == "1" else 0.0,
         }
         for seed, accuracy, minutes in (("0", 0.90, 5), ("1", 0.92, 6), ("2", 0.91, 7))
     }  # fmt: skip
     last = table({"imdb": runs}, WHATS).splitlines()[-1]
     assert "0: 90.00, 1: 92.00, 2: 91.00 % | 91.00 ± 1.00 %" in last
-    assert "| 4, 2, 4, 2, 4, 2 | 5, 6, 7 | abc | imdb |" in last
+    assert "| 0.2100 | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
+
+
+def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeypatch):
+    def write(name: str, seed: int, **values: object) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        result = {"metrics": {"accuracy": 0.5 + seed / 100, "nll": 0.2}, "seconds": 60.0,
+                  "best_epoch": 1, "num_epochs": 1}  # fmt: skip
+        described = {"seed": seed, "device": "cpu", "versions": {"torch": "2"}, "result": result}
+        (folder / "run.json").write_text(json.dumps(described | values))
+        epochs = {"epochs": [{"validation": {"accuracy": 0.5 + seed / 100}}]}
+        (folder / "metrics.json").write_text(json.dumps(epochs))
+
+    write("words-semi", 0, kind="language model")
+    words = {"path": str(tmp_path / "words-semi")}
+    taught = [{"path": str(tmp_path / f"semi-seed-0-teacher-{n}")} for n in (1, 2)]
+    for number in (1, 2):
+        write(f"semi-seed-0-teacher-{number}", number, pretraining=words)
+    write("semi-seed-0", 0, pretraining=words, teachers=taught)
+    write("semi-seed-1", 1, result=None)
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures -->\n<!-- end of figures -->\n")
+    monkeypatch.setattr(ablation, "PAGE", page)
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(
+        ablation, "draw", lambda results: accuracy.draw(results, tmp_path / "a.svg")
+    )
+    given = ["ablation", "--data=x", "--vectors=x", f"--runs={tmp_path}", "--seeds"]
+    monkeypatch.setattr("sys.argv", given)
+    ablation.main()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert {name: list(runs) for name, runs in found.items()} == {
+        "semi": ["0"], "semi-alone": ["1", "2"],
+    }  # fmt: skip
+    assert found["semi"]["0"]["seconds_before"] == 180
+    assert found["semi-alone"]["2"]["seconds_before"] == 60
+    assert "1: 51.00, 2: 52.00 % | 51.50 ± 0.71 %" in page.read_text()
+    assert ">semi-alone</text>" in (tmp_path / "a.svg").read_text()
 
 
 def test_every_variant_is_one_of_valid_settings(monkeypatch):

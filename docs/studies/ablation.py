@@ -103,6 +103,8 @@ def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for path in sorted(options.runs.glob("*/run.json")):
         name, _, seed = path.parent.name.rpartition("-seed-")
+        if "-teacher-" in seed:  # which is trained as the same recipe without teachers
+            name, seed = f"{name}-alone", str(_described(path.parent)["seed"])
         if name in VARIANTS and (found := _result(path.parent)) is not None:
             results.setdefault(name, {})[seed] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
