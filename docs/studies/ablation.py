@@ -47,8 +47,7 @@ WIDE = (
     "--model.embedding_size=300", "--vectors.name=glove.6B.300d", "--data.max_length=600",
     "--vocabulary.max_size=60000", *AVERAGED,
 )  # fmt: skip
-ALONE = ("--distillation.num_teachers=0",)
-SLOW = (*ALONE, "--training.learning_rate=1e-3", "--model.word_dropout=0")
+SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
 VARIANTS = {
@@ -66,11 +65,12 @@ VARIANTS = {
         config="imdb_labelled", dimension=300,
     ),
     "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
-    "semi-alone": Variant(
-        "… without teachers", options=ALONE, config="imdb_semi", dimension=300, words="semi"
+    "semi-taught": Variant(
+        "… with two teachers", options=("--distillation.num_teachers=2",),
+        config="imdb_semi", dimension=300, words="semi",
     ),
     "semi-slow": Variant(
-        "… and learning rate 1e-3, no word dropout", options=SLOW,
+        "`configs/imdb_semi.yaml` with learning rate 1e-3, no word dropout", options=SLOW,
         config="imdb_semi", dimension=300, words="semi",
     ),
     "semi-max": Variant(
@@ -104,7 +104,7 @@ def main() -> None:
     for path in sorted(options.runs.glob("*/run.json")):
         name, _, seed = path.parent.name.rpartition("-seed-")
         if "-teacher-" in seed:  # which is trained as the same recipe without teachers
-            name, seed = f"{name}-alone", str(_described(path.parent)["seed"])
+            name, seed = name.removesuffix("-taught"), str(_described(path.parent)["seed"])
         if name in VARIANTS and (found := _result(path.parent)) is not None:
             results.setdefault(name, {})[seed] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
