@@ -55,11 +55,9 @@ class DistillationConfig:
     @property
     def off(self) -> str:
         """What would have to be set for there to be none, for messages."""
-        return (
-            "distillation.num_teachers to 0"
-            if self.trains_teachers
-            else ("distillation.teachers to null")
-        )
+        if self.trains_teachers:
+            return "distillation.num_teachers to 0"
+        return "distillation.teachers to null"
 
     @property
     def trains_teachers(self) -> bool:
