@@ -35,6 +35,7 @@ __all__ = [
     "VocabularyConfig",
     "check_device_name",
     "deciding_settings",
+    "first_difference",
     "flat_settings",
 ]
 
@@ -160,3 +161,8 @@ def flat_settings(config: Config) -> dict[str, Any]:
 def deciding_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what is learned, under their dotted keys."""
     return {key: each for key, each in flat_settings(config).items() if key not in WITHOUT_EFFECT}
+
+
+def first_difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The key of the first of these settings that was another then, None if they are the same."""
+    return next((key for key, value in now.items() if then.get(key) != value), None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sentiment.config import Config, flat_settings
+from sentiment.config import Config, first_difference, flat_settings
 from sentiment.description import read_description
 from sentiment.model import SentimentClassifier
 from sentiment.places import beside
@@ -70,16 +70,16 @@ def check_same(config: Config, path: Path) -> None:
     """
     check_kind(path, "output_dir")
     own, asked = learned_settings(load_settings(path)), learned_settings(config)
-    for key, value in asked.items():
-        if own.get(key) != value:
-            if is_finished(path):
-                advice = "name it by --pretraining.path to start from it all the same,"
-            else:
-                advice = f"to go on, set it as then; to begin again, remove {path} or"
-            raise ValueError(
-                f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {value!r}: "
-                f"{advice} choose another output_dir"
-            )
+    if (key := first_difference(own, asked)) is None:
+        return
+    if is_finished(path):
+        advice = "name it by --pretraining.path to start from it all the same,"
+    else:
+        advice = f"to go on, set it as then; to begin again, remove {path} or"
+    raise ValueError(
+        f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {asked[key]!r}: "
+        f"{advice} choose another output_dir"
+    )
 
 
 def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:

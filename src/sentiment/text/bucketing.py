@@ -5,6 +5,7 @@ Knows lengths and numbers, nothing of texts or tensors on devices.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -101,6 +102,13 @@ class BucketSampler(Sampler[torch.Tensor]):
             batches.append(order[start : start + max(1, count)])
             start += max(1, count)
         return batches
+
+
+def by_update(sampler: BucketSampler, accumulation_steps: int) -> Iterator[list[torch.Tensor]]:
+    """Yield the batches of an epoch, as many at once as an update of the weights learns from."""
+    batches = iter(sampler)
+    while group := list(itertools.islice(batches, accumulation_steps)):
+        yield group
 
 
 def deal(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from sentiment.config import Config, deciding_settings
+from sentiment.config import Config, deciding_settings, first_difference
 from sentiment.description import read_description
 from sentiment.distilling.teachers import check_named_teachers
 from sentiment.places import check_links
 from sentiment.pretraining.folder import starting_folder
 from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
 from sentiment.settings import TrainingRequest
-from sentiment.training.checkpoint import TrainingState, load_state, state_path
+from sentiment.training.checkpoint import TrainingState, has_lost_state, load_state, state_path
 from sentiment.training.own_teachers import plan_teachers
 from sentiment.world import World, launch_name, num_restarts
 
@@ -92,15 +92,14 @@ def _find_begun(config: Config, path: Path) -> int:
     if not (path / "run.json").exists():
         return _NEW
     own, asked = deciding_settings(load_settings(path)), deciding_settings(config)
-    for key, value in asked.items():
-        if value != own[key]:
-            raise ValueError(
-                f"{path} holds a run whose {key} is {own[key]!r}, not {value!r}: choose another "
-                "output_dir, or begin this one with --overwrite"
-            )
+    if (key := first_difference(own, asked)) is not None:
+        raise ValueError(
+            f"{path} holds a run whose {key} is {own[key]!r}, not {asked[key]!r}: choose another "
+            "output_dir, or begin this one with --overwrite"
+        )
     if is_finished(path) or state_path(path).exists():
         return _RESUMED
-    if any((path / "checkpoints").rglob("model.safetensors")):
+    if has_lost_state(path):
         raise FileNotFoundError(
             f"{path} has weights, but its checkpoint {state_path(path).name} is gone: begin it "
             "again with --overwrite, or choose another output_dir"

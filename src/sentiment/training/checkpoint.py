@@ -45,6 +45,11 @@ def state_path(run: Path) -> Path:
     return run / "checkpoints" / "resume.safetensors"
 
 
+def has_lost_state(run: Path) -> bool:
+    """Whether a run that is not finished has weights, but no state to go on from."""
+    return not state_path(run).exists() and any((run / "checkpoints").rglob("model.safetensors"))
+
+
 def save_state(run: Path, state: TrainingState) -> None:
     """Write the state in one step.
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentiment.config import Config, deciding_settings
+from sentiment.config import Config, deciding_settings, first_difference
 from sentiment.description import read_description
 from sentiment.distilling.teachers import CHECKPOINT, own_teachers
 from sentiment.pretraining.folder import describe_pretraining
 from sentiment.runs import LANGUAGE_MODEL, check_place, is_finished, load_settings
 from sentiment.settings import TrainingRequest
-from sentiment.training.checkpoint import state_path
+from sentiment.training.checkpoint import has_lost_state
 from sentiment.weights import weights_path
 
 _COMPARED_ELSEWHERE = "pretraining.path"  # by what lies there, which counts
@@ -68,18 +68,16 @@ def plan_teachers(
 def _difference(teacher: Config, path: Path) -> str | None:
     """The first setting that is another in a folder's run, in words."""
     own, asked = deciding_settings(load_settings(path)), deciding_settings(teacher)
-    for key, value in asked.items():
-        if own[key] != value and key != _COMPARED_ELSEWHERE:
-            return f"has {key} {own[key]!r}, not {value!r}"
-    return None
+    asked[_COMPARED_ELSEWHERE] = own[_COMPARED_ELSEWHERE]
+    key = first_difference(own, asked)
+    return None if key is None else f"has {key} {own[key]!r}, not {asked[key]!r}"
 
 
 def _lack(path: Path) -> str | None:
     """What a folder's run has lost, in words."""
     if is_finished(path):
         return None if weights_path(path, CHECKPOINT).is_file() else "has lost its weights"
-    has_weights = any((path / "checkpoints").rglob("model.safetensors"))
-    return "has lost its checkpoint" if has_weights and not state_path(path).exists() else None
+    return "has lost its checkpoint" if has_lost_state(path) else None
 
 
 def _other_beginning(path: Path, pretraining: Path | None, reviews: dict[str, Any]) -> str | None:

@@ -22,7 +22,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.objectives.mixture import build_mixture
 from sentiment.pretraining.folder import check_fits, check_held_out, start_from
 from sentiment.runs import load_words
-from sentiment.text.bucketing import BucketSampler
+from sentiment.text.bucketing import BucketSampler, by_update
 from sentiment.text.pipeline import TrainingData, prepare_training
 from sentiment.training.optimizer import Schedule
 from sentiment.training.preparing import build_fresh
@@ -136,9 +136,7 @@ def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
     )
     for epoch in itertools.count(1):
         sampler.set_epoch(epoch)
-        batches = iter(sampler)
-        while group := list(itertools.islice(batches, training.accumulation_steps)):
-            yield group
+        yield from by_update(sampler, training.accumulation_steps)
 
 
 class _Rise(Schedule):

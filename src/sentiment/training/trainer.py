@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
 from sentiment.objectives.mixture import build_mixture
 from sentiment.runtime import peak_memory_bytes
-from sentiment.text.bucketing import BucketSampler
+from sentiment.text.bucketing import BucketSampler, by_update
 from sentiment.text.pipeline import TrainingData
 from sentiment.training.checkpoint import Cadence, TrainingState, save_state
 from sentiment.training.interruption import Interrupted, StopRequests
@@ -132,7 +131,7 @@ class Trainer:
         progress = self._standing.progress
         self._model.train()
         self._sampler.set_epoch(progress.epoch)
-        groups = list(self._groups())
+        groups = list(by_update(self._sampler, self._training.accumulation_steps))
         with self._bar(groups[: progress.num_updates]) as bar:
             for group in groups[progress.num_updates :]:
                 norm = self._updates.carry_out(
@@ -148,12 +147,6 @@ class Trainer:
                 self._pause()
         self._updates.guard.settle()
         return self._summarize()
-
-    def _groups(self) -> Iterator[list[torch.Tensor]]:
-        """The batches' indices, grouped by update."""
-        batches = iter(self._sampler)
-        while group := list(itertools.islice(batches, self._training.accumulation_steps)):
-            yield group
 
     def _bar(self, done: list[list[torch.Tensor]]) -> tqdm:
         return tqdm(
