@@ -131,7 +131,7 @@ def training_parser(prog: str) -> SettingsParser:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="Replace what an earlier run left in output_dir.",
+        help="Replace what an earlier run left in output_dir, and its own teachers if they differ.",
     )
     parser.add_argument(
         "--resume",
