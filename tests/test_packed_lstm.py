@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -261,3 +262,18 @@ def test_cuda_equals_the_cpu(bidirectional):
     actual = flatten(lstm.cuda()(x.cuda(), lengths))
     for one, other in zip(actual, expected, strict=True):
         assert torch.allclose(one.cpu(), other, atol=1e-5)
+
+
+def test_the_cell_state_sums_small_parts_in_bf16():
+    """1,000 parts of 0.001, where a sum in bf16 stands still at 0.5."""
+    lstm = PackedLSTM(1, 16, bidirectional=True)
+    gates = {"i": 20.0, "f": 20.0, "g": math.atanh(0.001), "o": 20.0}
+    with torch.no_grad():
+        for name, parameter in lstm.named_parameters():
+            parameter.zero_()
+            if name.startswith("bias_ih"):
+                parameter.copy_(torch.tensor(list(gates.values())).repeat_interleave(16))
+    with torch.autocast("cpu", torch.bfloat16):
+        output, (_, c) = lstm(torch.zeros(2, 1000, 1), torch.tensor([1000, 500]))
+    assert torch.allclose(c.float(), torch.tensor([1.0, 0.5]).view(1, 2, 1), rtol=0.01)
+    assert torch.allclose(output[0, -1, :16].float(), torch.tensor(1.0).tanh(), rtol=0.01)

@@ -57,8 +57,8 @@ def run_layer(
         dtype: what to multiply in.
 
     Returns:
-        output (time, batch, directions * hidden), zero in padded rows; h and c
-        (directions, batch, hidden), the final states: all of them in ``dtype``.
+        output (time, batch, directions * hidden) in ``dtype``, zero in padded rows; the final
+        states (directions, batch, hidden), h in ``dtype`` and c in fp32, as it is kept on the way.
     """
     if initial is None:
         zeros = x.new_zeros(len(weights) // _PER_DIRECTION, x.shape[-2], weights[1].shape[1])
@@ -85,7 +85,9 @@ class _Layer(torch.autograd.Function):
         x = x.detach().to(dtype).contiguous()
         factors = _by_direction([weight.detach().to(dtype) for weight in weights])
         # The kernel reads memory as it lies, but one state for all reviews is expanded, not copied.
-        start = list(zip(h.to(dtype).contiguous(), c.to(dtype).contiguous(), strict=True))
+        # The cell state is a sum over time, which bf16 would end where what is added falls below a
+        # 500th of it; the kernel keeps it in the precision that it begins in.
+        start = list(zip(h.to(dtype).contiguous(), c.float().contiguous(), strict=True))
         batch, hidden = h.shape[1:]
         output = x.new_empty(*x.shape[-3:-1], len(factors) * hidden)
         rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
@@ -95,7 +97,8 @@ class _Layer(torch.autograd.Function):
         def run(direction: int) -> Sequence[torch.Tensor]:
             turned = places.turned if direction == 1 else None
             own = x[direction] if is_separate else _turn(x, turned)
-            with torch.set_grad_enabled(is_recorded):
+            # Autocast would cast the cell state too.
+            with torch.set_grad_enabled(is_recorded), torch.autocast("cpu", enabled=False):
                 results = _kernel(
                     own, *factors[direction], *start[direction], is_reverse[direction],
                     [], _LSTM, hidden, 1, True, False, False, is_recorded,
