@@ -181,8 +181,10 @@ def test_their_settings_are_the_students_but_for_seed_and_place():
     assert teacher_folders(config) == [Path("runs/a-teacher-1"), Path("runs/a-teacher-2")]
 
 
-def test_named_teachers_come_first():
-    config = Config(distillation=DistillationConfig(teachers=("a",), num_teachers=2))
+def test_teachers_are_named_or_trained():
+    with pytest.raises(ValueError, match="num_teachers is 2, but .*names those.*one of the two"):
+        DistillationConfig(teachers=("a",), num_teachers=2)
+    config = Config(distillation=DistillationConfig(teachers=("a",)))
     assert not list(own_teachers(config, None))
     assert teacher_folders(config) == [Path("a")]
 

@@ -69,8 +69,10 @@ def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
         ("data:\n  max_lenght: 3\n", ["max_lenght", "did you mean data.max_length?"]),
         ("trainig:\n  num_epochs: 3\n", ["trainig", "did you mean training"]),
         ("model:\n  hidden_size: big\n", ["model.hidden_size", "big"]),
-        ("data: [1\n", ["parsing"]),
-        ("", ["Unexpected config"]),
+        ("data: [1\n", ["settings.yaml: not YAML", "line 2"]),
+        ("", ["settings.yaml holds nothing instead of settings"]),
+        ("just words\n", ["settings.yaml holds a str instead of settings"]),
+        ("config: a.yaml\nspace: {}\n", ["settings to search: give it to sentiment sweep"]),
     ],
 )
 def test_a_wrong_settings_file_ends_in_one_line(content, parts, tmp_path, capsys):

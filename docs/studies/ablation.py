@@ -42,22 +42,18 @@ class Variant:
     words: str | None = None
 
 
-LAST = ("--training.average_decay=null",)  # the weights of the last update, not their average
-WIDE = (
-    "--model.embedding_size=300", "--vectors.name=glove.6B.300d", "--data.max_length=600",
-    "--vocabulary.max_size=60000",
+PLAIN = (
+    "--training.average_decay=null", "--model.word_dropout=0", "--model.pooling=max",
+    "--training.num_epochs=4",
 )  # fmt: skip
-SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
+SMALL = ("--model.hidden_size=256",)
+SLOW = (*SMALL, "--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
 VARIANTS = {
     "imdb": Variant("`configs/imdb.yaml`"),
     "imdb-plain": Variant(
-        "… without averaging, max pooling alone", options=(*LAST, "--model.pooling=max")
-    ),
-    "wide": Variant(
-        "`configs/imdb.yaml` with 300 dimensions, 60,000 words, 600 tokens, 5 epochs",
-        options=(*WIDE, "--training.num_epochs=5"), dimension=300,
+        "… without averaging and word dropout, max pooling alone, four epochs", options=PLAIN
     ),
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
@@ -66,23 +62,26 @@ VARIANTS = {
         "… without its language model", options=("--pretraining.num_epochs=0",),
         config="imdb_labelled", dimension=300,
     ),
-    "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
-    "semi-taught": Variant(
-        "… with two teachers", options=("--distillation.num_teachers=2",),
+    "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="large"),
+    "semi-small": Variant(
+        "… with 256 units", options=SMALL, config="imdb_semi", dimension=300, words="semi"
+    ),
+    "semi-small-taught": Variant(
+        "… and two teachers", options=(*SMALL, "--distillation.num_teachers=2"),
         config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-slow": Variant(
-        "`configs/imdb_semi.yaml` with learning rate 1e-3, no word dropout", options=SLOW,
-        config="imdb_semi", dimension=300, words="semi",
+    "semi-small-slow": Variant(
+        "`configs/imdb_semi.yaml` with 256 units, learning rate 1e-3, no word dropout",
+        options=SLOW, config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-max": Variant(
+    "semi-small-max": Variant(
         "… and max pooling alone", options=ONE_POOL, config="imdb_semi", dimension=300, words="semi"
     ),
-    "semi-cut": Variant(
+    "semi-small-cut": Variant(
         "… and reviews cut to 400 tokens", options=CUT,
         config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-adversarial": Variant(
+    "semi-small-adversarial": Variant(
         "… and the adversarial objective, perturbations of norm 1",
         options=(*CUT, "--objectives.adversarial=1", "--objectives.perturbation_norm=1"),
         config="imdb_semi", dimension=300, words="semi",

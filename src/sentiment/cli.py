@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from sentiment.environment import prepare_environment
 from sentiment.shown import printable
+from sentiment.suggestions import did_you_mean
 
 logger = logging.getLogger("sentiment")
 
@@ -60,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and not given[0].startswith("-") and given[0] not in COMMANDS:
+        near = did_you_mean(given[0], list(COMMANDS)) or f": one of {', '.join(COMMANDS)}"
+        parser.error(f"unknown command {printable(given[0])!r}{near}")
     command = parser.parse_args(given[:1]).command
     return _run(command, given[1:], f"sentiment {command}")
 

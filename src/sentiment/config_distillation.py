@@ -21,9 +21,9 @@ class DistillationConfig:
     """Folders of finished runs, as [runs/a, runs/b], with the same validation reviews held out: the
     mean of their probabilities labels the source's unsupervised split. null for none."""
     num_teachers: int = 0
-    """Teachers to train first, where none are named: by the same settings with other seeds, beside
-    the run's folder, where finished ones are used again and --overwrite replaces others; 0 trains
-    none."""
+    """Teachers to train first, instead of naming some: by the same settings with other seeds,
+    beside the run's folder, where finished ones are used again and --overwrite replaces others; 0
+    trains none."""
     weight: float = 1.0
     """Weight of the cross-entropy of predictions against these labels."""
     temperature: float = 1.0
@@ -39,6 +39,11 @@ class DistillationConfig:
         count = self.num_teachers
         valid = 0 <= count <= MOST_TEACHERS
         require(valid, "distillation.num_teachers", count, f"from 0 to {MOST_TEACHERS}")
+        if folders is not None and count > 0:
+            raise ValueError(
+                f"distillation.num_teachers is {count}, but distillation.teachers names those to "
+                "learn from: give one of the two"
+            )
         weight = self.weight
         valid = 0 < weight < float("inf")
         require(valid, "distillation.weight", weight, "above 0 and finite")
@@ -62,4 +67,4 @@ class DistillationConfig:
     @property
     def trains_teachers(self) -> bool:
         """Whether teachers are to be trained first."""
-        return self.teachers is None and self.num_teachers > 0
+        return self.num_teachers > 0

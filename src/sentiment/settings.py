@@ -82,6 +82,8 @@ def _nearest_choice(message: str) -> str:
             name = f"{section.group(1)}.{name}"
         return did_you_mean(name, [*keys, "config", *_OPTIONS, "print_config"])
     wrong_value = re.search(r'key "([\w.]+)".*Got value: (\S+)', message)
+    if wrong_value and "Expected tuple" in message:
+        return f" (a list, as [{wrong_value.group(2)}])"
     if wrong_value:
         choices = [str(each) for each in _literal_values(keys.get(wrong_value.group(1)))]
         return did_you_mean(wrong_value.group(2), choices)

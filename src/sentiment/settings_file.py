@@ -58,10 +58,14 @@ def check_settings_file(path: Path, *, options: set[str]) -> None:
         values = load_yaml(read_yaml(path, _Loader), _Loader)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    except yaml.YAMLError:
-        return  # which the parser says better
+    except yaml.YAMLError as error:
+        why = shortened(" ".join(str(error).split()), 300)
+        raise ValueError(f"{path}: not YAML: {why}") from error
     if not isinstance(values, dict):
-        return  # likewise
+        what = "nothing" if values is None else f"a {type(values).__name__}"
+        raise ValueError(f"{path} holds {what} instead of settings, as seed: 1")
+    if "space" in values:
+        raise ValueError(f"{path} holds settings to search: give it to sentiment sweep")
     try:
         _check_mapping(values, options)
     except ValueError as error:

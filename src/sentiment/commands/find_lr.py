@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,11 @@ def parse(arguments: Sequence[str] | None, prog: str) -> RangeRequest:
     options, settings = parser.parse_known_args(arguments)
     if options.lowest >= options.highest:
         parser.error(f"--lowest is {options.lowest:g}, but must be below --highest")
+    for each in settings:
+        name = each.removeprefix("--").split("=")[0]
+        # What is nearly one of these would else be told as a setting that is none.
+        if name != each and (near := difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.8)):
+            parser.error(f"unknown option --{name} (did you mean --{near[0]}?)")
     request = parse_training(settings, prog)
     if request.overwrites or request.resumes or request.resumes_if_begun or request.verifies:
         parser.error("a range test begins with a fresh model and writes no run: give settings only")
@@ -73,6 +79,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> RangeRequest:
 
 
 _NUM_UPDATES = 1_000
+_OPTIONS = ("lowest", "highest", "num_updates")
 
 
 def execute(request: RangeRequest) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sentiment.config import Config
+from sentiment.places import beside
 from sentiment.settings import parse_settings
 
 logger = logging.getLogger("sentiment")
@@ -14,12 +17,17 @@ logger = logging.getLogger("sentiment")
 
 def parse(arguments: Sequence[str] | None, prog: str) -> Config:
     """The settings, which are those of a training."""
-    return parse_settings(
+    config = parse_settings(
         arguments,
         prog,
         "Pre-train embedding and LSTM as a language model on training and unlabelled reviews. The "
-        "folder is output_dir; called again, a stopped pre-training goes on.",
+        "folder is --output_dir; without it, where train looks, runs/NAME-pretraining beside the "
+        "settings' own. Called again, a stopped pre-training goes on.",
     )
+    given = sys.argv[1:] if arguments is None else arguments
+    if any(each.split("=")[0] == "--output_dir" for each in given):
+        return config
+    return replace(config, output_dir=beside(config.output_dir, "-pretraining"))
 
 
 def execute(config: Config) -> None:

@@ -73,12 +73,12 @@ def check_same(config: Config, path: Path) -> None:
     if (key := first_difference(own, asked)) is None:
         return
     if is_finished(path):
-        advice = "name it by --pretraining.path to start from it all the same,"
+        advice = "to start from it all the same, name it by --pretraining.path"
     else:
-        advice = f"to go on, set it as then; to begin again, remove {path} or"
+        advice = "to go on, set it as then"
     raise ValueError(
         f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {asked[key]!r}: "
-        f"{advice} choose another output_dir"
+        f"{advice}; to begin again, remove {path}, or choose another output_dir"
     )
 
 

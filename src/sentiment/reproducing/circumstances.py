@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sentiment.config import Config
 from sentiment.description import read_description
 from sentiment.receipt import git_state, versions
+from sentiment.runs import LANGUAGE_MODEL
 from sentiment.runtime import describe_device, find_device, find_precision
 
 
@@ -114,6 +115,8 @@ def read_receipt(run: Path) -> Receipt:
         ValueError: run.json is damaged or has no receipt, or the run is not finished.
     """
     values = read_description(run)
+    if values.get("kind") == LANGUAGE_MODEL:
+        raise ValueError(f"{run} is a pre-training: only a classifier's run can be reproduced")
     if "result" not in values:
         raise ValueError(
             f"{run} is not finished, so there is nothing to compare with: resume it with python "

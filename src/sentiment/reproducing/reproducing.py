@@ -154,7 +154,8 @@ def _config_here(own: Config, receipt: Receipt, output: Path, places: Places) ->
         pretraining = replace(pretraining, path=receipt.pretraining["path"])
     distillation = own.distillation
     if distillation.trains_teachers:
-        distillation = replace(distillation, teachers=tuple(e["path"] for e in receipt.teachers))
+        named = tuple(each["path"] for each in receipt.teachers)
+        distillation = replace(distillation, teachers=named, num_teachers=0)
     return replace(
         own,
         output_dir=str(output),

@@ -75,8 +75,10 @@ def read_search(path: Path) -> Search:
 
 
 def _read_values(values: Any) -> Search:
-    if not isinstance(values, dict):
-        raise ValueError("must hold config, trials and space")
+    if not isinstance(values, dict) or not values.keys() & set(_KEYS):
+        raise ValueError(
+            "must hold config, trials and space; settings of a training alone are for train.py"
+        )
     for key in values:
         if key not in _KEYS:
             raise ValueError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NAME = "find-lr"
+_ENOUGH = 200  # updates from which on a suggestion stands without a warning
 _FAINT = "#9aa0a6"
 _MOST_SHOWN = 1.25  # times the loss at the beginning: a diverging one would flatten all others
 
@@ -75,6 +76,8 @@ def range_text(test: RangeTest, suggestions: Suggestions | None) -> str:
             "stayed\nas it was, give a higher --highest."
         )
     steepest, tenth = as_setting(suggestions.steepest), as_setting(suggestions.tenth_of_minimum)
+    if len(test.losses) < _ENOUGH:
+        found += "\nFew updates: take these rates with care, or give more with --num_updates."
     return (
         f"{found}\n\n"
         f"  a tenth of the rate of the lowest loss   --training.learning_rate {tenth}\n"
