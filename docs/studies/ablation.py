@@ -126,7 +126,7 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
         words = options.runs / f"words-{variant.words}"
         making = [
             sys.executable, "-m", "sentiment", "pretrain", *command[2:5],
-            f"--output_dir={words}",
+            f"--output_dir={words}", *variant.options,
         ]  # fmt: skip
         _run(making)
         command.append(f"--pretraining.path={words}")
