@@ -211,6 +211,18 @@ def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
     assert "&lt;script&gt;" in page and "&lt;img src=x" in page and "🎬" in page
 
 
+def test_an_unknown_command_is_told_its_nearest(capsys):
+    for given, answer in (
+        ("pretrian", "did you mean pretrain?"),
+        ("xyz", "one of train, pretrain"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main([given])
+        assert stopped.value.code == 2
+        assert f"unknown command '{given}'" in (error := capsys.readouterr().err)
+        assert answer in error
+
+
 def test_an_empty_review_and_an_unknown_one_are_evaluated(run_path, tmp_path):
     (tmp_path / "test.csv").write_text('text,label\n"  ",neg\nzzzz,pos\n')
     arguments = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(tmp_path)]

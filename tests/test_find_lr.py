@@ -166,6 +166,7 @@ def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monk
     assert found["tenth_of_minimum"] == pytest.approx(found["minimum"] / 10)
     for name in ("steepest", "tenth_of_minimum"):
         assert f"--training.learning_rate {found[name]:.1e}\n" in printed
+    assert "Few updates: take these rates with care" in printed
     assert [each.name for each in Path("runs").iterdir()] == ["one-find-lr"], "no run"
     names = sorted(each.name for each in Path("runs/one-find-lr").iterdir())
     assert names == ["find-lr.json", "find-lr.svg", "tensorboard"]
@@ -213,6 +214,7 @@ def test_what_is_learned_beside_the_labels_is_so_here_too(prepared):
         (["--lowest", "0"], "'0', but must be a number above 0"),
         (["--highest", "inf"], "'inf', but must be a number above 0"),
         (["--lowest", "2"], "--lowest is 2, but must be below --highest"),
+        (["--num_update", "20"], "unknown option --num_update (did you mean --num_updates?)"),
         (["--num_updates", "0"], "must be an integer of at least 1"),
         (["--training.batch_sise", "3"], "did you mean training.batch_size?"),
         (["--overwrite"], "give settings only"),

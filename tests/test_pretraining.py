@@ -16,7 +16,7 @@ from sentiment import cli
 from sentiment.commands.train import execute, parse
 from sentiment.pretraining.folder import check_fits
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs import load_run
+from sentiment.runs import is_finished, load_run
 from sentiment.settings import parse_training
 from sentiment.text.pretraining_texts import prepare_pretraining
 from sentiment.training.checkpoint import load_state, state_path
@@ -219,7 +219,9 @@ def test_other_reviews_held_out_are_refused(reviews, finished, tmp_path, capsys)
 
 def test_a_folder_of_another_pretraining_is_refused(reviews, finished, capsys):
     assert pretrain(*options(reviews, finished, "--pretraining.window=9")) == 1
-    assert "holds a pre-training whose pretraining.window is 8, not 9" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "holds a pre-training whose pretraining.window is 8, not 9" in error
+    assert f"to begin again, remove {finished}, or choose another output_dir" in error
 
 
 def test_it_is_no_classifier(finished, capsys):
@@ -233,6 +235,15 @@ def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
     more = f"--pretraining.path={run}"
     assert cli.train(options(reviews, tmp_path / "next", more)) == 1
     assert "holds a classifier, no pre-training" in capsys.readouterr().err
+
+
+def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [each for each in options(reviews, tmp_path) if not each.startswith("--output_dir")]
+    assert pretrain(*given) == 0
+    assert is_finished(Path("runs/quickstart-pretraining")) and not Path("runs/quickstart").exists()
+    assert cli.train(given) == 0
+    assert "pre-trained before" in capsys.readouterr().out
 
 
 def test_no_epochs_and_several_processes(reviews, tmp_path, capsys, monkeypatch):

@@ -223,7 +223,7 @@ def test_how_to_get_out_of_an_unfinished_one(reviews, tmp_path, monkeypatch, cap
         pretrain(*options(reviews, path))
     capsys.readouterr()
     assert pretrain(*options(reviews, path, "--pretraining.window=9")) == 1
-    assert f"remove {path} or choose another output_dir" in error_line(capsys)
+    assert f"remove {path}, or choose another output_dir" in error_line(capsys)
 
 
 def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
@@ -314,6 +314,11 @@ def test_a_teacher_not_to_be_trusted_is_met_before_it(reviews, tmp_path, capsys,
     more = f"--distillation.teachers=[{teacher}]"
     assert cli.train(options(reviews, tmp_path / "run", more)) == 1
     assert "which it may have learned from" in error_line(capsys)
+
+
+def test_it_cannot_be_reproduced(finished, capsys):
+    assert cli.main(["reproduce", str(finished)]) == 1
+    assert f"{finished} is a pre-training: only a classifier's run" in error_line(capsys)
 
 
 def test_pretrain_starts_from_no_other(reviews, finished, tmp_path, capsys):

@@ -42,6 +42,7 @@ def parse(*arguments: str) -> Config:
         ("--data.validation_share 3", ["data.validation_share is 3.0", "between 0 and 1"]),
         ("--training.learning_rate -1", ["training.learning_rate is -1.0", "above 0"]),
         ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
+        ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [neg]"]),
         ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),

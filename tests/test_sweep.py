@@ -184,6 +184,7 @@ def test_numbers_may_be_written_as_in_settings_files(tmp_path):
     ("text", "message"),
     [
         ("", "must hold config, trials and space"),
+        ("seed: 1\n", "settings of a training alone are for train.py"),
         ("trials: 3\n", "space must name settings"),
         ("trails: 3\n", "unknown key 'trails' (did you mean trials?)"),
         ("trials: 0\n", "trials is 0, but must be an integer of at least 1"),
