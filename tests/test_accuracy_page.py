@@ -8,7 +8,7 @@ from pathlib import Path
 from docs.studies import ablation, accuracy
 from docs.studies.ablation import VARIANTS
 from docs.studies.accuracy import PAGE, RESULTS, filled, table
-from sentiment.settings import parse_training
+from sentiment.settings import parse_training, save_config
 
 ROOT = Path(__file__).resolve().parents[1]
 WHATS = {name: each.what for name, each in VARIANTS.items()}
@@ -35,14 +35,16 @@ def test_means_and_deviations():
     assert "| 0.2100 | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
 
 
-def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeypatch):
-    def write(name: str, seed: int, **values: object) -> None:
+def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeypatch, capsys):
+    def write(name: str, seed: int, units: int = 256, **values: object) -> None:
         folder = tmp_path / name
         folder.mkdir()
         result = {"metrics": {"accuracy": 0.5 + seed / 100, "nll": 0.2}, "seconds": 60.0,
                   "best_epoch": 1, "num_epochs": 1}  # fmt: skip
         described = {"seed": seed, "device": "cpu", "versions": {"torch": "2"}, "result": result}
         (folder / "run.json").write_text(json.dumps(described | values))
+        given = [f"--config={ROOT}/configs/imdb_semi.yaml", f"--model.hidden_size={units}"]
+        save_config(parse_training(given, "test").config, folder / "config.yaml")
         epochs = {"epochs": [{"validation": {"accuracy": 0.5 + seed / 100}}]}
         (folder / "metrics.json").write_text(json.dumps(epochs))
 
@@ -53,6 +55,7 @@ def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeyp
         write(f"semi-small-taught-seed-0-teacher-{number}", number, pretraining=words)
     write("semi-small-taught-seed-0", 0, pretraining=words, teachers=taught)
     write("semi-seed-1", 1, result=None)
+    write("semi-small-seed-3", 3, units=512)
     page = tmp_path / "page.md"
     page.write_text("<!-- figures -->\n<!-- end of figures -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
@@ -67,6 +70,7 @@ def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeyp
     assert {name: list(runs) for name, runs in found.items()} == {
         "semi-small-taught": ["0"], "semi-small": ["1", "2"],
     }  # fmt: skip
+    assert "semi-small-seed-3 is left out: its model.hidden_size is" in capsys.readouterr().out
     assert found["semi-small-taught"]["0"]["seconds_before"] == 180
     assert found["semi-small"]["2"]["seconds_before"] == 60
     assert "1: 51.00, 2: 52.00 % | 51.50 ± 0.71 %" in page.read_text()

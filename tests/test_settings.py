@@ -14,7 +14,8 @@ import yaml
 from conftest import ROOT
 
 from sentiment.config import Config, DataConfig, TrainingConfig
-from sentiment.settings import load_config, parse_training, save_config, setting_keys
+from sentiment.setting_names import setting_keys
+from sentiment.settings import load_config, parse_training, save_config
 
 
 def parse(*arguments: str) -> Config:
@@ -42,7 +43,7 @@ def parse(*arguments: str) -> Config:
         ("--data.validation_share 3", ["data.validation_share is 3.0", "between 0 and 1"]),
         ("--training.learning_rate -1", ["training.learning_rate is -1.0", "above 0"]),
         ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
-        ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [neg]"]),
+        ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [a, b]"]),
         ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
@@ -71,8 +72,8 @@ def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
         ("trainig:\n  num_epochs: 3\n", ["trainig", "did you mean training"]),
         ("model:\n  hidden_size: big\n", ["model.hidden_size", "big"]),
         ("data: [1\n", ["settings.yaml: not YAML", "line 2"]),
-        ("", ["settings.yaml holds nothing instead of settings"]),
-        ("just words\n", ["settings.yaml holds a str instead of settings"]),
+        ("", ["settings.yaml holds no settings"]),
+        ("just words\n", ["settings.yaml holds no settings"]),
         ("config: a.yaml\nspace: {}\n", ["settings to search: give it to sentiment sweep"]),
     ],
 )

@@ -27,7 +27,8 @@ from sentiment.searching.search_file import read_search
 from sentiment.searching.space import Choices, Range, check_space, read_space, with_values
 from sentiment.searching.study import Study, read_trials
 from sentiment.searching.training import Outcome
-from sentiment.settings import load_config, setting_keys
+from sentiment.setting_names import setting_keys
+from sentiment.settings import load_config
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -184,7 +185,7 @@ def test_numbers_may_be_written_as_in_settings_files(tmp_path):
     ("text", "message"),
     [
         ("", "must hold config, trials and space"),
-        ("seed: 1\n", "settings of a training alone are for train.py"),
+        ("seed: 1\n", "seed is a setting, for train.py: a search holds config"),
         ("trials: 3\n", "space must name settings"),
         ("trails: 3\n", "unknown key 'trails' (did you mean trials?)"),
         ("trials: 0\n", "trials is 0, but must be an integer of at least 1"),

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from docs.studies.accuracy import PAGE, RESULTS, draw, filled
+from sentiment.config import deciding_settings, first_difference
+from sentiment.settings import load_config, parse_training
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +52,9 @@ SMALL = ("--model.hidden_size=256",)
 SLOW = (*SMALL, "--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
+_OF_A_RUN = (  # what the runs of a variant differ in
+    "seed", "data.path", "vectors.path", "pretraining.path", "distillation.num_teachers",
+)  # fmt: skip
 VARIANTS = {
     "imdb": Variant("`configs/imdb.yaml`"),
     "imdb-plain": Variant(
@@ -106,7 +111,11 @@ def main() -> None:
         name, _, seed = path.parent.name.rpartition("-seed-")
         if "-teacher-" in seed:  # which is trained as the same recipe without teachers
             name, seed = name.removesuffix("-taught"), str(_described(path.parent)["seed"])
-        if name in VARIANTS and (found := _result(path.parent)) is not None:
+        if name not in VARIANTS or (found := _result(path.parent)) is None:
+            continue
+        if (key := _difference(VARIANTS[name], path.parent)) is not None:
+            print(f"{path.parent} is left out: its {key} is not that of {name}")
+        else:
             results.setdefault(name, {})[seed] = found
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     whats = {name: each.what for name, each in VARIANTS.items()}
@@ -168,6 +177,15 @@ def _seconds_before(description: dict[str, Any]) -> float:
     for teacher in description.get("teachers", []):
         total += _described(Path(teacher["path"]))["result"]["seconds"]
     return total
+
+
+def _difference(variant: Variant, run: Path) -> str | None:
+    """The first setting by which a run is none of a variant, None if it is one."""
+    arguments = [f"--config={ROOT}/configs/{variant.config}.yaml", *variant.options]
+    wanted = deciding_settings(parse_training(arguments, "ablation").config)
+    for key in _OF_A_RUN:
+        del wanted[key]
+    return first_difference(deciding_settings(load_config(run / "config.yaml")), wanted)
 
 
 def _described(run: Path) -> dict[str, Any]:

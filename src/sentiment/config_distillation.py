@@ -39,11 +39,6 @@ class DistillationConfig:
         count = self.num_teachers
         valid = 0 <= count <= MOST_TEACHERS
         require(valid, "distillation.num_teachers", count, f"from 0 to {MOST_TEACHERS}")
-        if folders is not None and count > 0:
-            raise ValueError(
-                f"distillation.num_teachers is {count}, but distillation.teachers names those to "
-                "learn from: give one of the two"
-            )
         weight = self.weight
         valid = 0 < weight < float("inf")
         require(valid, "distillation.weight", weight, "above 0 and finite")
@@ -67,4 +62,4 @@ class DistillationConfig:
     @property
     def trains_teachers(self) -> bool:
         """Whether teachers are to be trained first."""
-        return self.num_teachers > 0
+        return self.teachers is None and self.num_teachers > 0

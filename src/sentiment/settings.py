@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
@@ -20,32 +20,13 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from sentiment.bounds import shortened
 from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.description import write_whole
+from sentiment.setting_names import nearest_choice, setting_keys
 from sentiment.settings_file import SettingsFile
 from sentiment.shown import printable
-from sentiment.suggestions import did_you_mean
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 _LONGEST_MESSAGE = 600  # which may quote a whole file
-
-# jsonargparse's phrases for a key it does not know, each with the key in its first group.
-_UNKNOWN_KEY = re.compile(
-    r"does not accept option '([^']+)'|Option '([^']+)' is not accepted"
-    r"|unrecognized arguments: (?:--)?([^\s=]+)"
-)
-
-
-def setting_keys(config_class: type = Config, prefix: str = "") -> dict[str, Any]:
-    """All dotted keys of the settings with their types, sections resolved."""
-    hints = get_type_hints(config_class)
-    keys: dict[str, Any] = {}
-    for each in fields(config_class):
-        key = prefix + each.name
-        if is_dataclass(hints[each.name]):
-            keys.update(setting_keys(hints[each.name], key + "."))
-        else:
-            keys[key] = hints[each.name]
-    return keys
 
 
 class SettingsParser(ArgumentParser):
@@ -55,7 +36,8 @@ class SettingsParser(ArgumentParser):
         text = _plain(message)
         if not self.exit_on_error:
             raise ValueError(text)
-        message = f"{self.prog}: error: {text}{_nearest_choice(text)}"
+        hint = nearest_choice(text, ("config", *_OPTIONS, "print_config"))
+        message = f"{self.prog}: error: {text}{hint}"
         sys.stderr.write(f"{printable(message)}\n")
         raise SystemExit(2)
 
@@ -69,32 +51,6 @@ def _plain(message: str) -> str:
         kinds = re.findall(r"- Expected an? (.+?)(?= - Expected| Given value|$)", text)
         text = f"{union.group(1)}: Expected {' or '.join(kinds)}. Got value: {union.group(2)}"
     return shortened(text, _LONGEST_MESSAGE)
-
-
-def _nearest_choice(message: str) -> str:
-    """Hint at the key, or at the choice for a key, that a wrong one was probably meant to be."""
-    keys = setting_keys()
-    unknown = _UNKNOWN_KEY.search(message)
-    if unknown:
-        name = next(group for group in unknown.groups() if group)
-        section = re.search(r"Group '([\w.]+)'", message)
-        if section:
-            name = f"{section.group(1)}.{name}"
-        return did_you_mean(name, [*keys, "config", *_OPTIONS, "print_config"])
-    wrong_value = re.search(r'key "([\w.]+)".*Got value: (\S+)', message)
-    if wrong_value and "Expected tuple" in message:
-        return f" (a list, as [{wrong_value.group(2)}])"
-    if wrong_value:
-        choices = [str(each) for each in _literal_values(keys.get(wrong_value.group(1)))]
-        return did_you_mean(wrong_value.group(2), choices)
-    return ""
-
-
-def _literal_values(hint: Any) -> list[Any]:
-    values: list[Any] = []
-    for each in get_args(hint):
-        values += _literal_values(each) if get_args(each) else [each]
-    return [each for each in values if isinstance(each, str)]
 
 
 class TrainingRequest(NamedTuple):
@@ -170,7 +126,7 @@ def parse_training(arguments: Sequence[str] | None, prog: str) -> TrainingReques
         if resumed is not None:
             given = list(sys.argv[1:] if arguments is None else arguments)
             return TrainingRequest(_parse_resumed(parser, resumed, namespace, given), resumes=True)
-        config = _to_config(parser, namespace)
+        config = _given(parser, namespace)
         return TrainingRequest(config, overwrites, False, resumes_if_begun, verifies)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -185,7 +141,7 @@ def parse_settings(arguments: Sequence[str] | None, prog: str, description: str)
     parser.description = description
     parser.add_class_arguments(Config, as_group=True)
     try:
-        return _to_config(parser, parser.parse_args(arguments))
+        return _given(parser, parser.parse_args(arguments))
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
@@ -214,6 +170,17 @@ def _parse_resumed(
                 "must be as if it had never stopped; begin another one to change it"
             )
     return replace(config, output_dir=run)
+
+
+def _given(parser: SettingsParser, namespace: Namespace) -> Config:
+    """Settings as somebody gives them now, who is told what those of old runs may hold."""
+    config = _to_config(parser, namespace)
+    if config.distillation.teachers is not None and config.distillation.num_teachers > 0:
+        raise ValueError(
+            f"distillation.num_teachers is {config.distillation.num_teachers}, but "
+            "distillation.teachers names those to learn from: set it to 0, or name none"
+        )
+    return config
 
 
 def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:

@@ -62,8 +62,7 @@ def check_settings_file(path: Path, *, options: set[str]) -> None:
         why = shortened(" ".join(str(error).split()), 300)
         raise ValueError(f"{path}: not YAML: {why}") from error
     if not isinstance(values, dict):
-        what = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ValueError(f"{path} holds {what} instead of settings, as seed: 1")
+        raise ValueError(f"{path} holds no settings: write a key and its value a line, as seed: 1")
     if "space" in values:
         raise ValueError(f"{path} holds settings to search: give it to sentiment sweep")
     try:

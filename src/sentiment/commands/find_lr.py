@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> RangeRequest:
 
 
 _NUM_UPDATES = 1_000
-_OPTIONS = ("lowest", "highest", "num_updates")
+_OPTIONS = ("lowest", "highest", "num_updates", "output")
 
 
 def execute(request: RangeRequest) -> None:

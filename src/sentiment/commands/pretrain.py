@@ -7,15 +7,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from sentiment.config import Config
+from sentiment.description import read_description
 from sentiment.places import beside
 from sentiment.settings import parse_settings
 
 logger = logging.getLogger("sentiment")
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> Config:
+class PretrainingRequest(NamedTuple):
+    """What is asked for: the settings, and whether the command line names their folder."""
+
+    config: Config
+    is_named: bool
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> PretrainingRequest:
     """The settings, which are those of a training."""
     config = parse_settings(
         arguments,
@@ -25,12 +34,10 @@ def parse(arguments: Sequence[str] | None, prog: str) -> Config:
         "settings' own. Called again, a stopped pre-training goes on.",
     )
     given = sys.argv[1:] if arguments is None else arguments
-    if any(each.split("=")[0] == "--output_dir" for each in given):
-        return config
-    return replace(config, output_dir=beside(config.output_dir, "-pretraining"))
+    return PretrainingRequest(config, any(each.split("=")[0] == "--output_dir" for each in given))
 
 
-def execute(config: Config) -> None:
+def execute(request: PretrainingRequest) -> None:
     """Pre-train, and say how to go on.
 
     Raises:
@@ -43,6 +50,7 @@ def execute(config: Config) -> None:
     from sentiment.training.interruption import Interrupted
     from sentiment.world import local_rank
 
+    config = request.config
     if config.pretraining.num_epochs == 0:
         raise ValueError(
             "pretraining.num_epochs is 0, which pre-trains nothing: set it, as by "
@@ -55,6 +63,8 @@ def execute(config: Config) -> None:
         )
     if local_rank() is not None:
         raise ValueError("pre-training knows one process alone: call it without torchrun")
+    if not request.is_named and not _is_pretraining(Path(config.output_dir).expanduser()):
+        config = replace(config, output_dir=beside(config.output_dir, "-pretraining"))
     use_allowed_cores()
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
@@ -66,3 +76,10 @@ def execute(config: Config) -> None:
         logger.info("%s; the same command goes on from here", stop)
         raise SystemExit(stop.status) from None
     logger.info("next: python train.py … --pretraining.path %s", printable(str(path)))
+
+
+def _is_pretraining(path: Path) -> bool:
+    """Whether one was begun in the settings' own folder."""
+    from sentiment.runs import LANGUAGE_MODEL
+
+    return (path / "run.json").exists() and read_description(path).get("kind") == LANGUAGE_MODEL

@@ -97,8 +97,7 @@ class _Layer(torch.autograd.Function):
         def run(direction: int) -> Sequence[torch.Tensor]:
             turned = places.turned if direction == 1 else None
             own = x[direction] if is_separate else _turn(x, turned)
-            # Autocast would cast the cell state too.
-            with torch.set_grad_enabled(is_recorded), torch.autocast("cpu", enabled=False):
+            with torch.set_grad_enabled(is_recorded):
                 results = _kernel(
                     own, *factors[direction], *start[direction], is_reverse[direction],
                     [], _LSTM, hidden, 1, True, False, False, is_recorded,
@@ -109,7 +108,10 @@ class _Layer(torch.autograd.Function):
                 half.index_fill_(0, places.padded, 0)
             return own, *results
 
-        results = run_side_by_side(run, len(factors))
+        # Autocast would cast the cell state too. It is left in the calling thread, since leaving it
+        # in another one empties the cache of all.
+        with torch.autocast("cpu", enabled=False):
+            results = run_side_by_side(run, len(factors))
         if is_recorded:
             ctx.places, ctx.is_separate, ctx.is_reverse = places, is_separate, is_reverse
             each_direction = zip(factors, start, results, strict=True)

@@ -71,7 +71,8 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
 
         Returns:
             output: (batch, time, directions * hidden_size), zero past each length.
-            (h, c): (num_layers * directions, batch, hidden_size) each, the final states.
+            (h, c): (num_layers * directions, batch, hidden_size) each, the final states. Under
+                autocast output and h are in its precision, c in fp32, as it is kept on the way.
 
         Raises:
             ValueError: the shapes do not fit or a length lies outside 1 to time.
@@ -124,7 +125,12 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
     def _run_layer_anywhere(
         self, x: torch.Tensor, places: Places, weights: list[torch.Tensor], initial: States | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What :func:`run_layer` does, by the padded kernel of whatever device and precision."""
+        """What :func:`run_layer` does, by the device's padded kernel, in the weights' precision.
+
+        In that of autocast the cell state would be too.
+        """
+        wanted, dtype = x.dtype, weights[0].dtype
+        x = x.to(dtype)
         (time, batch, _), hidden = x.shape, self.hidden_size
         if initial is None:
             zeros = x.new_zeros(self.directions, batch, hidden)
@@ -133,12 +139,13 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
         for direction in range(self.directions):
             turned = places.turned if direction == 1 else None
             own = x if turned is None else x.flatten(0, 1)[turned].view_as(x)
-            start = [states[direction : direction + 1].to(x.dtype) for states in initial]
-            output, _, c = torch._VF.lstm(
-                own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,
-                self.training, False, False,
-            )  # fmt: skip
-            rows = output.flatten(0, 1)  # (time * batch, hidden)
+            start = [states[direction : direction + 1].to(dtype) for states in initial]
+            with torch.autocast(x.device.type, enabled=False):
+                output, _, c = torch._VF.lstm(
+                    own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,
+                    self.training, False, False,
+                )  # fmt: skip
+            rows = output.flatten(0, 1).to(wanted)  # (time * batch, hidden)
             finals.append((rows[places.last], c.squeeze(0)))
             outputs.append(rows if turned is None else rows[turned])
         rows = torch.cat(outputs, dim=1)  # (time * batch, directions * hidden)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
 from sentiment.bounds import shortened
+from sentiment.config import Config
 from sentiment.plain_yaml import load_yaml, read_yaml
 from sentiment.searching.space import Space, read_space
 from sentiment.suggestions import did_you_mean
@@ -75,9 +76,11 @@ def read_search(path: Path) -> Search:
 
 
 def _read_values(values: Any) -> Search:
-    if not isinstance(values, dict) or not values.keys() & set(_KEYS):
+    if not isinstance(values, dict):
+        raise ValueError("must hold config, trials and space")
+    if settings := {each.name for each in fields(Config)} & set(values):
         raise ValueError(
-            "must hold config, trials and space; settings of a training alone are for train.py"
+            f"{min(settings)} is a setting, for train.py: a search holds config, trials and space"
         )
     for key in values:
         if key not in _KEYS:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sentiment.config import WITHOUT_EFFECT, Config
-from sentiment.settings import setting_keys
+from sentiment.setting_names import setting_keys
 from sentiment.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -141,7 +141,8 @@ def check_space(space: Space, config: Config) -> None:
     if config.distillation.trains_teachers or "distillation.num_teachers" in space:
         raise ValueError(
             "distillation.num_teachers asks for teachers of its own for each trial: train them "
-            "first, then this with --distillation.teachers naming their folders"
+            "first, then this with --distillation.num_teachers 0 and --distillation.teachers "
+            "naming their folders"
         )
     for key, dimension in space.items():
         for value in dimension.ends():

@@ -43,8 +43,8 @@ def prepare_range(config: Config) -> TrainingData:
     """
     if config.distillation.trains_teachers:
         raise ValueError(
-            "a range test trains no teachers: name finished ones by distillation.teachers, or set "
-            "distillation.num_teachers to 0"
+            "a range test trains no teachers: set distillation.num_teachers to 0, and name "
+            "finished ones by distillation.teachers or learn from none"
         )
     pretrained = _pretrained(config)
     vocabulary = None if pretrained is None else load_words(pretrained)
