@@ -50,12 +50,12 @@ def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeyp
 
     write("words-semi", 0, kind="language model")
     words = {"path": str(tmp_path / "words-semi")}
-    taught = [{"path": str(tmp_path / f"semi-small-taught-seed-0-teacher-{n}")} for n in (1, 2)]
+    taught = [{"path": str(tmp_path / f"semi-taught-seed-0-teacher-{n}")} for n in (1, 2)]
     for number in (1, 2):
-        write(f"semi-small-taught-seed-0-teacher-{number}", number, pretraining=words)
-    write("semi-small-taught-seed-0", 0, pretraining=words, teachers=taught)
+        write(f"semi-taught-seed-0-teacher-{number}", number, pretraining=words)
+    write("semi-taught-seed-0", 0, pretraining=words, teachers=taught)
     write("semi-seed-1", 1, result=None)
-    write("semi-small-seed-3", 3, units=512)
+    write("semi-seed-3", 3, units=512)
     page = tmp_path / "page.md"
     page.write_text("<!-- figures -->\n<!-- end of figures -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
@@ -68,13 +68,13 @@ def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeyp
     ablation.main()
     found = json.loads((tmp_path / "results.json").read_text())
     assert {name: list(runs) for name, runs in found.items()} == {
-        "semi-small-taught": ["0"], "semi-small": ["1", "2"],
+        "semi-taught": ["0"], "semi": ["1", "2"],
     }  # fmt: skip
-    assert "semi-small-seed-3 is left out: its model.hidden_size is" in capsys.readouterr().out
-    assert found["semi-small-taught"]["0"]["seconds_before"] == 180
-    assert found["semi-small"]["2"]["seconds_before"] == 60
+    assert "semi-seed-3 is left out: its model.hidden_size is" in capsys.readouterr().out
+    assert found["semi-taught"]["0"]["seconds_before"] == 180
+    assert found["semi"]["2"]["seconds_before"] == 60
     assert "1: 51.00, 2: 52.00 % | 51.50 ± 0.71 %" in page.read_text()
-    assert ">semi-small-taught</text>" in (tmp_path / "a.svg").read_text()
+    assert ">semi-taught</text>" in (tmp_path / "a.svg").read_text()
 
 
 def test_every_variant_is_one_of_valid_settings(monkeypatch):

@@ -48,8 +48,7 @@ PLAIN = (
     "--training.average_decay=null", "--model.word_dropout=0", "--model.pooling=max",
     "--training.num_epochs=4",
 )  # fmt: skip
-SMALL = ("--model.hidden_size=256",)
-SLOW = (*SMALL, "--training.learning_rate=1e-3", "--model.word_dropout=0")
+SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
 _OF_A_RUN = (  # what the runs of a variant differ in
@@ -67,26 +66,27 @@ VARIANTS = {
         "… without its language model", options=("--pretraining.num_epochs=0",),
         config="imdb_labelled", dimension=300,
     ),
-    "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="large"),
-    "semi-small": Variant(
-        "… with 256 units", options=SMALL, config="imdb_semi", dimension=300, words="semi"
+    "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
+    "semi-large": Variant(
+        "… with 512 units", options=("--model.hidden_size=512",),
+        config="imdb_semi", dimension=300, words="large",
     ),
-    "semi-small-taught": Variant(
-        "… and two teachers", options=(*SMALL, "--distillation.num_teachers=2"),
+    "semi-taught": Variant(
+        "`configs/imdb_semi.yaml` with two teachers", options=("--distillation.num_teachers=2",),
         config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-small-slow": Variant(
-        "`configs/imdb_semi.yaml` with 256 units, learning rate 1e-3, no word dropout",
-        options=SLOW, config="imdb_semi", dimension=300, words="semi",
+    "semi-slow": Variant(
+        "`configs/imdb_semi.yaml` with learning rate 1e-3, no word dropout", options=SLOW,
+        config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-small-max": Variant(
+    "semi-max": Variant(
         "… and max pooling alone", options=ONE_POOL, config="imdb_semi", dimension=300, words="semi"
     ),
-    "semi-small-cut": Variant(
+    "semi-cut": Variant(
         "… and reviews cut to 400 tokens", options=CUT,
         config="imdb_semi", dimension=300, words="semi",
     ),
-    "semi-small-adversarial": Variant(
+    "semi-adversarial": Variant(
         "… and the adversarial objective, perturbations of norm 1",
         options=(*CUT, "--objectives.adversarial=1", "--objectives.perturbation_norm=1"),
         config="imdb_semi", dimension=300, words="semi",
