@@ -17,6 +17,7 @@ from sentiment import cli
 from sentiment.config import Config, DataConfig, ModelConfig, TrainingConfig, VocabularyConfig
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs import build_model, create_run, load_run
+from sentiment.text.bucketing import by_update
 from sentiment.text.pipeline import prepare_split, prepare_training
 from sentiment.training.journal import Journal
 from sentiment.training.optimizer import Schedule, build_optimizer
@@ -161,7 +162,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
     for name, batch_size, steps in (("large", 240, 1), ("small", 100, 3)):
         config = small_config(corpus, batch_size=batch_size, accumulation_steps=steps)
         trainer = make_trainer(config, tmp_path / name)
-        (group,) = trainer._groups()
+        (group,) = by_update(trainer._sampler, steps)
         trainer._updates.carry_out(group)
         gradients.append(torch.cat([each.grad.flatten() for each in trainer._model.parameters()]))
     assert gradients[0].norm() > 0
