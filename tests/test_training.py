@@ -19,9 +19,12 @@ from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs import build_model, create_run, load_run
 from sentiment.text.bucketing import by_update
 from sentiment.text.pipeline import prepare_split, prepare_training
+from sentiment.training import progress
+from sentiment.training import trainer as trainer_module
 from sentiment.training.journal import Journal
 from sentiment.training.optimizer import Schedule, build_optimizer
 from sentiment.training.trainer import Trainer
+from sentiment.world import World
 
 SMALL = [
     "--model.embedding_size=16", "--model.hidden_size=16", "--model.embedding_dropout=0",
@@ -115,6 +118,47 @@ def test_tensorboard_holds_every_curve(run_path):
     (words,) = (run_path / "tensorboard").rglob("metadata.tsv")
     vocabulary = load_run(run_path).vocabulary.itos
     assert words.read_text(encoding="utf-8").split("\n")[: len(vocabulary)] == vocabulary
+
+
+def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
+    clock = iter(range(10**9))  # a second passes whenever someone looks
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(clock)))
+    trainer = make_trainer(small_config(corpus, num_epochs=2), tmp_path / "run")
+
+    def slow(*_: object, **__: object) -> None:
+        for _ in range(10_000):
+            next(clock)
+
+    for name in ("histograms", "predictions", "reviews"):
+        monkeypatch.setattr(Journal, name, slow)
+    monkeypatch.setattr(trainer_module, "save_state", slow)
+    trainer.fit()
+    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    for epoch in history:
+        assert 0 < epoch["training"]["seconds"] < 10_000
+
+
+def test_time_of_training_goes_on_where_it_was_put_down(monkeypatch):
+    device, world = torch.device("cpu"), World()
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    first = progress.EpochProgress(1, device)
+    now[0] = 5.0  # before the first update
+    first.start_clock()
+    first.count(100)
+    now[0] = 7.0
+    first.begin_point()
+    first.count(30)
+    now[0] = 8.0
+    again = progress.EpochProgress.restore(*first.state(world), device, world)
+    now[0] = 50.0
+    assert again.seconds == 3.0
+    again.start_clock()
+    now[0] = 52.0
+    again.stop_clock()
+    now[0] = 60.0
+    assert again.seconds == 5.0
+    assert again.recent_tokens_per_second == 30 / 3
 
 
 def test_a_run_rebuilds_its_model_alone(run_path, corpus):

@@ -32,19 +32,28 @@ class EpochProgress:
         self.recent = RunningSums(device)
         self._device = device
         self._recent_tokens = 0
-        self._seconds = self._recent_seconds = 0.0  # of earlier processes
-        self._started = self._recent_started = time.perf_counter()
+        self._seconds = 0.0  # before the clock was last started
+        self._started: float | None = None
+        self._point_seconds = 0.0  # when the last point was drawn
+
+    def start_clock(self) -> None:
+        """Time counts as training's from here on."""
+        self._started = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """What follows is not training."""
+        self._seconds, self._started = self.seconds, None
 
     @property
     def seconds(self) -> float:
-        """Time spent on it."""
-        return self._seconds + time.perf_counter() - self._started
+        """Time spent on its updates."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return self._seconds + running
 
     @property
     def recent_tokens_per_second(self) -> float:
         """Since the last point of the curves."""
-        seconds = self._recent_seconds + time.perf_counter() - self._recent_started
-        return self._recent_tokens / max(seconds, 1e-9)
+        return self._recent_tokens / max(self.seconds - self._point_seconds, 1e-9)
 
     def count(self, num_tokens: int) -> None:
         """One more update is done, of batches with so many tokens."""
@@ -55,19 +64,17 @@ class EpochProgress:
     def begin_point(self) -> None:
         """A point of the curves is drawn: count anew for the next."""
         self.recent = RunningSums(self._device)
-        self._recent_tokens, self._recent_seconds = 0, 0.0
-        self._recent_started = time.perf_counter()
+        self._recent_tokens, self._point_seconds = 0, self.seconds
 
     def state(self, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Values and tensors that :meth:`restore` takes; all ranks must ask at once."""
-        now = time.perf_counter()
         values = {
             "epoch": self.epoch,
             "num_updates": self.num_updates,
             "num_tokens": self.num_tokens,
             "recent_tokens": self._recent_tokens,
-            "seconds": self._seconds + now - self._started,
-            "recent_seconds": self._recent_seconds + now - self._recent_started,
+            "seconds": self.seconds,
+            "recent_seconds": self.seconds - self._point_seconds,
         }
         return values, {"all": self.all.totals(world), "recent": self.recent.totals(world)}
 
@@ -85,7 +92,7 @@ class EpochProgress:
         progress.num_tokens = values["num_tokens"]
         progress._recent_tokens = values["recent_tokens"]
         progress._seconds = values["seconds"]
-        progress._recent_seconds = values["recent_seconds"]
+        progress._point_seconds = values["seconds"] - values["recent_seconds"]
         if world.is_first:
             progress.all = RunningSums(device, tensors["all"])
             progress.recent = RunningSums(device, tensors["recent"])

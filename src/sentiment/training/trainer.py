@@ -132,6 +132,7 @@ class Trainer:
         self._model.train()
         self._sampler.set_epoch(progress.epoch)
         groups = list(by_update(self._sampler, self._training.accumulation_steps))
+        progress.start_clock()
         with self._bar(groups[: progress.num_updates]) as bar:
             for group in groups[progress.num_updates :]:
                 norm = self._updates.carry_out(
@@ -141,11 +142,13 @@ class Trainer:
                 if self._updates.update % self._training.log_every == 0:
                     self._log(bar, norm)
                 if progress.num_updates == len(groups):
+                    self._updates.guard.settle()
+                    progress.stop_clock()
                     # Here, because the last gradients are not kept in a checkpoint.
                     self._journal.histograms(self._model, progress.epoch)
                 bar.update(sum(map(len, group)))
                 self._pause()
-        self._updates.guard.settle()
+        progress.stop_clock()
         return self._summarize()
 
     def _bar(self, done: list[list[torch.Tensor]]) -> tqdm:
