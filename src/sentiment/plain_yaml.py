@@ -21,17 +21,33 @@ _DEEPEST = 20
 _MOST_VALUES = 1_000_000  # with those that aliases repeat
 
 
-def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> str:
-    """A YAML file's text, checked to hold a tree of bounded size without a key twice.
+def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
+    """A YAML file's values; nothing in it is executed.
 
     Args:
         path: the file.
-        loader: PyYAML's loader that will read it: they do not agree on every byte.
+        loader: PyYAML's loader to read it with: they do not agree on every byte.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none, or more than a file that people write; the message names the path.
-        yaml.YAMLError: it is not YAML.
+        ValueError: it is none, no YAML in UTF-8, or not a tree of bounded size without a key twice;
+            the message is one line and names the path.
+    """
+    try:
+        return parse_yaml(path, loader)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    except yaml.YAMLError as error:
+        why = shortened(" ".join(str(error).split()), 300)
+        raise ValueError(f"{path}: not YAML: {why}") from error
+
+
+def parse_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
+    """The same for who says more exactly what is wrong with the YAML.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8.
+        yaml.YAMLError: it is not YAML, or a tag is none of YAML's own.
     """
     require_file(path)
     num_bytes = path.stat().st_size
@@ -41,22 +57,11 @@ def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> str:
     try:
         _check_size(text, loader)
         _refuse_double_keys(text, loader)
-    except ValueError as error:
-        raise ValueError(f"{path}: {shortened(str(error), 300)}") from error
-    return text
-
-
-def load_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
-    """The values of text that :func:`read_yaml` has checked; nothing in it is executed.
-
-    Raises:
-        ValueError: a value is not what its tag says, or not one that there is (a date).
-        yaml.YAMLError: a tag is none of YAML's own.
-    """
-    try:
         return yaml.load(text, Loader=loader)
     except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, over «!!int x»
-        raise ValueError("a value is not what its tag says: write it without") from error
+        raise ValueError(f"{path}: a value is not what its tag says: write it without") from error
+    except ValueError as error:  # of ours, or of a date that is none
+        raise ValueError(f"{path}: {shortened(str(error), 300)}") from error
 
 
 def _check_size(text: str, loader: Any) -> None:

@@ -16,7 +16,7 @@ from jsonargparse import ActionConfigFile
 
 from sentiment.bounds import shortened
 from sentiment.config import Config
-from sentiment.plain_yaml import load_yaml, read_yaml
+from sentiment.plain_yaml import read_yaml
 
 # The one that jsonargparse's own loader is made of, so that both see the same keys.
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -54,13 +54,7 @@ def check_settings_file(path: Path, *, options: set[str]) -> None:
     Raises:
         ValueError: the file holds something else; the message is one line.
     """
-    try:
-        values = load_yaml(read_yaml(path, _Loader), _Loader)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        why = shortened(" ".join(str(error).split()), 300)
-        raise ValueError(f"{path}: not YAML: {why}") from error
+    values = read_yaml(path, _Loader)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds no settings: write a key and its value a line, as seed: 1")
     if "space" in values:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from sentiment.bounds import shortened
-from sentiment.plain_yaml import load_yaml, read_yaml
+from sentiment.plain_yaml import parse_yaml
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
@@ -20,7 +20,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
             proportion.
     """
     try:
-        values = load_yaml(read_yaml(path))
+        values = parse_yaml(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there") from None
     except UnicodeDecodeError as error:
@@ -30,9 +30,6 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         ) from error
     except yaml.YAMLError as error:
         raise ValueError(f"{path}{_where(error)}: not YAML: {_reason(error)}") from error
-    except ValueError as error:  # of a date or a number that is none, or of ours
-        reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ")
-        raise ValueError(f"{path}: {reason}") from error
     if not isinstance(values, dict):
         kind = "nothing" if values is None else f"a {type(values).__name__}"
         raise ValueError(f"{path}: holds {kind}, but must hold keys and values, as capability: …")

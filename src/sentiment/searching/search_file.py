@@ -9,9 +9,8 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from sentiment.bounds import shortened
 from sentiment.config import Config
-from sentiment.plain_yaml import load_yaml, read_yaml
+from sentiment.plain_yaml import read_yaml
 from sentiment.searching.space import Space, read_space
 from sentiment.suggestions import did_you_mean
 
@@ -58,17 +57,9 @@ def read_search(path: Path) -> Search:
         ValueError: it says something else; the message names the file.
     """
     try:
-        values = load_yaml(read_yaml(path, _Loader), _Loader)
+        values = read_yaml(path, _Loader)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no search file {path}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {shortened(' '.join(str(error).split()), 300)}") from (
-            error
-        )
-    except ValueError as error:
-        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
     try:
         return _read_values(values)
     except ValueError as error:
