@@ -12,6 +12,9 @@ from sentiment.shown import shorten
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
 
+# What run.json calls a folder whose weights are pre-trained, and no classifier's yet.
+LANGUAGE_MODEL = "language model"
+
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
@@ -50,6 +53,20 @@ def read_description(run: Path) -> dict[str, Any]:
     if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
         raise ValueError(f"{path} is damaged: its classes are not two names or more")
     return values
+
+
+def is_pretraining(description: dict[str, Any]) -> bool:
+    """Whether run.json says that its folder holds a pre-training, no classifier."""
+    return description.get("kind") == LANGUAGE_MODEL
+
+
+def holds_pretraining(path: Path) -> bool:
+    """Whether a folder holds a pre-training; False where it holds no run at all.
+
+    Raises:
+        ValueError: its run.json is damaged, or of another format.
+    """
+    return (path / "run.json").exists() and is_pretraining(read_description(path))
 
 
 def check_version(path: Path, version: int) -> None:

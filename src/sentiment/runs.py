@@ -29,15 +29,17 @@ import torch
 from torchtext.vocab import Vocab
 
 from sentiment.config import Config, ModelConfig, deciding_settings
-from sentiment.description import FORMAT_VERSION, read_description, write_description
+from sentiment.description import (
+    FORMAT_VERSION,
+    is_pretraining,
+    read_description,
+    write_description,
+)
 from sentiment.model import SentimentClassifier
 from sentiment.places import LOCK, check_links, check_writable
 from sentiment.settings import load_config, save_config
 from sentiment.text.vocabulary import load_vocabulary, save_vocabulary, token_counts
 from sentiment.weights import Checkpoint, load_weights
-
-# What run.json calls a folder whose weights are pre-trained, and no classifier's yet.
-LANGUAGE_MODEL = "language model"
 
 # Stands in a folder while a run is made there, so that another training may do it over.
 _HALF_MADE = ".begun"
@@ -85,7 +87,8 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
     if (path / _HALF_MADE).exists():
         return  # by a training that was killed before it began
     if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
-        if _kind(path) == LANGUAGE_MODEL and not for_pretraining:
+        description = _readable_description(path)
+        if is_pretraining(description or {}) and not for_pretraining:
             raise FileExistsError(
                 f"{path} holds a pre-training: start from it with --pretraining.path {path}, or "
                 "choose another output_dir"
@@ -99,17 +102,17 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
                 f"{path} is not empty: choose another output_dir, or replace the run in it with "
                 "--overwrite"
             )
-        if _kind(path) is None:
+        if description is None:
             raise FileExistsError(
                 f"{path} is not empty and holds no run, so nothing in it will be overwritten: "
                 "choose another output_dir"
             )
 
 
-def _kind(path: Path) -> str | None:
-    """What run.json calls a folder; None where it holds no run."""
+def _readable_description(path: Path) -> dict[str, Any] | None:
+    """What run.json says; None where there is none that can be read."""
     try:
-        return read_description(path).get("kind", "classifier")
+        return read_description(path)
     except (OSError, ValueError):
         return None
 
@@ -134,8 +137,7 @@ def create_run(
     Raises:
         OSError: as :func:`check_place` says.
     """
-    is_pretraining = (receipt or {}).get("kind") == LANGUAGE_MODEL
-    check_place(path, overwrite=overwrite, for_pretraining=is_pretraining)
+    check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(receipt or {}))
     path.mkdir(parents=True, exist_ok=True)
     (path / _HALF_MADE).touch()
     for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:
@@ -205,7 +207,7 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
     """
     check_links(path)
     description = read_description(path)
-    if description.get("kind") == LANGUAGE_MODEL:
+    if is_pretraining(description):
         raise ValueError(
             f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
         )

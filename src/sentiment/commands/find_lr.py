@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> RangeRequest:
     for each in settings:
         name = each.removeprefix("--").split("=")[0]
         # What is nearly one of these would else be told as a setting that is none.
-        if name != each and (near := difflib.get_close_matches(name, _OPTIONS, 1, cutoff=0.8)):
+        if name != each and (near := difflib.get_close_matches(name, vars(options), 1, cutoff=0.8)):
             parser.error(f"unknown option --{name} (did you mean --{near[0]}?)")
     request = parse_training(settings, prog)
     if request.overwrites or request.resumes or request.resumes_if_begun or request.verifies:
@@ -79,7 +79,6 @@ def parse(arguments: Sequence[str] | None, prog: str) -> RangeRequest:
 
 
 _NUM_UPDATES = 1_000
-_OPTIONS = ("lowest", "highest", "num_updates", "output")
 
 
 def execute(request: RangeRequest) -> None:

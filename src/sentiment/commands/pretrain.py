@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentiment.config import Config
-from sentiment.description import read_description
+from sentiment.description import holds_pretraining
 from sentiment.places import beside
 from sentiment.settings import parse_settings
 
@@ -63,7 +63,7 @@ def execute(request: PretrainingRequest) -> None:
         )
     if local_rank() is not None:
         raise ValueError("pre-training knows one process alone: call it without torchrun")
-    if not request.is_named and not _is_pretraining(Path(config.output_dir).expanduser()):
+    if not request.is_named and not holds_pretraining(Path(config.output_dir).expanduser()):
         config = replace(config, output_dir=beside(config.output_dir, "-pretraining"))
     use_allowed_cores()
     device = find_device(config.device)
@@ -76,10 +76,3 @@ def execute(request: PretrainingRequest) -> None:
         logger.info("%s; the same command goes on from here", stop)
         raise SystemExit(stop.status) from None
     logger.info("next: python train.py … --pretraining.path %s", printable(str(path)))
-
-
-def _is_pretraining(path: Path) -> bool:
-    """Whether one was begun in the settings' own folder."""
-    from sentiment.runs import LANGUAGE_MODEL
-
-    return (path / "run.json").exists() and read_description(path).get("kind") == LANGUAGE_MODEL

@@ -9,9 +9,9 @@ from typing import Any
 
 from sentiment.config import Config, DistillationConfig
 from sentiment.config_distillation import MOST_TEACHERS
-from sentiment.description import read_description
+from sentiment.description import is_pretraining, read_description
 from sentiment.places import beside
-from sentiment.runs import LANGUAGE_MODEL, is_finished
+from sentiment.runs import is_finished
 from sentiment.text.fingerprints import file_fingerprint
 
 # What a teacher speaks by: the weights that evaluating and predicting take too.
@@ -77,7 +77,7 @@ def _check_finished(path: Path) -> None:
         raise FileNotFoundError(
             f"{error}: distillation.teachers must name folders of finished runs"
         ) from error
-    if description.get("kind") == LANGUAGE_MODEL:
+    if is_pretraining(description):
         raise ValueError(
             f"the teacher {path} is a pre-training, no classifier: start from it with "
             "--pretraining.path, or name the run that did"

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from sentiment.config import Config, first_difference, flat_settings
-from sentiment.description import read_description
+from sentiment.description import is_pretraining, read_description
 from sentiment.model import SentimentClassifier
 from sentiment.places import beside
-from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
+from sentiment.runs import is_finished, load_settings
 from sentiment.text.fingerprints import file_fingerprint
 from sentiment.weights import read_weights
 
@@ -137,10 +137,10 @@ def check_kind(path: Path, setting: str) -> None:
         ValueError: it holds a classifier's run.
     """
     try:
-        kind = read_description(path).get("kind")
+        description = read_description(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
-    if kind != LANGUAGE_MODEL:
+    if not is_pretraining(description):
         raise ValueError(f"{path} holds a classifier, no pre-training: choose another {setting}")
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from sentiment.config import Config
+from sentiment.description import LANGUAGE_MODEL
 from sentiment.places import check_links, written_alone
 from sentiment.pretraining.folder import check_kind, check_same, check_same_texts
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.receipt import write_receipt
 from sentiment.runs import (
-    LANGUAGE_MODEL,
     build_model,
     check_place,
     create_run,

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sentiment.config import Config
-from sentiment.description import read_description
+from sentiment.description import is_pretraining, read_description
 from sentiment.receipt import git_state, versions
-from sentiment.runs import LANGUAGE_MODEL
 from sentiment.runtime import describe_device, find_device, find_precision
 
 
@@ -115,7 +114,7 @@ def read_receipt(run: Path) -> Receipt:
         ValueError: run.json is damaged or has no receipt, or the run is not finished.
     """
     values = read_description(run)
-    if values.get("kind") == LANGUAGE_MODEL:
+    if is_pretraining(values):
         raise ValueError(f"{run} is a pre-training: only a classifier's run can be reproduced")
     if "result" not in values:
         raise ValueError(

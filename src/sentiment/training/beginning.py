@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from sentiment.config import Config, deciding_settings, first_difference
-from sentiment.description import read_description
+from sentiment.description import holds_pretraining, read_description
 from sentiment.distilling.teachers import check_named_teachers
 from sentiment.places import check_links
 from sentiment.pretraining.folder import starting_folder
-from sentiment.runs import LANGUAGE_MODEL, is_finished, load_settings
+from sentiment.runs import is_finished, load_settings
 from sentiment.settings import TrainingRequest
 from sentiment.training.checkpoint import TrainingState, has_lost_state, load_state, state_path
 from sentiment.training.own_teachers import plan_teachers
@@ -74,7 +74,7 @@ _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 
 def _check_is_run(path: Path) -> None:
     """Refuse a folder that is a pre-training's, which is neither gone on with nor replaced here."""
-    if (path / "run.json").exists() and read_description(path).get("kind") == LANGUAGE_MODEL:
+    if holds_pretraining(path):
         raise ValueError(
             f"{path} holds a pre-training, no run to resume or replace: start from it with "
             f"--pretraining.path {path} and another output_dir; sentiment pretrain goes on with it"

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config, deciding_settings, first_difference
-from sentiment.description import read_description
+from sentiment.description import holds_pretraining, read_description
 from sentiment.distilling.teachers import CHECKPOINT, own_teachers
 from sentiment.pretraining.folder import describe_pretraining
-from sentiment.runs import LANGUAGE_MODEL, check_place, is_finished, load_settings
+from sentiment.runs import check_place, is_finished, load_settings
 from sentiment.settings import TrainingRequest
 from sentiment.training.checkpoint import has_lost_state
 from sentiment.weights import weights_path
@@ -42,7 +42,7 @@ def plan_teachers(
             check_place(path)
             plan.append(TrainingRequest(teacher))
             continue
-        if read_description(path).get("kind") == LANGUAGE_MODEL:
+        if holds_pretraining(path):
             raise ValueError(
                 f"{path}, where a teacher is to be, holds a pre-training: choose another output_dir"
             )
