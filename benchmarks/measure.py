@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from sentiment.environment import VARIABLES, prepare_environment
+from sentiment.environment import VARIABLES, set_variables
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Worker:
         for name in VARIABLES:
             os.environ.pop(name, None)
         if prepared:
-            prepare_environment()
+            set_variables()
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
         self._pool.submit(_start, prepared).result()  # now, with this environment
         os.environ.clear()
@@ -71,10 +71,10 @@ class Worker:
 
 
 def _start(prepared: bool) -> None:
-    from sentiment.runtime import use_allowed_cores
+    from sentiment.runtime import prepare_threads
 
     if prepared:
-        use_allowed_cores()
+        prepare_threads()
 
 
 def in_turns(

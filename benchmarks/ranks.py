@@ -27,7 +27,7 @@ from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, timed
 from benchmarks.training import make_trainer
 from sentiment.environment import VARIABLES
-from sentiment.runtime import use_allowed_cores
+from sentiment.runtime import prepare_threads
 from sentiment.training.sums import RunningSums
 from sentiment.training.updates import _BUCKET_MEGABYTES, Updates
 from sentiment.world import World, join_world, local_size
@@ -59,7 +59,7 @@ TINY = Size(rounds=1, updates=2, reviews=640)
 
 def train_as_rank(size: Size, path: Path) -> None:
     """What one rank does; the first one writes what it measured."""
-    use_allowed_cores(local_size())
+    prepare_threads(local_size())
     with join_world() as world:
         updates, groups = _make_updates(size, world)
         sums = RunningSums(_CPU)

@@ -162,7 +162,7 @@ def test_threads_against_allowed_cores(monkeypatch, threads, given, verdict, adv
     monkeypatch.setattr(joblib, "cpu_count", lambda: 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(runtime, "use_allowed_cores", lambda: None)
+    monkeypatch.setattr(runtime, "prepare_threads", lambda: None)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     if given:

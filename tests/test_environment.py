@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sentiment.environment import prepare_environment
-from sentiment.runtime import use_allowed_cores
+from sentiment.runtime import prepare_threads
 
 
 def test_what_the_user_set_stays(monkeypatch):
@@ -31,8 +31,8 @@ def test_the_commands_prepare_before_torch_is_loaded(tmp_path):
     """Afterwards would be too late: libraries read these variables as they are loaded."""
     program = (
         "import sys, sentiment.cli as cli\n"
-        "prepare = cli.prepare_environment\n"
-        "cli.prepare_environment = lambda: print('torch' in sys.modules) or prepare()\n"
+        "prepare = cli.set_variables\n"
+        "cli.set_variables = lambda: print('torch' in sys.modules) or prepare()\n"
         f"cli.evaluate(['--run', {str(tmp_path)!r}])\n"
         "print('torch' in sys.modules)\n"
     )
@@ -51,7 +51,7 @@ def test_threads_are_those_allowed(monkeypatch, given, expected):
     if given:
         monkeypatch.setenv("OMP_NUM_THREADS", given)
     try:
-        use_allowed_cores()
+        prepare_threads()
         assert torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(before)

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from sentiment.environment import prepare_environment
+from sentiment.environment import set_variables
 from sentiment.shown import printable
 from sentiment.suggestions import did_you_mean
 
@@ -76,7 +76,7 @@ def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
 
 def report_mistakes(command: Callable[[], None]) -> int:
     """Do what a command does; returns the exit status, after one line where the user erred."""
-    prepare_environment()  # before the commands import torch
+    set_variables()  # before the commands import torch
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may not know a review's characters
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)

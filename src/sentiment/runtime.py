@@ -74,6 +74,9 @@ def _processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+_BF16_NAMES = ("BF16", "FP16", "AMX", "AVX10")  # of the instruction sets that oneDNN is held to
+
+
 def find_precision(name: str, device: torch.device) -> torch.dtype:
     """The arithmetic of matrix products: ``torch.bfloat16`` or ``torch.float32``.
 
@@ -96,6 +99,10 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bf16() -> bool:
+    # Where oneDNN is held to older instructions it would emulate bf16, several times as slowly.
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if most not in ("", "ALL", "DEFAULT") and not any(each in most for each in _BF16_NAMES):
+        return False
     capabilities = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     matrix_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return any(check is not None and check() for check in (capabilities, matrix_tiles))
@@ -136,16 +143,22 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence([abs(each) for each in numbers]).generate_state(1)[0])
 
 
-def use_allowed_cores(local_size: int = 1) -> None:
-    """Compute in as many threads as there are cores to run on, unless OMP_NUM_THREADS says so.
+def prepare_threads(local_size: int = 1) -> None:
+    """Set how this process computes on a CPU; to be called before it computes.
 
-    torch sees the cores a process may be put on, but not the share of them that a container may
-    use: on two of 64 cores it would start 64 threads, which wait for each other.
+    Denormal numbers count as 0: a gradient that fades on its way through a long review ends in
+    them, and an Intel processor takes a hundred times as long for each. Threads that start later
+    take this over.
+
+    Threads are as many as there are cores to run on, unless OMP_NUM_THREADS says so. torch sees
+    the cores a process may be put on, but not the share of them that a container may use: on two of
+    64 cores it would start 64 threads, which wait for each other.
 
     Args:
         local_size: ranks on this machine, which share its cores. Their launcher sets
             OMP_NUM_THREADS to 1 where nobody has set it, so that a 1 says nothing.
     """
+    torch.set_flush_denormal(True)
     chosen = os.environ.get("OMP_NUM_THREADS")
     if chosen is None or (local_size > 1 and chosen == "1"):
         import joblib  # makes a semaphore, which processes started from here need not

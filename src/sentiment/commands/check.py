@@ -72,11 +72,11 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.checking.roles import find_roles, require_roles
     from sentiment.places import check_writable
     from sentiment.predictor import load
-    from sentiment.runtime import describe_device, use_allowed_cores
+    from sentiment.runtime import describe_device, prepare_threads
     from sentiment.shown import printable
 
     started = time.perf_counter()
-    use_allowed_cores()
+    prepare_threads()
     output = options.output or options.run / "evaluation" / "check"
     places = options.tests or ([] if options.pairs else [shipped_behaviours()])
     capabilities = read_behaviours(places)  # before the run: mistakes in them show sooner

@@ -55,11 +55,11 @@ def execute(options: argparse.Namespace) -> None:
         remarks_on_groups,
     )
     from sentiment.places import check_writable
-    from sentiment.runtime import describe_device, find_device, use_allowed_cores
+    from sentiment.runtime import describe_device, find_device, prepare_threads
     from sentiment.shown import printable
 
     started = time.perf_counter()
-    use_allowed_cores()
+    prepare_threads()
     device = find_device(options.device)
     output = options.output or _folder(options)
     sides = load_sides(options.runs, checkpoint=options.checkpoint)

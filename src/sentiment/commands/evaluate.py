@@ -61,10 +61,10 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 def execute(options: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
     from sentiment.places import check_writable
-    from sentiment.runtime import find_device, use_allowed_cores
+    from sentiment.runtime import find_device, prepare_threads
     from sentiment.world import join_world, local_rank, local_size
 
-    use_allowed_cores(local_size())
+    prepare_threads(local_size())
     device = find_device(options.device, local_rank())
     with join_world(uses_cuda=device.type == "cuda") as world:
         if world.is_first:

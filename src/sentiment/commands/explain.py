@@ -55,10 +55,10 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.pictures import save_figure
     from sentiment.places import check_writable
     from sentiment.predictor import load
-    from sentiment.runtime import use_allowed_cores
+    from sentiment.runtime import prepare_threads
     from sentiment.shown import printable
 
-    use_allowed_cores()
+    prepare_threads()
     text, name = options.text, None
     if text is None:
         text, name = _read_row(options.file, options.row), f"{options.file.stem}-{options.row}"

@@ -56,11 +56,11 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.exporting.export import export_run
     from sentiment.places import check_writable
     from sentiment.runs import load_run
-    from sentiment.runtime import use_allowed_cores
+    from sentiment.runtime import prepare_threads
     from sentiment.shown import printable
 
     started = time.perf_counter()
-    use_allowed_cores()
+    prepare_threads()
     run = load_run(options.run, checkpoint=options.checkpoint)
     check_writable(options.output.parent)
     exported = export_run(run, options.output, options.format)

@@ -88,7 +88,7 @@ def execute(request: RangeRequest) -> None:
         FileExistsError: the folder for them holds a run.
     """
     from sentiment.places import check_writable
-    from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
+    from sentiment.runtime import describe_device, find_device, find_precision, prepare_threads
     from sentiment.shown import printable
     from sentiment.training.range_curve import suggest
     from sentiment.training.range_outputs import range_text, write_range
@@ -100,7 +100,7 @@ def execute(request: RangeRequest) -> None:
     check_writable(request.output)
     if (request.output / "run.json").exists():
         raise FileExistsError(f"{request.output} holds a run: choose another --output")
-    use_allowed_cores()
+    prepare_threads()
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
     print(f"device: {describe_device(device)}, {str(precision).removeprefix('torch.')}", flush=True)

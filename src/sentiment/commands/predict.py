@@ -101,11 +101,11 @@ def execute(options: argparse.Namespace) -> None:
     """Predict, and say how it went where the predictions went elsewhere."""
     from sentiment.predicting.resuming import check_output
     from sentiment.predictor import load
-    from sentiment.runtime import find_device, use_allowed_cores
+    from sentiment.runtime import find_device, prepare_threads
     from sentiment.world import join_world, local_rank, local_size
 
     source = _open_source(options)
-    use_allowed_cores(local_size())
+    prepare_threads(local_size())
     device = find_device(options.device, local_rank())
     with join_world(uses_cuda=device.type == "cuda") as world:
         if not world.is_alone and (options.file is None or options.output is None):

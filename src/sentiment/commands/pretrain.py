@@ -44,8 +44,9 @@ def execute(request: PretrainingRequest) -> None:
         ValueError: the settings ask for no pre-training, name one that is there, or ask for
             several processes.
     """
+    from sentiment.model.recurrence import describe_recurrence
     from sentiment.pretraining.pretrain import pretrain
-    from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
+    from sentiment.runtime import describe_device, find_device, find_precision, prepare_threads
     from sentiment.shown import printable
     from sentiment.training.interruption import Interrupted
     from sentiment.world import local_rank
@@ -65,10 +66,12 @@ def execute(request: PretrainingRequest) -> None:
         raise ValueError("pre-training knows one process alone: call it without torchrun")
     if not request.is_named and not holds_pretraining(Path(config.output_dir).expanduser()):
         config = replace(config, output_dir=beside(config.output_dir, "-pretraining"))
-    use_allowed_cores()
+    prepare_threads()
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
-    logger.info("device: %s, %s", describe_device(device), str(precision).removeprefix("torch."))
+    names = (describe_device(device), str(precision).removeprefix("torch."))
+    how = describe_recurrence(config.model.cell, config.model.implementation, device, precision)
+    logger.info("device: %s, %s, %s", *names, how)
     path = Path(config.output_dir).expanduser()
     try:
         pretrain(config, path, device, precision)

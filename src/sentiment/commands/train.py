@@ -37,9 +37,10 @@ def execute(
         request: what is asked for.
         after_update: called with the number of each update when it is done.
     """
+    from sentiment.model.recurrence import describe_recurrence
     from sentiment.places import written_alone
     from sentiment.runs import check_place
-    from sentiment.runtime import describe_device, find_device, find_precision, use_allowed_cores
+    from sentiment.runtime import describe_device, find_device, find_precision, prepare_threads
     from sentiment.training.beginning import find_beginning
     from sentiment.world import join_world, local_rank, local_size
 
@@ -54,7 +55,7 @@ def execute(
 
         verify_resume(config)
         return
-    use_allowed_cores(local_size())
+    prepare_threads(local_size())
     device = find_device(config.device, local_rank())
     precision = find_precision(config.training.precision, device)
     with join_world(uses_cuda=device.type == "cuda") as world:
@@ -69,8 +70,10 @@ def execute(
                 check_place(path, overwrite=beginning.overwrites)
             with _logged(path, world) as begin_log:
                 ranks = "" if world.is_alone else f", {world.size} ranks"
-                names = (describe_device(device), str(precision).removeprefix("torch."), ranks)
-                logger.info("device: %s, %s%s", *names)
+                model = config.model
+                how = describe_recurrence(model.cell, model.implementation, device, precision)
+                names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
+                logger.info("device: %s, %s, %s%s", *names)
                 _train(request, beginning, path, device, precision, world, begin_log, after_update)
 
 

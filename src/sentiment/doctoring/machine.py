@@ -22,9 +22,9 @@ def check_device(nvidia: Path = Path("/proc/driver/nvidia/version")) -> Finding:
     """The device that ``--device auto`` takes; a GPU that torch does not see is worth a note."""
     import torch
 
-    from sentiment.runtime import describe_device, find_device, use_allowed_cores
+    from sentiment.runtime import describe_device, find_device, prepare_threads
 
-    use_allowed_cores()
+    prepare_threads()
     device = find_device("auto")
     found = describe_device(device)
     if device.type == "cuda":
@@ -65,9 +65,9 @@ def check_cores() -> Finding:
     import joblib
     import torch
 
-    from sentiment.runtime import use_allowed_cores
+    from sentiment.runtime import prepare_threads
 
-    use_allowed_cores()
+    prepare_threads()
     threads, allowed = torch.get_num_threads(), joblib.cpu_count()
     cores = os.cpu_count() or allowed
     found = f"{threads} thread{'s' * (threads != 1)} on {allowed} of {cores} cores"

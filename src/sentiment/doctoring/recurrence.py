@@ -25,6 +25,7 @@ def check_recurrence() -> Finding:
     import torch
 
     from sentiment.model import PackedLSTM, ReferenceLSTM
+    from sentiment.model.onednn_kernel import describe_kernel
     from sentiment.runtime import autocast, exact_fp32, find_device, find_precision
 
     device = find_device("auto")
@@ -56,7 +57,10 @@ def check_recurrence() -> Finding:
     if not by <= _BF16_TOLERANCE:
         return _wrong(f"is {by:.1g} off its fp32 in {str(precision).removeprefix('torch.')}")
     in_bf16 = f"; bf16 is {by:.1g} off" if precision == torch.bfloat16 else ""
-    return Finding(f"equals nn.LSTM and the equations within {worst:.1g} on {device}{in_bf16}")
+    return Finding(
+        f"equals nn.LSTM and the equations within {worst:.1g} on {device}{in_bf16}; training runs "
+        f"{describe_kernel(device, precision)}"
+    )
 
 
 def compute(lstm: torch.nn.LSTM, x: torch.Tensor, device: torch.device) -> tuple[Tensors, Tensors]:

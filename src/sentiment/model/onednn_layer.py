@@ -1,79 +1,106 @@
-"""One LSTM layer over padded reviews by oneDNN's kernel, its directions side by side.
+"""One LSTM layer over padded reviews by oneDNN's kernel, in several threads at once.
 
-``nn.LSTM`` reaches the same kernel, but one direction after the other. Here each direction is one
-call forward and one backward in a thread of its own; what surrounds the calls happens in place, and
-the gradients of the weights stay in fp32 where the products are in bf16. The reverse direction goes
-by the kernel's own flag, so that nothing is turned round, unless it has initial states to bring to
-each review's last word: then it runs forward over reviews turned round within their own lengths.
-Directions may also have an input each, over which both run forward.
+``nn.LSTM`` reaches the same kernel, but one direction after the other, with all threads waiting for
+each other at each word. Here a layer is cut into jobs that do not depend on one another: its
+directions, and the two halves of a large batch. Each job is one call forward and one backward in a
+thread of its own; what surrounds the calls happens in place, and the gradients of the weights stay
+in fp32 where the products are in bf16.
+
+The reverse direction uses the kernel's own flag, so that nothing is copied in reverse order, unless
+it has initial states to bring to each review's last word: then it runs forward over the reviews
+turned round within their own lengths. Directions may also have an input each, over which both run
+forward.
 
 Legend: directions is 2 if bidirectional, else 1. Time stands first, as the kernel wants it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sentiment.model.ragged import Places
+from sentiment.model.onednn_kernel import run_kernel, run_kernel_backward
+from sentiment.model.ragged import Part
 from sentiment.model.side_by_side import run_side_by_side
 
-_kernel = torch.ops.aten.mkldnn_rnn_layer.default
-_kernel_backward = torch.ops.aten.mkldnn_rnn_layer_backward.default
-_LSTM = 2  # the kernel's number for it
 _PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh
+_SAVED = 7  # of each job: h and c to begin with, x, and the kernel's four results
+_ROWS_OF_PART = 32  # below that the products of a time step are too small for their weights
 
 
-def can_run(x: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether oneDNN computes ``x`` in ``dtype`` on this machine."""
-    is_there = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    if x.device.type != "cpu" or x.numel() == 0 or not is_there:
-        return False
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32
+def count_parts(batch: int, directions: int) -> int:
+    """Into how many parts to cut a batch: two jobs for each thread, where the reviews suffice.
+
+    A thread that another program slows down then does fewer of them than the others.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return 1
+    return max(1, min(batch // _ROWS_OF_PART, -(-2 * threads // directions)))
 
 
 def run_layer(
     x: torch.Tensor,
-    places: Places,
+    parts: Sequence[Part],
     weights: Sequence[torch.Tensor],
     initial: Sequence[torch.Tensor] | None,
-    dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Run a layer in all its directions; differentiable once.
 
     Args:
-        x: (time, batch, features) whose last feature is 1 in padded rows and 0 in others, where
+        x: in the precision of the products, one that
+            :func:`~sentiment.model.onednn_kernel.choose_dtype` names;
+            (time, batch, features) with a feature that is 1 in padded rows and 0 in others, where
             there are padded rows; or (directions, time, batch, features), what each direction reads
             from first to last.
-        places: where the reviews end, and how they are turned if there are initial states.
+        parts: of the batch, where their reviews end, and how they are turned round if there are
+            initial states.
         weights: W_ih (4 * hidden, features), W_hh (4 * hidden, hidden), b_ih and b_hh (4 * hidden,)
-            of each direction; those of the last feature make the cell stand still.
+            of each direction; those of the feature of padding make the cell stand still.
         initial: h and c (directions, batch, hidden) before the first words, None for zero.
-        dtype: what to multiply in.
 
     Returns:
-        output (time, batch, directions * hidden) in ``dtype``, zero in padded rows; the final
-        states (directions, batch, hidden), h in ``dtype`` and c in fp32, as it is kept on the way.
+        output (time, batch, directions * hidden) as ``x``, zero in padded rows; the final states
+        (directions, batch, hidden), h as ``x`` and c in fp32, as it is kept on the way.
     """
+    features, hidden = x.shape[-1], weights[1].shape[1]
+    directions = len(weights) // _PER_DIRECTION
     if initial is None:
-        zeros = x.new_zeros(len(weights) // _PER_DIRECTION, x.shape[-2], weights[1].shape[1])
+        zeros = x.new_zeros(directions, x.shape[-2], hidden)
         initial = zeros, zeros
+    is_odd = x.dtype == torch.bfloat16 and (features % 2 or hidden % 2)
+    if is_odd:
+        # AMX multiplies pairs of bf16: where a size is odd, oneDNN leaves it unused. Zeros in their
+        # place change no value: a unit without weights has g = tanh(0) = 0, and stays at c = h = 0.
+        x = nn.functional.pad(x, (0, features % 2))
+        weights = [_pad_to_even(weight, hidden) for weight in weights]
+        initial = [nn.functional.pad(each, (0, hidden % 2)) for each in initial]
     inputs = x, *initial, *weights
     is_recorded = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
-    return _Layer.apply(places, dtype, is_recorded, *inputs)
+    output, h, c = _Layer.apply(parts, is_recorded, *inputs)
+    if is_odd and hidden % 2:
+        output = output.unflatten(-1, (directions, hidden + 1))[..., :hidden].flatten(-2)
+        h, c = h[..., :hidden], c[..., :hidden]
+    return output, h, c
+
+
+def _pad_to_even(weight: torch.Tensor, hidden: int) -> torch.Tensor:
+    """A weight (4 * hidden, columns) or (4 * hidden,) with zeros for one more unit or column."""
+    gates = weight.unflatten(0, (4, hidden))
+    columns = (0, weight.shape[1] % 2) if weight.dim() == 2 else ()
+    return nn.functional.pad(gates, (*columns, 0, hidden % 2)).flatten(0, 1)
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        places: Places,
-        dtype: torch.dtype,
+        parts: Sequence[Part],
         is_recorded: bool,
         x: torch.Tensor,
         h: torch.Tensor,
@@ -82,81 +109,115 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         # Detached, lest the kernel records itself: it keeps what its backward needs only where
         # gradients are enabled.
-        x = x.detach().to(dtype).contiguous()
-        factors = _by_direction([weight.detach().to(dtype) for weight in weights])
-        # The kernel reads memory as it lies, but one state for all reviews is expanded, not copied.
+        x, dtype = x.detach(), x.dtype
+        factors = _groups([weight.detach().to(dtype) for weight in weights], _PER_DIRECTION)
         # The cell state is a sum over time, which bf16 would end where what is added falls below a
         # 500th of it; the kernel keeps it in the precision that it begins in.
-        start = list(zip(h.to(dtype).contiguous(), c.float().contiguous(), strict=True))
-        batch, hidden = h.shape[1:]
-        output = x.new_empty(*x.shape[-3:-1], len(factors) * hidden)
-        rows = output.flatten(0, 1)  # (time * batch, directions * hidden)
+        h, c = h.to(dtype), c.float()
+        directions, _, hidden = h.shape
+        output = x.new_empty(*x.shape[-3:-1], directions * hidden)
+        jobs = [(direction, part) for part in parts for direction in range(directions)]
         is_separate = x.dim() == 4
-        is_reverse = [False, places.turned is None and not is_separate]
 
-        def run(direction: int) -> Sequence[torch.Tensor]:
+        def run(number: int) -> Sequence[torch.Tensor]:
+            direction, part = jobs[number]
+            rows, places = part.rows, part.places
             turned = places.turned if direction == 1 else None
-            own = x[direction] if is_separate else _turn(x, turned)
+            own = x[direction, :, rows] if is_separate else x[:, rows]
+            own = _turn(own.contiguous(), turned)  # the kernel reads memory as it lies
+            start = h[direction, rows].contiguous(), c[direction, rows].contiguous()
+            is_reverse = direction == 1 and places.turned is None and not is_separate
             with torch.set_grad_enabled(is_recorded):
-                results = _kernel(
-                    own, *factors[direction], *start[direction], is_reverse[direction],
-                    [], _LSTM, hidden, 1, True, False, False, is_recorded,
-                )  # fmt: skip
-            half = rows.narrow(1, direction * hidden, hidden)
-            half.copy_(_turn(results[0], turned).flatten(0, 1))
-            if places.padded is not None:
-                half.index_fill_(0, places.padded, 0)
-            return own, *results
+                results = run_kernel(
+                    own, factors[direction], start, is_reverse=is_reverse, is_recorded=is_recorded
+                )
+            # In the padding c stands still, but h does not: its last is that of the last word.
+            words = results[0].view(-1, hidden)  # (time * rows, hidden)
+            last = results[0][0].clone() if is_reverse else words[places.last]
+            if places.padded is not None:  # no gradient comes from there, so backward may read it
+                words.index_fill_(0, places.padded, 0)
+            half = output[:, rows, direction * hidden : (direction + 1) * hidden]
+            half.copy_(_turn(results[0], turned))
+            return last, *start, own, *results
 
         # Autocast would cast the cell state too. It is left in the calling thread, since leaving it
         # in another one empties the cache of all.
         with torch.autocast("cpu", enabled=False):
-            results = run_side_by_side(run, len(factors))
+            results = run_side_by_side(run, len(jobs))
         if is_recorded:
-            ctx.places, ctx.is_separate, ctx.is_reverse = places, is_separate, is_reverse
-            each_direction = zip(factors, start, results, strict=True)
-            ctx.save_for_backward(*_flat([_flat(groups) for groups in each_direction]))
-        # In the padding c stands still, but h does not: it is the output at the word read last.
-        second = places.last if is_separate else slice(batch)
-        ends = [rows[places.last, :hidden], rows[second, hidden:]][: len(results)]
-        return output, torch.stack(ends), torch.stack([each[3] for each in results])
+            ctx.jobs, ctx.is_separate = jobs, is_separate
+            ctx.save_for_backward(*_flat(factors), *_flat([each[1:] for each in results]))
+        final_h = _join([each[0] for each in results], directions, torch.stack)
+        final_c = _join([each[6] for each in results], directions, torch.stack)
+        return output, final_h, final_c
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, of_output: torch.Tensor, of_h: torch.Tensor, of_c: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
-        directions, batch, hidden = of_c.shape
-        places = ctx.places
-        saved = _by_direction(ctx.saved_tensors, len(ctx.saved_tensors) // directions)
+        directions, _, hidden = of_c.shape
+        num_weights = _PER_DIRECTION * directions
+        factors = _groups(ctx.saved_tensors[:num_weights], _PER_DIRECTION)
+        saved = _groups(ctx.saved_tensors[num_weights:], _SAVED)
 
-        def run(direction: int) -> Sequence[torch.Tensor]:
-            *factors, h_start, c_start, own, output, h, c, workspace = saved[direction]
-            half = of_output.narrow(2, direction * hidden, hidden).to(own.dtype)
+        def run(number: int) -> Sequence[torch.Tensor]:
+            direction, part = ctx.jobs[number]
+            rows, places = part.rows, part.places
+            *start, own, output, h, c, workspace = saved[number]
+            half = of_output[:, rows, direction * hidden : (direction + 1) * hidden].to(own.dtype)
             half = half.clone(memory_format=torch.contiguous_format)
-            rows = half.view(-1, hidden)
+            words = half.view(-1, hidden)  # (time * rows, hidden)
             if places.padded is not None:
-                rows.index_fill_(0, places.padded, 0)
-            if direction == 0 or ctx.is_separate:
-                rows.index_add_(0, places.last, of_h[direction])
-            else:
-                rows[:batch] += of_h[1]
+                words.index_fill_(0, places.padded, 0)
             turned = places.turned if direction == 1 else None
-            of_x, *others = _kernel_backward(
-                own, *factors, h_start, c_start, output, h, c, _turn(half, turned),
-                torch.zeros_like(h), of_c[direction].contiguous(), ctx.is_reverse[direction],
-                _LSTM, hidden, 1, True, True, False, [], False, workspace,
+            is_reverse = direction == 1 and turned is None and not ctx.is_separate
+            half = _turn(half, turned)
+            if is_reverse:
+                half[0] += of_h[1, rows]
+            else:
+                half.view(-1, hidden).index_add_(0, places.last, of_h[direction, rows])
+            of_x, *others = run_kernel_backward(
+                own, factors[direction], start, (output, h, c, workspace), half,
+                of_c[direction, rows].contiguous(), is_reverse=is_reverse,
             )  # fmt: skip
             return _turn(of_x, turned), *others
 
-        gradients = run_side_by_side(run, directions)
-        of_x = [each[0] for each in gradients]
-        if ctx.is_separate:
-            total = torch.stack(of_x)
-        else:
-            total = of_x[0] if directions == 1 else of_x[0] + of_x[1]
-        of_start = [torch.stack([each[index] for each in gradients]) for index in (5, 6)]
-        return None, None, None, total, *of_start, *_flat([each[1:5] for each in gradients])
+        gradients = run_side_by_side(run, len(ctx.jobs))
+        combine = torch.stack if ctx.is_separate else _sum
+        of_x = _join([each[0] for each in gradients], directions, combine)
+        of_start = [_join([each[n] for each in gradients], directions, torch.stack) for n in (5, 6)]
+        of_weights = _flat([_sum_over_parts(gradients[n::directions]) for n in range(directions)])
+        return None, None, of_x, *of_start, *of_weights
+
+
+def _join(
+    tensors: Sequence[torch.Tensor],
+    directions: int,
+    combine: Callable[[list[torch.Tensor]], torch.Tensor],
+) -> torch.Tensor:
+    """Tensors (..., rows of a part, features) of the jobs, for the whole batch.
+
+    Args:
+        tensors: of each job, the directions of the first part first.
+        directions: jobs of each part.
+        combine: what becomes of those of a part.
+    """
+    parts = [combine(list(each)) for each in _groups(tensors, directions)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+
+def _sum(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return functools.reduce(torch.add, tensors)
+
+
+def _sum_over_parts(gradients: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Gradients of the four weights, added up in the first part's own."""
+    total, *others = (each[1:5] for each in gradients)
+    for other in others:
+        for whole, own in zip(total, other, strict=True):
+            whole += own
+    return list(total)
 
 
 def _turn(x: torch.Tensor, turned: torch.Tensor | None) -> torch.Tensor:
@@ -164,9 +225,7 @@ def _turn(x: torch.Tensor, turned: torch.Tensor | None) -> torch.Tensor:
     return x if turned is None else x.flatten(0, 1)[turned].view_as(x)
 
 
-def _by_direction(
-    tensors: Sequence[torch.Tensor], size: int = _PER_DIRECTION
-) -> list[Sequence[torch.Tensor]]:
+def _groups(tensors: Sequence[torch.Tensor], size: int) -> list[Sequence[torch.Tensor]]:
     return [tensors[start : start + size] for start in range(0, len(tensors), size)]
 
 

@@ -25,7 +25,7 @@ On words the extra input is 0 and adds nothing. Gradients are exact too: sigmoid
 so none flows into the padding but the one passed on by f = 1. What remains is to zero the outputs
 on padding and to pick the last word's h out of the outputs.
 
-On a CPU the two directions run side by side (:mod:`sentiment.model.onednn_layer`).
+On a CPU directions and halves of a batch run side by side (:mod:`sentiment.model.onednn_layer`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ import torch
 from torch import nn
 
 from sentiment.model.dropout import dropout
-from sentiment.model.onednn_layer import can_run, run_layer
-from sentiment.model.ragged import Places, RaggedRecurrence, find_places, multiplied_in
+from sentiment.model.onednn_kernel import choose_dtype
+from sentiment.model.onednn_layer import count_parts, run_layer
+from sentiment.model.ragged import Places, RaggedRecurrence, cut_batch, find_places, multiplied_in
 
 # Far beyond where sigmoid is 0 or 1 to the last bit (about 104 in fp32), far within bf16 and fp16.
 _SATURATING = 10_000.0
@@ -86,39 +87,49 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
         self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None
     ) -> tuple[torch.Tensor, States]:
         x = x.transpose(0, 1)  # (time, batch, input_size)
-        dtype = multiplied_in(x)
-        x = x.to(dtype)
-        by_onednn = can_run(x, dtype)
-        is_turned = self.bidirectional and not (by_onednn and initial is None)
-        places = find_places(lengths, x.shape[0], x.device, with_turned=is_turned)
+        wanted = multiplied_in(x)
+        by_onednn = choose_dtype(x.device, wanted)
+        x = x.to(by_onednn or next(self.parameters()).dtype)
+        parts, places = [], None
+        if by_onednn is None:
+            places = find_places(lengths, len(x), x.device, with_turned=self.bidirectional)
+        else:
+            count = count_parts(len(lengths), self.directions)
+            is_turned = self.bidirectional and initial is not None
+            parts = cut_batch(lengths, len(x), x.device, count, with_turned=is_turned)
         states: list[States] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = dropout(x, self.dropout, self.training)
             weights = self.layer_weights(layer)
-            if places.padded is not None:
+            if int(lengths.min()) < len(x):
                 x, weights = self._mark_padding(x, lengths, weights)
             own = slice(layer * self.directions, (layer + 1) * self.directions)
             start = None if initial is None else (initial[0][own], initial[1][own])
-            if by_onednn:
-                x, h, c = run_layer(x, places, weights, start, dtype)
+            if places is None:
+                x, h, c = run_layer(x, parts, weights, start)
             else:
                 x, h, c = self._run_layer_anywhere(x, places, weights, start)
             states.append((h, c))
         h, c = (torch.cat(each) for each in zip(*states, strict=True))
-        return x.transpose(0, 1), (h, c)
+        return x.transpose(0, 1).to(wanted), (h.to(wanted), c)
 
     def _mark_padding(
         self, x: torch.Tensor, lengths: torch.Tensor, weights: list[torch.Tensor]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Add the input that is 1 on padding, and its weights to the gates i, f, g, o."""
+        """Add the input that is 1 on padding, and its weights to the gates i, f, g, o.
+
+        Where that makes their number odd, another input of zeros follows, as the layer wants it.
+        """
         word = torch.arange(x.shape[0], device=x.device).view(-1, 1, 1)
         padding = word >= lengths.to(x.device).unsqueeze(1)  # (time, batch, 1)
+        spare = (x.shape[2] + 1) % 2
+        marks = nn.functional.pad(padding.to(x.dtype), (0, spare))  # (time, batch, 1 or 2)
         # The others are zeroed there, lest they weigh against it.
-        x = torch.cat((x.masked_fill(padding, 0.0), padding.to(x.dtype)), dim=2)
+        x = torch.cat((x.masked_fill(padding, 0.0), marks), dim=2)
         hidden = self.hidden_size
-        switch = weights[0].new_zeros(4 * hidden, 1)
-        switch[:hidden], switch[hidden : 2 * hidden] = -_SATURATING, _SATURATING
+        switch = weights[0].new_zeros(4 * hidden, 1 + spare)
+        switch[:hidden, 0], switch[hidden : 2 * hidden, 0] = -_SATURATING, _SATURATING
         marked = [torch.cat((weight, switch), dim=1) for weight in weights[::4]]
         return x, [marked[i // 4] if i % 4 == 0 else each for i, each in enumerate(weights)]
 
@@ -129,8 +140,6 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
 
         In that of autocast the cell state would be too.
         """
-        wanted, dtype = x.dtype, weights[0].dtype
-        x = x.to(dtype)
         (time, batch, _), hidden = x.shape, self.hidden_size
         if initial is None:
             zeros = x.new_zeros(self.directions, batch, hidden)
@@ -139,13 +148,13 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
         for direction in range(self.directions):
             turned = places.turned if direction == 1 else None
             own = x if turned is None else x.flatten(0, 1)[turned].view_as(x)
-            start = [states[direction : direction + 1].to(dtype) for states in initial]
+            start = [states[direction : direction + 1].to(x.dtype) for states in initial]
             with torch.autocast(x.device.type, enabled=False):
                 output, _, c = torch._VF.lstm(
                     own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,
                     self.training, False, False,
                 )  # fmt: skip
-            rows = output.flatten(0, 1).to(wanted)  # (time * batch, hidden)
+            rows = output.flatten(0, 1)  # (time * batch, hidden)
             finals.append((rows[places.last], c.squeeze(0)))
             outputs.append(rows if turned is None else rows[turned])
         rows = torch.cat(outputs, dim=1)  # (time * batch, directions * hidden)

@@ -129,6 +129,33 @@ def find_places(
     )
 
 
+@dataclass(frozen=True)
+class Part:
+    """Neighbouring reviews of a batch, computed apart from the others.
+
+    Attributes:
+        rows: which of the batch.
+        places: where they end, in rows of (time * reviews of the part).
+    """
+
+    rows: slice
+    places: Places
+
+
+def cut_batch(
+    lengths: torch.Tensor, time: int, device: torch.device, count: int, *, with_turned: bool = False
+) -> list[Part]:
+    """A batch of these lengths in up to ``count`` parts of the same size, but for the last."""
+    size = -(-len(lengths) // count)
+    return [
+        Part(
+            slice(start, start + size),
+            find_places(lengths[start : start + size], time, device, with_turned=with_turned),
+        )
+        for start in range(0, len(lengths), size)
+    ]
+
+
 def multiplied_in(x: torch.Tensor) -> torch.dtype:
     """The precision that autocast, where it is on, has chosen, else that of ``x``."""
     kind = x.device.type

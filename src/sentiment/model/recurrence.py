@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sentiment.model.dropout import dropout
+from sentiment.model.onednn_kernel import describe_kernel
 from sentiment.model.packed_cells import PackedGRU, PackedRNN
 from sentiment.model.packed_lstm import PackedLSTM
 from sentiment.model.ragged import RaggedRecurrence
@@ -39,6 +40,18 @@ def choose_recurrence(cell: Cell, implementation: Implementation) -> type[Ragged
     if cell != "lstm":
         raise ValueError(f"implementation is 'reference', which is an lstm, but cell is {cell!r}")
     return ReferenceLSTM
+
+
+def describe_recurrence(
+    cell: Cell, implementation: Implementation, device: torch.device, dtype: torch.dtype
+) -> str:
+    """How a recurrence is computed on a device, as a person would name it."""
+    if implementation == "reference":
+        return "LSTM by its equations"
+    if cell != "lstm":
+        name = cell.upper()
+        return f"{name} by cuDNN's kernel" if device.type == "cuda" else f"{name} by a loop"
+    return f"LSTM by {describe_kernel(device, dtype)}"
 
 
 @torch.no_grad()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 
 from sentiment.model.dropout import dropout
-from sentiment.model.onednn_layer import can_run, run_layer
+from sentiment.model.onednn_kernel import choose_dtype
+from sentiment.model.onednn_layer import count_parts, run_layer
 from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.model.ragged import Places, multiplied_in
+from sentiment.model.ragged import cut_batch, multiplied_in
 
 
 def read_streams(
@@ -31,9 +32,17 @@ def read_streams(
         (h, c): (num_layers * directions, batch, hidden) each.
     """
     assert lstm.directions == 1 or lstm.num_layers == 1
-    dtype = multiplied_in(x)
     directions, time, batch, _ = x.shape
     hidden = lstm.hidden_size
+    wanted = multiplied_in(x)
+    by_onednn = choose_dtype(x.device, wanted)
+    x = x.to(by_onednn or next(lstm.parameters()).dtype)
+    lengths = torch.full((batch,), time)
+    parts = (
+        []
+        if by_onednn is None
+        else cut_batch(lengths, time, x.device, count_parts(batch, directions))
+    )
     finals: list[States] = []
     for layer in range(lstm.num_layers):
         if layer > 0:
@@ -41,31 +50,29 @@ def read_streams(
         own = slice(layer * directions, (layer + 1) * directions)
         start = None if states is None else (states[0][own], states[1][own])
         weights = lstm.layer_weights(layer)
-        if can_run(x, dtype):
-            last = (time - 1) * batch + torch.arange(batch)
-            output, h, c = run_layer(x.to(dtype), Places(None, last), weights, start, dtype)
+        if parts:
+            output, h, c = run_layer(x, parts, weights, start)
             # (time, batch, directions * hidden) to (directions, time, batch, hidden)
             x = output.view(time, batch, directions, hidden).permute(2, 0, 1, 3)
         else:
             x, h, c = _read_anywhere(x, weights, start, hidden)
         finals.append((h, c))
     h, c = (torch.cat(each) for each in zip(*finals, strict=True))
-    return x, (h, c)
+    return x.to(wanted), (h.to(wanted), c)
 
 
 def _read_anywhere(
     x: torch.Tensor, weights: list[torch.Tensor], start: States | None, hidden: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What :func:`run_layer` does, by the kernel of whatever device, in the weights' precision."""
-    dtype = weights[0].dtype
     if start is None:
-        zeros = torch.zeros(len(x), x.shape[2], hidden, dtype=dtype, device=x.device)
+        zeros = x.new_zeros(len(x), x.shape[2], hidden)
         start = zeros, zeros
     results = []
     # Under autocast torch would run cuDNN in fp16, without a scaling of the loss.
     with torch.autocast(x.device.type, enabled=False):
-        for direction, own in enumerate(x.to(dtype)):
-            first = [each[direction : direction + 1].to(dtype) for each in start]
+        for direction, own in enumerate(x):
+            first = [each[direction : direction + 1].to(x.dtype) for each in start]
             factors = weights[4 * direction : 4 * direction + 4]
             results.append(torch._VF.lstm(own, first, factors, True, 1, 0.0, True, False, False))
     output = torch.stack([each[0] for each in results])
