@@ -10,17 +10,16 @@ import sys
 import tempfile
 import tracemalloc
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.corpus import synthetic_corpus, synthetic_lengths, texts
-from benchmarks.measure import timed
+from benchmarks.measure import apart, timed
 
 _ROUNDS = 3
+_LETTERS = "bcdfghjklmnpqrstvwxz"  # of the different pieces, four in each
 
 
 class Constant(NamedTuple):
@@ -41,13 +40,8 @@ def measure(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     """All of it, each in a process of its own, as what one gives back another finds."""
     found: dict[str, Constant] = {}
     for function in (_tokenizing, _two_processes, _memory, _on_disk, _counting, _planning):
-        found |= _apart(function, folder, num_reviews)
+        found |= apart(function, folder, num_reviews)
     return found
-
-
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
 
 
 def _median_seconds(function: Callable[[], object]) -> float:
@@ -111,7 +105,7 @@ def _two_processes(folder: Path | None, num_reviews: int) -> dict[str, Constant]
 
 def _memory(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     """By what more reviews need more, so that what a process needs in any case is left out."""
-    points = [_apart(_peak, folder, num_reviews, times) for times in (2, 6)]
+    points = [apart(_peak, folder, num_reviews, times) for times in (2, 6)]
     (few, low, held), (many, high, _) = points
     text_memory = 2 * held / few
     return {
@@ -142,8 +136,7 @@ def _piece_memory() -> float:
     from sentiment.text.tokenizer import Tokenizer
     from sentiment.text.vocabulary import count_tokens
 
-    letters = itertools.product("bcdfghjklmnpqrstvwxz", repeat=4)
-    all_texts = ["".join(each) for each in letters]
+    all_texts = ["".join(each) for each in itertools.product(_LETTERS, repeat=4)]
     count = len(all_texts)
     tokenizer = Tokenizer()
     tokenizer(["first"])  # loads spaCy's rules

@@ -8,11 +8,12 @@ import statistics
 import tempfile
 from pathlib import Path
 
+import torch
+
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, timed
-from benchmarks.training import make_trainer
+from benchmarks.training import TrainingParts, make_parts
 from sentiment.training.sums import RunningSums
-from sentiment.training.trainer import Trainer
 
 NUM_REVIEWS = 25_000
 FACTORS = (1, 4, 16, 64)
@@ -20,33 +21,32 @@ _ROUNDS, _UPDATES, _SETTLING = 8, 15, 3  # the first of a turn are not timed
 
 
 @functools.cache
-def _trainer(path: Path, factor: int) -> Trainer:
-    return make_trainer(synthetic_corpus(factor * NUM_REVIEWS, path=path))
+def _parts(path: Path, factor: int) -> TrainingParts:
+    return make_parts(synthetic_corpus(factor * NUM_REVIEWS, path=path))
 
 
 def planning_seconds(path: Path, factor: int) -> float:
     """Putting an epoch's batches together."""
-    sampler = _trainer(path, factor)._sampler
+    sampler = _parts(path, factor).sampler
     sampler.set_epoch(1)
     return timed(lambda: len(sampler))
 
 
 def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
     """Of each of some updates, batching included."""
-    trainer = _trainer(path, factor)
-    trainer._model.train()
-    groups = list(trainer._groups())[turn * _UPDATES : (turn + 1) * _UPDATES]
-    sums = RunningSums(trainer._device)
+    parts = _parts(path, factor)
+    groups = parts.groups()[turn * _UPDATES : (turn + 1) * _UPDATES]
+    sums = RunningSums(torch.device("cpu"))
     found = []
     for group in groups:
-        seconds = timed(functools.partial(trainer._updates.carry_out, group, sums))
-        found.append(seconds / sum(int(trainer._corpus.lengths[each].sum()) for each in group))
+        seconds = timed(functools.partial(parts.updates.carry_out, group, sums))
+        found.append(seconds / parts.num_tokens(group))
     return found[_SETTLING:]
 
 
 def mean_length(path: Path, factor: int) -> float:
     """Tokens kept of a review."""
-    return float(_trainer(path, factor)._corpus.lengths.double().mean())
+    return float(_parts(path, factor).corpus.lengths.double().mean())
 
 
 def own_megabytes() -> float:

@@ -25,12 +25,12 @@ import torch.distributed as dist
 from benchmarks import growing
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, timed
-from benchmarks.training import make_trainer
+from benchmarks.training import CONFIG, make_parts
 from sentiment.environment import VARIABLES
 from sentiment.runtime import prepare_threads
 from sentiment.training.sums import RunningSums
-from sentiment.training.updates import _BUCKET_MEGABYTES, Updates
-from sentiment.world import World, join_world, local_size
+from sentiment.training.updates import _BUCKET_MEGABYTES
+from sentiment.world import join_world, local_size
 
 _SECTION = "ranks, configs/imdb.yaml"
 _CPU = torch.device("cpu")
@@ -61,42 +61,29 @@ def train_as_rank(size: Size, path: Path) -> None:
     """What one rank does; the first one writes what it measured."""
     prepare_threads(local_size())
     with join_world() as world:
-        updates, groups = _make_updates(size, world)
-        sums = RunningSums(_CPU)
+        batch_size = CONFIG.training.batch_size
+        corpus = synthetic_corpus(batch_size * (size.updates + _SETTLING))
+        parts = make_parts(corpus, world=world)
+        groups, sums = parts.groups(), RunningSums(_CPU)
         for group in groups[:_SETTLING]:
-            updates.carry_out(group, sums)
+            parts.updates.carry_out(group, sums)
         timed_groups = groups[_SETTLING : _SETTLING + size.updates]
         world.wait()
-        seconds = timed(lambda: [updates.carry_out(group, sums) for group in timed_groups])
-        exchange = 0.0 if world.is_alone else _exchange_seconds(updates._model)
-        tokens = sum(
-            int(updates._corpus.lengths[indices].sum()) for each in timed_groups for indices in each
-        )
+        seconds = timed(lambda: [parts.updates.carry_out(group, sums) for group in timed_groups])
+        exchange = 0.0 if world.is_alone else _exchange_seconds(parts.model)
+        tokens = sum(map(parts.num_tokens, timed_groups))
         if world.is_first:
             found = {
                 "seconds_per_update": seconds / len(timed_groups),
                 "tokens_per_second": tokens / seconds,
                 "exchange_seconds": exchange,
-                "gradient_bytes": sum(4 * each.numel() for each in updates._model.parameters()),
+                "gradient_bytes": sum(4 * each.numel() for each in parts.model.parameters()),
                 "tokens_per_batch": tokens / len(timed_groups),
                 "threads": torch.get_num_threads(),
-                "precision": str(updates._precision).removeprefix("torch."),
+                "precision": str(parts.precision).removeprefix("torch."),
             }
             path.write_text(json.dumps(found), encoding="utf-8")
         world.wait()  # parting while the others compute would take the exchange from them
-
-
-def _make_updates(size: Size, world: World) -> tuple[Updates, list[list[torch.Tensor]]]:
-    """The updates of a trainer, of this world, and the batches of its first epoch."""
-    trainer = make_trainer(synthetic_corpus(64 * (size.updates + _SETTLING)))
-    trainer._sampler.set_epoch(1)
-    groups = list(trainer._groups())
-    trainer._model.train()
-    updates = Updates(
-        trainer._model, trainer._corpus, trainer._training, device=_CPU,
-        precision=trainer._updates._precision, num_updates=len(groups), world=world,
-    )  # fmt: skip
-    return updates, groups
 
 
 def _exchange_seconds(model: torch.nn.Module) -> float:

@@ -66,31 +66,44 @@ def main() -> None:
 def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[float]]]:
     prepared, plain = Worker(prepared=True), Worker(prepared=False)
     points: dict[str, list[float]] = {}
+    known = sections(prepared, plain, options.imdb, points)
+    rows: list[Row] = []
+    for name in options.only.split(",") if options.only else known:
+        started = time.perf_counter()
+        rows += known[name]()
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    return rows, points
+
+
+def sections(
+    prepared: Worker, plain: Worker, folder: Path | None, points: dict[str, list[float]]
+) -> dict[str, Callable[[], list[Row]]]:
+    """What measures the rows of each section.
+
+    Args:
+        prepared: a process in the environment that the program sets for itself.
+        plain: one in torch's own.
+        folder: of the reviews; None measures on synthetic ones.
+        points: where the points of the plot are added.
+    """
 
     def grow() -> list[Row]:
         found, measured = growth.rows()
         points.update(measured)
         return found
 
-    sections: dict[str, Callable[[], list[Row]]] = {
+    return {
         "recurrence": recurrence.rows,
         "cells": cells.rows,
         "training": lambda: training.rows(prepared),
-        "text": lambda: text.rows(prepared, options.imdb),
-        "evaluating": lambda: evaluating.rows(prepared, options.imdb),
-        "predicting": lambda: predicting.rows(prepared, options.imdb),
+        "text": lambda: text.rows(prepared, folder),
+        "evaluating": lambda: evaluating.rows(prepared, folder),
+        "predicting": lambda: predicting.rows(prepared, folder),
         "growth": grow,
         "peers": lambda: peers.rows(prepared, plain),
-        "ranks": lambda: ranks.rows(options.imdb),
+        "ranks": lambda: ranks.rows(folder),
         "cuda": cuda.rows,
     }
-    wanted = options.only.split(",") if options.only else list(sections)
-    rows: list[Row] = []
-    for name in wanted:
-        started = time.perf_counter()
-        rows += sections[name]()
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-    return rows, points
 
 
 def table(rows: list[Row]) -> str:

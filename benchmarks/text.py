@@ -7,11 +7,10 @@ import functools
 import io
 import re
 import tempfile
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.corpus import lines_of_vectors, texts
-from benchmarks.measure import Row, Worker, faster, in_turns, timed
+from benchmarks.measure import Row, Worker, apart, faster, in_turns, timed
 
 _NUM_TEXTS = 10_000
 _WORDS, _DIMENSION = 400_000, 300
@@ -135,8 +134,7 @@ def _vectors_rows(folder: Path) -> list[Row]:
     lines_of_vectors(path, count=_WORDS, dimension=_DIMENSION)
     taken = []
     for ours in (False, True):
-        with get_context("spawn").Pool(1) as pool:
-            taken.append(pool.apply(_load, (path, ours)))
+        taken.append(apart(_load, path, ours))
     (their_seconds, their_memory), (our_seconds, our_memory) = taken
     name = f"GloVe {_WORDS:,} × {_DIMENSION}, of which 50,000 are wanted"
     memory = f"{their_memory:.0f} MB : {our_memory:.0f} MB"

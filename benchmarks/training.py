@@ -5,67 +5,128 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torchtext.vocab import Vocab
 
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, faster, in_turns, timed
 from sentiment.config import Config, TrainingConfig
+from sentiment.model import SentimentClassifier
 from sentiment.runs import build_model
 from sentiment.runtime import autocast, find_precision
 from sentiment.text.batches import Batch, EncodedCorpus
+from sentiment.text.bucketing import BucketSampler, by_update
 from sentiment.text.pipeline import TrainingData
 from sentiment.text.reviews import Reviews
 from sentiment.text.vocabulary import SPECIALS
 from sentiment.training.journal import Journal
 from sentiment.training.progress import EpochProgress
 from sentiment.training.trainer import Trainer
+from sentiment.training.updates import Updates
+from sentiment.world import World
 
 _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 40
-
-
-def make_trainer(corpus: EncodedCorpus, device: torch.device = _CPU) -> Trainer:
-    """A trainer of configs/imdb.yaml's model and recipe, from random vectors."""
-    recipe = TrainingConfig(
+# configs/imdb.yaml's model and recipe.
+CONFIG = replace(
+    Config(),
+    training=TrainingConfig(
         learning_rate=2e-3, schedule="linear", label_smoothing=0.1, num_epochs=99
-    )
-    config = replace(Config(), training=recipe)
-    vocabulary = Vocab(Counter({f"word{number}": 2 for number in range(30_000)}), specials=SPECIALS)
-    reviews = Reviews([""], np.zeros(1, dtype=np.int64), ("neg", "pos"), "none")
-    data = TrainingData(corpus, corpus, reviews, vocabulary, None, None)
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """The parts of a training whose updates are timed alone, without journal and checkpoints.
+
+    Attributes:
+        model: the classifier, in training mode.
+        corpus: where batches are cut from.
+        sampler: of the batches.
+        updates: the updates of the weights.
+        precision: arithmetic of the matrix products.
+    """
+
+    model: SentimentClassifier
+    corpus: EncodedCorpus
+    sampler: BucketSampler
+    updates: Updates
+    precision: torch.dtype
+
+    def groups(self) -> list[list[torch.Tensor]]:
+        """The batches of the first epoch, by update."""
+        self.sampler.set_epoch(1)
+        return list(by_update(self.sampler, CONFIG.training.accumulation_steps))
+
+    def num_tokens(self, group: list[torch.Tensor]) -> int:
+        """Words in the batches of an update, padding not counted."""
+        return sum(int(self.corpus.lengths[indices].sum()) for indices in group)
+
+
+def make_vocabulary() -> Vocab:
+    """30,000 words and the special ones, as the synthetic corpora number them."""
+    return Vocab(Counter({f"word{number}": 2 for number in range(30_000)}), specials=SPECIALS)
+
+
+def make_model(device: torch.device = _CPU) -> SentimentClassifier:
+    """The model of CONFIG, from random vectors."""
     torch.manual_seed(0)
-    model = build_model(config.model, vocabulary_size=len(vocabulary), num_classes=2).to(device)
-    path = Path(tempfile.mkdtemp())
-    return Trainer(
-        model, data, config, device=device, precision=find_precision("auto", device), path=path,
-        journal=Journal(path),
+    size = len(make_vocabulary())
+    return build_model(CONFIG.model, vocabulary_size=size, num_classes=2).to(device)
+
+
+def make_parts(
+    corpus: EncodedCorpus, device: torch.device = _CPU, world: World | None = None
+) -> TrainingParts:
+    """Model, batches and updates of CONFIG."""
+    training = CONFIG.training
+    model, precision = make_model(device).train(), find_precision("auto", device)
+    sampler = BucketSampler(
+        corpus.lengths, batch_size=training.batch_size, unit=training.batch_unit, seed=CONFIG.seed
+    )
+    corpus = corpus.to(device)
+    updates = Updates(
+        model, corpus, training, device=device, precision=precision,
+        num_updates=training.num_epochs * len(sampler), world=world or World(),
     )  # fmt: skip
+    return TrainingParts(model, corpus, sampler, updates, precision)
 
 
 @functools.cache
 def _trainer() -> Trainer:
-    return make_trainer(synthetic_corpus(_NUM_REVIEWS))
+    reviews = Reviews([""], np.zeros(1, dtype=np.int64), ("neg", "pos"), "none")
+    corpus = synthetic_corpus(_NUM_REVIEWS)
+    data = TrainingData(corpus, corpus, reviews, make_vocabulary(), None, None)
+    path = Path(tempfile.mkdtemp())
+    return Trainer(
+        make_model(), data, CONFIG, device=_CPU, precision=find_precision("auto", _CPU),
+        path=path, journal=Journal(path),
+    )  # fmt: skip
+
+
+@functools.cache
+def _parts() -> TrainingParts:
+    return make_parts(synthetic_corpus(_NUM_REVIEWS))
 
 
 @functools.cache
 def _batches() -> list[Batch]:
-    trainer = _trainer()
-    trainer._sampler.set_epoch(1)
-    return list(trainer._corpus.batches(trainer._sampler))
+    parts = _parts()
+    return [parts.corpus.batch(indices) for group in parts.groups() for indices in group]
 
 
 def recurrence_seconds() -> float:
     """The recurrence alone, forward and backward, on embeddings made beforehand."""
-    trainer, model = _trainer(), _trainer()._model
-    model.train()
+    parts, model = _parts(), _parts().model
 
     def run(x: torch.Tensor, batch: Batch) -> None:
-        with autocast(_CPU, trainer._updates._precision):
+        with autocast(_CPU, parts.precision):
             output, _ = model.recurrence(x, batch.lengths)
         torch.autograd.grad(output, [x, *model.recurrence.parameters()], torch.ones_like(output))
 
@@ -78,15 +139,16 @@ def recurrence_seconds() -> float:
 
 def model_seconds() -> float:
     """The model alone, forward and backward, on batches made beforehand."""
-    trainer, model = _trainer(), _trainer()._model
-    model.train()
+    parts, model = _parts(), _parts().model
+    smoothing = CONFIG.training.label_smoothing
+    measure = nn.CrossEntropyLoss(reduction="sum", label_smoothing=smoothing)
 
     def run() -> None:
         for batch in _batches():
             model.zero_grad(set_to_none=True)
-            with autocast(_CPU, trainer._updates._precision):
+            with autocast(_CPU, parts.precision):
                 logits = model(batch.tokens, batch.lengths)
-            trainer._updates._loss(logits.float(), batch.labels).backward()
+            measure(logits.float(), batch.labels).backward()
 
     return timed(run)
 
@@ -100,7 +162,7 @@ def epoch_seconds() -> float:
 
 def epoch_tokens() -> int:
     """Words of it, padding not counted."""
-    return int(_trainer()._corpus.lengths.sum())
+    return int(synthetic_corpus(_NUM_REVIEWS).lengths.sum())
 
 
 def rows(prepared: Worker) -> list[Row]:

@@ -1,0 +1,136 @@
+"""Every section of the benchmarks runs: at sizes that tell nothing of speed, without processes.
+
+``make bench`` takes long, so nobody runs it after each change; a renamed attribute must not wait
+for that day.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from benchmarks import cuda, ranks, training
+from benchmarks.measure import Row
+from benchmarks.recurrence import Shape
+from benchmarks.run import sections
+
+TINY_SHAPE = Shape(batch=2, time=3, input=3, hidden=4)
+SIZES = {
+    "cells.USUAL": TINY_SHAPE,
+    "cuda._NUM_REVIEWS": 8,
+    "evaluating._NUM_TEXTS": 4,
+    "growing._LETTERS": "bc",
+    "growing._ROUNDS": 1,
+    "growth.NUM_REVIEWS": 8,
+    "growth._ROUNDS": 1,
+    "growth._SETTLING": 1,
+    "growth._UPDATES": 2,
+    "peers._BATCH": 2,
+    "peers._TIME": 3,
+    "peers.synthetic_lengths": lambda count, seed: np.full(count, 3),
+    "predicting._NUM_TEXTS": 4,
+    "recurrence.USUAL": TINY_SHAPE,
+    "recurrence._SQUARE": 8,
+    "recurrence._VARIANTS": (replace(TINY_SHAPE, layers=2),),
+    "text._NUM_TEXTS": 4,
+    "text._WORDS": 64,
+    "text._peak_megabytes": itertools.count(1).__next__,
+    "training._NUM_REVIEWS": 8,
+    "training.CONFIG": replace(
+        training.CONFIG,
+        model=replace(training.CONFIG.model, embedding_size=3, hidden_size=4),
+        training=replace(training.CONFIG.training, batch_size=4),
+    ),
+}
+
+
+class InlineWorker:
+    """Calls functions in this process, as starting one takes seconds."""
+
+    def __init__(self, *, prepared: bool) -> None:
+        pass
+
+    def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    def close(self) -> None:
+        pass
+
+
+REPLACED = {
+    "Worker": InlineWorker,
+    "apart": lambda function, *arguments: function(*arguments),
+    "texts": lambda folder, count: ["A fine film , said word7 .", "Dull !"] * (count // 2),
+    "CONFIG": SIZES["training.CONFIG"],
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small and in this process; what was built by it is forgotten afterwards."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("benchmarks.")]
+    for module, (name, value) in itertools.product(modules, REPLACED.items()):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, value)
+    for name, value in SIZES.items():
+        monkeypatch.setattr(f"benchmarks.{name}", value)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for each in itertools.chain.from_iterable(vars(module).values() for module in modules):
+        if isinstance(each, functools._lru_cache_wrapper):
+            each.cache_clear()
+
+
+def check(rows: list[Row]) -> None:
+    """Rows with names, and ratios that are numbers."""
+    assert rows
+    for row in rows:
+        assert row.section and row.name
+        assert row.ratio is None or math.isfinite(row.ratio)
+
+
+SECTIONS = list(sections(InlineWorker(prepared=True), InlineWorker(prepared=False), None, {}))
+
+
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name not in ("cuda", "ranks")])
+def test_every_section_measures(name):
+    points: dict[str, list[float]] = {}
+    workers = InlineWorker(prepared=True), InlineWorker(prepared=False)
+    check(sections(*workers, None, points)[name]())
+    assert bool(points) == (name == "growth")
+
+
+def test_the_section_of_the_gpu_measures():
+    check(cuda.rows(torch.device("cpu")))
+
+
+def test_the_section_of_ranks_measures(monkeypatch, tmp_path):
+    """With ranks that are alone: starting two takes as long as all other tests here."""
+
+    def train(num_ranks: int, size: ranks.Size) -> dict[str, float]:
+        path = tmp_path / "found.json"
+        ranks.train_as_rank(size, path)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr("benchmarks.ranks._train", train)
+    check(ranks.rows(None, replace(ranks.TINY, reviews=8)))
+
+
+def test_gradients_are_exchanged(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert ranks._exchange_seconds(torch.nn.Linear(3, 4)) > 0
+    finally:
+        dist.destroy_process_group()
