@@ -7,7 +7,7 @@ import functools
 import torch
 
 from benchmarks.measure import Row, Worker, faster, in_turns
-from benchmarks.recurrence import USUAL, step_seconds
+from benchmarks.step import USUAL, step_seconds
 
 _SECTION = "cells"
 _SHAPE = str(USUAL).removeprefix("BiLSTM ")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -33,6 +33,7 @@ class Row:
         value: the measured quantity behind it, for orientation alone.
         goal: what the ratio is meant to reach, None where nothing is.
         headline: whether a newcomer asks for it first.
+        kernel: the oneDNN kernels that ran, where a recurrence was measured.
     """
 
     section: str
@@ -43,6 +44,7 @@ class Row:
     value: str = ""
     goal: float | None = None
     headline: bool = False
+    kernel: str = ""
 
 
 class Worker:
@@ -50,18 +52,28 @@ class Worker:
 
     Args:
         prepared: whether its environment is the one that the program sets for itself.
+        variables: environment variables beside these.
     """
 
-    def __init__(self, *, prepared: bool) -> None:
+    def __init__(self, *, prepared: bool, variables: Mapping[str, str] | None = None) -> None:
         before = dict(os.environ)
         for name in VARIABLES:
             os.environ.pop(name, None)
         if prepared:
             set_variables()
+        os.environ.update(variables or {})
         self._pool = ProcessPoolExecutor(1, get_context("spawn"))
-        self._pool.submit(_start, prepared).result()  # now, with this environment
-        os.environ.clear()
-        os.environ.update(before)
+        try:
+            self._pool.submit(_start, prepared).result()  # now, with this environment
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._pool.submit(function, *arguments).result()

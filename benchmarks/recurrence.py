@@ -1,8 +1,6 @@
 """The recurrence of a training step: PackedLSTM, nn.LSTM, and the matrix products they consist of.
 
 GRU and plain RNN are measured by the same functions, in :mod:`benchmarks.cells`.
-
-A batch comes from a good bucket: its lengths lie within 10 % of the longest.
 """
 
 from __future__ import annotations
@@ -10,61 +8,17 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.measure import Row, Worker, faster, in_turns, settled, timed
-from sentiment.model import PackedGRU, PackedLSTM, PackedRNN
-from sentiment.runtime import autocast
+from benchmarks.kernels import describe_kernels
+from benchmarks.measure import Row, Worker, faster, in_turns, timed
+from benchmarks.step import USUAL, Shape, step_seconds
 
-_CELLS = {
-    "LSTM": (PackedLSTM, nn.LSTM),
-    "GRU": (PackedGRU, nn.GRU),
-    "RNN": (PackedRNN, nn.RNN),
-}
-_CPU = torch.device("cpu")
 _SECTION = "recurrence"
 _SQUARE = 4096  # rows of the matrices by which the machine's best rate is measured
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Of a recurrence and its batch."""
-
-    batch: int = 64
-    time: int = 230
-    input: int = 100
-    hidden: int = 256
-    layers: int = 1
-    directions: int = 2
-
-    def __str__(self) -> str:
-        kind = "BiLSTM" if self.directions == 2 else "LSTM"
-        layers = "" if self.layers == 1 else f", {self.layers} layers"
-        return f"{kind} {self.hidden}, batch {self.batch} × {self.time}{layers}"
-
-    def products(self) -> list[tuple[int, int, int, int]]:
-        """(times, m, k, n) of every m × k by k × n product of a step, forward and backward."""
-        cells, gates = self.batch * self.time, 4 * self.hidden
-        found = []
-        for layer in range(self.layers):
-            inputs = self.input if layer == 0 else self.directions * self.hidden
-            steps = self.directions * self.time
-            found += [
-                (self.directions, cells, inputs, gates),  # W x
-                (steps, self.batch, self.hidden, gates),  # U h
-                (steps, self.batch, gates, self.hidden),  # gradient of h
-                (self.directions, cells, gates, inputs),  # of x
-                (self.directions, gates, cells, inputs),  # of W
-                (self.directions, gates, cells, self.hidden),  # of U
-            ]
-        return found
-
-
-USUAL = Shape()
 _VARIANTS = (
     replace(USUAL, directions=1),
     replace(USUAL, layers=2),
@@ -73,47 +27,6 @@ _VARIANTS = (
     replace(USUAL, batch=32),
     replace(USUAL, batch=256),
 )
-
-
-@functools.cache
-def _contestant(kind: str, shape: Shape) -> tuple[Callable[[], torch.Tensor], list[torch.Tensor]]:
-    """What runs forward, and what it has gradients of."""
-    torch.manual_seed(0)
-    lengths = torch.randint(round(0.9 * shape.time), shape.time + 1, (shape.batch,))
-    lengths = lengths.sort(descending=True).values
-    lengths[0] = shape.time
-    # Time stands first in memory for each of them, which is what their kernels read.
-    x = torch.randn(shape.time, shape.batch, shape.input).transpose(0, 1).requires_grad_()
-    settings = {"num_layers": shape.layers, "bidirectional": shape.directions == 2}
-    cell = next(cell for cell in _CELLS if kind.endswith(cell))
-    our_class, their_class = _CELLS[cell]
-    ours = our_class(shape.input, shape.hidden, **settings)
-    theirs = their_class(shape.input, shape.hidden, batch_first=True, **settings)
-    theirs.load_state_dict(ours.state_dict())
-
-    def packed() -> torch.Tensor:
-        output, _ = theirs(pack_padded_sequence(x, lengths, batch_first=True))
-        return pad_packed_sequence(output, batch_first=True)[0]
-
-    run, model = {
-        "Packed": (lambda: ours(x, lengths)[0], ours),
-        "packed nn.": (packed, theirs),
-        "padded nn.": (lambda: theirs(x)[0], theirs),
-    }[kind.removesuffix(cell)]
-    return run, [x, *model.parameters()]
-
-
-def step_seconds(kind: str, shape: Shape, precision: torch.dtype, settle: bool = True) -> float:
-    """One forward and backward."""
-    run, leaves = _contestant(kind, shape)
-    gradient = torch.ones(shape.batch, shape.time, shape.directions * shape.hidden)
-
-    def step() -> None:
-        with autocast(_CPU, precision):
-            output = run()
-        torch.autograd.grad(output, leaves, gradient.to(output.dtype))
-
-    return settled(step) if settle else timed(step)
 
 
 def product_seconds(shape: Shape, precision: torch.dtype) -> float:
@@ -178,6 +91,7 @@ def _usual_rows(ours: Worker, theirs: Worker, plain: Worker, prepared: Worker) -
             measure()
     seconds = in_turns({**contestants, **quick}, 5, warm_up=0)
     name = "PackedLSTM {} : {}, " + str(USUAL)
+    kernels = {"fp32": describe_kernels(USUAL, fp32), "bf16": describe_kernels(USUAL, bf16)}
     found = []
     for precision, rival, label, goal, headline in (
         ("fp32", "packed fp32", "packed nn.LSTM fp32 as torch comes", 30, True),
@@ -193,8 +107,10 @@ def _usual_rows(ours: Worker, theirs: Worker, plain: Worker, prepared: Worker) -
     ):
         ours_taken = seconds[f"ours {precision}"]
         label = name.format(precision, label)
-        found.append(faster(_SECTION, label, seconds[rival], ours_taken, goal, headline=headline))
-    return found + [_rate_row(seconds, precision) for precision in ("fp32", "bf16")]
+        row = faster(_SECTION, label, seconds[rival], ours_taken, goal, headline=headline)
+        found.append(replace(row, kernel=kernels[precision]))
+    rates = [replace(_rate_row(seconds, each), kernel=kernels[each]) for each in kernels]
+    return found + rates
 
 
 def _rate_row(seconds: dict[str, list[float]], precision: str) -> Row:
@@ -216,5 +132,6 @@ def _variant_rows(ours: Worker, theirs: Worker) -> list[Row]:
             step = functools.partial(ours, step_seconds, "PackedLSTM", shape, precision)
             taken = in_turns({"ours": step}, 5, warm_up=2)["ours"]
             label = f"PackedLSTM {name} : packed nn.LSTM fp32 (once), {shape}"
-            found.append(faster(_SECTION, label, [slow], taken))
+            row = faster(_SECTION, label, [slow], taken)
+            found.append(replace(row, kernel=describe_kernels(shape, precision)))
     return found

@@ -119,8 +119,9 @@ def table(rows: list[Row]) -> str:
         goal = "" if row.goal is None else f"{row.goal:.3g}"
         name = row.name if len(row.name) <= 80 else row.name[:79] + "…"
         lines.append(f"  {name:<80}{ratio:>7}  {spread:<13} {goal}")
-        if row.value:
-            lines.append(f"    {row.value}")
+        details = "; ".join(each for each in (row.value, row.kernel) if each)
+        if details:
+            lines.append(f"    {details}"[:120])
     return "\n".join(lines)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.corpus import synthetic_corpus, synthetic_lengths
+from benchmarks.kernels import find_kernels, parse_kernels
 from benchmarks.measure import faster, in_turns
 from benchmarks.publish import PAGES, PUBLISHED, filled
-from benchmarks.recurrence import Shape, step_seconds
 from benchmarks.run import table
+from benchmarks.step import Shape, step_seconds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -41,6 +43,7 @@ def test_contestants_take_turns():
 
 def test_the_table_fits_a_terminal():
     rows = [faster("section", "n" * 200, [4.0], [1.0]), faster("other", "short", [4.0], [1.0], 3.0)]
+    rows.append(replace(rows[1], kernel="brgemm:avx512_core_bf16 " * 9))
     assert max(map(len, table(rows).splitlines())) <= 120
 
 
@@ -66,3 +69,31 @@ def test_a_synthetic_corpus_is_the_same_in_a_file(tmp_path):
     one, other = synthetic_corpus(50), synthetic_corpus(50, path=tmp_path / "tokens.npy")
     assert torch.equal(one.tokens, other.tokens)
     assert one.ids[one.tokens].min() >= 2
+
+
+VERBOSE = """\
+onednn_verbose,v1,info,cpu,runtime:OpenMP,nthr:1
+onednn_verbose,v1,primitive,exec,cpu,rnn,tried,forward_training,src:f32,,,l1t1mb2sic2slc2dhc2dic2,1
+onednn_verbose,v1,primitive,exec,cpu,rnn,brgemm:avx2,forward_training,src:f32,,,t9dhc16dic16,1
+onednn_verbose,v1,primitive,exec,cpu,rnn,ref,forward_training,src:f32,,,t9dhc16dic16,0.1
+onednn_verbose,v1,primitive,exec,cpu,reorder,jit:uni,undef,src_f32,,,4x4,0.01
+onednn_verbose,v1,primitive,exec,cpu,rnn,ref,backward,src:f32,,,t9dhc16dic16,0.1
+onednn_verbose,exec,cpu,rnn,ref,forward_inference,src:f32,,,t9dhc16dic16,0.1
+"""
+
+
+def test_kernels_are_read_from_the_lines_of_the_recurrence():
+    assert parse_kernels(VERBOSE, 16) == {
+        "forward_training": "brgemm:avx2 and ref",
+        "backward": "ref",
+        "forward_inference": "ref",
+    }
+    assert parse_kernels("", 16) == {}
+
+
+def test_the_kernels_of_a_step_are_found():
+    kernels = find_kernels(Shape(batch=2, time=3, input=3, hidden=4), torch.float32)
+    if torch.backends.mkldnn.is_available():
+        assert set(kernels) == {"forward_training", "backward", "forward_inference"}
+    else:
+        assert kernels == {}
