@@ -24,6 +24,7 @@ import torch.distributed as dist
 
 from benchmarks import growing
 from benchmarks.corpus import synthetic_corpus
+from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, timed
 from benchmarks.training import CONFIG, make_parts
 from sentiment.environment import VARIABLES
@@ -182,12 +183,10 @@ def constants_of_ranks(found: dict[int, list[dict[str, float]]]) -> dict[str, gr
 
 def write_constants(path: Path, folder: Path | None, size: Size) -> None:
     """Measure everything, and write what docs/scaling.md is computed from."""
-    from benchmarks.run import _description
-
     constants = constants_of_ranks(measure_ranks(size)) | growing.measure(folder, size.reviews)
     command = _COMMAND if folder is None else _COMMAND.replace(" --write", " --imdb FOLDER --write")
     values = {
-        **_description(),
+        **describe_machine(),
         "reviews": "IMDB" if folder is not None else "synthetic",
         "command": command,
         "constants": {

@@ -9,36 +9,32 @@ else computes at the same time slows both sides of a ratio, but not alike.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from benchmarks import (
+    busy,
     cells,
     cuda,
+    denormals,
+    emulated,
     evaluating,
     growth,
     peers,
     predicting,
+    pretraining,
     ranks,
     recurrence,
     text,
     training,
 )
+from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, Worker
-from sentiment.runtime import describe_device
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("torch", "torchtext", "spacy", "numpy", "keras", "tensorflow-cpu")
 
 
 def main() -> None:
@@ -49,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     started = time.perf_counter()
     rows, points = _measure(options)
-    result = _description() | {
+    result = describe_machine() | {
         "reviews": "IMDB" if options.imdb else "synthetic",
         "minutes": round((time.perf_counter() - started) / 60, 1),
         "rows": [asdict(row) for row in rows],
@@ -94,8 +90,12 @@ def sections(
 
     return {
         "recurrence": recurrence.rows,
+        "emulated": emulated.rows,
+        "busy": busy.rows,
+        "denormals": denormals.rows,
         "cells": cells.rows,
         "training": lambda: training.rows(prepared),
+        "pretraining": lambda: pretraining.rows(prepared),
         "text": lambda: text.rows(prepared, folder),
         "evaluating": lambda: evaluating.rows(prepared, folder),
         "predicting": lambda: predicting.rows(prepared, folder),
@@ -123,31 +123,6 @@ def table(rows: list[Row]) -> str:
         if details:
             lines.append(f"    {details}"[:120])
     return "\n".join(lines)
-
-
-def _description() -> dict[str, Any]:
-    """Machine, versions, date, revision."""
-    revision = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=RESULTS.parent,
-    )
-    packages = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    return {
-        "device": describe_device(torch.device("cpu")),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "packages": packages,
-        "date": datetime.date.today().isoformat(),
-        "revision": revision.stdout.strip() or None,
-    }
 
 
 if __name__ == "__main__":

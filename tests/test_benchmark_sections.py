@@ -27,8 +27,13 @@ from benchmarks.step import Shape
 
 TINY_SHAPE = Shape(batch=2, time=3, input=3, hidden=4)
 SIZES = {
+    "busy._ROUNDS": 1,
+    "busy.USUAL": TINY_SHAPE,
     "cells.USUAL": TINY_SHAPE,
     "cuda._NUM_REVIEWS": 8,
+    "denormals.USUAL": TINY_SHAPE,
+    "denormals.flush_denormals": lambda: True,  # else later tests would compute so
+    "emulated.USUAL": TINY_SHAPE,
     "evaluating._NUM_TEXTS": 4,
     "growing._LETTERS": "bc",
     "growing._ROUNDS": 1,
@@ -40,6 +45,7 @@ SIZES = {
     "peers._TIME": 3,
     "peers.synthetic_lengths": lambda count, seed: np.full(count, 3),
     "predicting._NUM_TEXTS": 4,
+    "pretraining._NUM_REVIEWS": 4,
     "recurrence.USUAL": TINY_SHAPE,
     "recurrence._SQUARE": 8,
     "recurrence._VARIANTS": (replace(TINY_SHAPE, layers=2),),

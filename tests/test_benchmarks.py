@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.busy import busy_core
 from benchmarks.corpus import synthetic_corpus, synthetic_lengths
 from benchmarks.kernels import find_kernels, parse_kernels
+from benchmarks.machine import Processor, parse_processor, results_name
 from benchmarks.measure import faster, in_turns
 from benchmarks.publish import PAGES, PUBLISHED, filled
 from benchmarks.run import table
@@ -97,3 +99,41 @@ def test_the_kernels_of_a_step_are_found():
         assert set(kernels) == {"forward_training", "backward", "forward_inference"}
     else:
         assert kernels == {}
+
+
+def test_a_core_is_busy_until_the_context_ends():
+    with pytest.raises(ZeroDivisionError), busy_core() as process:
+        assert process.is_alive()
+        raise ZeroDivisionError
+    assert not process.is_alive()
+
+
+CPUINFO = """\
+processor	: 0
+vendor_id	: AuthenticAMD
+cpu family	: 26
+model		: 2
+model name	: AMD EPYC
+flags		: fpu avx2 avx512f avx512bw avx512_bf16
+
+processor	: 1
+model name	: another
+"""
+
+
+def test_a_processor_is_told_by_family_model_and_flags():
+    flags = ("avx2", "avx512f", "avx512_bf16")
+    assert parse_processor(CPUINFO) == Processor("AMD EPYC", 26, 2, flags)
+    assert parse_processor("").flags == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "cores", "file"),
+    [
+        ("AMD EPYC", 2, "amd-epyc-2-cores.json"),
+        ("AMD EPYC 7763 64-Core Processor", 1, "amd-epyc-7763-1-core.json"),
+        ("Intel(R) Xeon(R) CPU E5-2686 v4 @ 2.30GHz", 4, "intel-xeon-e5-2686-v4-4-cores.json"),
+    ],
+)
+def test_a_results_file_is_named_after_processor_and_cores(name, cores, file):
+    assert results_name(Processor(name), cores) == file
