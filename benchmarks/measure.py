@@ -20,6 +20,8 @@ from typing import Any
 
 from sentiment.environment import VARIABLES, set_variables
 
+_COSTS = ("growth",)  # sections whose ratios are better the smaller they are
+
 
 @dataclass(frozen=True)
 class Row:
@@ -45,6 +47,14 @@ class Row:
     goal: float | None = None
     headline: bool = False
     kernel: str = ""
+
+    @property
+    def misses_goal(self) -> bool:
+        """Whether the ratio falls short of its goal, or exceeds it where less is better."""
+        if self.ratio is None or self.goal is None:
+            return False
+        is_cost = self.section in _COSTS
+        return self.ratio > self.goal if is_cost else self.ratio < self.goal
 
 
 class Worker:

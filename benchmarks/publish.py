@@ -1,9 +1,9 @@
-"""Put a results file's figures into README.md and docs/performance.md, and draw its plot.
+"""Put the figures of all results files into README.md and docs/performance.md, and draw the plot.
 
     python -m benchmarks.publish [benchmarks/results/FILE.json]
 
-Both pages hold a table between ``<!-- figures -->`` and ``<!-- end of figures -->``; nothing else
-of them is touched.
+Both pages hold tables between ``<!-- figures -->`` and ``<!-- end of figures -->``; nothing else of
+them is touched. The plot shows the growth of one file.
 """
 
 from __future__ import annotations
@@ -11,53 +11,120 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.growth import plot
+from benchmarks.measure import Row
+
 ROOT = Path(__file__).parent.parent
-PUBLISHED = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores.json"
-PAGES = {ROOT / "README.md": False, ROOT / "docs" / "performance.md": True}  # whether all rows
+RESULTS = ROOT / "benchmarks" / "results"
+PLOTTED = RESULTS / "amd-epyc-2-cores.json"
 
 
 def main() -> None:
-    from benchmarks.growth import plot
+    results = load_results()
+    for page, figures in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(filled(text, figures(results)), encoding="utf-8")
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else PLOTTED
+    growth = json.loads(path.read_text(encoding="utf-8"))["growth"]
+    plot(growth, ROOT / "docs" / "growth.svg")
 
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else PUBLISHED
-    result = json.loads(path.read_text(encoding="utf-8"))
-    for page, has_all in PAGES.items():
-        page.write_text(filled(page.read_text(encoding="utf-8"), result, has_all), encoding="utf-8")
-    plot(result["growth"], ROOT / "docs" / "growth.svg")
+
+def load_results() -> list[dict[str, Any]]:
+    """The results files of all machines, by name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
 
 
-def filled(page: str, result: dict[str, Any], has_all: bool) -> str:
-    """The page with the figures of a results file in their place."""
+def filled(page: str, figures: str) -> str:
+    """The page with the figures in their place."""
     before, mark, rest = page.partition("<!-- figures -->\n")
     _, end, after = rest.partition("<!-- end of figures -->")
     assert mark and end, "the page has no place for figures"
-    return before + mark + figures(result, has_all) + end + after
+    return before + mark + figures + end + after
 
 
-def figures(result: dict[str, Any], has_all: bool) -> str:
-    """A Markdown table of the rows."""
-    torch = result["packages"]["torch"]
-    lines = [
-        f"Measured on {result['date']} on {result['device']}, torch {torch}, Python "
-        f"{result['python']}, revision {result['revision']}; {result['reviews']} reviews.",
-        "",
-        "| what : against what | times, or share | among the rounds | medians | goal |",
-        "|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        if row["ratio"] is None:
-            if has_all:
-                lines.append(f"| {row['name']} | – | | {row['value']} | |")
-        elif has_all or row["headline"]:
-            spread = f"{row['low']:.3g} to {row['high']:.3g}" if row["low"] is not None else ""
-            goal = "" if row["goal"] is None else f"{row['goal']:.3g}"
-            cells = (row["name"], f"{row['ratio']:.3g}", spread, row["value"], goal)
-            lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines)
-    return re.sub(r"\bnn\.LSTM\b", "`nn.LSTM`", text).replace("PackedLSTM", "`PackedLSTM`") + "\n"
+def machines_side_by_side(results: Sequence[dict[str, Any]]) -> str:
+    """The rows that a newcomer asks for first, with a column of ratios for each machine."""
+    columns = [{row.name: row for row in _rows(result) if row.headline} for result in results]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    headings = [f"{machine(result)}, {result['date']}" for result in results]
+    lines = [f"{circumstances(result)}\n" for result in results]
+    lines += [_line(["what : against what", *headings, "goal"]), "|---" * (len(results) + 2) + "|"]
+    for name in names:
+        found = [column.get(name) for column in columns]
+        goal = next((_goal(row) for row in found if row is not None and row.goal is not None), "")
+        lines.append(_line([name, *("–" if row is None else ratio(row) for row in found), goal]))
+    return _as_code("\n".join(lines) + "\n")
+
+
+def one_table_a_machine(results: Sequence[dict[str, Any]]) -> str:
+    """All rows of each machine, with what they were measured on."""
+    tables = []
+    for result in results:
+        heading = (
+            "what : against what", "times, or share", "among the rounds", "medians", "goal",
+            "oneDNN kernels",
+        )  # fmt: skip
+        lines = [circumstances(result), "", _line(heading), "|---" * len(heading) + "|"]
+        for row in _rows(result):
+            spread = "" if row.low is None else f"{row.low:.3g} to {row.high:.3g}"
+            lines.append(_line((row.name, ratio(row), spread, row.value, _goal(row), row.kernel)))
+        tables.append("\n".join(lines) + "\n")
+    return _as_code("\n".join(tables))
+
+
+# What each page shows of the results.
+PAGES: dict[Path, Callable[[Sequence[dict[str, Any]]], str]] = {
+    ROOT / "README.md": machines_side_by_side,
+    ROOT / "docs" / "performance.md": one_table_a_machine,
+}
+
+
+def machine(result: dict[str, Any]) -> str:
+    """The machine of a results file: processor with family and model, threads, and GPU."""
+    name = result["device"].removeprefix("cpu (").removesuffix(")")
+    processor = result.get("processor", {})  # which files of earlier versions lack
+    if processor.get("family") is not None:
+        told = f"{processor['name']} (family {processor['family']}, model {processor['model']})"
+        name = name.replace(processor["name"], told)
+    return name if result["gpu"] is None else f"{name}, {result['gpu']}"
+
+
+def circumstances(result: dict[str, Any]) -> str:
+    """When, on what and with what a results file was measured."""
+    flags = result.get("processor", {}).get("flags", ())
+    has = f" with {', '.join(flags)}" if flags else ""
+    return (
+        f"Measured on {result['date']} on {machine(result)}{has}; torch "
+        f"{result['packages']['torch']}, Python {result['python']}, revision "
+        f"{result['revision']}; {result['reviews']} reviews."
+    )
+
+
+def ratio(row: Row) -> str:
+    """The ratio of a row, and its goal where that is missed."""
+    if row.ratio is None:
+        return "–"
+    return f"{row.ratio:.3g}" + (f" (goal {_goal(row)} missed)" if row.misses_goal else "")
+
+
+def _rows(result: dict[str, Any]) -> list[Row]:
+    return [Row(**row) for row in result["rows"]]
+
+
+def _goal(row: Row) -> str:
+    return "" if row.goal is None else f"{row.goal:.3g}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _as_code(text: str) -> str:
+    return re.sub(r"\bnn\.LSTM\b", "`nn.LSTM`", text).replace("PackedLSTM", "`PackedLSTM`")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def measure_ranks(size: Size) -> dict[int, list[dict[str, float]]]:
     return found
 
 
-def rows(folder: Path | None, size: Size = Size()) -> list[Row]:
+def rows(folder: Path | None, size: Size = Size(rounds=3)) -> list[Row]:
     """Two ranks against one process, the exchange, and what grows with the corpus."""
     found = measure_ranks(size)
     return _rows(found, growing.measure(folder, size.reviews))

@@ -130,7 +130,7 @@ def _variant_rows(ours: Worker, theirs: Worker) -> list[Row]:
         slow = theirs(step_seconds, "packed nn.LSTM", shape, torch.float32, False)
         for name, precision in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             step = functools.partial(ours, step_seconds, "PackedLSTM", shape, precision)
-            taken = in_turns({"ours": step}, 5, warm_up=2)["ours"]
+            taken = in_turns({"ours": step}, 3)["ours"]
             label = f"PackedLSTM {name} : packed nn.LSTM fp32 (once), {shape}"
             row = faster(_SECTION, label, [slow], taken)
             found.append(replace(row, kernel=describe_kernels(shape, precision)))

@@ -2,6 +2,9 @@
 
     python -m benchmarks.run [--imdb FOLDER] [--only recurrence,training] [--output FILE]
 
+The file lies in ``benchmarks/results`` and is named after the machine; of some sections alone,
+nothing is written unless ``--output`` names a file.
+
 Reviews are synthetic but where ``--imdb`` names a folder with train.parquet. Run it alone: whatever
 else computes at the same time slows both sides of a ratio, but not alike.
 """
@@ -31,18 +34,20 @@ from benchmarks import (
     text,
     training,
 )
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, find_processor, num_cores, results_name
 from benchmarks.measure import Row, Worker
-
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.publish import RESULTS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--imdb", type=Path, help="folder with IMDB's train.parquet")
     parser.add_argument("--only", help="sections, with commas between them")
-    parser.add_argument("--output", type=Path, default=RESULTS / "latest.json")
+    parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     options = parser.parse_args()
+    output = options.output
+    if output is None and options.only is None:
+        output = RESULTS / results_name(find_processor(), num_cores())
     started = time.perf_counter()
     rows, points = _measure(options)
     result = describe_machine() | {
@@ -52,22 +57,23 @@ def main() -> None:
         "growth": points,
     }
     print(table(rows))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    print(f"\n{result['device']}; {result['minutes']} minutes; {options.output}")
+    print(f"\n{result['device']}; {result['minutes']} minutes")
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+        output.write_text(text, encoding="utf-8")
+        print(output)
 
 
 def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[float]]]:
-    prepared, plain = Worker(prepared=True), Worker(prepared=False)
     points: dict[str, list[float]] = {}
-    known = sections(prepared, plain, options.imdb, points)
     rows: list[Row] = []
-    for name in options.only.split(",") if options.only else known:
-        started = time.perf_counter()
-        rows += known[name]()
-        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    with Worker(prepared=True) as prepared, Worker(prepared=False) as plain:
+        known = sections(prepared, plain, options.imdb, points)
+        for name in options.only.split(",") if options.only else known:
+            started = time.perf_counter()
+            rows += known[name]()
+            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     return rows, points
 
 
@@ -116,7 +122,7 @@ def table(rows: list[Row]) -> str:
             lines += ["", f"{section:<82}{'ratio':>7}  {'spread':<13} goal"]
         ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         spread = "" if row.low is None or row.high is None else f"{row.low:.3g}–{row.high:.3g}"
-        goal = "" if row.goal is None else f"{row.goal:.3g}"
+        goal = "" if row.goal is None else f"{row.goal:.3g}{' missed' if row.misses_goal else ''}"
         name = row.name if len(row.name) <= 80 else row.name[:79] + "…"
         lines.append(f"  {name:<80}{ratio:>7}  {spread:<13} {goal}")
         details = "; ".join(each for each in (row.value, row.kernel) if each)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,17 +13,62 @@ from benchmarks.busy import busy_core
 from benchmarks.corpus import synthetic_corpus, synthetic_lengths
 from benchmarks.kernels import find_kernels, parse_kernels
 from benchmarks.machine import Processor, parse_processor, results_name
-from benchmarks.measure import faster, in_turns
-from benchmarks.publish import PAGES, PUBLISHED, filled
+from benchmarks.measure import Row, faster, in_turns
+from benchmarks.publish import (
+    PAGES,
+    filled,
+    load_results,
+    machines_side_by_side,
+    one_table_a_machine,
+)
 from benchmarks.run import table
 from benchmarks.step import Shape, step_seconds
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages_hold_the_figures_of_the_results_file(page):
+def test_pages_hold_the_figures_of_the_results_files(page):
     text = page.read_text(encoding="utf-8")
-    result = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    assert filled(text, result, PAGES[page]) == text, "run python -m benchmarks.publish"
+    assert filled(text, PAGES[page](load_results())) == text, "run python -m benchmarks.publish"
+
+
+@pytest.fixture
+def two_machines() -> list[dict[str, Any]]:
+    """The published results, and the same of another machine with a row less and a goal missed."""
+    old = load_results()[0]
+    changed = [
+        {**row, "ratio": 9.0, "low": 8.0, "kernel": "ref"} if row["goal"] == 60 else row
+        for row in old["rows"][1:]
+    ]
+    processor = {"name": "AMD EPYC", "family": 25, "model": 1, "flags": ["avx2"]}
+    return [old, {**old, "date": "2030-01-01", "processor": processor, "rows": changed}]
+
+
+def test_machines_stand_side_by_side(two_machines):
+    lines = machines_side_by_side(two_machines).splitlines()
+    (heading,) = [line for line in lines if line.startswith("| what")]
+    assert heading.endswith(
+        f"2 threads, {two_machines[0]['date']} | "
+        "AMD EPYC (family 25, model 1), 2 threads, 2030-01-01 | goal |"
+    )
+    (alone,) = [line for line in lines if "fp32 as torch comes" in line and line[-5:] == " 30 |"]
+    assert "| – | 30 |" in alone
+    (missed,) = [line for line in lines if "(goal 60 missed)" in line]
+    assert "| 9 (goal 60 missed) | 60 |" in missed
+    assert {line.count("|") for line in lines if "|" in line} == {5}
+
+
+def test_each_machine_has_a_table_of_its_own(two_machines):
+    one, other = one_table_a_machine(two_machines).split("\n\nMeasured on 2030-01-01 ")
+    assert other.startswith("on AMD EPYC (family 25, model 1), 2 threads with avx2; torch")
+    assert "(goal 60 missed) | 8 to" in other and "| 60 | ref |" in other
+    assert "missed" not in one and "ref" not in one.split("| what", 1)[1]
+
+
+def test_growth_misses_its_goal_above_it():
+    assert Row("growth", "time", 1.2, goal=1.1).misses_goal
+    assert not Row("growth", "time", 1.0, goal=1.1).misses_goal
+    assert Row("recurrence", "step", 1.0, goal=1.1).misses_goal
+    assert not Row("recurrence", "step", 1.0).misses_goal
 
 
 def test_a_ratio_is_of_medians_and_its_spread_of_rounds():
