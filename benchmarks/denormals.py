@@ -16,42 +16,45 @@ from benchmarks.step import USUAL, step_seconds
 
 _SECTION = "recurrence with denormal numbers"
 _ROUNDS = 5
+_GRADIENT = f"gradient of the last state alone, {USUAL}"
 
 
-def flush_denormals() -> bool:
-    """Treat denormal numbers as zero, in this thread and those it starts; whether that works.
+def flush_denormals(is_wanted: bool) -> bool:
+    """Whether denormal numbers count as zero, in this thread and those it starts.
 
     Called before any tensor is computed: threads that run already would keep their mode.
+
+    Returns:
+        Whether the processor lets it be chosen.
     """
-    return torch.set_flush_denormal(True)
+    return torch.set_flush_denormal(is_wanted)
 
 
 def rows() -> list[Row]:
-    """PackedLSTM as it is, with denormal numbers flushed, and against nn.LSTM."""
+    """PackedLSTM with denormal numbers kept and flushed, and nn.LSTM, which comes with them kept.
+
+    PackedLSTM may flush them in threads of its own, whatever is asked for.
+    """
     fp32 = torch.float32
     with (
-        Worker(prepared=True) as ours,
+        Worker(prepared=True) as keeping,
         Worker(prepared=True) as flushing,
         Worker(prepared=False) as theirs,
     ):
+        can_choose = keeping(flush_denormals, False) and flushing(flush_denormals, True)
+        if not can_choose:
+            name = "denormal numbers flushed: not measured, as this processor does not offer it"
+            return [Row(_SECTION, name, None)]
         slow = theirs(step_seconds, "packed nn.LSTM", USUAL, fp32, False, True)
         step = functools.partial(step_seconds, "PackedLSTM", USUAL, fp32, True, True)
-        contestants = {"ours": functools.partial(ours, step)}
-        if flushing(flush_denormals):
-            contestants["flushing"] = functools.partial(flushing, step)
-        seconds = in_turns(contestants, _ROUNDS, warm_up=2)
-    kind, shape = "PackedLSTM fp32, gradient of the last state alone", str(USUAL)
-    found = [
-        faster(_SECTION, f"{kind} : packed nn.LSTM fp32 (once), {shape}", [slow], seconds["ours"])
-    ]
-    if "flushing" not in seconds:
-        name = f"{kind}, denormal numbers flushed: not measured, as this processor cannot"
-        return [*found, Row(_SECTION, name, None)]
-    flushed = "denormal numbers flushed"
-    return [
-        *found,
-        faster(_SECTION, f"{kind}, {flushed} : packed nn.LSTM fp32 (once), {shape}", [slow],
-               seconds["flushing"]),
-        faster(_SECTION, f"{kind} : itself with {flushed}, {shape}", seconds["flushing"],
-               seconds["ours"]),
-    ]  # fmt: skip
+        seconds = in_turns(
+            {"kept": lambda: keeping(step), "flushed": lambda: flushing(step)},
+            _ROUNDS,
+            warm_up=2,
+        )
+    found = []
+    for mode, taken in seconds.items():
+        name = f"PackedLSTM fp32, denormals {mode} : packed nn.LSTM fp32 (once), {_GRADIENT}"
+        found.append(faster(_SECTION, name, [slow], taken))
+    name = f"PackedLSTM fp32, denormals kept : itself with denormals flushed, {_GRADIENT}"
+    return [*found, faster(_SECTION, name, seconds["flushed"], seconds["kept"])]

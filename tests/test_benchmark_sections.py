@@ -32,7 +32,7 @@ SIZES = {
     "cells.USUAL": TINY_SHAPE,
     "cuda._NUM_REVIEWS": 8,
     "denormals.USUAL": TINY_SHAPE,
-    "denormals.flush_denormals": lambda: True,  # else later tests would compute so
+    "denormals.flush_denormals": lambda is_wanted: True,  # it would hold for later tests
     "emulated.USUAL": TINY_SHAPE,
     "evaluating._NUM_TEXTS": 4,
     "growing._LETTERS": "bc",
