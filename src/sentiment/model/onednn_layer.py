@@ -16,8 +16,7 @@ Legend: directions is 2 if bidirectional, else 1. Time stands first, as the kern
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -116,6 +115,7 @@ class _Layer(torch.autograd.Function):
         h, c = h.to(dtype), c.float()
         directions, _, hidden = h.shape
         output = x.new_empty(*x.shape[-3:-1], directions * hidden)
+        final_h, final_c = torch.empty_like(h), torch.empty_like(c)
         jobs = [(direction, part) for part in parts for direction in range(directions)]
         is_separate = x.dim() == 4
 
@@ -133,12 +133,13 @@ class _Layer(torch.autograd.Function):
                 )
             # In the padding c stands still, but h does not: its last is that of the last word.
             words = results[0].view(-1, hidden)  # (time * rows, hidden)
-            last = results[0][0].clone() if is_reverse else words[places.last]
+            final_h[direction, rows] = results[0][0] if is_reverse else words[places.last]
+            final_c[direction, rows] = results[2]
             if places.padded is not None:  # no gradient comes from there, so backward may read it
                 words.index_fill_(0, places.padded, 0)
             half = output[:, rows, direction * hidden : (direction + 1) * hidden]
             half.copy_(_turn(results[0], turned))
-            return last, *start, own, *results
+            return *start, own, *results
 
         # Autocast would cast the cell state too. It is left in the calling thread, since leaving it
         # in another one empties the cache of all.
@@ -146,9 +147,7 @@ class _Layer(torch.autograd.Function):
             results = run_side_by_side(run, len(jobs))
         if is_recorded:
             ctx.jobs, ctx.is_separate = jobs, is_separate
-            ctx.save_for_backward(*_flat(factors), *_flat([each[1:] for each in results]))
-        final_h = _join([each[0] for each in results], directions, torch.stack)
-        final_c = _join([each[6] for each in results], directions, torch.stack)
+            ctx.save_for_backward(*_flat(factors), *_flat(results))
         return output, final_h, final_c
 
     @staticmethod
@@ -160,6 +159,9 @@ class _Layer(torch.autograd.Function):
         num_weights = _PER_DIRECTION * directions
         factors = _groups(ctx.saved_tensors[:num_weights], _PER_DIRECTION)
         saved = _groups(ctx.saved_tensors[num_weights:], _SAVED)
+        features = factors[0][0].shape[1]
+        of_x = of_c.new_empty(directions, *of_output.shape[:2], features)
+        of_start = torch.empty_like(of_c), torch.empty_like(of_c)
 
         def run(number: int) -> Sequence[torch.Tensor]:
             direction, part = ctx.jobs[number]
@@ -177,47 +179,26 @@ class _Layer(torch.autograd.Function):
                 half[0] += of_h[1, rows]
             else:
                 half.view(-1, hidden).index_add_(0, places.last, of_h[direction, rows])
-            of_x, *others = run_kernel_backward(
+            of_own, *of_weights, of_first_h, of_first_c = run_kernel_backward(
                 own, factors[direction], start, (output, h, c, workspace), half,
                 of_c[direction, rows].contiguous(), is_reverse=is_reverse,
             )  # fmt: skip
-            return _turn(of_x, turned), *others
+            of_x[direction, :, rows] = _turn(of_own, turned)
+            of_start[0][direction, rows], of_start[1][direction, rows] = of_first_h, of_first_c
+            return of_weights
 
         gradients = run_side_by_side(run, len(ctx.jobs))
-        combine = torch.stack if ctx.is_separate else _sum
-        of_x = _join([each[0] for each in gradients], directions, combine)
-        of_start = [_join([each[n] for each in gradients], directions, torch.stack) for n in (5, 6)]
-        of_weights = _flat([_sum_over_parts(gradients[n::directions]) for n in range(directions)])
-        return None, None, of_x, *of_start, *of_weights
+        of_weights = _flat([_add_up(gradients[n::directions]) for n in range(directions)])
+        return None, None, of_x if ctx.is_separate else of_x.sum(dim=0), *of_start, *of_weights
 
 
-def _join(
-    tensors: Sequence[torch.Tensor],
-    directions: int,
-    combine: Callable[[list[torch.Tensor]], torch.Tensor],
-) -> torch.Tensor:
-    """Tensors (..., rows of a part, features) of the jobs, for the whole batch.
-
-    Args:
-        tensors: of each job, the directions of the first part first.
-        directions: jobs of each part.
-        combine: what becomes of those of a part.
-    """
-    parts = [combine(list(each)) for each in _groups(tensors, directions)]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
-
-
-def _sum(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return functools.reduce(torch.add, tensors)
-
-
-def _sum_over_parts(gradients: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Gradients of the four weights, added up in the first part's own."""
-    total, *others = (each[1:5] for each in gradients)
+def _add_up(gradients: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]:
+    """The sum of the parts' gradients of the four weights, made in those of the first."""
+    total, *others = gradients
     for other in others:
         for whole, own in zip(total, other, strict=True):
             whole += own
-    return list(total)
+    return total
 
 
 def _turn(x: torch.Tensor, turned: torch.Tensor | None) -> torch.Tensor:

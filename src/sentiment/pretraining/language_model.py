@@ -8,6 +8,7 @@ from torch import nn
 from sentiment.model import SentimentClassifier
 from sentiment.model.dropout import dropout
 from sentiment.model.packed_lstm import PackedLSTM, States
+from sentiment.model.ragged import multiplied_in
 from sentiment.pretraining.candidates import IMPOSSIBLE, log_likelihood
 from sentiment.pretraining.reading import read_streams
 from sentiment.pretraining.windows import Window
@@ -82,7 +83,7 @@ class LanguageModel(nn.Module):
         Returns:
             (directions,) sums of the losses in nats, and the states after the window.
         """
-        targets = window.targets.flatten(1)[:, window.rows]  # (directions, num)
+        targets = _select(window.targets.flatten(1), window)  # (directions, num)
         # One look-up for all: its gradient is as large as the table, whatever is looked up.
         ids = torch.cat((window.words.flatten(), targets.flatten(), candidates))
         sizes = window.words.numel(), targets.numel(), len(candidates)
@@ -108,7 +109,7 @@ class LanguageModel(nn.Module):
 
     def exact_losses(self, window: Window, states: States | None) -> tuple[torch.Tensor, States]:
         """What the window's words cost among all words of the vocabulary; as :meth:`losses`."""
-        targets = window.targets.flatten(1)[:, window.rows]
+        targets = _select(window.targets.flatten(1), window)
         table = self.classifier.embedding_table()
         hidden, states = self._read(nn.functional.embedding(window.words, table), window, states)
         at_once = max(1, _LOGITS_AT_ONCE // len(table))
@@ -132,10 +133,16 @@ class LanguageModel(nn.Module):
         """(num, embedding) for each direction, to predict from; the states after the window."""
         if states is not None:
             states = states[0][:, : window.batch_size], states[1][:, : window.batch_size]
-        embedded = dropout(embedded, self._drop_share, self.training)
+        embedded = dropout(embedded.to(multiplied_in(embedded)), self._drop_share, self.training)
         output, states = read_streams(self._lstm[0], embedded, states)
-        found = []
-        for direction, project in enumerate(self.projections):
-            rows = output[direction].flatten(0, 1)[window.rows]  # (num, hidden)
-            found.append(project(dropout(rows, self._drop_share, self.training)))
+        rows = _select(output.flatten(1, 2), window)  # (directions, num, hidden)
+        rows = dropout(rows, self._drop_share, self.training)
+        found = [project(own) for project, own in zip(self.projections, rows, strict=True)]
         return found, states
+
+
+def _select(values: torch.Tensor, window: Window) -> torch.Tensor:
+    """Of values (directions, time * batch, ...) those of a window's rows; as a rule all of them."""
+    if len(window.rows) == values.shape[1]:
+        return values
+    return values.index_select(1, window.rows)
