@@ -74,6 +74,19 @@ def _processor_name() -> str:
         return platform.processor() or platform.machine()
 
 
+def find_inference_precision(name: str, device: torch.device) -> torch.dtype:
+    """What ``--precision`` of a trained model means, ``fp32`` or ``bf16``.
+
+    Raises:
+        ValueError: the device would only emulate bf16, which is slower than fp32.
+    """
+    if name == "bf16" and find_precision("auto", device) != torch.bfloat16:
+        raise ValueError(
+            f"--precision is bf16, but {device} does not compute in it: leave it at fp32"
+        )
+    return torch.bfloat16 if name == "bf16" else torch.float32
+
+
 _BF16_NAMES = ("BF16", "FP16", "AMX", "AVX10")  # of the instruction sets that oneDNN is held to
 
 

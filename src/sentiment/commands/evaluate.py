@@ -51,6 +51,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         help="also measure what cutting reviews to each of these lengths costs",
     )
     parser.add_model_options()
+    parser.add_precision()
     options = parser.parse_args(arguments)
     if (options.place is None) == (options.run is None):
         parser.error("give the run's folder once: RUN or --run RUN")
@@ -81,21 +82,27 @@ def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -
     from sentiment.evaluation.measure import measure
     from sentiment.evaluation.outputs import Setting, write_outputs
     from sentiment.evaluation.report import report_table
+    from sentiment.evaluation.rounding import measure_rounding
     from sentiment.runs import load_run
-    from sentiment.runtime import describe_device
+    from sentiment.runtime import describe_device, find_inference_precision
     from sentiment.shown import printable
     from sentiment.text.pipeline import prepare_split
     from sentiment.text.review_sources import is_same_source
 
     started = time.perf_counter()
+    precision = find_inference_precision(options.precision, device)
     output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
     own = run.config.data
     data = own if options.data_path is None else replace(own, path=options.data_path)
     with world.first_on_machine():
         reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
-    predictions = predict_corpus(run.model.to(device), corpus, device=device, world=world)
-    cuts = measure_cutting(run.model, corpus, options.max_lengths, device=device, world=world)
+    predictions = predict_corpus(
+        run.model.to(device), corpus, device=device, precision=precision, world=world
+    )
+    cuts = measure_cutting(
+        run.model, corpus, options.max_lengths, device=device, precision=precision, world=world
+    )
     if not world.is_first:
         return
     setting = Setting(
@@ -105,6 +112,9 @@ def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -
         origin=reviews.origin,
         is_own_data=is_same_source(data, own),
         device=describe_device(device),
+        rounding=None
+        if options.precision == "fp32"
+        else measure_rounding(run.model, corpus, device),
     )
     temperature = run.checkpoint.temperature
     evaluation = measure(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,6 +96,7 @@ def _add_computing_options(parser: CommandParser) -> None:
         help="probabilities as the model gives them, not at the run's temperature",
     )
     parser.add_model_options()
+    parser.add_precision()
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -120,12 +122,15 @@ def execute(options: argparse.Namespace) -> None:
             device=str(device),
             calibrated=options.calibrated,
             batch_tokens=options.batch_tokens,
+            precision=options.precision,
         )
         try:
             if options.output is None:
                 _predict_to_screen(options, source, predictor)
             else:
                 _predict_to_file(options, source, predictor, world)
+            if predictor.rounding is not None and world.is_first:
+                print(textwrap.fill(str(predictor.rounding), 80), file=sys.stderr)
         except BrokenPipeError:
             # Who read us has seen enough; what Python flushes at its end must not fail once more.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -236,4 +241,6 @@ def _request(options: argparse.Namespace, predictor: Predictor, world: World) ->
         "--prefix": options.prefix,
         "--window": options.window,
         "--batch-tokens": options.batch_tokens,
+        # Absent in fp32, so that an output begun before there was this option can be continued.
+        **({"--precision": options.precision} if options.precision != "fp32" else {}),
     }

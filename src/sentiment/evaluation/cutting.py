@@ -55,6 +55,7 @@ def measure_cutting(
     max_lengths: Sequence[int],
     *,
     device: torch.device,
+    precision: torch.dtype = torch.float32,
     world: World | None = None,
 ) -> list[Cut]:
     """Evaluate a model at each limit, shortest first, and each way to keep tokens.
@@ -64,6 +65,7 @@ def measure_cutting(
         corpus: the reviews, cut in whatever way.
         max_lengths: tokens kept of a review, 1 or more each.
         device: where to compute.
+        precision: arithmetic of matrix products.
         world: the ranks to share the reviews among.
     """
     cuts = []
@@ -76,7 +78,7 @@ def measure_cutting(
             if predictions is None:
                 title = f"{max_length} tokens, {keep}"
                 predictions = predict_corpus(
-                    model, each, device=device, description=title, world=world
+                    model, each, device=device, precision=precision, description=title, world=world
                 )
             if cut_share == 0:
                 whole = predictions

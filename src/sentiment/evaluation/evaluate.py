@@ -11,7 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from sentiment.evaluation.metrics import Metrics, compute_metrics
-from sentiment.runtime import exact_fp32
+from sentiment.runtime import autocast, exact_fp32
 from sentiment.text.batches import EncodedCorpus
 from sentiment.text.bucketing import BucketSampler
 from sentiment.world import World
@@ -52,11 +52,12 @@ def predict_corpus(
     corpus: EncodedCorpus,
     *,
     device: torch.device,
+    precision: torch.dtype = torch.float32,
     description: str = "evaluating",
     world: World | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
-    """Classify every review of a corpus in fp32; the model is left in evaluation mode.
+    """Classify every review of a corpus; the model is left in evaluation mode.
 
     Training validates by this function too, so that what it reports can be had again.
 
@@ -64,6 +65,7 @@ def predict_corpus(
         model: takes (tokens, lengths), returns logits; on ``device``.
         corpus: the reviews; its tokens are moved to ``device``.
         device: where to compute.
+        precision: arithmetic of matrix products.
         description: title of the progress bar, shown on a terminal only.
         world: the ranks to share the reviews among; each gets all predictions.
         report: called with numbers of reviews as they are classified here.
@@ -81,7 +83,9 @@ def predict_corpus(
             bar.update(count)
             report(count)
 
-        logits = compute_logits(model, corpus, device=device, report=tell, world=world)
+        logits = compute_logits(
+            model, corpus, device=device, precision=precision, report=tell, world=world
+        )
     return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
 
 
@@ -91,14 +95,16 @@ def compute_logits(
     corpus: EncodedCorpus,
     *,
     device: torch.device,
+    precision: torch.dtype = torch.float32,
     batch_tokens: int = BATCH_TOKENS,
     report: Callable[[int], object] = lambda count: None,
     world: World | None = None,
 ) -> torch.Tensor:
-    """(num_reviews, num_classes) logits in the corpus's order, computed in fp32, as float64.
+    """(num_reviews, num_classes) logits in the corpus's order, as float64.
 
     Args:
-        model, corpus, device: as for :func:`predict_corpus`; there is at least one review.
+        model, corpus, device, precision: as for :func:`predict_corpus`; there is at least one
+            review.
         batch_tokens: tokens of a batch, padding included; a longer review stands alone.
         report: called with numbers of reviews as they are classified here.
         world: the ranks, which take whole batches in turn: what a review is given does not depend
@@ -113,7 +119,7 @@ def compute_logits(
     sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
     own = list(sampler)[world.rank :: world.size]
     found: list[torch.Tensor] = []
-    with exact_fp32():
+    with exact_fp32(), autocast(device, precision):
         for batch in corpus.batches(own):
             found.append(model(batch.tokens, batch.lengths))
             report(len(batch.lengths))

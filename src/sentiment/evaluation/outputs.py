@@ -12,6 +12,7 @@ from sentiment.evaluation.cutting import Cut, cutting_figure
 from sentiment.evaluation.measure import Evaluation
 from sentiment.evaluation.page import write_evaluation_page
 from sentiment.evaluation.report import write_predictions, write_report
+from sentiment.evaluation.rounding import Rounding
 from sentiment.runs import Run
 from sentiment.shown import printable
 
@@ -27,6 +28,7 @@ class Setting:
         origin: where the reviews came from.
         is_own_data: whether that is the source the run was trained on.
         device: where it was computed.
+        rounding: what bf16 changed, None where it was computed in fp32.
     """
 
     run: Run
@@ -35,6 +37,7 @@ class Setting:
     origin: str
     is_own_data: bool
     device: str
+    rounding: Rounding | None = None
 
     @property
     def is_training(self) -> bool:
@@ -58,6 +61,10 @@ class Setting:
     @property
     def notes(self) -> list[str]:
         """What a reader must know before quoting the figures."""
+        return self._notes_on_reviews + ([str(self.rounding)] if self.rounding else [])
+
+    @property
+    def _notes_on_reviews(self) -> list[str]:
         if self.is_training:
             return ["The model was trained on these reviews: the figures say what it remembers."]
         if self.is_validation:
@@ -86,6 +93,7 @@ class Setting:
             "Split": self.split,
             "Reviews": self.origin,
             "Device": self.device,
+            "Precision": "bf16" if self.rounding else "fp32",
             "Date": date,
         }
 
@@ -122,6 +130,8 @@ def write_outputs(
         data=setting.origin,
         notes=setting.notes,
         device=setting.device,
+        precision="bf16" if setting.rounding else "fp32",
+        rounding=setting.rounding.as_dict() if setting.rounding else None,
         date=date,
         cutting=[cut.as_dict() for cut in cuts],
         seconds=round(seconds, 2),

@@ -72,11 +72,12 @@ def check_same(progress: Progress, request: dict[str, Any]) -> None:
     Raises:
         ValueError: the input, the run or an option has changed.
     """
-    for name, value in request.items():
-        before = progress.request.get(name)
+    for name in {**progress.request, **request}:
+        before, value = (each.get(name, "the default") for each in (progress.request, request))
         if before != value:
             is_file = isinstance(value, dict)
-            change = "has changed" if is_file else f"was {before!r} and is now {value!r}"
+            was, now = (each if each == "the default" else repr(each) for each in (before, value))
+            change = "has changed" if is_file else f"was {was} and is now {now}"
             raise ValueError(
                 f"cannot resume: {name} {change}: give what the output was begun with, or "
                 "begin again with --overwrite"

@@ -76,6 +76,17 @@ class EncodedCorpus:
             heads = (lengths + 1) // 2
         return replace(self, lengths=lengths, heads=heads)
 
+    def select(self, indices: torch.Tensor) -> EncodedCorpus:
+        """The reviews at ``indices`` (num,), on the CPU, alone; their tokens are not copied."""
+        return replace(
+            self,
+            starts=self.starts[to_device(indices, self.starts.device)],
+            lengths=self.lengths[indices],
+            full_lengths=self.full_lengths[indices],
+            labels=self.labels[to_device(indices, self.labels.device)],
+            heads=None if self.heads is None else self.heads[indices],
+        )
+
     def to(self, device: torch.device) -> EncodedCorpus:
         """The corpus with what batches are cut from on the device; lengths stay on the CPU."""
         return replace(
