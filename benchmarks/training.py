@@ -36,7 +36,11 @@ _NUM_REVIEWS = 64 * 40
 CONFIG = replace(
     Config(),
     training=TrainingConfig(
-        learning_rate=2e-3, schedule="linear", label_smoothing=0.1, num_epochs=99
+        learning_rate=2e-3,
+        schedule="linear",
+        label_smoothing=0.1,
+        num_epochs=99,
+        checkpoint_minutes=None,  # a worker lives long, and there is no run to make one in
     ),
 )
 

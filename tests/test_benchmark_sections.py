@@ -124,6 +124,12 @@ def test_every_section_measures(name):
     assert bool(points) == (name == "growth")
 
 
+def test_no_checkpoint_falls_due_while_a_worker_lives():
+    """It would be written into a run that is not there, after some minutes of a whole bench."""
+    assert training.CONFIG.training.checkpoint_minutes is None
+    assert training.CONFIG.training.checkpoint_updates is None
+
+
 def test_the_section_of_the_gpu_measures():
     check(cuda.rows(torch.device("cpu")))
 
