@@ -61,7 +61,7 @@ def test_the_table_allows_nothing_that_is_not_used():
 def test_files_and_functions_stay_small():
     for room, path in rooms().items():
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 260, f"{room} is usually two"
+        assert len(text.splitlines()) <= 400, f"{room} is usually two"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 body = (node.end_lineno or 0) - node.body[0].lineno

@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import SHARED, needs_imdb
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentiment.config import DataConfig
-from sentiment.text.holdout import choose_held_out, copy_key
+from sentiment.text import holdout
+from sentiment.text.holdout import copy_key
 from sentiment.text.reviews import load_split, load_training_splits
 
 IMDB = SHARED / "imdb"
@@ -24,16 +25,29 @@ def fold(text: str) -> str:
 
 
 def hold_out(
-    texts: list[str], labels: list[int], share: float = 0.1, seed: int = 0, num_classes: int = 2
+    texts: list[str],
+    labels: list[int],
+    share: float = 0.1,
+    seed: int = 0,
+    num_classes: int = 2,
+    **options,
 ) -> np.ndarray:
-    return choose_held_out(
+    """Which reviews validate; the others train, but for copies of these in other groups."""
+    chosen = holdout.hold_out(
         texts,
         np.array(labels),
         class_names=[f"class {label}" for label in range(num_classes)],
         share=share,
         seed=seed,
         origin="reviews.csv",
+        **options,
     )
+    validated = {
+        fold(text) for text, is_held in zip(texts, chosen.validates, strict=True) if is_held
+    }
+    is_copy = np.array([fold(text) in validated for text in texts])
+    assert np.array_equal(chosen.trains, ~chosen.validates & ~is_copy)
+    return chosen.validates
 
 
 @pytest.mark.parametrize(
@@ -133,8 +147,8 @@ def test_group_larger_than_the_share_is_held_out_where_there_is_none_smaller() -
 @pytest.mark.parametrize(
     ("texts", "labels", "found"),
     [
-        (["a", "b", "c"], [0, 0, 1], "1 different reviews among 1"),
-        (["a", "b", "c", "C."], [0, 0, 1, 1], "1 different reviews among 2"),
+        (["a", "b", "c"], [0, 0, 1], "1 different review among 1"),
+        (["a", "b", "c", "C."], [0, 0, 1, 1], "1 different review among 2"),
     ],
 )
 def test_too_few_reviews_of_a_class(texts: list[str], labels: list[int], found: str) -> None:
@@ -147,6 +161,90 @@ def test_groups_that_tie_classes_together_can_be_too_few() -> None:
     texts = ["a", "a", "b", "b", "c", "c"]
     with pytest.raises(ValueError, match="too few to hold some out for validation"):
         hold_out(texts, [0, 1, 1, 2, 2, 0], num_classes=3)
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[list[str], list[int], np.ndarray]:
+    """Reviews of up to three classes in groups of any sizes, some of them copies."""
+    size = draw(st.integers(2, 60))
+    texts = [f"review {draw(st.integers(0, 4 * size))}" for _ in range(size)]
+    labels = [draw(st.integers(0, 2)) for _ in texts]
+    groups = [draw(st.integers(0, draw(st.integers(1, 20)))) for _ in texts]
+    return texts, labels, np.array(groups)
+
+
+@settings(deadline=None)  # scikit-learn takes a while to be imported
+@given(grouped(), st.floats(0.01, 0.99), st.integers(0, 2**40), st.none() | st.integers(2, 6))
+def test_no_group_on_both_sides_and_no_class_missing(
+    corpus: tuple[list[str], list[int], np.ndarray], share: float, seed: int, folds: int | None
+) -> None:
+    texts, labels, groups = corpus
+    try:
+        held = hold_out(texts, labels, share, seed, 3, groups=groups, num_folds=folds)
+    except ValueError as error:
+        assert "too few to" in str(error)
+        return
+    assert set(groups[held]).isdisjoint(groups[~held])
+    assert set(np.array(labels)[held]) == set(np.array(labels)[~held]) == set(labels)
+
+
+@settings(deadline=None)
+@given(grouped(), st.integers(0, 9), st.integers(2, 5))
+def test_each_group_is_held_out_in_one_fold(
+    corpus: tuple[list[str], list[int], np.ndarray], seed: int, folds: int
+) -> None:
+    texts, labels, groups = corpus
+    try:
+        held = [
+            hold_out(
+                texts, labels, seed=seed, num_classes=3, groups=groups, num_folds=folds, fold=n
+            )
+            for n in range(1, folds + 1)
+        ]
+    except ValueError:
+        return
+    assert (np.sum(held, axis=0) == 1).all()
+
+
+@given(st.integers(2, 40), st.integers(1, 7), st.floats(0.05, 0.95), st.integers(0, 99))
+def test_share_is_as_near_as_whole_groups_allow(
+    num_groups: int, size: int, share: float, seed: int
+) -> None:
+    """Of groups of one size and one class each, the nearest number is held out."""
+    groups = np.repeat(np.arange(2 * num_groups), size)
+    labels = (groups % 2).tolist()
+    held = hold_out([f"text {n}" for n in range(len(groups))], labels, share, seed, groups=groups)
+    for label in (0, 1):
+        quota = min(max(round(share * num_groups * size), 1), num_groups * size - 1)
+        num_held = int(held[np.array(labels) == label].sum())
+        assert abs(num_held - quota) <= size / 2 or num_held in (size, (num_groups - 1) * size)
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "options", "message"),
+    [
+        ([0, 0, 1, 1], [0, 0, 0, 0], {}, "class 'class 0' has 1 group among 2 reviews, too few"),
+        ([0, 0, 0, 1], [0, 1, 2, 3], {}, "class 'class 1' has 1 group among 1 reviews"),
+        (
+            [0, 0, 1, 1],
+            [0, 1, 2, 3],
+            {"num_folds": 3},
+            "2 groups among 2 reviews, too few to make 3",
+        ),
+        ([0, 0, 1, 1], [0, 1, 2, 3], {"num_folds": 3}, "or lower the number of folds"),
+        ([0, 0, 1, 1], [0, 0, 0, 0], {}, "or set data.validation to random"),
+    ],
+)
+def test_too_few_groups_of_a_class(labels, groups, options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        hold_out(list("abcd"), labels, groups=np.array(groups), **options)
+
+
+def test_copies_in_other_groups_are_not_trained_on() -> None:
+    texts = ["a", "b", "A!", "c", "d", "e"]
+    groups = np.array([0, 0, 1, 1, 2, 2])
+    for seed in range(9):
+        hold_out(texts, [0, 1] * 3, 0.3, seed, groups=groups)  # which checks it
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +264,7 @@ def test_imdb_repeats(imdb_texts: list[str]) -> None:
 
 @needs_imdb
 def test_imdb_holds_out_a_tenth_of_each_class(imdb_texts: list[str]) -> None:
-    data = DataConfig(path=str(IMDB), class_names=("neg", "pos"))
+    data = DataConfig(path=str(IMDB), class_names=("neg", "pos"), validation="random")
     train, validation = load_training_splits(data)
     assert np.bincount(validation.labels).tolist() == [1250, 1250]
     assert np.bincount(train.labels).tolist() == [11250, 11250]
@@ -179,3 +277,17 @@ def test_imdb_holds_out_a_tenth_of_each_class(imdb_texts: list[str]) -> None:
     assert validation.texts == sides[True]
     assert train.texts == sides[False]
     assert load_split(data, "validation", ("neg", "pos")).texts == validation.texts
+
+
+@needs_imdb
+def test_imdb_is_held_out_by_stretches(imdb_texts: list[str]) -> None:
+    data = DataConfig(source="imdb", path=str(IMDB), class_names=("neg", "pos"))
+    train, validation = load_training_splits(data)
+    assert np.bincount(validation.labels).tolist() == [1250, 1250]
+    held = set(validation.groups.tolist())
+    assert len(held) == 50, "whole stretches of 50 rows"
+    assert held.isdisjoint(train.groups.tolist())
+    rows = [row for row in range(len(imdb_texts)) if row // 50 in held]
+    assert validation.texts == [imdb_texts[row] for row in rows]
+    folded = {fold(text) for text in validation.texts}
+    assert not any(fold(text) in folded for text in train.texts)

@@ -61,7 +61,7 @@ import json, sys
 from sentiment.config import DataConfig
 from sentiment.text.reviews import load_split, load_training_splits
 assert "datasets" not in sys.modules and "huggingface_hub" not in sys.modules
-data = DataConfig(source="imdb", validation_share=0.2)
+data = DataConfig(source="imdb", validation="random", validation_share=0.2)
 try:
     if sys.argv[1] == "training":
         loaded = load_training_splits(data)

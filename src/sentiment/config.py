@@ -11,12 +11,12 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from sentiment.config_data import DataConfig
 from sentiment.config_distillation import DistillationConfig
 from sentiment.config_model import ModelConfig
 from sentiment.config_objectives import ObjectivesConfig
 from sentiment.config_pretraining import PretrainingConfig
 from sentiment.config_sections import (
-    DataConfig,
     TrainingConfig,
     VectorsConfig,
     VocabularyConfig,

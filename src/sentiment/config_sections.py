@@ -21,52 +21,6 @@ def require(holds: bool, key: str, value: Any, expected: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which reviews, how they are split, and how their text becomes tokens."""
-
-    source: Literal["mini", "imdb"] = "mini"
-    """Where reviews come from when no path is given: the embedded corpus or IMDB from the hub."""
-    path: str | None = None
-    """Local reviews instead of the source: a folder with train|validation|test.parquet, .csv,
-    .tsv or .jsonl (columns text and label), or the original aclImdb folder."""
-    class_names: tuple[str, ...] | None = None
-    """Names of the classes in the order of their integers; null takes them from the labels."""
-    validation_share: float = 0.1
-    """Share of the training reviews held out where the data brings no validation split."""
-    validation_seed: int = 0
-    """Seed of that hold-out, apart from the run's seed so that seeds compare on equal reviews."""
-    shared_reviews: Literal["report", "drop", "ignore"] = "report"
-    """Copies of one review in two splits: report how many there are; drop them from train, and from
-    validation where test holds them; or ignore them, which alone leaves the test split unopened."""
-    max_length: int = 400
-    """Tokens kept of a review; longer reviews are cut."""
-    keep: Literal["head", "tail", "head+tail"] = "head"
-    """Which tokens of a longer review are kept: the first, the last, or half of them each."""
-    lower_case: bool = True
-    """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
-    num_processes: int | None = None
-    """Processes that tokenize; null takes as many as pay for themselves on the allowed cores."""
-    cache_dir: str | None = None
-    """Folder for tokenized reviews and downloaded vectors; null means ~/.cache/sentiment."""
-
-    def __post_init__(self) -> None:
-        require(self.source in ("mini", "imdb"), "data.source", self.source, "mini or imdb")
-        require(self.path != "", "data.path", self.path, "a folder, or null")
-        names = self.class_names
-        if names is not None:
-            require(len(names) >= 2, "data.class_names", names, "two names or more, or null")
-            require(len(set(names)) == len(names), "data.class_names", names, "distinct names")
-        share = self.validation_share
-        require(0 < share < 1, "data.validation_share", share, "between 0 and 1, both excluded")
-        require(self.validation_seed >= 0, "data.validation_seed", self.validation_seed, ">= 0")
-        length = self.max_length
-        require(1 <= length <= MOST, "data.max_length", length, f"from 1 to {MOST:,} tokens")
-        processes = self.num_processes
-        within = processes is None or 1 <= processes <= 256
-        require(within, "data.num_processes", processes, "from 1 to 256, or null")
-
-
-@dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
     """Which tokens of the training split get an embedding of their own."""
 
@@ -74,12 +28,16 @@ class VocabularyConfig:
     """Most frequent tokens kept, <pad> and <unk> not counted; null keeps all."""
     min_frequency: int = 2
     """Occurrences in the training split below which a token is unknown."""
+    min_groups: int = 1
+    """Stretches or groups (data.validation; single reviews, where it is random) of the training
+    split in which a token must occur: leaves out names that belong to one film."""
 
     def __post_init__(self) -> None:
         size = self.max_size
         require(size is None or size >= 1, "vocabulary.max_size", size, "at least 1, or null")
         frequency = self.min_frequency
         require(frequency >= 1, "vocabulary.min_frequency", frequency, "at least 1")
+        require(self.min_groups >= 1, "vocabulary.min_groups", self.min_groups, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

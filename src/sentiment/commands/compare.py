@@ -18,7 +18,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run's folder, or one that holds runs of several seeds",
+        help="a run's folder, or one that holds runs of several seeds; or cross-validations",
     )
     parser.add_argument(
         "--split",
@@ -54,10 +54,14 @@ def execute(options: argparse.Namespace) -> None:
         predict_side,
         remarks_on_groups,
     )
+    from sentiment.cross_validation.folds import is_cross_validation
     from sentiment.places import check_writable
     from sentiment.runtime import describe_device, find_device, prepare_threads
     from sentiment.shown import printable
 
+    if all(map(is_cross_validation, options.runs)):
+        _compare_cross_validations(options.runs)
+        return
     started = time.perf_counter()
     prepare_threads()
     device = find_device(options.device)
@@ -88,6 +92,21 @@ def execute(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     page = printable(str(output / "compare.html"))
     print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")
+
+
+def _compare_cross_validations(folders: Sequence[Path]) -> None:
+    """Show how each cross-validation differs from the first, review by review."""
+    from sentiment.cross_validation.predictions import read_predictions
+    from sentiment.cross_validation.report import compare_out_of_fold, difference_text
+
+    if len(folders) < 2:
+        raise ValueError(f"{folders[0]} is one cross-validation: give another one's folder too")
+    first = read_predictions(folders[0])
+    texts = [
+        difference_text(compare_out_of_fold(first, read_predictions(each)), folders[0], each)
+        for each in folders[1:]
+    ]
+    print("\n\n".join(texts))
 
 
 def _folder(options: argparse.Namespace) -> Path:

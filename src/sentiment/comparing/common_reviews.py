@@ -62,8 +62,8 @@ def _check_same_holdout(run: Run, first: Run) -> None:
     if not is_same_source(data, other):
         values.append(("data.path", source_name(data), source_name(other)))
     if not has_validation(other):
-        for name in ("validation_share", "validation_seed"):
-            values.append((f"data.{name}", getattr(data, name), getattr(other, name)))
+        own, others = data.hold_out_settings(), other.hold_out_settings()
+        values += [(key, own.get(key), others.get(key)) for key in {**own, **others}]
     for key, found, expected in values:
         if found != expected:
             raise ValueError(
@@ -109,8 +109,8 @@ def _is_apart(own: DataConfig, data: DataConfig, split: Split) -> bool:
     """Whether the data's own splits keep a run's training reviews and these apart."""
     if not is_same_source(own, data):
         return False
-    holdouts = [(each.validation_share, each.validation_seed) for each in (own, data)]
-    return split == "test" or has_validation(data) or holdouts[0] == holdouts[1]
+    is_same = own.hold_out_settings() == data.hold_out_settings()
+    return split == "test" or has_validation(data) or is_same
 
 
 def _share_trained_on(

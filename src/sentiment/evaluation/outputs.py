@@ -15,6 +15,7 @@ from sentiment.evaluation.report import write_predictions, write_report
 from sentiment.evaluation.rounding import Rounding
 from sentiment.runs import Run
 from sentiment.shown import printable
+from sentiment.text.review_sources import has_validation
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Setting:
         epoch = self.run.checkpoint.epoch
         return (
             f"{printable(str(self.run.path))}, {self.checkpoint} weights of epoch {epoch}\n"
-            f"on {self.split}: {printable(self.origin)}"
+            f"on {self.split}: {printable(self._reviews)}"
         )
 
     @property
@@ -77,6 +78,17 @@ class Setting:
             ]
         return []
 
+    @property
+    def hold_out(self) -> str | None:
+        """How these reviews were held out of the training reviews, None where they were not."""
+        data = self.run.config.data
+        is_held_out = self.is_validation and not has_validation(data)
+        return data.describe_hold_out() if is_held_out else None
+
+    @property
+    def _reviews(self) -> str:
+        return self.origin if self.hold_out is None else f"{self.origin}, held out {self.hold_out}"
+
     def facts(self, date: str) -> dict[str, str]:
         """The same for a page, by name."""
         model = self.run.config.model
@@ -91,7 +103,7 @@ class Setting:
             "Read of a review": f"at most {data.max_length:,} tokens, of longer ones the "
             f"{data.keep}",
             "Split": self.split,
-            "Reviews": self.origin,
+            "Reviews": self._reviews,
             "Device": self.device,
             "Precision": "bf16" if self.rounding else "fp32",
             "Date": date,
@@ -128,6 +140,7 @@ def write_outputs(
         epoch=checkpoint.epoch,
         split=setting.split,
         data=setting.origin,
+        hold_out=setting.hold_out,
         notes=setting.notes,
         device=setting.device,
         precision="bf16" if setting.rounding else "fp32",

@@ -21,8 +21,13 @@ _OF_THE_SCORE = {
     "data.source",
     "data.path",
     "data.class_names",
+    "data.validation",
+    "data.stretch_length",
+    "data.group_column",
     "data.validation_share",
     "data.validation_seed",
+    "data.num_folds",
+    "data.fold",
     "data.shared_reviews",
     "training.monitor",
 }

@@ -1,12 +1,15 @@
-"""The validation split held out of the training reviews: stratified, seeded, no copy on both sides.
+"""The validation split held out of the training reviews: stratified, seeded, whole groups of them.
 
-A review that stands twice in the training split would be trained on and validated on if its copies
-came apart, so copies move together.
+A model that has read some reviews of a film knows the names in the others: held out singly, they
+tell how well it remembers, not how well it reads. So reviews can be held out by groups. No copy of
+a held-out review is trained on either way: of single reviews, copies are a group and stay together;
+of stretches and larger groups, copies that stand elsewhere are left out of training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from string import ascii_lowercase, ascii_uppercase
 
@@ -34,7 +37,20 @@ def copy_key(text: str) -> bytes:
     return blake2b(folded or text.strip().encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def choose_held_out(
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class HoldOut:
+    """Which of the training reviews train and which validate.
+
+    Attributes:
+        trains, validates: (num_reviews,) bool, never both true; neither is true of a copy of a
+            held-out review that stands in another group.
+    """
+
+    trains: np.ndarray
+    validates: np.ndarray
+
+
+def hold_out(
     texts: Sequence[str],
     labels: np.ndarray,
     *,
@@ -42,65 +58,105 @@ def choose_held_out(
     share: float,
     seed: int,
     origin: str,
-) -> np.ndarray:
-    """Choose the reviews to hold out for validation.
+    groups: np.ndarray | None = None,
+    num_folds: int | None = None,
+    fold: int = 1,
+) -> HoldOut:
+    """Choose the reviews to hold out for validation, stratified by class.
 
-    Of each class, ``share`` of its reviews, rounded, is held out, at least one, and at least one
-    stays. Copies of one review (:func:`copy_key`) go together, whatever their labels; where groups
-    of copies do not add up to the share, fewer are held out.
+    Of each class, ``share`` of its reviews is held out as nearly as whole groups allow, at least
+    one group, and at least one stays. The choice is the same for equal reviews, groups, share and
+    seed on every platform.
 
     Args:
         texts: the training reviews.
         labels: (num_reviews,) int64, index into ``class_names``.
+        class_names: of which some may have no review.
         share: of each class, between 0 and 1.
-        seed: the choice is the same for equal reviews, share and seed on every platform.
+        seed: of the choice.
         origin: where the reviews come from, for the message.
-
-    Returns:
-        (num_reviews,) bool, true where a review is held out.
+        groups: (num_reviews,) int64, the group of each review; None takes each review and its
+            copies (:func:`copy_key`) for a group.
+        num_folds: holds out one of so many folds instead of a share.
+        fold: which one, from 1.
 
     Raises:
-        ValueError: a class has too few different reviews to stand on both sides.
+        ValueError: a class is in too few groups to stand on both sides.
     """
-    groups, counts = _count_groups(texts, labels, num_classes=len(class_names))
-    num_different = np.count_nonzero(counts, axis=0)  # (num_classes,)
-    too_few = num_different == 1
+    copies = number_keys(map(copy_key, texts))
+    own = copies if groups is None else number_keys(groups.tolist())
+    counts = _count(own, labels, num_classes=len(class_names))
+    num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,), those that hold the class
+    kind = "different review" if groups is None else "group"
+    too_few = num_groups == 1
+    if num_folds is not None:
+        too_few |= (num_groups > 0) & (num_groups < num_folds)
     if not too_few.any():
-        held_groups = _choose_groups(counts, share, seed)
-        num_held = np.count_nonzero(counts[held_groups], axis=0)
-        too_few = (num_different > 0) & ((num_held == 0) | (num_held == num_different))
-        if not too_few.any():
-            return held_groups[groups]
+        if num_folds is None:
+            held = _choose_groups(counts, share, seed, fills_up=groups is not None)
+        else:
+            held = _choose_fold(labels, own, num_folds, seed) == fold - 1
+        validates = held[own]
+        trains = ~validates & ~np.isin(copies, copies[validates])
+        present = np.arange(len(class_names))[num_groups > 0]
+        on_both_sides = [np.isin(present, labels[side]) for side in (trains, validates)]
+        missing = present[~np.logical_and(*on_both_sides)]
+        if len(missing) == 0:
+            return HoldOut(trains, validates)
+        too_few[missing] = True
     label = int(np.flatnonzero(too_few)[0])
+    count = int(num_groups[label])
+    into = "hold some out" if num_folds is None else f"make {num_folds} folds"
     raise ValueError(
-        f"{origin}: class {class_names[label]!r} has {num_different[label]} different reviews "
-        f"among {int(counts[:, label].sum())}, too few to hold some out for validation: add "
-        "reviews of that class, or give a validation split of your own"
+        f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
+        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
+        f"that class{_OTHER_WAYS[groups is None, num_folds is None]}"
     )
 
 
-def _count_groups(
-    texts: Sequence[str], labels: np.ndarray, *, num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the group of copies of each review, and the reviews of each class in each group.
-
-    Their shapes are (num_reviews,) and (num_groups, num_classes); groups are numbered in the order
-    in which they first occur.
-    """
-    group_by_key: dict[bytes, int] = {}
-    groups = np.array(
-        [group_by_key.setdefault(copy_key(text), len(group_by_key)) for text in texts],
-        dtype=np.int64,
-    )
-    num_cells = len(group_by_key) * num_classes
-    cells = np.bincount(groups * num_classes + labels, minlength=num_cells)
-    return groups, cells.reshape(-1, num_classes)
+# By whether groups are single reviews, and whether a share is held out.
+_OTHER_WAYS = {
+    (True, True): ", or give a validation split of your own",
+    (True, False): ", or lower the number of folds",
+    (False, True): ", hold out smaller groups (data.stretch_length, data.group_column), or set "
+    "data.validation to random",
+    (False, False): ", hold out smaller groups (data.stretch_length, data.group_column), or lower "
+    "the number of folds",
+}
 
 
-def _choose_groups(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return (num_groups,) bool: in random order, each group that its classes have room for.
+def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
+    """(num_keys,) int64: equal keys have equal numbers, in the order of their first occurrence."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
-    ``counts`` is (num_groups, num_classes): the reviews of each class in each group of copies.
+
+def _count(groups: np.ndarray, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+    """(num_groups, num_classes): the reviews of each class in each group."""
+    num_groups = int(groups.max()) + 1
+    cells = np.bincount(groups * num_classes + labels, minlength=num_groups * num_classes)
+    return cells.reshape(-1, num_classes)
+
+
+def _choose_fold(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """(num_groups,) the fold of each group, from 0: of like sizes and shares of the classes."""
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second that others spare
+
+    folds = np.empty(int(groups.max()) + 1, dtype=np.int64)
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
+    for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
+        folds[groups[held]] = number
+    return folds
+
+
+def _choose_groups(counts: np.ndarray, share: float, seed: int, *, fills_up: bool) -> np.ndarray:
+    """(num_groups,) bool: in random order, each group that its classes have room for.
+
+    Args:
+        counts: (num_groups, num_classes), the reviews of each class in each group.
+        share: of each class.
+        seed: of the order.
+        fills_up: whether groups follow that overshoot, while that comes nearer to the share.
     """
     totals = counts.sum(axis=0)  # (num_classes,)
     quotas = np.minimum(np.maximum(np.rint(share * totals).astype(np.int64), 1), totals - 1)
@@ -116,6 +172,14 @@ def _choose_groups(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
             room -= counts[group]
             if not room.any():
                 break
+    while fills_up:
+        missing = quotas - counts[held].sum(axis=0)
+        gains = np.abs(missing).sum() - np.abs(missing - counts[order]).sum(axis=1)
+        empties = (counts[order] > 0) & (counts[held].sum(axis=0) + counts[order] == totals)
+        gains[held[order] | empties.any(axis=1)] = 0
+        if gains.max() <= 0:
+            break
+        held[order[gains.argmax()]] = True
     for label in np.flatnonzero(quotas):
         if not counts[held, label].any():  # each of its groups is larger than its quota
             candidates = order[counts[order, label] > 0]

@@ -11,50 +11,49 @@ import pyarrow.parquet as pq
 
 from sentiment.bounds import Unpacked, require_file, shortened
 from sentiment.text.parquet_pages import ROW_BYTES, check_pages
-from sentiment.text.review_columns import EXPECTED, Label, needed_columns
+from sentiment.text.review_columns import Columns, expected, needed_columns
 from sentiment.text.thrift import Damaged
 
 _ROWS_AT_ONCE = 1_000
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view())
 
 
-def read_parquet(path: Path, with_labels: bool) -> tuple[list[str], list[Label]]:
-    """Texts and, if ``with_labels``, labels.
+def read_parquet(path: Path, with_labels: bool, group_column: str | None = None) -> Columns:
+    """Texts and, if they are asked for, labels and groups.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is broken, unpacks out of proportion, lacks a column, a text or a label.
+        ValueError: it is broken, unpacks out of proportion, lacks a column or a value.
     """
     require_file(path)
-    texts: list[Any] = []
-    labels: list[Any] = []
+    read = Columns()
     unpacked = Unpacked(path)
     try:
         data = path.read_bytes()
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             schema, metadata = file.schema_arrow, file.metadata
-            columns = needed_columns(path, schema.names, with_labels)
+            columns = needed_columns(path, schema.names, with_labels, group_column)
             for name in columns:
                 _check_type(path, schema.field(name), metadata.num_rows)
             unpacked.add(max(0, metadata.num_rows) * ROW_BYTES)
             at_once = min(_ROWS_AT_ONCE, check_pages(path, io.BytesIO(data), columns, file.schema))
             for batch in file.iter_batches(at_once, columns=columns):
-                for name, values in zip(columns, (texts, labels), strict=False):
-                    column = _plain(batch[name])
+                for name in columns:
+                    column, values = _plain(batch[name]), read.of(name)
                     unpacked.add(column.nbytes)
                     values += _values(path, len(values), name, column)
-            if len(texts) != metadata.num_rows:
+            if len(read.texts) != metadata.num_rows:
                 raise pa.ArrowInvalid("it ends before its last row")
     except (pa.ArrowException, OSError, UnicodeDecodeError, Damaged) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise ValueError(
             f"{path}: not a whole Parquet file ({reason}): download or write it again"
         ) from error
-    return texts, labels
+    return read
 
 
 def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
-    """Refuse a column of another kind than strings, or for ``label`` integers or strings."""
+    """Refuse a column of other kinds than strings, or, but for ``text``, integers or strings."""
     kind = column.type
     if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
         kind = kind.value_type
@@ -64,7 +63,7 @@ def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
     if not (is_string if column.name == "text" else is_label) and not is_empty:
         raise ValueError(
             f"{path}: column {column.name!r} holds {shortened(str(kind))}, but must hold "
-            f"{EXPECTED[column.name]}"
+            f"{expected(column.name)}"
         )
 
 

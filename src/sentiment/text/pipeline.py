@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from sentiment.config import Config, DataConfig, VectorsConfig
 from sentiment.text.batches import EncodedCorpus, encode
 from sentiment.text.download import fetch_vectors
 from sentiment.text.fingerprints import file_fingerprint, reviews_fingerprint
+from sentiment.text.neighbours import warn_of_likeness
+from sentiment.text.review_sources import has_validation
 from sentiment.text.reviews import Reviews, Split, load_split, load_training_splits
 from sentiment.text.token_cache import default_cache_dir, tokenize_cached
 from sentiment.text.tokenizer import TokenizedTexts
@@ -23,6 +26,7 @@ from sentiment.text.vectors import Coverage, load_vectors
 from sentiment.text.vocabulary import (
     SPECIALS,
     build_vocabulary,
+    count_groups,
     count_tokens,
     number_lexicon,
     token_counts,
@@ -73,11 +77,17 @@ def prepare_training(
         with_vectors: whether vectors are wanted: resumed weights need none.
     """
     train, validation, others = load_training(config)
-    logger.info("reviews: %s for training, %s for validation", f"{len(train):,}", len(validation))
+    is_held_out = not has_validation(config.data)
+    how = f" (held out {config.data.describe_hold_out()})" if is_held_out else ""
+    counts = (f"{len(train):,}", f"{len(validation):,}")
+    logger.info("reviews: %s for training, %s for validation%s", *counts, how)
     if others is not None:
         logger.info("reviews: %s without labels to learn from", f"{len(others):,}")
     train_tokens = tokenize_reviews(train, config.data)
-    vocabulary = vocabulary or choose_vocabulary(config, count_tokens(train_tokens), train.origin)
+    if is_held_out and config.data.hold_out == "random":
+        warn_of_likeness(train_tokens, train.labels)
+    if vocabulary is None:
+        vocabulary = choose_vocabulary(config, [(train, train_tokens)])
     path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
     vectors, coverage = (None, None) if path is None else load_own_vectors(config, vocabulary, path)
     data = TrainingData(
@@ -159,26 +169,32 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
         raise FileNotFoundError(f"{error}; {needed}") from error
 
 
-def choose_vocabulary(config: Config, counts: Counter[str], origin: str) -> Vocab:
+def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, TokenizedTexts]]) -> Vocab:
     """The words that the settings give an embedding of their own.
 
     Args:
         config: the settings.
-        counts: how often each token occurs.
-        origin: where, for the message.
+        corpora: reviews with their tokens, the training reviews first.
 
     Raises:
         ValueError: there are none.
     """
+    counts = sum((count_tokens(tokens) for _, tokens in corpora), start=Counter())
+    least = config.vocabulary.min_groups
+    if least > 1:
+        spread = sum((count_groups(each, own.groups) for own, each in corpora), start=Counter())
+        counts = Counter({word: count for word, count in counts.items() if spread[word] >= least})
     vocabulary = build_vocabulary(
         counts,
         max_size=config.vocabulary.max_size,
         min_frequency=config.vocabulary.min_frequency,
     )
     if len(vocabulary) == len(SPECIALS):
+        wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
+        if least > 1:
+            wanted += f" and in vocabulary.min_groups = {least} groups of reviews"
         raise ValueError(
-            f"no word of {origin} occurs vocabulary.min_frequency = "
-            f"{config.vocabulary.min_frequency} times: lower it, or give more reviews"
+            f"no word of {corpora[0][0].origin} occurs {wanted}: lower it, or give more reviews"
         )
     return vocabulary
 

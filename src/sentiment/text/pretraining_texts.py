@@ -6,7 +6,6 @@ Copies of test reviews are left out too where ``data.shared_reviews`` is drop.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +27,6 @@ from sentiment.text.pipeline import (
 from sentiment.text.review_sources import is_on_hub
 from sentiment.text.reviews import Reviews, load_training_splits
 from sentiment.text.unlabelled import load_unlabelled
-from sentiment.text.vocabulary import count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -100,8 +98,7 @@ def prepare_pretraining(
     tokens = {name: tokenize_reviews(each, config.data) for name, each in splits.items()}
     vectors = vectors_fingerprint = None
     if vocabulary is None:
-        counts = sum((count_tokens(each) for each in tokens.values()), start=Counter())
-        vocabulary = choose_vocabulary(config, counts, train.origin)
+        vocabulary = choose_vocabulary(config, [(splits[name], tokens[name]) for name in splits])
         if (path := vectors_path(config.vectors, cache_dir(config.data))) is not None:
             vectors, _ = load_own_vectors(config, vocabulary, path)
             vectors_fingerprint = file_fingerprint(path)

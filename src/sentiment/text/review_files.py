@@ -12,13 +12,13 @@ import json
 import re
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sentiment.bounds import LONGEST_LINE
 from sentiment.text.parquet_reviews import read_parquet
-from sentiment.text.review_columns import EXPECTED, Label, needed_columns
+from sentiment.text.review_columns import Columns, Label, expected, needed_columns
 from sentiment.text.text_files import read_text, text_lines
 
 UNLABELLED_FOLDER = "unsup"  # of aclImdb: reviews without a label among those of the classes
@@ -34,12 +34,14 @@ class Rows:
         labels: one for each review; empty where labels were not asked for.
         files: name of each file and how many reviews it holds, in the order of ``texts``.
         origin: what to call all of it in messages.
+        groups: the group of each review, of the column asked for; empty where there is none.
     """
 
     texts: list[str]
     labels: list[Label]
     files: list[tuple[str, int]]
     origin: str
+    groups: list[Label] = field(default_factory=list)
 
     def place(self, index: int) -> str:
         """Name the file and the row, counted from 1 without the header, of a review."""
@@ -50,25 +52,30 @@ class Rows:
         raise AssertionError("index beyond the last review")
 
 
-def read_files(paths: Sequence[Path], *, with_labels: bool) -> Rows:
+def read_files(
+    paths: Sequence[Path], *, with_labels: bool, group_column: str | None = None
+) -> Rows:
     """Read one split: files with columns ``text`` and, if ``with_labels``, ``label``.
 
+    Args:
+        paths: the files, of which each may have a format of its own.
+        with_labels: whether labels are wanted.
+        group_column: a third column to read, None where no groups are wanted.
+
     Raises:
-        ValueError: a file is broken, lacks a column, a text or a label, or there are no rows.
+        ValueError: a file is broken, lacks a column or a value, or there are no rows.
     """
-    texts: list[str] = []
-    labels: list[Label] = []
+    read = Columns()
     files = []
     for path in paths:
-        file_texts, file_labels = _READERS[path.suffix](path, with_labels)
-        texts += file_texts
-        labels += file_labels
-        files.append((str(path), len(file_texts)))
+        own = _READERS[path.suffix](path, with_labels, group_column)
+        read += own
+        files.append((str(path), len(own.texts)))
     origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    if not texts:
+    if not read.texts:
         raise ValueError(f"{origin}: no rows, where reviews were expected")
-    rows = Rows(texts=texts, labels=labels, files=files, origin=origin)
-    for index, label in enumerate(labels):
+    rows = Rows(read.texts, read.labels, files, origin, read.groups)
+    for index, label in enumerate(read.labels):
         if isinstance(label, str) and len(label) > _LONGEST_LABEL:
             raise ValueError(
                 f"{rows.place(index)}: a label of {len(label):,} characters: do the columns text "
@@ -112,23 +119,22 @@ def _numeric_name(path: Path) -> tuple[float, str]:
     return (int(number.group()) if number else float("inf"), path.name)
 
 
-def _read_delimited(path: Path, with_labels: bool) -> tuple[list[str], list[Label]]:
+def _read_delimited(path: Path, with_labels: bool, group_column: str | None) -> Columns:
     delimiter = "\t" if path.suffix == ".tsv" else ","
     rows = csv.reader(text_lines(path, newline=""), delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(LONGEST_LINE)  # else longer reviews than 128 KiB are refused
-    texts: list[str] = []
-    labels: list[Label] = []
+    read = Columns()
     try:
         header = next(rows, [])
-        places = [header.index(name) for name in needed_columns(path, header, with_labels)]
+        names = needed_columns(path, header, with_labels, group_column)
+        places = [(name, header.index(name)) for name in names]
         for number, row in enumerate(filter(None, rows), 1):
             _check_row(f"{path}, row {number}", row, header)
-            texts.append(row[places[0]])
-            if with_labels:
-                labels.append(row[places[1]])
-                if not row[places[1]].strip():
+            for name, place in places:
+                read.of(name).append(row[place])
+                if name != "text" and not row[place].strip():
                     raise ValueError(
-                        f"{path}, row {number}: no label: fill it in or delete the row"
+                        f"{path}, row {number}: no {name}: fill it in or delete the row"
                     )
     except csv.Error as error:
         raise ValueError(
@@ -137,7 +143,7 @@ def _read_delimited(path: Path, with_labels: bool) -> tuple[list[str], list[Labe
         ) from error
     finally:
         csv.field_size_limit(limit)
-    return texts, labels
+    return read
 
 
 def _check_row(place: str, row: Sequence[str], header: Sequence[str]) -> None:
@@ -148,29 +154,25 @@ def _check_row(place: str, row: Sequence[str], header: Sequence[str]) -> None:
         )
 
 
-def _read_json_lines(path: Path, with_labels: bool) -> tuple[list[str], list[Label]]:
-    texts: list[str] = []
-    labels: list[Label] = []
+def _read_json_lines(path: Path, with_labels: bool, group_column: str | None) -> Columns:
+    read = Columns()
     # Only \n ends a line: a review may hold U+0085 or U+2028, which JSON takes for no line's end.
     lines = filter(str.strip, text_lines(path, newline="\n"))
     for number, line in enumerate(lines, 1):
         place = f"{path}, row {number}"
         record = _parse_record(place, line)
-        for name in needed_columns(place, list(record), with_labels):
+        for name in needed_columns(place, list(record), with_labels, group_column):
             value = record[name]
             if value is None:
                 raise ValueError(f"{place}: no {name}: fill it in or delete the row")
             if not isinstance(value, str if name == "text" else (int, str)):
                 raise ValueError(
-                    f"{place}: {name} {reprlib.repr(value)}, but must be {EXPECTED[name]}"
+                    f"{place}: {name} {reprlib.repr(value)}, but must be {expected(name)}"
                 )
             if isinstance(value, str):
                 _check_characters(place, name, value)
-        texts.append(record["text"])
-        if with_labels:
-            label = record["label"]
-            labels.append(int(label) if isinstance(label, bool) else label)
-    return texts, labels
+            read.of(name).append(int(value) if isinstance(value, bool) else value)
+    return read
 
 
 def _parse_record(place: str, line: str) -> dict[str, Any]:

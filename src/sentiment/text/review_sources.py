@@ -68,8 +68,8 @@ def has_validation(data: DataConfig) -> bool:
     return False
 
 
-def read_split(data: DataConfig, split: str) -> Rows:
-    """Read one split's texts and labels, but of ``unsupervised`` no labels.
+def read_split(data: DataConfig, split: str, group_column: str | None = None) -> Rows:
+    """Read one split's texts and labels, but of ``unsupervised`` no labels; groups where asked for.
 
     Opens no file of another split.
 
@@ -79,6 +79,8 @@ def read_split(data: DataConfig, split: str) -> Rows:
     """
     with_labels = split != "unsupervised"
     if is_on_hub(data):
+        if group_column is not None:
+            raise ValueError(_no_groups(_IMDB, group_column))
         return _read_hub(split, with_labels)
     folder = _folder(data)
     found = _find(folder, split)
@@ -94,8 +96,17 @@ def read_split(data: DataConfig, split: str) -> Rows:
         raise ValueError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")
     (paths,) = found.values()
     if paths[0].is_dir():
+        if group_column is not None:
+            raise ValueError(_no_groups(str(paths[0]), group_column))
         return read_text_folder(paths[0], with_labels=with_labels)
-    return read_files(paths, with_labels=with_labels)
+    return read_files(paths, with_labels=with_labels, group_column=group_column)
+
+
+def _no_groups(place: str, group_column: str) -> str:
+    return (
+        f"{place} has no columns but texts and labels, and so no {group_column!r} to hold out by: "
+        "set data.validation to stretches and data.group_column to null"
+    )
 
 
 def _folder(data: DataConfig) -> Path:

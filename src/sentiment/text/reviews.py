@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentiment.config import DataConfig
-from sentiment.text.holdout import choose_held_out
+from sentiment.text.holdout import hold_out, number_keys
 from sentiment.text.review_files import Rows
 from sentiment.text.review_sources import (
     IMDB_CLASS_NAMES,
@@ -41,15 +41,22 @@ class Reviews:
         labels: (num_reviews,) int64, index into ``class_names``; -1 where a split has no labels.
         class_names: the classes in the order of their labels.
         origin: the file or data set they came from, for messages.
+        groups: (num_reviews,) int64, equal for reviews that are held out together or not at all,
+            but for copies; None where each review stands for itself.
+        rows: (num_reviews,) int64, the review's place in its split's files, from 0; None where the
+            reviews are of no files.
     """
 
     texts: list[str]
     labels: np.ndarray
     class_names: tuple[str, ...]
     origin: str
+    groups: np.ndarray | None = None
+    rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         assert self.labels.shape == (len(self.texts),)
+        assert self.groups is None or self.groups.shape == self.labels.shape
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -61,6 +68,8 @@ class Reviews:
             self,
             texts=[self.texts[index] for index in indices.tolist()],
             labels=self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            rows=None if self.rows is None else self.rows[indices],
         )
 
 
@@ -98,9 +107,9 @@ def load_split(
 def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
     """Read the reviews for training and for validation, and compare them with the test split.
 
-    Where the source has no validation split, ``data.validation_share`` of the training reviews is
-    held out (:func:`sentiment.text.holdout.choose_held_out`). Reviews that two splits share are
-    reported, left out or ignored, as ``data.shared_reviews`` says.
+    Where the source has no validation split, some of the training reviews are held out
+    (:func:`sentiment.text.holdout.hold_out`). Reviews that two splits share are reported, left out
+    or ignored, as ``data.shared_reviews`` says.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_split`; or all reviews of one split stand in
@@ -141,15 +150,21 @@ def _split_training(
     train = _read(data, "train", class_names)
     if has_validation(data):
         return train, _read(data, "validation", train.class_names)
-    is_held_out = choose_held_out(
+    chosen = hold_out(
         train.texts,
         train.labels,
         class_names=train.class_names,
         share=data.validation_share,
         seed=data.validation_seed,
         origin=train.origin,
+        groups=train.groups,
+        num_folds=data.num_folds,
+        fold=data.fold,
     )
-    return train.select(np.flatnonzero(~is_held_out)), train.select(np.flatnonzero(is_held_out))
+    return (
+        train.select(np.flatnonzero(chosen.trains)),
+        train.select(np.flatnonzero(chosen.validates)),
+    )
 
 
 def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
@@ -157,17 +172,27 @@ def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
 
 
 def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -> Reviews:
-    rows = read_split(data, split)
+    rows = read_split(data, split, data.group_column if split == "train" else None)
+    groups, numbers = _group(data, rows), np.arange(len(rows.texts), dtype=np.int64)
     if split == "unsupervised":
         labels = np.full(len(rows.texts), -1, dtype=np.int64)
-        return Reviews(rows.texts, labels, class_names or (), rows.origin)
+        return Reviews(rows.texts, labels, class_names or (), rows.origin, groups, numbers)
     labels, names = _number_labels(rows, class_names)
     if split == "train" and labels.min() == labels.max():
         raise ValueError(
             f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
             "training needs two classes"
         )
-    return Reviews(rows.texts, labels, names, rows.origin)
+    return Reviews(rows.texts, labels, names, rows.origin, groups, numbers)
+
+
+def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
+    """(num_reviews,) the group of each review, None where each stands for itself."""
+    if data.hold_out == "stretches":
+        return np.arange(len(rows.texts), dtype=np.int64) // data.stretch_length
+    if rows.groups:
+        return number_keys(str(each).strip() for each in rows.groups)
+    return None
 
 
 def _number_labels(

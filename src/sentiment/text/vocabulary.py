@@ -33,6 +33,26 @@ def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
 
 
+def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counter[str]:
+    """In how many groups of texts each token occurs.
+
+    Args:
+        tokenized: the texts.
+        groups: (num_texts,) int64, the group of each; None takes each text for one.
+    """
+    if groups is None:
+        groups = np.arange(len(tokenized), dtype=np.int64)
+    size = len(tokenized.lexicon)
+    pairs = np.empty(0, dtype=np.int64)  # group * size + token, each once
+    for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):
+        part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
+        places = np.arange(start, start + len(part))
+        texts = np.searchsorted(tokenized.offsets, places, side="right") - 1
+        pairs = np.union1d(pairs, groups[texts] * size + part)
+    counts = np.bincount(pairs % max(1, size), minlength=size)
+    return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
+
+
 def build_vocabulary(
     counts: Counter[str], *, max_size: int | None = None, min_frequency: int = 1
 ) -> Vocab:

@@ -241,7 +241,8 @@ def _as_markdown(text: str) -> str:
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     """The settings under their dotted keys, as values that TensorBoard can tabulate."""
+    settings = deciding_settings(config) | config.data.hold_out_settings()
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
-        for key, value in deciding_settings(config).items()
+        for key, value in settings.items()
     }

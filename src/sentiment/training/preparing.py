@@ -18,6 +18,7 @@ from sentiment.receipt import versions, write_receipt
 from sentiment.runs import build_model, create_run, load_words
 from sentiment.runtime import describe_device, mixed_seed, set_up
 from sentiment.text.pipeline import TrainingData, prepare_training
+from sentiment.text.review_sources import has_validation
 from sentiment.text.vocabulary import token_counts
 from sentiment.training.beginning import Beginning
 from sentiment.training.checkpoint import TrainingState
@@ -103,6 +104,7 @@ def _create(
         data=data.fingerprints, vectors=data.vectors_fingerprint,
         coverage=data.coverage.as_dict() if data.coverage else None,
     )  # fmt: skip
+    receipt["hold_out"] = None if has_validation(config.data) else config.data.describe_hold_out()
     if pretrained is not None:
         receipt["pretraining"] = describe_pretraining(pretrained)
     if soft_labels is not None:
