@@ -1,0 +1,199 @@
+"""``data.validation`` from settings to reviews: defaults, older runs, columns, rare words."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentiment import cli
+from sentiment.config import DataConfig
+from sentiment.runs import load_settings
+from sentiment.text.reviews import load_training_splits
+from sentiment.text.tokenizer import TokenizedTexts, tokenize
+from sentiment.text.vocabulary import count_groups
+
+TINY = [
+    "--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1",
+    "--data.max_length=10", "--data.num_processes=1", "--device=cpu",
+]  # fmt: skip
+
+
+def write_reviews(folder: Path, name: str = "train.csv", num_rows: int = 40) -> Path:
+    """Reviews of films of four rows each; the second class follows the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "text": f"film{row // 4} review{row} {'bad' if row < num_rows // 2 else 'good'}",
+            "label": "neg" if row < num_rows // 2 else "pos",
+            "film": f"film {row // 4}",
+        }
+        for row in range(num_rows)
+    ]
+    path = folder / name
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.DictWriter(file, ["text", "label", "film"], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+    return folder
+
+
+def test_the_source_decides_the_default():
+    assert DataConfig(source="imdb").hold_out == "stretches"
+    assert DataConfig().hold_out == "random"
+    assert DataConfig(source="imdb", validation="random").hold_out == "random"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation": "groups"}, "set data.validation to groups and data.group_column"),
+        ({"group_column": "film"}, "set data.validation to groups and data.group_column"),
+        ({"validation": "groups", "group_column": "label"}, "another column than text and label"),
+        ({"stretch_length": 0}, "data.stretch_length is 0"),
+        ({"num_folds": 1}, "data.num_folds is 1, but must be from 2"),
+        ({"num_folds": 3, "fold": 4}, "data.fold is 4, but must be from 1 to data.num_folds, 3"),
+        ({"fold": 2}, "data.fold is 2"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**settings)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl", "train.parquet"])
+def test_groups_are_read_from_every_format(tmp_path, name):
+    write_reviews(tmp_path, name)
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    train, validation = load_training_splits(data)
+    sides = [{row // 4 for row in each.rows.tolist()} for each in (train, validation)]
+    assert sides[0].isdisjoint(sides[1])
+    assert len(train) + len(validation) == 40
+    assert np.bincount(validation.labels).tolist() == [4, 4]
+
+
+def test_stretches_are_neighbouring_rows(tmp_path):
+    write_reviews(tmp_path)
+    data = DataConfig(path=str(tmp_path), validation="stretches", stretch_length=4)
+    _, validation = load_training_splits(data)
+    starts = validation.rows.reshape(-1, 4)
+    assert (starts % 4 == np.arange(4)).all()
+    assert (np.diff(starts, axis=1) == 1).all()
+
+
+def test_aclimdb_is_cut_by_the_numbers_of_its_files(tmp_path):
+    """10_1.txt stands behind 9_1.txt, not behind 1_1.txt as by the alphabet."""
+    for label in ("neg", "pos"):
+        folder = tmp_path / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(20):
+            (folder / f"{number}_1.txt").write_text(f"{label} review {number}")
+    data = DataConfig(source="imdb", path=str(tmp_path), stretch_length=5, validation_share=0.25)
+    _, validation = load_training_splits(data)
+    for label in ("neg", "pos"):
+        own = [int(text.split()[-1]) for text in validation.texts if text.startswith(label)]
+        assert len(own) == 5
+        assert own == list(range(own[0], own[0] + 5))
+        assert own[0] % 5 == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.group_column=film"], "no columns but texts and labels, and so no 'film'"),
+        (["--data.group_column=director"], "no 'director' to hold out by"),
+    ],
+)
+def test_text_files_have_no_groups(tmp_path, options, message, capsys):
+    for label in ("neg", "pos"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        (tmp_path / "train" / label / "0_1.txt").write_text("a review")
+    arguments = [f"--data.path={tmp_path}", "--data.validation=groups", *options, *TINY]
+    assert cli.train([*arguments, f"--output_dir={tmp_path / 'run'}"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
+    write_reviews(tmp_path / "data")
+    run = tmp_path / "run"
+    arguments = [
+        f"--data.path={tmp_path / 'data'}", "--data.validation=groups",
+        "--data.group_column=film", f"--output_dir={run}", *TINY,
+    ]  # fmt: skip
+    assert cli.train(arguments) == 0
+    assert "8 for validation (held out by groups of film)" in capsys.readouterr().out
+    assert json.loads((run / "run.json").read_text())["hold_out"] == "by groups of film"
+    assert cli.evaluate(["--run", str(run), "--split", "validation"]) == 0
+    assert "held out by groups of film" in " ".join(capsys.readouterr().out.split())
+    report = json.loads((run / "evaluation" / "validation" / "report.json").read_text())
+    assert (report["num_reviews"], report["hold_out"]) == (8, "by groups of film")
+
+
+def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monkeypatch):
+    """Its settings name no hold-out, which was random then, of IMDB too."""
+    monkeypatch.setattr("sentiment.runs._check_own", lambda path, name: None)
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
+    assert load_settings(tmp_path).data.hold_out == "random"
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
+    assert load_settings(tmp_path).data.hold_out == "stretches"
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abcde"), max_size=6), min_size=1, max_size=12),
+    st.data(),
+)
+def test_groups_of_a_word_are_counted_as_by_hand(texts, data):
+    groups = data.draw(st.lists(st.integers(0, 4), min_size=len(texts), max_size=len(texts)))
+    lexicon = sorted(set().union(*texts))
+    number = {word: place for place, word in enumerate(lexicon)}
+    tokenized = TokenizedTexts(
+        np.array([number[word] for text in texts for word in text], dtype=np.int32),
+        np.cumsum([0, *map(len, texts)]),
+        lexicon,
+    )
+    pairs = {(group, word) for text, group in zip(texts, groups, strict=True) for word in text}
+    assert +count_groups(tokenized, np.array(groups)) == Counter(word for _, word in pairs)
+    alone = Counter(word for text in texts for word in set(text))
+    assert +count_groups(tokenized, None) == alone
+
+
+def test_words_of_few_groups_are_left_out(tmp_path):
+    write_reviews(tmp_path / "data")
+    run = tmp_path / "run"
+    arguments = [
+        f"--data.path={tmp_path / 'data'}", "--data.validation=stretches",
+        "--data.stretch_length=4", "--vocabulary.min_groups=2", f"--output_dir={run}", *TINY,
+    ]  # fmt: skip
+    assert cli.train(arguments) == 0
+    words = [line.split("\t")[0] for line in (run / "vocabulary.txt").read_text().splitlines()]
+    assert words[2:] == ["bad", "good"], "each film's name stands in one stretch alone"
+
+
+def test_words_that_no_two_groups_share_are_too_few(tmp_path, capsys):
+    write_reviews(tmp_path / "data")
+    arguments = [f"--data.path={tmp_path / 'data'}", "--vocabulary.min_groups=99", *TINY]
+    assert cli.train([*arguments, f"--output_dir={tmp_path / 'run'}"]) == 1
+    assert "and in vocabulary.min_groups = 99 groups of reviews" in capsys.readouterr().err
+
+
+def test_counting_reads_long_corpora_in_parts(monkeypatch):
+    texts = [f"word{n % 7} word{n % 3}" for n in range(50)]
+    tokenized = tokenize(texts, num_processes=1)
+    whole = count_groups(tokenized, np.arange(50) // 5)
+    monkeypatch.setattr("sentiment.text.vocabulary.TOKENS_AT_ONCE", 9)
+    assert count_groups(tokenized, np.arange(50) // 5) == whole
