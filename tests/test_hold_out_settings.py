@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sentiment import cli
 from sentiment.config import DataConfig
@@ -153,12 +151,11 @@ def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monk
     assert load_settings(tmp_path).data.hold_out == "stretches"
 
 
-@given(
-    st.lists(st.lists(st.sampled_from("abcde"), max_size=6), min_size=1, max_size=12),
-    st.data(),
-)
-def test_groups_of_a_word_are_counted_as_by_hand(texts, data):
-    groups = data.draw(st.lists(st.integers(0, 4), min_size=len(texts), max_size=len(texts)))
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_of_a_word_are_counted_as_by_hand(seed):
+    generator = np.random.default_rng(seed)
+    texts = [list(generator.choice(list("abcde"), size)) for size in generator.integers(0, 6, 9)]
+    groups = generator.integers(0, 5, len(texts)).tolist()
     lexicon = sorted(set().union(*texts))
     number = {word: place for place, word in enumerate(lexicon)}
     tokenized = TokenizedTexts(
