@@ -17,7 +17,7 @@ from conftest import BAD, FILLER, GOOD, ROOT, write_corpus
 
 from sentiment import cli, load
 from sentiment.comparing.sides import differing_settings, find_runs
-from sentiment.config import Config, DataConfig, ModelConfig
+from sentiment.config import Config, DataConfig, ModelConfig, flat_settings
 from sentiment.description import read_description, write_description
 from sentiment.runs import build_model, create_run, load_run
 from sentiment.text.review_sources import is_same_source
@@ -344,8 +344,8 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
 def test_runs_are_found_by_name_and_told_apart_by_settings(runs):
     assert [path.name for path in find_runs(runs / "long")] == ["seed2", "seed10"]
     assert find_runs(runs / "long" / "seed2") == [runs / "long" / "seed2"]
-    configs = [load_run(runs / name / "seed2").config for name in ("short", "long")]
-    assert differing_settings(configs) == {
+    settings = [flat_settings(load_run(runs / name / "seed2").config) for name in ("short", "long")]
+    assert differing_settings(settings) == {
         "seed": ["2", "3"],
         "data.max_length": ["5", "400"],
         "data.lower_case": ["true", "false"],

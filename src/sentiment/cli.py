@@ -29,6 +29,7 @@ COMMANDS = {
     "find-lr": "suggest a learning rate, by a range test",
     "sweep": "search settings: many trainings, the best of them",
     "cross-validate": "measure settings fold by fold, on reviews each model had not seen",
+    "baseline": "train the linear model that a run has to beat, in a minute",
     "evaluate": "measure a run on a split: table, pictures, page",
     "compare": "compare runs: paired tests, intervals, seeds",
     "check": "test a run's behaviour: negation, turns, typos, contrast pairs",

@@ -14,6 +14,8 @@ FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a 
 
 # What run.json calls a folder whose weights are pre-trained, and no classifier's yet.
 LANGUAGE_MODEL = "language model"
+# What it calls a folder of a linear model, no LSTM's.
+BASELINE = "baseline"
 
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
@@ -67,6 +69,37 @@ def holds_pretraining(path: Path) -> bool:
         ValueError: its run.json is damaged, or of another format.
     """
     return (path / "run.json").exists() and is_pretraining(read_description(path))
+
+
+def is_baseline(description: dict[str, Any]) -> bool:
+    """Whether run.json says that its folder holds a baseline, no LSTM's run."""
+    return description.get("kind") == BASELINE
+
+
+def holds_baseline(path: Path) -> bool:
+    """Whether a folder holds a baseline; False where it holds no run at all.
+
+    Raises:
+        ValueError: its run.json is damaged, or of another format.
+    """
+    return (path / "run.json").exists() and is_baseline(read_description(path))
+
+
+def require_run(path: Path, description: dict[str, Any]) -> None:
+    """Refuse a folder whose run.json says that it holds something else than an LSTM classifier.
+
+    Raises:
+        ValueError: it does.
+    """
+    if is_pretraining(description):
+        raise ValueError(
+            f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
+        )
+    if is_baseline(description):
+        raise ValueError(
+            f"{path} is a baseline, no LSTM's run: its figures are in {path / 'evaluation'}, and "
+            f"sentiment compare RUN {path} measures it against a run"
+        )
 
 
 def check_version(path: Path, version: int) -> None:

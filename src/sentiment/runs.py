@@ -31,8 +31,10 @@ from torchtext.vocab import Vocab
 from sentiment.config import Config, ModelConfig, deciding_settings
 from sentiment.description import (
     FORMAT_VERSION,
+    is_baseline,
     is_pretraining,
     read_description,
+    require_run,
     write_description,
 )
 from sentiment.model import SentimentClassifier
@@ -42,7 +44,7 @@ from sentiment.text.vocabulary import load_vocabulary, save_vocabulary, token_co
 from sentiment.weights import Checkpoint, load_weights
 
 # Stands in a folder while a run is made there, so that another training may do it over.
-_HALF_MADE = ".begun"
+HALF_MADE = ".begun"
 # What a run consists of: all that overwriting one may remove, what makes it one first.
 _CONTENTS = (
     "run.json",
@@ -84,7 +86,7 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
         PermissionError: nothing can be written there.
     """
     check_writable(path)
-    if (path / _HALF_MADE).exists():
+    if (path / HALF_MADE).exists():
         return  # by a training that was killed before it began
     if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
         description = _readable_description(path)
@@ -92,6 +94,10 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
             raise FileExistsError(
                 f"{path} holds a pre-training: start from it with --pretraining.path {path}, or "
                 "choose another output_dir"
+            )
+        if is_baseline(description or {}):
+            raise FileExistsError(
+                f"{path} holds a baseline, which no training replaces: choose another output_dir"
             )
         if not overwrite and for_pretraining:
             raise FileExistsError(
@@ -139,7 +145,7 @@ def create_run(
     """
     check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(receipt or {}))
     path.mkdir(parents=True, exist_ok=True)
-    (path / _HALF_MADE).touch()
+    (path / HALF_MADE).touch()
     for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:
         if old.is_dir():
             shutil.rmtree(old)
@@ -159,7 +165,7 @@ def create_run(
             **(receipt or {}),
         },
     )
-    (path / _HALF_MADE).unlink()
+    (path / HALF_MADE).unlink()
 
 
 def finish_run(path: Path, result: dict[str, Any]) -> None:
@@ -211,10 +217,7 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
     """
     check_links(path)
     description = read_description(path)
-    if is_pretraining(description):
-        raise ValueError(
-            f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
-        )
+    require_run(path, description)
     config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
     with torch.device("meta"):  # shapes alone: the weights come from the file

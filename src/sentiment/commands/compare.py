@@ -18,7 +18,8 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run's folder, or one that holds runs of several seeds; or cross-validations",
+        help="a run's or a baseline's folder, one that holds runs of several seeds, or "
+        "cross-validations",
     )
     parser.add_argument(
         "--split",

@@ -16,6 +16,7 @@ from sentiment.settings import TrainingRequest, parse_training
 if TYPE_CHECKING:
     import torch
 
+    from sentiment.text.batches import EncodedCorpus
     from sentiment.training.beginning import Beginning
     from sentiment.training.standing import FitResult
     from sentiment.world import World
@@ -120,11 +121,14 @@ def _train(
     if world.is_first:
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
-        _report(result, path, time.perf_counter() - started)
+        _report(result, path, data.validation, device, time.perf_counter() - started)
     world.wait()
 
 
-def _report(result: FitResult, path: Path, seconds: float) -> None:
+def _report(
+    result: FitResult, path: Path, validation: EncodedCorpus, device: torch.device, seconds: float
+) -> None:
+    from sentiment.baseline.beside import compare_with_baseline, make_baseline
     from sentiment.shown import printable
 
     logger.info(
@@ -136,6 +140,8 @@ def _report(result: FitResult, path: Path, seconds: float) -> None:
     place = printable(str(path))
     logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
     logger.info("      tensorboard --logdir %s", printable(str(path.parent)))
+    against = compare_with_baseline(path, validation, device)
+    logger.info("%s", against or f"      {make_baseline(path)}")
 
 
 @contextmanager

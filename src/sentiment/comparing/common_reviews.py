@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from sentiment.comparing.classifiers import Classifier
 from sentiment.config import DataConfig
-from sentiment.runs import Run
 from sentiment.text.holdout import copy_key
 from sentiment.text.review_sources import has_validation, is_same_source, source_name
 from sentiment.text.reviews import Reviews, Split, load_split
@@ -22,7 +22,7 @@ _MOST_TRAINED_ON = 0.1
 
 
 def load_common_reviews(
-    runs: Sequence[Run], split: Split, path: str | None = None
+    runs: Sequence[Classifier], split: Split, path: str | None = None
 ) -> tuple[Reviews, list[str]]:
     """The reviews to compare on, and what is to be said of them.
 
@@ -56,7 +56,7 @@ def load_common_reviews(
     return reviews, remarks
 
 
-def _check_same_holdout(run: Run, first: Run) -> None:
+def _check_same_holdout(run: Classifier, first: Classifier) -> None:
     data, other = run.config.data, first.config.data
     values: list[tuple[str, object, object]] = []
     if not is_same_source(data, other):
@@ -75,7 +75,7 @@ def _check_same_holdout(run: Run, first: Run) -> None:
 
 
 def _remarks_on_training(
-    runs: Sequence[Run], reviews: Reviews, data: DataConfig, split: Split
+    runs: Sequence[Classifier], reviews: Reviews, data: DataConfig, split: Split
 ) -> list[str]:
     """Count the reviews that runs were trained on, where it is not certain that there are none."""
     keys = [copy_key(text) for text in reviews.texts]

@@ -63,8 +63,8 @@ def describe_comparison(
         "class_names": list(reviews.class_names),
         **comparison.as_dict(),
         "runs": [
-            {"name": name, "side": side.name, "path": str(run.path), "seed": run.config.seed,
-             "epoch": run.checkpoint.epoch}
+            {"name": name, "side": side.name, "path": str(run.path), "seed": run.seed,
+             "epoch": run.epoch}
             for side in sides
             for name, run in name_runs(side.name, side.runs)
         ],
@@ -170,8 +170,8 @@ def _draw_intervals(
 def _compared_settings(sides: Sequence[Side]) -> dict[str, list[str]]:
     """Settings that differ between what is compared; of several runs, those of the first."""
     if len(sides) == 1:
-        return differing_settings([run.config for run in sides[0].runs])
-    settings = differing_settings([side.runs[0].config for side in sides])
+        return differing_settings([run.settings for run in sides[0].runs])
+    settings = differing_settings([side.runs[0].settings for side in sides])
     if any(len(side.runs) > 1 for side in sides):
         settings.pop("seed", None)
     return settings

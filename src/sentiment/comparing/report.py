@@ -173,7 +173,7 @@ def _accuracy_lines(comparison: Comparison, sides: Sequence[Side]) -> list[str]:
             continue
         rows.append(_group_row(figures, str(side.path)))
         for run, loaded in zip(figures.runs, side.runs, strict=True):
-            rows.append(_run_row(run, f"  {loaded.path.name} (seed {loaded.config.seed})"))
+            rows.append(_run_row(run, f"  {loaded.path.name} (seed {loaded.seed})"))
         rows.append(("", "  averaged", f"{100 * (figures.ensemble_accuracy or 0):.2f} %", "", ""))
     return _aligned(rows, left=2)
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sentiment.config import Config
+from sentiment.comparing.classifiers import Classifier, load_classifier
+from sentiment.description import holds_baseline
 from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import Predictions, predict_corpus
-from sentiment.runs import Run, load_run
-from sentiment.shown import printable
-from sentiment.text.pipeline import encode_reviews
+from sentiment.evaluation.evaluate import Predictions
 from sentiment.text.reviews import Reviews
 
 # They say where and how a run was made, not what it is.
@@ -24,17 +22,17 @@ _PLACES = ("output_dir", "device", "data.cache_dir", "data.num_processes", "trai
 
 @dataclass(frozen=True)
 class Side:
-    """What one argument names: a run, or several that differ in their seeds.
+    """What one argument names: a run, several that differ in their seeds, or a baseline.
 
     Attributes:
         name: a short name, ``A``, ``B`` and so on.
         path: the folder that was given.
-        runs: one or more.
+        runs: one or more; a baseline is one.
     """
 
     name: str
     path: Path
-    runs: tuple[Run, ...]
+    runs: tuple[Classifier, ...]
 
 
 def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]:
@@ -51,7 +49,11 @@ def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]
             "folder too, or a folder that holds several runs"
         )
     sides = [
-        Side(_letter(index), path, tuple(load_run(each, checkpoint=checkpoint) for each in runs))
+        Side(
+            _letter(index),
+            path,
+            tuple(load_classifier(each, checkpoint=checkpoint) for each in runs),
+        )
         for index, (path, runs) in enumerate(zip(paths, found, strict=True))
     ]
     first = sides[0].runs[0]
@@ -66,17 +68,24 @@ def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]
 
 
 def find_runs(path: Path) -> list[Path]:
-    """The folder itself where it is a run, else the runs in it, by name.
+    """The folder itself where it is a run or a baseline, else the runs in it, by name.
+
+    A baseline that lies among runs is no seed of theirs: it is compared where it is named.
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: a run.json is damaged.
     """
     if (path / "run.json").is_file():
         return [path]
     if not path.is_dir():
         reason = "is a file" if path.exists() else "is not there"
         raise FileNotFoundError(f"{path} {reason}: give a run's folder, or one that holds runs")
-    found = [each for each in path.iterdir() if (each / "run.json").is_file()]
+    found = [
+        each
+        for each in path.iterdir()
+        if (each / "run.json").is_file() and not holds_baseline(each)
+    ]
     if not found:
         raise FileNotFoundError(
             f"{path} holds no run: neither it nor a folder in it has a run.json: give a run's "
@@ -95,34 +104,34 @@ def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[
     """
     predictions = []
     for run in side.runs:
-        corpus = encode_reviews(reviews, run.vocabulary, run.config.data)
-        model = run.model.to(device)
         try:
-            title = printable(run.path.name)
-            predicted = predict_corpus(model, corpus, device=device, description=title)
+            predictions.append(run.predict(reviews, device=device))
         except ValueError as error:
             raise ValueError(f"{run.path}: {error}") from error
-        predictions.append(predicted)
     return predictions
 
 
 def calibrate_side(side: Side, predictions: Sequence[Predictions]) -> list[Predictions]:
     """What :func:`predict_side` gave, each run's at the run's own temperature."""
     return [
-        Predictions(
-            apply_temperature(each.log_probabilities, run.checkpoint.temperature), each.labels
-        )
+        Predictions(apply_temperature(each.log_probabilities, run.temperature), each.labels)
         for run, each in zip(side.runs, predictions, strict=True)
     ]
 
 
-def differing_settings(configs: Sequence[Config]) -> dict[str, list[str]]:
-    """Settings that are not the same in all, each with its values, but for places and devices."""
-    flat = [dict(_flatten(asdict(config))) for config in configs]
+def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Settings that all have and not all alike, each with its values; not places and devices.
+
+    Args:
+        settings: of each, by their dotted keys.
+    """
+    first, *others = settings
     return {
-        key: [_shown(each[key]) for each in flat]
-        for key in flat[0]
-        if key not in _PLACES and any(each[key] != flat[0][key] for each in flat[1:])
+        key: [_shown(each[key]) for each in settings]
+        for key in first
+        if key not in _PLACES
+        and all(key in each for each in others)
+        and any(each[key] != first[key] for each in others)
     }
 
 
@@ -130,13 +139,13 @@ def remarks_on_groups(sides: Sequence[Side]) -> list[str]:
     """What speaks against taking the runs of a folder for seeds of one recipe."""
     remarks = []
     for side in sides:
-        keys = list(differing_settings([run.config for run in side.runs]))
+        keys = list(differing_settings([run.settings for run in side.runs]))
         if others := [key for key in keys if key != "seed"]:
             remarks.append(
                 f"The runs of {side.name} differ in {', '.join(others)}: their ± is "
                 "not that of seeds alone."
             )
-        elif len({run.config.seed for run in side.runs}) < len(side.runs):
+        elif len({run.seed for run in side.runs}) < len(side.runs):
             remarks.append(f"Runs of {side.name} have the same seed: their ± is too small.")
     return remarks
 
@@ -151,16 +160,6 @@ def _natural_order(name: str) -> list[tuple[bool, int, str]]:
     """A key that sorts seed10 after seed2."""
     parts = re.split(r"([0-9]+)", name)
     return [(each.isdecimal(), int(each) if each.isdecimal() else 0, each) for each in parts]
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    flat: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat += _flatten(value, f"{prefix}{key}.")
-        else:
-            flat.append((prefix + key, value))
-    return flat
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sentiment.config import Config, DistillationConfig
 from sentiment.config_distillation import MOST_TEACHERS
-from sentiment.description import is_pretraining, read_description
+from sentiment.description import is_baseline, is_pretraining, read_description
 from sentiment.places import beside
 from sentiment.runs import is_finished
 from sentiment.text.fingerprints import file_fingerprint
@@ -82,6 +82,8 @@ def _check_finished(path: Path) -> None:
             f"the teacher {path} is a pre-training, no classifier: start from it with "
             "--pretraining.path, or name the run that did"
         )
+    if is_baseline(description):
+        raise ValueError(f"the teacher {path} is a baseline: only an LSTM's run can be a teacher")
     if not is_finished(path):
         raise FileNotFoundError(
             f"the teacher {path} is not finished: resume it with python train.py --resume {path}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sentiment.config import Config
-from sentiment.description import is_pretraining, read_description
+from sentiment.description import is_baseline, is_pretraining, read_description
 from sentiment.receipt import git_state, versions
 from sentiment.runtime import describe_device, find_device, find_precision
 
@@ -116,6 +116,8 @@ def read_receipt(run: Path) -> Receipt:
     values = read_description(run)
     if is_pretraining(values):
         raise ValueError(f"{run} is a pre-training: only a classifier's run can be reproduced")
+    if is_baseline(values):
+        raise ValueError(f"{run} is a baseline: make it again with sentiment baseline --overwrite")
     if "result" not in values:
         raise ValueError(
             f"{run} is not finished, so there is nothing to compare with: resume it with python "

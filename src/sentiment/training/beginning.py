@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sentiment.config import Config, deciding_settings, first_difference
-from sentiment.description import holds_pretraining, read_description
+from sentiment.description import holds_baseline, holds_pretraining, read_description
 from sentiment.distilling.teachers import check_named_teachers
 from sentiment.places import check_links
 from sentiment.pretraining.folder import starting_folder
@@ -73,11 +73,15 @@ _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 
 
 def _check_is_run(path: Path) -> None:
-    """Refuse a folder that is a pre-training's, which is neither gone on with nor replaced here."""
+    """Refuse a folder of another kind, which is neither gone on with nor replaced here."""
     if holds_pretraining(path):
         raise ValueError(
             f"{path} holds a pre-training, no run to resume or replace: start from it with "
             f"--pretraining.path {path} and another output_dir; sentiment pretrain goes on with it"
+        )
+    if holds_baseline(path):
+        raise ValueError(
+            f"{path} holds a baseline, no run to resume or replace: choose another output_dir"
         )
 
 
