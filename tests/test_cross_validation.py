@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sentiment import cli
 from sentiment.cross_validation.folds import plan_folds
-from sentiment.cross_validation.predictions import OutOfFold, read_predictions, write_predictions
+from sentiment.cross_validation.predictions import (
+    OutOfFold,
+    collect,
+    read_predictions,
+    write_predictions,
+)
 from sentiment.cross_validation.report import compare_out_of_fold, summarize
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.runs import load_run
+from sentiment.runs import load_run, load_settings
 from sentiment.text.reviews import load_training_splits
 
 TINY = [
@@ -42,7 +49,12 @@ def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFold:
     rows = np.tile(np.arange(size), repeats)
     numbers = np.repeat(np.arange(1, repeats + 1), size)
     return OutOfFold(
-        ("neg", "pos"), numbers, rows % 4 + 1, rows, Predictions(log_probabilities, labels)
+        ("neg", "pos"),
+        numbers,
+        rows % 4 + 1,
+        rows,
+        rows.astype(str),
+        Predictions(log_probabilities, labels),
     )
 
 
@@ -191,7 +203,7 @@ def test_repeats_of_a_review_do_not_narrow_the_interval():
     once = make_predictions(2, size=400)
     thrice = OutOfFold(
         once.class_names, np.repeat([1, 2, 3], 400), np.tile(once.folds, 3),
-        np.tile(once.rows, 3),
+        np.tile(once.rows, 3), np.tile(once.keys, 3),
         Predictions(
             np.tile(once.predictions.log_probabilities, (3, 1)), np.tile(once.predictions.labels, 3)
         ),
@@ -211,6 +223,36 @@ def test_two_are_compared_review_by_review(repeats):
     assert low < found.difference < high
     assert (found.mcnemar_p is None) == (repeats != (1, 1))
     assert compare_out_of_fold(one, one).difference == 0
+
+
+def test_rows_of_other_reviews_are_not_compared():
+    one = make_predictions(0)
+    other = replace(one, keys=one.keys[::-1])
+    with pytest.raises(ValueError, match="the cross-validations are of other reviews"):
+        compare_out_of_fold(one, other)
+
+
+def test_reviews_that_have_changed_are_refused(tmp_path, capsys):
+    """Divided anew, folds would be measured on reviews that their models were trained on."""
+    data = write_reviews(tmp_path / "data")
+    arguments = [
+        "cross-validate", "--folds=2", f"--output_dir={tmp_path / 'cv'}", f"--data.path={data}",
+        "--data.validation=groups", "--data.group_column=film", *TINY,
+    ]  # fmt: skip
+    assert cli.main(arguments) == 0
+    write_reviews(data, num_groups=10)
+    assert cli.main(arguments) == 1
+    assert "was begun with other reviews" in capsys.readouterr().err
+    folds = plan_folds(load_settings(tmp_path / "cv/folds/repeat1-fold1"), tmp_path / "cv", 2, 1)
+    with pytest.raises(ValueError, match="the reviews that .* held out are others now"):
+        collect(folds, torch.device("cpu"))
+
+
+def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
+    assert cli.main(["cross-validate", f"--output_dir={tmp_path / 'cv'}"]) == 1
+    error = capsys.readouterr().err
+    assert "the source mini brings a validation split of its own" in error
+    assert "give reviews without one by --data.path" in error
 
 
 def test_compare_takes_cross_validations(validated, capsys):

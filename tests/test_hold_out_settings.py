@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from sentiment import cli
-from sentiment.config import DataConfig
+from sentiment.config import Config, DataConfig, deciding_settings
 from sentiment.runs import load_settings
+from sentiment.settings import parse_training
 from sentiment.text.reviews import load_training_splits
 from sentiment.text.tokenizer import TokenizedTexts, tokenize
 from sentiment.text.vocabulary import count_groups
@@ -149,6 +150,32 @@ def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monk
     assert load_settings(tmp_path).data.hold_out == "random"
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
     assert load_settings(tmp_path).data.hold_out == "stretches"
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_its_own_hold_out(tmp_path):
+    """Nor is one with the default of today taken for another than one that names it."""
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
+    resumed = parse_training([f"--resume={tmp_path}"], "train.py").config
+    assert resumed.data.hold_out == "random"
+    named, default = Config(data=DataConfig(validation="random")), Config()
+    assert deciding_settings(named) == deciding_settings(default)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
+def test_a_row_without_a_group_is_told(tmp_path, name):
+    write_reviews(tmp_path, name)
+    path = tmp_path / name
+    if name.endswith(".parquet"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(path).to_pylist()
+        pq.write_table(pa.Table.from_pylist([{**table[0], "film": " "}, *table[1:]]), path)
+    else:
+        path.write_text(path.read_text().replace("film 0", " ", 1))
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    with pytest.raises(ValueError, match=f"{name}, row 1: no film: fill it in"):
+        load_training_splits(data)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -150,12 +150,12 @@ def check_device_name(device: str) -> None:
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
-    """All settings under their dotted keys."""
+    """All settings under their dotted keys, a hold-out that is left to its default decided."""
     flat: dict[str, Any] = {}
     for section, values in asdict(config).items():
         for name, value in (values if isinstance(values, dict) else {"": values}).items():
             flat[f"{section}.{name}" if name else section] = value
-    return flat
+    return flat | {"data.validation": config.data.hold_out}
 
 
 def deciding_settings(config: Config) -> dict[str, Any]:

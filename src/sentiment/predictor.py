@@ -141,7 +141,7 @@ class Predictor:
     ) -> np.ndarray:
         """(num_texts, num_classes) log-probabilities at :attr:`temperature`, in float64."""
         if self._precision != torch.float32 and self.rounding is None:
-            self.rounding = measure_rounding(self.model, corpus, self.device)
+            self.rounding = measure_rounding(self.model, corpus, self.device, self._batch_tokens)
         logits = compute_logits(
             self.model,
             corpus,

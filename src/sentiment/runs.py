@@ -173,10 +173,6 @@ def finish_run(path: Path, result: dict[str, Any]) -> None:
     write_description(path, {**read_description(path), "result": result})
 
 
-# Of settings that runs of earlier versions do not name, what they were made with.
-_EARLIER_DEFAULTS = {"data.validation": "random"}
-
-
 def is_finished(path: Path) -> bool:
     """Whether a run's training has come to its end."""
     return "result" in read_description(path)
@@ -238,7 +234,7 @@ def load_settings(path: Path) -> Config:
         FileNotFoundError, ValueError: as for :func:`load_run`.
     """
     _check_own(path, "config.yaml")
-    return load_config(path / "config.yaml", defaults=_EARLIER_DEFAULTS)
+    return load_config(path / "config.yaml")
 
 
 def load_words(path: Path) -> Vocab:

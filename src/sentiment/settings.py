@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
@@ -209,12 +209,12 @@ def _plain_values(config: Config) -> dict[str, Any]:
     return values
 
 
-def load_config(path: Path, defaults: Mapping[str, str] | None = None) -> Config:
-    """Settings from a YAML file; keys it leaves out have their defaults.
+# What runs of earlier versions were made with whose settings do not name it.
+_EARLIER_DEFAULTS = ("--data.validation=random",)
 
-    Args:
-        path: the file.
-        defaults: other defaults than today's, under dotted keys.
+
+def load_config(path: Path) -> Config:
+    """A run's settings from its YAML file; keys it leaves out have the defaults of their time.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -226,8 +226,7 @@ def load_config(path: Path, defaults: Mapping[str, str] | None = None) -> Config
     parser.add_class_arguments(Config, as_group=True)
     parser.exit_on_error = False
     try:
-        options = [f"--{key}={value}" for key, value in (defaults or {}).items()]
-        namespace = parser.parse_args([*options, "--config", str(path)])
+        namespace = parser.parse_args([*_EARLIER_DEFAULTS, "--config", str(path)])
         return _to_config(parser, namespace)
     except ValueError as error:
         reason = shortened(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)

@@ -14,7 +14,8 @@ from sentiment.comparing.significance import find_hits, mcnemar
 from sentiment.description import holds_baseline, read_description
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.places import beside
-from sentiment.runs import load_run
+from sentiment.runs import load_run, load_settings
+from sentiment.settings import parse_training
 from sentiment.shown import printable
 from sentiment.text.batches import EncodedCorpus
 
@@ -29,8 +30,12 @@ def baseline_folder(run: Path) -> Path:
 def make_baseline(run: Path) -> str:
     """The command that makes the baseline of a run, in place of one of other reviews."""
     there = (baseline_folder(run) / "run.json").exists()
-    config = printable(str(run / "config.yaml"))
-    return f"sentiment baseline --config {config}{' --overwrite' if there else ''}"
+    file = run / "config.yaml"
+    command = f"sentiment baseline --config {printable(str(file))}"
+    own = load_settings(run).data.hold_out
+    if parse_training([f"--config={file}"], "baseline").config.data.hold_out != own:
+        command += f" --data.validation {own}"  # which the file of an earlier version leaves out
+    return f"{command}{' --overwrite' if there else ''}"
 
 
 def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device) -> str | None:

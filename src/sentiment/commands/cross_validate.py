@@ -74,14 +74,16 @@ def execute(request: CrossValidationRequest) -> None:
         ValueError: nothing is held out, there are too few groups for the folds, or a training
             failed.
     """
-    from sentiment.cross_validation.folds import check_definition, plan_folds
+    from sentiment.cross_validation.folds import LOCK, check_definition, plan_folds
     from sentiment.cross_validation.predictions import collect, write_predictions
     from sentiment.cross_validation.report import summarize, summary_table, write_summary
     from sentiment.cross_validation.train import is_trained, train_folds
     from sentiment.places import check_writable
     from sentiment.runtime import find_device, prepare_threads
+    from sentiment.searching.claims import held
     from sentiment.shown import printable
-    from sentiment.text.review_sources import has_validation
+    from sentiment.text.fingerprints import reviews_fingerprint
+    from sentiment.text.review_sources import has_validation, source_name
     from sentiment.text.reviews import load_training_splits
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -89,13 +91,15 @@ def execute(request: CrossValidationRequest) -> None:
     config, folder = request.config, request.folder
     if has_validation(config.data):
         raise ValueError(
-            f"{config.data.path} brings a validation split of its own, so no fold would be held "
-            "out: take it out of the folder"
+            f"{source_name(config.data)} brings a validation split of its own, so no fold would be "
+            "held out: give reviews without one by --data.path"
         )
     folds = plan_folds(config, folder, request.num_folds, request.num_repeats)
-    load_training_splits(folds[0].config.data)  # now: whether there are groups enough
+    splits = load_training_splits(folds[0].config.data)  # now: whether there are groups enough
     check_writable(folder)
-    check_definition(folder, config, request.num_folds)
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / LOCK):
+        check_definition(folder, config, request.num_folds, map(reviews_fingerprint, splits))
     signal = train_folds(folder, folds, lambda line: print(line, flush=True))
     shown = printable(str(folder))
     if signal:
@@ -107,11 +111,12 @@ def execute(request: CrossValidationRequest) -> None:
         print(textwrap.fill(f"{text} command shows the result when they have ended", 80))
         return
     prepare_threads()
-    found = collect(folds, find_device(config.device))
-    summary = summarize(found)
     hold_out = config.data.describe_hold_out()
-    write_predictions(folder, found)
-    write_summary(folder, summary, hold_out)
+    with held(folder / LOCK):  # others that share the work may come to its end as well
+        found = collect(folds, find_device(config.device))
+        summary = summarize(found)
+        write_predictions(folder, found)
+        write_summary(folder, summary, hold_out)
     repeats = "" if request.num_repeats == 1 else f", {request.num_repeats} times over"
     title = f"{shown}\n{request.num_folds} folds held out {hold_out}{repeats}"
     print(f"\n{summary_table(found, summary, title)}")

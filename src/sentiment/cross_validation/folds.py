@@ -10,6 +10,7 @@ report.json              the figures
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from sentiment.config import Config, deciding_settings
 from sentiment.description import write_json
 
+LOCK = ".lock"  # held by whoever writes the folder's own files
 _FILE = "cross_validation.json"
 
 
@@ -69,21 +71,29 @@ def is_cross_validation(folder: Path) -> bool:
     return (folder / _FILE).is_file()
 
 
-def check_definition(folder: Path, config: Config, num_folds: int) -> None:
+def check_definition(
+    folder: Path, config: Config, num_folds: int, reviews: Iterable[dict[str, Any]]
+) -> None:
     """Write what a new folder is for, or compare with what it was begun for.
+
+    Args:
+        folder: the cross-validation's.
+        config: the settings.
+        num_folds: how many folds there are.
+        reviews: fingerprints of the reviews that the first fold trains and validates on.
 
     Raises:
         FileExistsError: the folder holds something else.
-        ValueError: it was begun with other settings or folds, or its file is damaged.
+        ValueError: it was begun with other settings, folds or reviews, or its file is damaged.
     """
-    own = {"num_folds": num_folds, "settings": deciding_settings(config)}
+    own: dict[str, Any] = {"num_folds": num_folds, "settings": deciding_settings(config)}
+    own["reviews"] = list(reviews)
     own = json.loads(json.dumps(own))  # as it will be read
     if not is_cross_validation(folder):
-        if folder.is_dir() and any(folder.iterdir()):
+        if any(each.name != LOCK for each in folder.iterdir()):
             raise FileExistsError(
                 f"{folder} is not empty and holds no cross-validation: choose another --output_dir"
             )
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / _FILE, own)
         return
     there = read_definition(folder)
@@ -99,6 +109,11 @@ def check_definition(folder: Path, config: Config, num_folds: int) -> None:
                 f"{folder} was begun with {key} {before!r}, not {now!r}: go on as it was begun, or "
                 "choose another --output_dir"
             )
+    if there["reviews"] != own["reviews"]:
+        raise ValueError(
+            f"{folder} was begun with other reviews, or they were divided into folds otherwise: "
+            "choose another --output_dir"
+        )
 
 
 def read_definition(folder: Path) -> dict[str, Any]:
@@ -110,7 +125,7 @@ def read_definition(folder: Path) -> dict[str, Any]:
     path = folder / _FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        values["num_folds"] + 0, values["settings"].keys()
+        values["num_folds"] + 0, values["settings"].keys(), values["reviews"][1]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: begin again in another --output_dir") from error
     return values

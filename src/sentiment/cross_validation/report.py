@@ -124,17 +124,15 @@ def compare_out_of_fold(first: OutOfFold, second: OutOfFold, seed: int = 0) -> D
     """Compare two cross-validations on the reviews that both have.
 
     Raises:
-        ValueError: their classes or labels differ, or they have no review in common.
+        ValueError: their classes differ, or rows of the same number hold other reviews.
     """
     if first.class_names != second.class_names:
         raise ValueError("the cross-validations have other classes, or in another order")
     (rows, shares), (others, other_shares) = first.share_right(), second.share_right()
     common, own, other = np.intersect1d(rows, others, return_indices=True)
-    labels = [
-        each.predictions.labels[np.searchsorted(each.rows[each.repeats == 1], common)]
-        for each in (first, second)
-    ]
-    if len(common) == 0 or (labels[0] != labels[1]).any():
+    places = [np.searchsorted(each.rows[each.repeats == 1], common) for each in (first, second)]
+    keys = [each.keys[place] for each, place in zip((first, second), places, strict=True)]
+    if len(common) == 0 or (keys[0] != keys[1]).any():
         raise ValueError(
             "the cross-validations are of other reviews: compare those of one training split"
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sentiment.evaluation.evaluate import compute_logits
+from sentiment.evaluation.evaluate import BATCH_TOKENS, compute_logits
 from sentiment.text.batches import EncodedCorpus
 
 _MOST_REVIEWS = 500
@@ -43,18 +43,26 @@ class Rounding:
         return asdict(self)
 
 
-def measure_rounding(model: nn.Module, corpus: EncodedCorpus, device: torch.device) -> Rounding:
+def measure_rounding(
+    model: nn.Module,
+    corpus: EncodedCorpus,
+    device: torch.device,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Rounding:
     """Compute up to 500 reviews, evenly spread over a corpus, in both precisions.
 
     Args:
         model: takes (tokens, lengths), returns logits; on ``device``.
         corpus: at least one review.
         device: where to compute.
+        batch_tokens: tokens of a batch, padding included.
     """
     count = min(len(corpus), _MOST_REVIEWS)
     chosen = corpus.select(torch.linspace(0, len(corpus) - 1, count).long())
     exact, rounded = (
-        compute_logits(model, chosen, device=device, precision=precision).softmax(dim=1)
+        compute_logits(
+            model, chosen, device=device, precision=precision, batch_tokens=batch_tokens
+        ).softmax(dim=1)
         for precision in (torch.float32, torch.bfloat16)
     )
     differences = (exact - rounded).abs().amax(dim=1)  # (count,)

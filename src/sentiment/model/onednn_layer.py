@@ -49,7 +49,7 @@ def run_layer(
     weights: Sequence[torch.Tensor],
     initial: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Run a layer in all its directions; differentiable once.
+    """Run a layer in all its directions; differentiable once, not for penalties of gradients.
 
     Args:
         x: in the precision of the products, one that
@@ -118,13 +118,18 @@ class _Layer(torch.autograd.Function):
         final_h, final_c = torch.empty_like(h), torch.empty_like(c)
         jobs = [(direction, part) for part in parts for direction in range(directions)]
         is_separate = x.dim() == 4
+        # The kernel reads memory as it lies. What both directions read is copied and kept once.
+        read = [] if is_separate else [x[:, part.rows].contiguous() for part in parts]
 
         def run(number: int) -> Sequence[torch.Tensor]:
             direction, part = jobs[number]
             rows, places = part.rows, part.places
             turned = places.turned if direction == 1 else None
-            own = x[direction, :, rows] if is_separate else x[:, rows]
-            own = _turn(own.contiguous(), turned)  # the kernel reads memory as it lies
+            own = (
+                x[direction, :, rows].contiguous()
+                if is_separate
+                else _turn(read[number // directions], turned)
+            )
             start = h[direction, rows].contiguous(), c[direction, rows].contiguous()
             is_reverse = direction == 1 and places.turned is None and not is_separate
             with torch.set_grad_enabled(is_recorded):

@@ -40,7 +40,9 @@ def run_side_by_side(job: Callable[[int], Result], count: int) -> list[Result]:
         with torch.inference_mode(is_inference), torch.set_grad_enabled(is_recorded):
             return job(number)
 
-    return list(_make_threads(min(count, total), total).map(run, range(count)))
+    # A power of two: batches of all sizes then share a few pools, whose threads stay.
+    workers = 1 << (min(count, total).bit_length() - 1)
+    return list(_make_threads(workers, total).map(run, range(count)))
 
 
 @functools.cache

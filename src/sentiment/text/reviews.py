@@ -190,9 +190,14 @@ def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
     """(num_reviews,) the group of each review, None where each stands for itself."""
     if data.hold_out == "stretches":
         return np.arange(len(rows.texts), dtype=np.int64) // data.stretch_length
-    if rows.groups:
-        return number_keys(str(each).strip() for each in rows.groups)
-    return None
+    if not rows.groups:
+        return None
+    names = [str(each).strip() for each in rows.groups]
+    if "" in names:
+        raise ValueError(
+            f"{rows.place(names.index(''))}: no {data.group_column}: fill it in or delete the row"
+        )
+    return number_keys(names)
 
 
 def _number_labels(
