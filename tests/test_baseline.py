@@ -333,7 +333,7 @@ def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):
     teacher = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'student'}", *TINY]
     assert cli.train([*teacher, f"--distillation.teachers=[{made}]"]) == 1
     assert "is a baseline" in error_line(capsys)
-    assert load_baseline(made).class_names == ("neg", "pos"), "nothing of it was touched"
+    assert load_baseline(made).class_names == ("neg", "pos"), "it was left as it was"
 
 
 def test_what_is_in_the_folder_is_not_overwritten_unasked(corpus, run, made, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Every section of the benchmarks runs: at sizes that tell nothing of speed, without processes.
+"""Every section of the benchmarks runs: at sizes too small to measure speed, without processes.
 
 ``make bench`` takes long, so nobody runs it after each change; a renamed attribute must not wait
 for that day.

@@ -90,7 +90,8 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
     """Read what :meth:`Ngrams.texts` gave.
 
     Raises:
-        ValueError: they are not in the order of their numbers, or one continues none of them.
+        ValueError: they are not in the order of their numbers, or one continues an n-gram that is
+            not among them.
     """
     split = [line.split(" ") for line in lines]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
@@ -108,7 +109,7 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
         try:
             keys = np.fromiter(_parsed_keys(level, numbers, number_by_word), np.int64, len(level))
         except KeyError as error:
-            raise ValueError(f"an n-gram continues {error}, which is none") from error
+            raise ValueError(f"an n-gram continues {error}, which is not among them") from error
         if (np.diff(keys) <= 0).any():
             raise ValueError(f"n-grams of {length} words are not in their order")
         numbers = {line: number for number, line in enumerate(level)}
