@@ -21,7 +21,7 @@ _ROUNDS = 7
 
 
 def rows(device: torch.device | None = None) -> list[Row]:
-    """Rows where there is a GPU, else one that says there is none.
+    """Rows measured on the GPU; without one, a row that says so.
 
     Args:
         device: where to compute; None takes the GPU. On a CPU the rows mean little, but the

@@ -65,8 +65,8 @@ def hold_out(
     """Choose the reviews to hold out for validation, stratified by class.
 
     Of each class, ``share`` of its reviews is held out as nearly as whole groups allow, at least
-    one group, and at least one stays. The choice is the same for equal reviews, groups, share and
-    seed on every platform.
+    one group, and at least one stays. For equal reviews, groups and seed a share is the same on
+    every platform; folds are scikit-learn's, and another version of it may divide otherwise.
 
     Args:
         texts: the training reviews.

@@ -34,7 +34,7 @@ class Rows:
         labels: one for each review; empty where labels were not asked for.
         files: name of each file and how many reviews it holds, in the order of ``texts``.
         origin: what to call all of it in messages.
-        groups: the group of each review, of the column asked for; empty where there is none.
+        groups: the value of the group column for each review; empty if no such column is read.
     """
 
     texts: list[str]
