@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from sentiment.places import write_json
 from sentiment.shown import shorten
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
@@ -114,40 +114,6 @@ def check_version(path: Path, version: int) -> None:
             f"{path} has format {version}, which this program no longer reads: train the run "
             "again, from its config.yaml"
         )
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one step: readers see the old one or the new one."""
-    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file in one step, to last: after it, a loss of power leaves the new one.
-
-    Raises:
-        OSError: it could not be written; the old file stays, and nothing of the new one.
-    """
-    new = path.with_name(path.name + ".new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, path)
-    except OSError:
-        new.unlink(missing_ok=True)  # half a file would take the room that is lacking
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Have the disk hold the names in a folder, where a system lets folders be opened."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _is_name(text: str) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -86,3 +88,37 @@ def _leave_nothing_of_nothing(path: Path) -> None:
     with suppress(OSError):  # it may be gone already
         if [each.name for each in path.iterdir()] == [LOCK]:
             shutil.rmtree(path)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file in one step: readers see the old one or the new one."""
+    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file in one step, to last: after it, a loss of power leaves the new one.
+
+    Raises:
+        OSError: it could not be written; the old file stays, and nothing of the new one.
+    """
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+    except OSError:
+        new.unlink(missing_ok=True)  # half a file would take the room that is lacking
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have the disk hold the names in a folder, where a system lets folders be opened."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

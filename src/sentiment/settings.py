@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from sentiment.bounds import shortened
 from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
-from sentiment.description import write_whole
+from sentiment.places import write_whole
 from sentiment.setting_names import nearest_choice, setting_keys
 from sentiment.settings_file import SettingsFile
 from sentiment.shown import printable

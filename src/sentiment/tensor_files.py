@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sentiment.description import FORMAT_VERSION, check_version, write_whole
+from sentiment.description import FORMAT_VERSION, check_version
+from sentiment.places import write_whole
 from sentiment.shown import shorten
 
 _METADATA_KEY = "sentiment"

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from sentiment import description, tensor_files
+from sentiment import places, tensor_files
 from sentiment.cli import report_mistakes
 from sentiment.commands.train import execute, parse
 
@@ -37,7 +37,7 @@ class Death:
 
 def lie_in_wait(death: Death) -> None:
     """Have every write pass by four times: half written, written, replaced, and after it."""
-    write_whole, replace = description.write_whole, os.replace
+    write_whole, replace = places.write_whole, os.replace
 
     def writing(path: Path, data: bytes) -> None:
         if death.is_due():
@@ -51,7 +51,7 @@ def lie_in_wait(death: Death) -> None:
         replace(source, target)
         death.pass_by()
 
-    description.write_whole = tensor_files.write_whole = writing
+    places.write_whole = tensor_files.write_whole = writing
     os.replace = replacing
 
 

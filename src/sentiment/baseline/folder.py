@@ -30,10 +30,9 @@ from sentiment.description import (
     is_baseline,
     read_description,
     write_description,
-    write_whole,
 )
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.places import LOCK, check_links, check_writable
+from sentiment.places import LOCK, check_links, check_writable, write_whole
 from sentiment.runs import HALF_MADE, load_settings
 from sentiment.settings import save_config
 from sentiment.tensor_files import read_tensors, write_tensors

@@ -11,8 +11,8 @@ from typing import Any
 from sentiment.checking.outcomes import BehaviourOutcome, CapabilityOutcome, Failure
 from sentiment.checking.pairs import PairsOutcome
 from sentiment.checking.tally import Tally, add
-from sentiment.description import write_json
 from sentiment.pages import write_page
+from sentiment.places import write_json
 from sentiment.shown import pad, printable, shorten
 
 _WIDTH = 80

@@ -22,11 +22,11 @@ from sentiment.comparing.report import (
     verdicts,
 )
 from sentiment.comparing.sides import Side, differing_settings
-from sentiment.description import write_json
 from sentiment.evaluation.breakdown import start_of
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.pages import write_page
 from sentiment.pictures import COLORS, as_svg, new_figure
+from sentiment.places import write_json
 from sentiment.text.reviews import Reviews
 
 _MOST_DISAGREEMENTS = 10

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config, deciding_settings
-from sentiment.description import write_json
+from sentiment.places import write_json
 
 LOCK = ".lock"  # held by whoever writes the folder's own files
 _FILE = "cross_validation.json"

@@ -10,9 +10,9 @@ import numpy as np
 
 from sentiment.comparing.significance import bootstrap_difference, mcnemar
 from sentiment.cross_validation.predictions import OutOfFold
-from sentiment.description import write_json
 from sentiment.evaluation.intervals import Interval, accuracy_interval
 from sentiment.evaluation.metrics import compute_metrics
+from sentiment.places import write_json
 from sentiment.shown import printable, shorten
 
 _MOST_REVIEWS_OF_BLOCK = 2**22  # resampled at once

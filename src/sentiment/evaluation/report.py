@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from sentiment.description import write_json
 from sentiment.evaluation.breakdown import Group
 from sentiment.evaluation.calibration import Calibration
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.intervals import Interval
 from sentiment.evaluation.measure import Evaluation
 from sentiment.evaluation.metrics import Metrics
+from sentiment.places import write_json
 from sentiment.shown import pad, shorten, width
 
 _COLUMNS = 80

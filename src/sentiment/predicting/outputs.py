@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from sentiment.description import sync_folder
+from sentiment.places import sync_folder
 from sentiment.predicting.added import (
     AddedColumns,
     Predictions,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sentiment.description import write_json
+from sentiment.places import write_json
 from sentiment.predicting.outputs import partial_path
 
 FORMAT_VERSION = 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sentiment.config import Config, deciding_settings
-from sentiment.description import write_json
+from sentiment.places import write_json
 from sentiment.searching.search_file import Search
 
 _FILE = "sweep.json"

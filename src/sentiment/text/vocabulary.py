@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torchtext.vocab import Vocab
 
-from sentiment.description import write_whole
+from sentiment.places import write_whole
 from sentiment.text.text_files import text_lines
 from sentiment.text.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from sentiment.description import sync_folder
+from sentiment.places import sync_folder
 
 
 def measure_files(folder: Path) -> dict[str, int]:

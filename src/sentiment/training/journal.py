@@ -20,10 +20,10 @@ from torch.utils.tensorboard.summary import hparams
 from torchtext.vocab import Vocab
 
 from sentiment.config import Config, deciding_settings
-from sentiment.description import write_json
 from sentiment.evaluation.board import add_picture, add_scalars, draw_pictures
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
+from sentiment.places import write_json
 from sentiment.shown import printable
 from sentiment.text.tokenizer import clean
 from sentiment.training.event_files import measure_files, rewind_files

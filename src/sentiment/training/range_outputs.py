@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from torch.utils.tensorboard import SummaryWriter
 
-from sentiment.description import write_json
 from sentiment.evaluation.board import add_picture
 from sentiment.pictures import COLORS, new_figure, save_figure
+from sentiment.places import write_json
 from sentiment.training.range_curve import RangeTest, Suggestions
 
 if TYPE_CHECKING:
