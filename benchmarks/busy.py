@@ -15,7 +15,7 @@ import torch
 from benchmarks.machine import num_cores
 from benchmarks.measure import Row, Worker, faster, in_turns
 from benchmarks.step import USUAL, step_seconds
-from sentiment.runtime import find_precision
+from sentiment.runtime.device import find_precision
 
 _SECTION = "recurrence beside other work"
 _ROUNDS = 7

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sentiment.text.batches import EncodedCorpus, encode
-from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.data.batches import EncodedCorpus, encode
+from sentiment.data.tokenizer import TokenizedTexts
 
 _MEDIAN_LENGTH, _MEAN_LENGTH = 203, 272
 _NUM_WORDS = 30_000

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, faster, in_turns, timed
 from benchmarks.training import CONFIG, make_parts
-from sentiment.training.sums import RunningSums
+from sentiment.training.meters import RunningSums
 
 _SECTION = "CUDA"
 _NUM_REVIEWS = 64 * 40

@@ -10,10 +10,10 @@ import torch
 
 from benchmarks.corpus import texts
 from benchmarks.measure import Row, Worker, in_turns, timed
+from sentiment.data.batches import encode
+from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.model import SentimentClassifier
-from sentiment.text.batches import encode
-from sentiment.text.tokenizer import TokenizedTexts, tokenize
 
 _NUM_TEXTS = 4_000
 

@@ -49,10 +49,9 @@ def _median_seconds(function: Callable[[], object]) -> float:
 
 
 def _tokenizing(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    from sentiment.text.fingerprints import reviews_fingerprint
-    from sentiment.text.reviews import Reviews
-    from sentiment.text.token_cache import cache_key
-    from sentiment.text.tokenizer import Tokenizer, tokenize
+    from sentiment.data.reviews import Reviews, reviews_fingerprint
+    from sentiment.data.token_cache import cache_key
+    from sentiment.data.tokenizer import Tokenizer, tokenize
 
     all_texts = texts(folder, num_reviews)
     whole, part = Tokenizer(), Tokenizer()
@@ -90,7 +89,7 @@ def _tokenizing(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
 
 def _two_processes(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     """By what more reviews take longer, so that the processes' start is left out."""
-    from sentiment.text.tokenizer import tokenize
+    from sentiment.data.tokenizer import tokenize
 
     all_texts = texts(folder, num_reviews)
     part = all_texts[: len(all_texts) // 4]
@@ -122,7 +121,7 @@ def _peak(folder: Path | None, num_reviews: int, times: int) -> tuple[int, int, 
     """Tokens of the reviews, given several times over; bytes held at most while they are cut; and
     bytes of the texts, which are in memory once.
     """
-    from sentiment.text.tokenizer import tokenize
+    from sentiment.data.tokenizer import tokenize
 
     all_texts = texts(folder, num_reviews)
     held = sum(map(sys.getsizeof, all_texts)) + sys.getsizeof(all_texts)
@@ -133,8 +132,8 @@ def _peak(folder: Path | None, num_reviews: int, times: int) -> tuple[int, int, 
 
 def _piece_memory() -> float:
     """Of a piece, its token and its place in the vocabulary's counts, each met once."""
-    from sentiment.text.tokenizer import Tokenizer
-    from sentiment.text.vocabulary import count_tokens
+    from sentiment.data.tokenizer import Tokenizer
+    from sentiment.data.vocabulary import count_tokens
 
     all_texts = ["".join(each) for each in itertools.product(_LETTERS, repeat=4)]
     count = len(all_texts)
@@ -156,7 +155,7 @@ def _megabytes(name: str) -> float:
 
 
 def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    from sentiment.text.token_cache import tokenize_cached
+    from sentiment.data.token_cache import tokenize_cached
 
     with tempfile.TemporaryDirectory() as name:
         tokenized = tokenize_cached(texts(folder, num_reviews), Path(name), num_processes=1)
@@ -169,8 +168,8 @@ def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
 
 
 def _counting(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    from sentiment.text.tokenizer import TokenizedTexts
-    from sentiment.text.vocabulary import count_tokens
+    from sentiment.data.tokenizer import TokenizedTexts
+    from sentiment.data.vocabulary import count_tokens
 
     corpus = synthetic_corpus(10 * num_reviews)
     lexicon = [f"word{number}" for number in range(30_000)]
@@ -187,7 +186,7 @@ def _counting(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
 def _planning(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     import torch
 
-    from sentiment.text.bucketing import BucketSampler
+    from sentiment.data.sampler import BucketSampler
 
     lengths = torch.from_numpy(synthetic_lengths(20 * num_reviews).clip(max=400))
     sampler = BucketSampler(lengths, batch_size=64)

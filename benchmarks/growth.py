@@ -13,7 +13,7 @@ import torch
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, timed
 from benchmarks.training import TrainingParts, make_parts
-from sentiment.training.sums import RunningSums
+from sentiment.training.meters import RunningSums
 
 NUM_REVIEWS = 25_000
 FACTORS = (1, 4, 16, 64)

@@ -18,7 +18,7 @@ from typing import Any
 import joblib
 import torch
 
-from sentiment.runtime import describe_device
+from sentiment.runtime.device import describe_device
 
 _PACKAGES = ("torch", "torchtext", "spacy", "numpy", "keras", "tensorflow-cpu")
 _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from sentiment.environment import VARIABLES, set_variables
+from sentiment.runtime.environment import VARIABLES, set_variables
 
 _COSTS = ("growth",)  # sections whose ratios are better the smaller they are
 
@@ -93,7 +93,7 @@ class Worker:
 
 
 def _start(prepared: bool) -> None:
-    from sentiment.runtime import prepare_threads
+    from sentiment.runtime.device import prepare_threads
 
     if prepared:
         prepare_threads()

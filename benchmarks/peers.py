@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.corpus import synthetic_lengths
 from benchmarks.measure import Row, Worker, faster, in_turns, settled, timed
 from sentiment.model import SentimentClassifier
-from sentiment.runtime import autocast
+from sentiment.runtime.device import autocast
 
 _BATCH, _TIME, _WORDS = 64, 230, 30_000
 _SECTION = "peers"

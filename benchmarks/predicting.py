@@ -11,10 +11,10 @@ import torch
 
 from benchmarks.corpus import texts
 from benchmarks.measure import Row, Worker, in_turns, timed
+from sentiment.data.tokenizer import tokenize
+from sentiment.data.vocabulary import build_vocabulary, count_tokens
+from sentiment.inference.predictor import Predictor
 from sentiment.model import SentimentClassifier
-from sentiment.predictor import Predictor
-from sentiment.text.tokenizer import tokenize
-from sentiment.text.vocabulary import build_vocabulary, count_tokens
 
 _NUM_TEXTS = 4_000
 
@@ -22,9 +22,9 @@ _NUM_TEXTS = 4_000
 @functools.cache
 def _predictor(folder: Path | None) -> Predictor:
     """configs/imdb.yaml's model, untrained."""
-    from sentiment.config import Config
-    from sentiment.runs import Run
-    from sentiment.weights import Checkpoint
+    from sentiment.config.config import Config
+    from sentiment.runs.run import Run
+    from sentiment.runs.weights import Checkpoint
 
     torch.manual_seed(0)
     counts = count_tokens(tokenize(texts(folder, _NUM_TEXTS), num_processes=1))
@@ -49,10 +49,10 @@ def bare_seconds(folder: Path | None) -> float:
 
 def command_seconds(folder: Path | None, place: Path, ending: str) -> float:
     """From a file to a file, committed twice on the way."""
-    from sentiment.predicting.added import AddedColumns
-    from sentiment.predicting.files import open_source
-    from sentiment.predicting.job import predict_to_file
-    from sentiment.predicting.terminal import Bar
+    from sentiment.inference.batch_predict import predict_to_file
+    from sentiment.inference.formats import open_source
+    from sentiment.inference.live import Bar
+    from sentiment.inference.outputs import AddedColumns
 
     predictor = _new_predictor(folder)
     path, output = place / f"in{ending}", place / f"out{ending}"

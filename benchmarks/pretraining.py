@@ -15,10 +15,10 @@ import torch
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, faster, in_turns, timed
 from benchmarks.training import CONFIG, epoch_seconds, epoch_tokens, make_model, make_vocabulary
-from sentiment.description import FORMAT_VERSION, LANGUAGE_MODEL, write_description
+from sentiment.data.pipeline import PretrainingTexts
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runtime import find_precision
-from sentiment.text.pretraining_texts import PretrainingTexts
+from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_description
+from sentiment.runtime.device import find_precision
 
 _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 30

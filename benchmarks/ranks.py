@@ -27,11 +27,11 @@ from benchmarks.corpus import synthetic_corpus
 from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, timed
 from benchmarks.training import CONFIG, make_parts
-from sentiment.environment import VARIABLES
-from sentiment.runtime import prepare_threads
-from sentiment.training.sums import RunningSums
-from sentiment.training.updates import _BUCKET_MEGABYTES
-from sentiment.world import join_world, local_size
+from sentiment.runtime.device import prepare_threads
+from sentiment.runtime.distributed import join_world, local_size
+from sentiment.runtime.environment import VARIABLES
+from sentiment.training.meters import RunningSums
+from sentiment.training.step import _BUCKET_MEGABYTES
 
 _SECTION = "ranks, configs/imdb.yaml"
 _CPU = torch.device("cpu")

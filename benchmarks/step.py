@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.measure import settled, timed
 from sentiment.model import PackedGRU, PackedLSTM, PackedRNN
-from sentiment.runtime import autocast
+from sentiment.runtime.device import autocast
 
 _CELLS = {
     "LSTM": (PackedLSTM, nn.LSTM),

@@ -37,7 +37,7 @@ def spacy_seconds(folder: Path | None) -> float:
 
 def tokenizer_seconds(folder: Path | None) -> float:
     """Ours, in one process."""
-    from sentiment.text.tokenizer import tokenize
+    from sentiment.data.tokenizer import tokenize
 
     _rules()
     all_texts = _texts(folder)
@@ -46,15 +46,15 @@ def tokenizer_seconds(folder: Path | None) -> float:
 
 def second_start_seconds(folder: Path | None, cache: Path) -> float:
     """Tokens from the cache."""
-    from sentiment.text.token_cache import tokenize_cached
+    from sentiment.data.token_cache import tokenize_cached
 
     return timed(lambda: tokenize_cached(_texts(folder), cache))
 
 
 @functools.cache
 def _tokenized(folder: Path | None):  # type: ignore[no-untyped-def]
-    from sentiment.text.tokenizer import tokenize
-    from sentiment.text.vocabulary import build_vocabulary, count_tokens
+    from sentiment.data.tokenizer import tokenize
+    from sentiment.data.vocabulary import build_vocabulary, count_tokens
 
     tokenized = tokenize(_texts(folder), num_processes=1)
     words = [tokenized.words(index) for index in range(len(tokenized))]
@@ -63,7 +63,7 @@ def _tokenized(folder: Path | None):  # type: ignore[no-untyped-def]
 
 def numbering_seconds(folder: Path | None, one_by_one: bool) -> float:
     """Ids of all tokens: by numpy, or by a dictionary, token for token."""
-    from sentiment.text.vocabulary import UNK_ID, number_lexicon
+    from sentiment.data.vocabulary import UNK_ID, number_lexicon
 
     tokenized, words, vocabulary = _tokenized(folder)
     if one_by_one:
@@ -77,7 +77,7 @@ def _load(path: Path, ours: bool) -> tuple[float, float]:
     if ours:
         import torch
 
-        from sentiment.text.vectors import load_vectors
+        from sentiment.data.vectors import load_vectors
 
         words = [f"word{number}" for number in range(0, _WORDS, 8)]
 

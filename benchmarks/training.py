@@ -15,20 +15,20 @@ from torchtext.vocab import Vocab
 
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, faster, in_turns, timed
-from sentiment.config import Config, TrainingConfig
+from sentiment.config.config import Config, TrainingConfig
+from sentiment.data.batches import Batch, EncodedCorpus
+from sentiment.data.pipeline import TrainingData
+from sentiment.data.reviews import Reviews
+from sentiment.data.sampler import BucketSampler, by_update
+from sentiment.data.vocabulary import SPECIALS
 from sentiment.model import SentimentClassifier
-from sentiment.runs import build_model
-from sentiment.runtime import autocast, find_precision
-from sentiment.text.batches import Batch, EncodedCorpus
-from sentiment.text.bucketing import BucketSampler, by_update
-from sentiment.text.pipeline import TrainingData
-from sentiment.text.reviews import Reviews
-from sentiment.text.vocabulary import SPECIALS
-from sentiment.training.journal import Journal
-from sentiment.training.progress import EpochProgress
+from sentiment.runs.run import build_model
+from sentiment.runtime.device import autocast, find_precision
+from sentiment.runtime.distributed import World
+from sentiment.training.logger import Journal
+from sentiment.training.meters import EpochProgress
+from sentiment.training.step import Updates
 from sentiment.training.trainer import Trainer
-from sentiment.training.updates import Updates
-from sentiment.world import World
 
 _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 40

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import sentiment
-from sentiment.text.download import Patience
+from sentiment.data.download import Patience
 
 QUICK = Patience(num_attempts=3, wait_seconds=0.001, timeout_seconds=0.3)
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sentiment.model import PackedLSTM
-from sentiment.model.onednn_kernel import describe_kernel
+from sentiment.model.onednn import describe_kernel
 
 
 def compare(input_size: int, hidden_size: int) -> None:

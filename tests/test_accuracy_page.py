@@ -8,7 +8,7 @@ from pathlib import Path
 from docs.studies import ablation, accuracy
 from docs.studies.ablation import VARIANTS
 from docs.studies.accuracy import PAGE, RESULTS, filled, table
-from sentiment.settings import parse_training, save_config
+from sentiment.config.parser import parse_training, save_config
 
 ROOT = Path(__file__).resolve().parents[1]
 WHATS = {name: each.what for name, each in VARIANTS.items()}

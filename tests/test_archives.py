@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors_files import LINES, WORDS, load, pack_zip, write_text
 
-from sentiment.text import archives
+from sentiment.data import vectors as archives
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import torch
 from conftest import write_corpus
 from faults.trainings import arguments
 
-from sentiment import cli
+from sentiment.cli import main as cli
 from sentiment.model import SentimentClassifier
-from sentiment.runs import load_run
-from sentiment.training.averaging import WeightAverage
+from sentiment.runs.run import load_run
+from sentiment.training.optim import WeightAverage
 
 
 def small_model() -> SentimentClassifier:

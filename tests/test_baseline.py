@@ -16,17 +16,22 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from sentiment import cli
 from sentiment.baseline.folder import Baseline, load_baseline
-from sentiment.baseline.linear import REGULARIZATION, LinearModel, fit_linear, log_count_ratios
-from sentiment.baseline.ngrams import find_ngrams, parse_ngrams
-from sentiment.comparing.classifiers import load_classifier
-from sentiment.comparing.significance import mcnemar
-from sentiment.description import read_description
-from sentiment.tensor_files import read_tensors, write_tensors
-from sentiment.text.fingerprints import reviews_fingerprint
-from sentiment.text.reviews import load_split, load_training_splits
-from sentiment.text.tokenizer import TokenizedTexts, tokenize
+from sentiment.baseline.linear import (
+    REGULARIZATION,
+    LinearModel,
+    find_ngrams,
+    fit_linear,
+    log_count_ratios,
+    parse_ngrams,
+)
+from sentiment.cli import main as cli
+from sentiment.comparison.run_groups import load_classifier
+from sentiment.comparison.significance import mcnemar
+from sentiment.data.reviews import load_split, load_training_splits, reviews_fingerprint
+from sentiment.data.tokenizer import TokenizedTexts, tokenize
+from sentiment.runs.manifest import read_description
+from sentiment.runs.weights import read_tensors, write_tensors
 
 TINY = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",

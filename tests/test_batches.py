@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.text.batches import Keep, encode
-from sentiment.text.tokenizer import TokenizedTexts
-from sentiment.text.vocabulary import UNK_ID
+from sentiment.data.batches import Keep, encode
+from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.data.vocabulary import UNK_ID
 
 REVIEWS = st.lists(st.lists(st.integers(2, 99), max_size=12), min_size=1, max_size=8)
 

@@ -10,13 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sentiment.checking.behaviour import read_behaviours, read_capability, shipped_behaviours
-from sentiment.checking.cases import make_cases
-from sentiment.checking.outcomes import CapabilityOutcome, run_behaviours
-from sentiment.checking.roles import Roles
-from sentiment.checking.tally import Tally
-from sentiment.checking.templates import Fillings
-from sentiment.predictor import Prediction
+from sentiment.behaviour.checks import CapabilityOutcome, Tally, make_cases, run_behaviours
+from sentiment.behaviour.roles import Roles
+from sentiment.behaviour.suite import read_behaviours, read_capability, shipped_behaviours
+from sentiment.behaviour.templates import Fillings
+from sentiment.inference.predictor import Prediction
 
 PLACES = [shipped_behaviours()]
 PRAISE, BLAME = {"good", "superb", "lovely"}, {"bad", "awful", "dull"}

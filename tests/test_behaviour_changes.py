@@ -9,7 +9,7 @@ import string
 import pytest
 from test_behaviour import LISTS, cases
 
-from sentiment.checking.changes import make_typos, remove_punctuation, swap_words
+from sentiment.behaviour.templates import make_typos, remove_punctuation, swap_words
 
 
 @pytest.mark.parametrize("number", [1, 3])

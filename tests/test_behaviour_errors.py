@@ -7,8 +7,8 @@ import re
 import pytest
 from test_behaviour import write
 
-from sentiment.checking.behaviour import read_behaviours, read_capability
-from sentiment.checking.cases import make_cases
+from sentiment.behaviour.checks import make_cases
+from sentiment.behaviour.suite import read_behaviours, read_capability
 
 GOOD = {"name": "a", "kind": "minimum", "expect": "positive", "templates": ["{part}"]}
 MOVED = {"name": "a", "kind": "direction", "must_not_lower": "positive", "templates": ["{part}"]}

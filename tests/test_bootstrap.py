@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from sentiment.checking.tally import Tally
-from sentiment.evaluation.intervals import (
+from sentiment.behaviour.checks import Tally
+from sentiment.evaluation.metrics import (
     accuracy_interval,
     auroc_interval,
     f1_interval,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.text.bucketing import BucketSampler
+from sentiment.data.sampler import BucketSampler
 
 
 def imdb_like_lengths(count: int) -> torch.Tensor:

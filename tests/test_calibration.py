@@ -7,11 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.evaluation.calibration import (
-    apply_temperature,
-    fit_temperature,
-    measure_calibration,
-)
+from sentiment.evaluation.calibration import apply_temperature, fit_temperature, measure_calibration
 
 
 def draw(temperature: float, num_classes: int, count: int = 20_000, seed: int = 0):

@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import BAD, GOOD
 
-from sentiment import cli, load
-from sentiment.checking import behaviour
-from sentiment.commands import check
-from sentiment.predictor import Prediction
-from sentiment.shown import width
+from sentiment import load
+from sentiment.behaviour import suite as behaviour
+from sentiment.cli import check
+from sentiment.cli import main as cli
+from sentiment.display.console import width
+from sentiment.inference.predictor import Prediction
 
 TESTS = """
 capability: verdicts <b>
@@ -71,7 +72,7 @@ def fake(monkeypatch):
     """Stands in for the run, whose folder is then not looked at."""
 
     def put(predictor):
-        monkeypatch.setattr("sentiment.predictor.load", lambda *_, **__: predictor)
+        monkeypatch.setattr("sentiment.inference.predictor.load", lambda *_, **__: predictor)
 
     put(FakePredictor())
     return put

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.pooling import pool
+from sentiment.model.layers import pool
 
 LENGTHS = torch.tensor([5, 2, 7, 1])
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment import cli
+from sentiment.cli import main as cli
 
 QUICK = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
@@ -134,8 +134,8 @@ def test_weights_that_are_no_numbers_are_refused(run_path, corpus, tmp_path, cap
     import torch
 
     from sentiment import load
-    from sentiment.runs import load_run
-    from sentiment.weights import save_weights
+    from sentiment.runs.run import load_run
+    from sentiment.runs.weights import save_weights
 
     broken = tmp_path / "broken"
     shutil.copytree(run_path, broken, ignore=shutil.ignore_patterns("evaluation"))
@@ -318,7 +318,7 @@ def test_vectors_and_their_coverage_are_kept_in_the_run(corpus, tmp_path):
     coverage = json.loads((run / "run.json").read_text())["vectors_coverage"]
     assert coverage["types_found"] == 4
 
-    from sentiment.runs import load_run
+    from sentiment.runs.run import load_run
 
     loaded = load_run(run)
     row = loaded.vocabulary.stoi["great"]

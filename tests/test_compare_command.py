@@ -15,14 +15,15 @@ import pytest
 import torch
 from conftest import BAD, FILLER, GOOD, ROOT, write_corpus
 
-from sentiment import cli, load
-from sentiment.comparing.sides import differing_settings, find_runs
-from sentiment.config import Config, DataConfig, ModelConfig, flat_settings
-from sentiment.description import read_description, write_description
-from sentiment.runs import build_model, create_run, load_run
-from sentiment.text.review_sources import is_same_source
-from sentiment.text.vocabulary import build_vocabulary
-from sentiment.weights import Checkpoint, save_weights
+from sentiment import load
+from sentiment.cli import main as cli
+from sentiment.comparison.run_groups import differing_settings, find_runs
+from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
+from sentiment.data.sources import is_same_source
+from sentiment.data.vocabulary import build_vocabulary
+from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.run import build_model, create_run, load_run
+from sentiment.runs.weights import Checkpoint, save_weights
 
 WORDS = Counter({word: 9 for word in [*GOOD, *BAD, *FILLER]})
 

@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from sentiment.comparing.comparison import average, compare, find_disagreements
-from sentiment.comparing.report import (
-    caveats,
-    explain_figures,
-    shown_points,
-    verdicts,
-)
-from sentiment.comparing.significance import (
+from sentiment.comparison.compare import average, compare, find_disagreements
+from sentiment.comparison.report import caveats, explain_figures, shown_points, verdicts
+from sentiment.comparison.significance import (
     bootstrap_difference,
     compare_pair,
     compare_seeds,

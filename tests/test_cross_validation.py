@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment import cli
-from sentiment.cross_validation.folds import plan_folds
-from sentiment.cross_validation.predictions import (
+from sentiment.cli import main as cli
+from sentiment.data.reviews import load_training_splits
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.runs.run import load_run, load_settings
+from sentiment.tuning.cross_validation import (
     OutOfFold,
     collect,
+    plan_folds,
     read_predictions,
     write_predictions,
 )
-from sentiment.cross_validation.report import compare_out_of_fold, summarize
-from sentiment.evaluation.evaluate import Predictions
-from sentiment.runs import load_run, load_settings
-from sentiment.text.reviews import load_training_splits
+from sentiment.tuning.folds_report import compare_out_of_fold, summarize
 
 TINY = [
     "--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1",
@@ -165,7 +165,7 @@ def test_a_class_in_one_group_alone_is_refused(tmp_path, capsys):
 
 
 def test_repeats_divide_by_other_seeds():
-    from sentiment.config import Config
+    from sentiment.config.config import Config
 
     folds = plan_folds(Config(), Path("x"), 2, 3)
     assert [each.name for each in folds][:3] == ["repeat1-fold1", "repeat1-fold2", "repeat2-fold1"]

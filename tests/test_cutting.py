@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.evaluation.cutting import (
-    KEEPS,
-    Cut,
-    cutting_figure,
-    cutting_table,
-    measure_cutting,
-)
-from sentiment.text.batches import encode
-from sentiment.text.tokenizer import TokenizedTexts
+from sentiment.data.batches import encode
+from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.evaluation.slices import KEEPS, Cut, cutting_figure, cutting_table, measure_cutting
 
 DECISIVE = 2
 

@@ -17,9 +17,9 @@ from test_objectives import CPU, LABELLED, SIZE, UNLABELLED, Alone, expected_los
 from test_ranks import ended, launch
 
 import sentiment
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.config import (
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.config.config import (
     Config,
     DataConfig,
     DistillationConfig,
@@ -27,20 +27,20 @@ from sentiment.config import (
     ObjectivesConfig,
     TrainingConfig,
 )
-from sentiment.description import read_description, write_description
-from sentiment.distilling import soft_labels as module
-from sentiment.distilling.soft_labels import soft_labels_path, teach
+from sentiment.config.parser import parse_training
+from sentiment.data.pipeline import prepare_training
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
-from sentiment.objectives.mixture import build_mixture
-from sentiment.objectives.terms import soft_cross_entropy
-from sentiment.reproducing import reproducing
-from sentiment.reproducing.equality import compare_runs
-from sentiment.runs import load_run
-from sentiment.settings import parse_training
-from sentiment.tensor_files import read_tensors
-from sentiment.text.pipeline import prepare_training
+from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import read_tensors
+from sentiment.runtime.distributed import World
+from sentiment.training import distillation as module
+from sentiment.training.adversarial import soft_cross_entropy
 from sentiment.training.checkpoint import state_path
-from sentiment.world import World
+from sentiment.training.distillation import soft_labels_path, teach
+from sentiment.training.objectives import build_mixture
 
 SPLITS = {"train": 240, "validation": 30, "unsupervised": 70}
 DECIDED = ["--training.num_epochs=6", "--training.learning_rate=0.03"]  # what is said differs

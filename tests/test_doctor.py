@@ -19,19 +19,32 @@ import pytest
 import torch
 from conftest import ROOT
 
-from sentiment import cli, runtime
-from sentiment.doctoring import examination, machine, storage, trial
-from sentiment.doctoring.examination import examine
-from sentiment.doctoring.findings import Finding
-from sentiment.doctoring.installation import check_libraries, check_python, check_torch
-from sentiment.doctoring.libraries_at_work import check_corpus, check_tensorboard, check_tokenizer
-from sentiment.doctoring.recurrence import check_recurrence
-from sentiment.doctoring.report import advice, as_json, row
-from sentiment.doctoring.storage import check_cache_folder, check_current_folder, check_folder
-from sentiment.environment import VARIABLES
+from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
+from sentiment.data.tokenizer import tokenize
+from sentiment.diagnostics import doctor as examination
+from sentiment.diagnostics import installation as trial
+from sentiment.diagnostics import machine
+from sentiment.diagnostics import machine as storage
+from sentiment.diagnostics.doctor import advice, as_json, examine, row
+from sentiment.diagnostics.installation import (
+    check_corpus,
+    check_libraries,
+    check_python,
+    check_recurrence,
+    check_tensorboard,
+    check_tokenizer,
+    check_torch,
+)
+from sentiment.diagnostics.machine import (
+    Finding,
+    check_cache_folder,
+    check_current_folder,
+    check_folder,
+)
 from sentiment.model import PackedLSTM
-from sentiment.settings import parse_training
-from sentiment.text.tokenizer import tokenize
+from sentiment.runtime import device as runtime
+from sentiment.runtime.environment import VARIABLES
 
 
 def assert_mend(finding: Finding, found: str, advised: str) -> None:
@@ -302,7 +315,7 @@ def test_folder_without_room(tmp_path, monkeypatch, free_gb, verdict):
 def test_tokenizer_that_cuts_otherwise(monkeypatch):
     assert check_tokenizer().verdict == "ok"
     broken: Callable = lambda texts, **_: tokenize([text.replace("n't", " not") for text in texts])  # noqa: E731
-    monkeypatch.setattr("sentiment.text.tokenizer.tokenize", broken)
+    monkeypatch.setattr("sentiment.data.tokenizer.tokenize", broken)
     assert_mend(check_tokenizer(), "is not dr. strange", '"spacy>=3.7,<4"')
 
 
@@ -324,7 +337,7 @@ def test_tensorboard_that_reads_something_else(monkeypatch):
 
 def test_corpus_that_is_missing_or_cut_short(tmp_path, monkeypatch):
     assert check_corpus() == Finding("4,000 + 500 + 1,000 reviews")
-    monkeypatch.setattr("sentiment.text.review_sources._MINI_FOLDER", tmp_path / "mini")
+    monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
     assert_mend(check_corpus(), "can't be read", "pip install -e from a checkout")
     shutil.copytree(ROOT / "data" / "mini", tmp_path / "mini")
     lines = (tmp_path / "mini" / "test.csv").read_text(encoding="utf-8").splitlines()
@@ -525,9 +538,9 @@ def test_mistyped_option_is_one_line(capsys):
 def test_help_answers_at_once():
     code = textwrap.dedent(
         """
-        import sys, sentiment.cli
+        import sys, sentiment.cli.main
         try:
-            sentiment.cli.main(["doctor", "--help"])
+            sentiment.cli.main.main(["doctor", "--help"])
         finally:
             print([name for name in ("torch", "numpy", "spacy") if name in sys.modules])
         """
@@ -538,7 +551,7 @@ def test_help_answers_at_once():
 
 @pytest.mark.long
 def test_this_installation_is_sound(tmp_path):
-    command = "import sys; from sentiment.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = "import sys; from sentiment.cli.main import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", command, "doctor", "--json"],
         cwd=tmp_path,

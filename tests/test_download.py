@@ -16,10 +16,9 @@ from typing import get_args
 import pytest
 from file_server import CONTENT, QUICK, environment, part_of
 
-from sentiment.config_sections import VectorsName
-from sentiment.text import download as download_module
-from sentiment.text.download import KNOWN_VECTORS, Patience, download, fetch_vectors
-from sentiment.text.transfer import DownloadError
+from sentiment.config.sections import VectorsName
+from sentiment.data import download as download_module
+from sentiment.data.download import KNOWN_VECTORS, DownloadError, Patience, download, fetch_vectors
 
 
 class TestWholeDownload:
@@ -95,7 +94,7 @@ class TestTwoProcesses:
     def test_one_downloads_and_both_have_it(self, server, target):
         server.faults = ["slow"]  # so that the second one comes in the middle
         code = (
-            "import sys; from pathlib import Path; from sentiment.text.download import download; "
+            "import sys; from pathlib import Path; from sentiment.data.download import download; "
             "print(download(sys.argv[1], Path(sys.argv[2])))"
         )
         arguments = [sys.executable, "-c", code, server.url, str(target)]

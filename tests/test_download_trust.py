@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 from file_server import CONTENT, QUICK, FileServer, environment
 
-from sentiment.text.download import download
-from sentiment.text.transfer import DownloadError, check_address
+from sentiment.data.download import DownloadError, check_address, download
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,7 @@ class TestTrust:
         vectors = tmp_path / "vectors.txt"
         vectors.write_text("good 1 2 3\nbad 4 5 6\n")
         code = (
-            "import json, ssl, sys; import sentiment.text.download, sentiment.text.vectors; "
+            "import json, ssl, sys; import sentiment.data.download, sentiment.data.vectors; "
             "import torchtext.vocab; "
             "before = ssl._create_default_https_context is ssl.create_default_context; "
             "torchtext.vocab.Vectors(sys.argv[1], cache=sys.argv[2]); "

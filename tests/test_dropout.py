@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.dropout import Dropout, drop_over_time, drop_words, dropout
+from sentiment.model.layers import Dropout, drop_over_time, drop_words, dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])

@@ -8,8 +8,8 @@ import joblib
 import pytest
 import torch
 
-from sentiment.environment import prepare_environment
-from sentiment.runtime import prepare_threads
+from sentiment.runtime.device import prepare_threads
+from sentiment.runtime.environment import prepare_environment
 
 
 def test_what_the_user_set_stays(monkeypatch):
@@ -30,7 +30,7 @@ def test_openmps_own_name_for_waiting_counts_too(monkeypatch):
 def test_the_commands_prepare_before_torch_is_loaded(tmp_path):
     """Afterwards would be too late: libraries read these variables as they are loaded."""
     program = (
-        "import sys, sentiment.cli as cli\n"
+        "import sys, sentiment.cli.main as cli\n"
         "prepare = cli.set_variables\n"
         "cli.set_variables = lambda: print('torch' in sys.modules) or prepare()\n"
         f"cli.evaluate(['--run', {str(tmp_path)!r}])\n"

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sentiment import cli, load
-from sentiment.config import Config, DataConfig, ModelConfig
-from sentiment.explaining.explain import explain
-from sentiment.runs import build_model, create_run
-from sentiment.text.vocabulary import build_vocabulary
-from sentiment.weights import Checkpoint, save_weights
+from sentiment import load
+from sentiment.cli import main as cli
+from sentiment.config.config import Config, DataConfig, ModelConfig
+from sentiment.data.vocabulary import build_vocabulary
+from sentiment.explain.explain import explain
+from sentiment.runs.run import build_model, create_run
+from sentiment.runs.weights import Checkpoint, save_weights
 
 TEXT = "A great film, but not a moving one."
 

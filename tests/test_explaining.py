@@ -16,21 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from sentiment.config import DataConfig
-from sentiment.explaining.at_rest import at_rest
-from sentiment.explaining.attribution import integrated_gradients
-from sentiment.explaining.explain import Explanation, explain_words
-from sentiment.explaining.gates import trace_gates, weigh_words
-from sentiment.explaining.opinion import running_opinion
-from sentiment.explaining.page import write_explanation
-from sentiment.explaining.picture import draw, explanation_figure
-from sentiment.explaining.terminal import render, wants_colors
-from sentiment.explaining.words import NO_WORDS, read_words, shown
+from sentiment.config.config import DataConfig
+from sentiment.data.batches import TextEncoder
+from sentiment.data.vocabulary import build_vocabulary
+from sentiment.display.console import width
+from sentiment.display.plots import save_figure
+from sentiment.explain.attribution import NO_WORDS, at_rest, integrated_gradients, read_words, shown
+from sentiment.explain.explain import (
+    Explanation,
+    explain_words,
+    running_opinion,
+    trace_gates,
+    weigh_words,
+)
+from sentiment.explain.page import draw, explanation_figure, write_explanation
+from sentiment.explain.terminal import render, wants_colors
 from sentiment.model import SentimentClassifier
-from sentiment.pictures import save_figure
-from sentiment.shown import width
-from sentiment.text.endless import TextEncoder
-from sentiment.text.vocabulary import build_vocabulary
 
 KNOWN = ["the", "a", "film", "was", "great", "dull", "and", "not", ".", ",", "do", "i", "$", "x"]
 VOCABULARY = build_vocabulary(Counter({word: 99 - place for place, word in enumerate(KNOWN)}))

@@ -11,14 +11,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sentiment import cli
-from sentiment.config import Config, DataConfig, ModelConfig
-from sentiment.exporting import checking, export
-from sentiment.exporting.export import export_run
-from sentiment.exporting.parts import take_apart
-from sentiment.runs import build_model, create_run, load_run
-from sentiment.text.vocabulary import build_vocabulary, token_counts
-from sentiment.weights import Checkpoint, save_weights
+from sentiment.cli import main as cli
+from sentiment.config.config import Config, DataConfig, ModelConfig
+from sentiment.data.vocabulary import build_vocabulary, token_counts
+from sentiment.inference import export
+from sentiment.inference import export as checking
+from sentiment.inference.export import export_run
+from sentiment.inference.onnx_graph import take_apart
+from sentiment.runs.run import build_model, create_run, load_run
+from sentiment.runs.weights import Checkpoint, save_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -174,7 +175,7 @@ def test_a_file_that_says_something_else_does_not_appear(tmp_path, monkeypatch, 
 
 
 def test_gates_in_another_order_are_noticed(tmp_path, monkeypatch):
-    from sentiment.exporting import onnx_graph
+    from sentiment.inference import onnx_graph
 
     monkeypatch.setitem(onnx_graph._OPERATORS, "LSTM", ("LSTM", (0, 1, 2, 3)))
     with pytest.raises(ValueError, match="differ from the run's"):
@@ -219,7 +220,7 @@ def test_mistyped_options_are_one_line(tmp_path, capsys, arguments, message):
 
 
 def test_without_onnx_the_way_to_it_is_told(tmp_path, capsys, monkeypatch):
-    from sentiment.commands import export as command
+    from sentiment.cli import export as command
 
     monkeypatch.setattr(command, "find_spec", lambda name: None)
     assert cli.main(["export", str(tmp_path), "--format", "onnx"]) == 1

@@ -12,11 +12,11 @@ from conftest import SHARED, needs_imdb
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sentiment.config import DataConfig
+from sentiment.config.config import DataConfig
+from sentiment.data.reviews import load_training_splits
+from sentiment.data.sampler import BucketSampler
+from sentiment.data.tokenizer import tokenize
 from sentiment.model import PackedLSTM
-from sentiment.text.bucketing import BucketSampler
-from sentiment.text.reviews import load_training_splits
-from sentiment.text.tokenizer import tokenize
 
 pytestmark = pytest.mark.long
 

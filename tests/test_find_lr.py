@@ -12,14 +12,19 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment import cli
-from sentiment.runs import build_model
-from sentiment.runtime import set_up
-from sentiment.settings import parse_training
-from sentiment.text.bucketing import BucketSampler
-from sentiment.training.range_curve import RangeTest, SmoothedLoss, suggest
-from sentiment.training.range_outputs import range_text
-from sentiment.training.range_test import measure_range, prepare_range
+from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
+from sentiment.data.sampler import BucketSampler
+from sentiment.runs.run import build_model
+from sentiment.runtime.device import set_up
+from sentiment.tuning.lr_finder import (
+    RangeTest,
+    SmoothedLoss,
+    measure_range,
+    prepare_range,
+    range_text,
+    suggest,
+)
 
 TINY = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.precision=fp32",

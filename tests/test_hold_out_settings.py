@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sentiment import cli
-from sentiment.config import Config, DataConfig, deciding_settings
-from sentiment.runs import load_settings
-from sentiment.settings import parse_training
-from sentiment.text.reviews import load_training_splits
-from sentiment.text.tokenizer import TokenizedTexts, tokenize
-from sentiment.text.vocabulary import count_groups
+from sentiment.cli import main as cli
+from sentiment.config.config import Config, DataConfig, deciding_settings
+from sentiment.config.parser import parse_training
+from sentiment.data.reviews import load_training_splits
+from sentiment.data.tokenizer import TokenizedTexts, tokenize
+from sentiment.data.vocabulary import count_groups
+from sentiment.runs.run import load_settings
 
 TINY = [
     "--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1",
@@ -145,7 +145,7 @@ def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
 
 def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monkeypatch):
     """Its settings name no hold-out, which was random then, of IMDB too."""
-    monkeypatch.setattr("sentiment.runs._check_own", lambda path, name: None)
+    monkeypatch.setattr("sentiment.runs.run._check_own", lambda path, name: None)
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
     assert load_settings(tmp_path).data.hold_out == "random"
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
@@ -219,5 +219,5 @@ def test_counting_reads_long_corpora_in_parts(monkeypatch):
     texts = [f"word{n % 7} word{n % 3}" for n in range(50)]
     tokenized = tokenize(texts, num_processes=1)
     whole = count_groups(tokenized, np.arange(50) // 5)
-    monkeypatch.setattr("sentiment.text.vocabulary.TOKENS_AT_ONCE", 9)
+    monkeypatch.setattr("sentiment.data.vocabulary.TOKENS_AT_ONCE", 9)
     assert count_groups(tokenized, np.arange(50) // 5) == whole

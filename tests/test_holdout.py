@@ -11,10 +11,10 @@ from conftest import SHARED, needs_imdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.config import DataConfig
-from sentiment.text import holdout
-from sentiment.text.holdout import copy_key
-from sentiment.text.reviews import load_split, load_training_splits
+from sentiment.config.config import DataConfig
+from sentiment.data import splits as holdout
+from sentiment.data.reviews import load_split, load_training_splits
+from sentiment.data.splits import copy_key
 
 IMDB = SHARED / "imdb"
 

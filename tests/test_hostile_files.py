@@ -18,21 +18,20 @@ import pytest
 from file_server import QUICK, part_of
 from vectors_files import LINES, load
 
-from sentiment import bounds
-from sentiment.bounds import OutOfProportion
-from sentiment.checking.yaml_files import read_mapping
-from sentiment.config import DataConfig
-from sentiment.predicting.files import open_source
-from sentiment.settings import load_config
-from sentiment.text import archives
-from sentiment.text.download import download
-from sentiment.text.parquet_pages import check_pages
-from sentiment.text.review_files import read_files
-from sentiment.text.reviews import load_split
-from sentiment.text.thrift import Damaged
-from sentiment.text.token_cache import tokenize_cached
-from sentiment.text.tokenizer import Tokenizer
-from sentiment.text.vocabulary import load_vocabulary
+from sentiment.config.config import DataConfig
+from sentiment.config.parser import load_config
+from sentiment.config.yaml import read_mapping
+from sentiment.data import vectors as archives
+from sentiment.data.download import download
+from sentiment.data.parquet import Damaged, check_pages
+from sentiment.data.readers import read_files
+from sentiment.data.reviews import load_split
+from sentiment.data.token_cache import tokenize_cached
+from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.vocabulary import load_vocabulary
+from sentiment.inference.formats import open_source
+from sentiment.runtime import files as bounds
+from sentiment.runtime.files import OutOfProportion
 
 MILLION = 1_000_000
 
@@ -259,8 +258,8 @@ def test_absurd_json(tmp_path, content, message):
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".vocabulary"])
 def test_a_line_without_end_is_told(tmp_path, suffix, monkeypatch):
-    from sentiment.predicting import sources
-    from sentiment.text import text_files
+    from sentiment.inference import readers as sources
+    from sentiment.runtime import files as text_files
 
     for module, name in ((text_files, "LONGEST_LINE"), (sources, "LONGEST")):
         monkeypatch.setattr(module, name, 10_000)

@@ -17,14 +17,14 @@ import torch
 from fuzz import samples
 
 from sentiment import load
-from sentiment.cli import main
-from sentiment.predicting.files import open_source
-from sentiment.runs import load_run
-from sentiment.settings import load_config
-from sentiment.text.review_files import read_files
-from sentiment.text.token_cache import tokenize_cached
-from sentiment.text.vectors import load_vectors
-from sentiment.text.vocabulary import load_vocabulary
+from sentiment.cli.main import main
+from sentiment.config.parser import load_config
+from sentiment.data.readers import read_files
+from sentiment.data.token_cache import tokenize_cached
+from sentiment.data.vectors import load_vectors
+from sentiment.data.vocabulary import load_vocabulary
+from sentiment.inference.formats import open_source
+from sentiment.runs.run import load_run
 
 
 class Malicious:

@@ -11,7 +11,7 @@ from fuzz import targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.setting_names import setting_keys
+from sentiment.config.parser import setting_keys
 
 SCALARS = st.one_of(
     st.none(),

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from sentiment import load
-from sentiment.config import Config, ModelConfig
-from sentiment.runs import build_model, create_run
-from sentiment.text.tokenizer import Tokenizer, clean
-from sentiment.text.vocabulary import build_vocabulary
-from sentiment.weights import Checkpoint, save_weights
+from sentiment.config.config import Config, ModelConfig
+from sentiment.data.tokenizer import Tokenizer, clean
+from sentiment.data.vocabulary import build_vocabulary
+from sentiment.runs.run import build_model, create_run
+from sentiment.runs.weights import Checkpoint, save_weights
 
 MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 MILLION = 1_000_000

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from sentiment import cli, load, runtime
-from sentiment.evaluation.rounding import Rounding
+from sentiment import load
+from sentiment.cli import main as cli
+from sentiment.evaluation.evaluate import Rounding
+from sentiment.runtime import device as runtime
 
 CPU = torch.device("cpu")
 has_bf16 = pytest.mark.skipif(

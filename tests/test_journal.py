@@ -9,8 +9,8 @@ import markdown
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment.text.tokenizer import clean
-from sentiment.training.journal import Journal
+from sentiment.data.tokenizer import clean
+from sentiment.training.logger import Journal
 
 # As TensorBoard's text plugin does.
 EXTENSIONS = ["markdown.extensions.tables", "markdown.extensions.fenced_code"]

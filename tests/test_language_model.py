@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from sentiment.data.batches import Batch, EncodedCorpus
 from sentiment.model import SentimentClassifier
-from sentiment.pretraining.candidates import Candidates, log_likelihood
-from sentiment.pretraining.language_model import LanguageModel
-from sentiment.pretraining.perplexity import measure_perplexity
-from sentiment.pretraining.plan import Plan
-from sentiment.pretraining.reading import read_streams
-from sentiment.pretraining.streaming import stream_windows
-from sentiment.text.batches import Batch, EncodedCorpus
+from sentiment.pretraining.language_model import (
+    Candidates,
+    LanguageModel,
+    log_likelihood,
+    measure_perplexity,
+)
+from sentiment.pretraining.pretrainer import Plan
+from sentiment.pretraining.streams import read_streams, stream_windows
 
 WORDS = 23
 LENGTHS = [13, 12, 9, 4, 2]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sentiment.config import TrainingConfig
+from sentiment.config.config import TrainingConfig
+from sentiment.config.parser import parse_training
 from sentiment.model import SentimentClassifier
-from sentiment.settings import parse_training
-from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.optim import Schedule, build_optimizer
 
 RATE = 0.08
 

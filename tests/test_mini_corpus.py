@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from sentiment.text.tokenizer import tokenize
+from sentiment.data.tokenizer import tokenize
 
 MINI = ROOT / "data" / "mini"
 NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}

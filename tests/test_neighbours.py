@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from conftest import SHARED, needs_imdb
 
-from sentiment.config import DataConfig
-from sentiment.text.neighbours import measure_likeness, warn_of_likeness
-from sentiment.text.pipeline import tokenize_reviews
-from sentiment.text.reviews import Reviews, load_training_splits
-from sentiment.text.tokenizer import tokenize
+from sentiment.config.config import DataConfig
+from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.reviews import Reviews, load_training_splits
+from sentiment.data.splits import measure_likeness, warn_of_likeness
+from sentiment.data.tokenizer import tokenize
 
 
 def film_texts(num_films: int, seed: int = 0) -> tuple[list[str], np.ndarray]:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment.config import Config, ModelConfig
-from sentiment.model import SentimentClassifier, embedding
-from sentiment.model.embedding import NormalizedEmbedding
-from sentiment.runs import build_model, create_run, load_run
-from sentiment.text.vocabulary import build_vocabulary, token_counts
-from sentiment.training.averaging import WeightAverage
-from sentiment.weights import Checkpoint, save_weights
+from sentiment.config.config import Config, ModelConfig
+from sentiment.data.vocabulary import build_vocabulary, token_counts
+from sentiment.model import SentimentClassifier
+from sentiment.model import layers as embedding
+from sentiment.model.layers import NormalizedEmbedding
+from sentiment.runs.run import build_model, create_run, load_run
+from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.training.optim import WeightAverage
 
 COUNTS = [0, 0, 90, 40, 33, 9, 5, 5, 2, 2, 1]
 TOKENS = torch.tensor([[2, 5, 10, 1], [3, 0, 0, 0], [2, 2, 7, 0]])

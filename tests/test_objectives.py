@@ -9,17 +9,26 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.config import Config, DataConfig, ModelConfig, ObjectivesConfig, TrainingConfig
+from sentiment.config.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    ObjectivesConfig,
+    TrainingConfig,
+)
+from sentiment.data.batches import EncodedCorpus, EndlessBatches
+from sentiment.data.pipeline import reads_unlabelled
 from sentiment.model import SentimentClassifier
-from sentiment.objectives.endless_batches import EndlessBatches
-from sentiment.objectives.mixture import Mixture, build_mixture
-from sentiment.objectives.passes import Passes
-from sentiment.objectives.perturbations import random_directions, review_seeds, scale_reviews
-from sentiment.objectives.term_sums import TermSums
-from sentiment.objectives.terms import divergence, entropy
-from sentiment.text.batches import EncodedCorpus
-from sentiment.text.pipeline import reads_unlabelled
-from sentiment.world import World
+from sentiment.runtime.distributed import World
+from sentiment.training.adversarial import (
+    Passes,
+    divergence,
+    entropy,
+    random_directions,
+    review_seeds,
+    scale_reviews,
+)
+from sentiment.training.objectives import Mixture, TermSums, build_mixture
 
 CPU = torch.device("cpu")
 NUM_WORDS, SIZE = 30, 4

@@ -12,13 +12,11 @@ from conftest import write_corpus
 from faults.trainings import arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.description import read_description
-from sentiment.reproducing.circumstances import read_receipt
-from sentiment.reproducing.equality import compare_runs
-from sentiment.reproducing.same_data import check_reviews_here
-from sentiment.runs import load_run
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.diagnostics.run_diff import check_reviews_here, compare_runs, read_receipt
+from sentiment.runs.manifest import read_description
+from sentiment.runs.run import load_run
 
 ALL = [
     "--objectives.adversarial=1", "--objectives.virtual_adversarial=0.7",

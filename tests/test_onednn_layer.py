@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sentiment import runtime
-from sentiment.model import PackedLSTM, onednn_kernel, onednn_layer
-from sentiment.model.onednn_kernel import choose_dtype, describe_kernel
-from sentiment.model.onednn_layer import count_parts
-from sentiment.model.side_by_side import run_side_by_side
+from sentiment.model import PackedLSTM
+from sentiment.model import onednn as onednn_kernel
+from sentiment.model import onednn as onednn_layer
+from sentiment.model.onednn import choose_dtype, count_parts, describe_kernel, run_side_by_side
+from sentiment.runtime import device as runtime
 
 CPU = torch.device("cpu")
 PROGRAM = Path(__file__).with_name("recurrence_program.py")
@@ -204,8 +204,8 @@ def test_threads_of_the_recurrence_take_denormal_numbers_for_zero():
 @pytest.mark.parametrize(
     "preparation",
     [
-        "from sentiment.environment import prepare_environment as prepare",
-        "from sentiment.runtime import prepare_threads as prepare",
+        "from sentiment.runtime.environment import prepare_environment as prepare",
+        "from sentiment.runtime.device import prepare_threads as prepare",
     ],
 )
 def test_a_prepared_process_and_its_threads_take_denormal_numbers_for_zero(preparation):

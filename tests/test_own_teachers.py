@@ -13,18 +13,17 @@ from faults.trainings import arguments
 from test_distilling import SPLITS, in_process, learn_from, refusal, rewrite
 from test_sweep import SPACE
 
-from sentiment import cli
-from sentiment.commands.train_teachers import train_teachers
-from sentiment.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
-from sentiment.description import read_description
-from sentiment.distilling.teachers import own_teachers, teacher_folders
-from sentiment.places import beside
-from sentiment.reproducing import reproducing
-from sentiment.reproducing.equality import compare_runs
-from sentiment.searching.space import check_space, read_space
-from sentiment.settings import TrainingRequest, load_config, parse_training, save_config
-from sentiment.training.own_teachers import plan_teachers
-from sentiment.training.updates import Updates
+from sentiment.cli import main as cli
+from sentiment.cli.train import train_teachers
+from sentiment.config.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
+from sentiment.config.parser import TrainingRequest, load_config, parse_training, save_config
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs.manifest import read_description
+from sentiment.runtime.files import beside
+from sentiment.training.distillation import own_teachers, plan_teachers, teacher_folders
+from sentiment.training.step import Updates
+from sentiment.tuning.search_space import check_space, read_space
 
 TWO = "--distillation.num_teachers=2"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sentiment.checking.pairs import read_pairs, run_pairs
-from sentiment.checking.roles import Roles, class_of, find_roles, require_roles
-from sentiment.checking.tally import Tally
-from sentiment.predictor import Prediction
+from sentiment.behaviour.checks import Tally
+from sentiment.behaviour.contrast import read_pairs, run_pairs
+from sentiment.behaviour.roles import Roles, class_of, find_roles, require_roles
+from sentiment.inference.predictor import Prediction
 
 NAMES, ROLES = ("neg", "pos"), Roles(0, 1)
 HEADER = "Sentiment\tText\n"

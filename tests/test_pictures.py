@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sentiment.pages import render_page, write_page
-from sentiment.pictures import as_svg, new_figure, save_figure
+from sentiment.display.pages import render_page, write_page
+from sentiment.display.plots import as_svg, new_figure, save_figure
 
 
 def draw(height: float):

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sentiment.evaluation.board import draw_pictures
-from sentiment.evaluation.breakdown import Group
+from sentiment.display.plots import as_svg
 from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.outputs import draw_pictures
 from sentiment.evaluation.plots import (
     draw_confusion,
     draw_groups,
@@ -19,7 +19,7 @@ from sentiment.evaluation.plots import (
     draw_roc,
     draw_scores,
 )
-from sentiment.pictures import as_svg
+from sentiment.evaluation.slices import Group
 
 
 def draw(num_reviews: int, num_classes: int, seed: int = 0) -> Predictions:

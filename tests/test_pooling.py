@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.model.pooling import AttentionPooling
+from sentiment.model.layers import AttentionPooling
 
 LENGTHS = torch.tensor([4, 7, 1])
 

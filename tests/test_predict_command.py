@@ -16,7 +16,8 @@ import pytest
 import torch
 from test_export import make_run
 
-from sentiment import cli, load
+from sentiment import load
+from sentiment.cli import main as cli
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

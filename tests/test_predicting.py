@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentiment.predicting import sources
-from sentiment.predicting.added import AddedColumns
-from sentiment.predicting.files import open_source
-from sentiment.predicting.job import predict_to_file
-from sentiment.predicting.resuming import check_output
-from sentiment.predictor import Prediction
-from sentiment.text.endless import TextEncoder, windows
-from sentiment.text.tokenizer import Tokenizer
-from sentiment.text.vocabulary import build_vocabulary, count_tokens
+from sentiment.data.batches import TextEncoder, windows
+from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.vocabulary import build_vocabulary, count_tokens
+from sentiment.inference import readers as sources
+from sentiment.inference.batch_predict import predict_to_file
+from sentiment.inference.formats import open_source
+from sentiment.inference.outputs import AddedColumns
+from sentiment.inference.predictor import Prediction
+from sentiment.inference.resume import check_output
 
 ADDED = ["predicted", "probability", "probability_a", "probability_b", "was_cut"]
 TEXTS = [

@@ -11,7 +11,7 @@ import sys
 import pytest
 from test_predicting import TEXTS, predict, write
 
-from sentiment.predicting.resuming import check_output, writing_alone
+from sentiment.inference.resume import check_output, writing_alone
 
 
 def killed_at(moment, action):

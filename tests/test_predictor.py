@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sentiment import cli, load
+from sentiment import load
+from sentiment.cli import main as cli
 
 TEXTS = ["a great film", "", "dull " * 50, "🎬🎬", "zzzz", "awful plot <br /> and lovely music"]
 

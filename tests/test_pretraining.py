@@ -12,15 +12,15 @@ import torch
 from conftest import write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.pretraining.folder import check_fits
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.config.parser import parse_training
+from sentiment.data.pipeline import prepare_pretraining
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs import is_finished, load_run
-from sentiment.settings import parse_training
-from sentiment.text.pretraining_texts import prepare_pretraining
+from sentiment.runs.pretrained import check_fits
+from sentiment.runs.run import is_finished, load_run
+from sentiment.runs.weights import read_weights
 from sentiment.training.checkpoint import load_state, state_path
-from sentiment.weights import read_weights
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ import torch
 from conftest import write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment.description import read_description
-from sentiment.pretraining.pretrain import pretrain
+from sentiment.config.parser import parse_training
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.settings import parse_training
+from sentiment.pretraining.run import pretrain
+from sentiment.runs.manifest import read_description
+from sentiment.runs.weights import read_weights
+from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import TrainingState, load_state, save_state
-from sentiment.training.interruption import Interrupted
-from sentiment.weights import read_weights
 
 CPU = torch.device("cpu")
 

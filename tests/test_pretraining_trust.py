@@ -12,20 +12,20 @@ from types import SimpleNamespace
 import pytest
 from conftest import write_corpus
 
-from sentiment import cli
-from sentiment.description import read_description, write_description
-from sentiment.pretraining.folder import check_fits, check_same
+from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
+from sentiment.data import pipeline as pretraining_texts
+from sentiment.data.pipeline import load_pretraining
+from sentiment.data.reviews import file_fingerprint
+from sentiment.diagnostics import reproduce as reproducing
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.pretraining.starting import find_pretraining
-from sentiment.reproducing import reproducing
-from sentiment.runs import check_place, is_finished
-from sentiment.settings import parse_training
-from sentiment.text import pretraining_texts
-from sentiment.text.fingerprints import file_fingerprint
-from sentiment.text.pretraining_texts import load_pretraining
+from sentiment.pretraining.run import find_pretraining
+from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.pretrained import check_fits, check_same
+from sentiment.runs.run import check_place, is_finished
+from sentiment.runs.weights import read_weights
+from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import state_path
-from sentiment.training.interruption import Interrupted
-from sentiment.weights import read_weights
 
 
 @pytest.fixture(scope="module")

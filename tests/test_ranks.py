@@ -18,13 +18,13 @@ import torch
 from conftest import ROOT, write_corpus
 from faults.trainings import ONE_THREAD
 
-from sentiment import cli
-from sentiment.description import read_description
-from sentiment.reproducing.equality import compare_runs
-from sentiment.runtime import mixed_seed
-from sentiment.text.bucketing import BucketSampler, deal
+from sentiment.cli import main as cli
+from sentiment.data.sampler import BucketSampler, deal
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs.manifest import read_description
+from sentiment.runtime.device import mixed_seed
+from sentiment.runtime.distributed import World
 from sentiment.training.checkpoint import load_state
-from sentiment.world import World
 
 # fp32 and no dropout, for the sums over ranks to be all that differs.
 SMALL = [
@@ -293,7 +293,7 @@ def test_a_world_of_one_answers_at_once():
 def test_one_rank_of_a_machine_prepares_and_is_waited_for(tmp_path):
     """Longer than an exchange may take, which would end the others."""
     code = (
-        "import sys, time, datetime, pathlib, sentiment.world as world\n"
+        "import sys, time, datetime, pathlib, sentiment.runtime.distributed as world\n"
         "world._TIMEOUT = datetime.timedelta(seconds=2)\n"
         "with world.join_world() as ranks:\n"
         "    with ranks.first_on_machine():\n"

@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from sentiment.evaluation.breakdown import (
+from sentiment.data import batches, tokenizer
+from sentiment.data.reviews import Reviews
+from sentiment.display.console import width
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.report import Evaluation, measure, report_table, write_evaluation_page
+from sentiment.evaluation.slices import (
     by_cut,
     by_length,
     by_unknown_share,
     start_of,
     unknown_shares,
 )
-from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.measure import Evaluation, measure
-from sentiment.evaluation.page import write_evaluation_page
-from sentiment.evaluation.report import report_table
-from sentiment.shown import width
-from sentiment.text import batches, tokenizer
-from sentiment.text.reviews import Reviews
 
 HOSTILE = '<script>alert("x")</script> & \x1b[31mred\x00\x08 良い \u202eevil'
 
@@ -55,7 +53,7 @@ def evaluate(num_reviews=60, class_names=("neg", "pos"), *, fitted_here=False) -
 
 @pytest.mark.parametrize("keep", ["head", "tail", "head+tail"])
 def test_unknown_shares_are_of_what_batches_hold(keep, monkeypatch):
-    monkeypatch.setattr("sentiment.evaluation.breakdown.TOKENS_AT_ONCE", 7)
+    monkeypatch.setattr("sentiment.evaluation.slices.TOKENS_AT_ONCE", 7)
     corpus = corpus_of([3, 0, 25, 10, 11, 1, 40, 0], keep=keep)
     batch = corpus.batch(torch.arange(len(corpus)))
     for row, length, share in zip(batch.tokens, batch.lengths, unknown_shares(corpus), strict=True):

@@ -13,16 +13,14 @@ import pytest
 import torch
 from conftest import write_corpus
 
-from sentiment import cli
-from sentiment.description import read_description, write_description
-from sentiment.reproducing import reproducing
-from sentiment.reproducing.children import check_end, run_module
-from sentiment.reproducing.circumstances import Circumstances, read_receipt
-from sentiment.reproducing.equality import Likeness
-from sentiment.reproducing.report import outcome_json, outcome_table, verdict_text
-from sentiment.reproducing.reproducing import Outcome, Plan
-from sentiment.runs import load_run
-from sentiment.weights import save_weights
+from sentiment.cli import main as cli
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.diagnostics.reproduce import Outcome, Plan, outcome_json, outcome_table, verdict_text
+from sentiment.diagnostics.run_diff import Circumstances, Likeness, read_receipt
+from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import save_weights
+from sentiment.runtime.processes import check_end, run_module
 
 SMALL = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",

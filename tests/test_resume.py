@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT, write_corpus
 from faults.trainings import arguments
 
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.config import TrainingConfig
-from sentiment.description import read_description
-from sentiment.reproducing.equality import _distance, compare_runs
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.config.config import TrainingConfig
+from sentiment.diagnostics.run_diff import _distance, compare_runs
+from sentiment.runs.manifest import read_description
 from sentiment.training.checkpoint import Cadence, load_state, state_path
 from sentiment.training.validation import Validation
 
@@ -141,7 +141,7 @@ def test_a_signal_ends_validation_too(reviews, tmp_path, monkeypatch):
 def test_a_second_signal_ends_at_once():
     code = (
         "import os, signal, time\n"
-        "from sentiment.training.interruption import StopRequests\n"
+        "from sentiment.runtime.processes import StopRequests\n"
         "with StopRequests() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print(stop.signal, flush=True)\n"
@@ -157,7 +157,7 @@ def test_a_second_signal_ends_at_once():
 def test_a_failing_rank_says_why_before_its_launcher_ends_it():
     code = (
         "import os, signal\n"
-        "from sentiment.training.interruption import StopRequests\n"
+        "from sentiment.runtime.processes import StopRequests\n"
         "try:\n"
         "    with StopRequests(ends_at_second=False):\n"
         "        raise ConnectionError('rank 1 is gone')\n"

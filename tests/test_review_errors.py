@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from test_reviews import refusal, write, write_text_folder
 
-from sentiment.config import DataConfig
-from sentiment.text.reviews import load_split, load_training_splits
+from sentiment.config.config import DataConfig
+from sentiment.data.reviews import load_split, load_training_splits
 
 
 @pytest.mark.parametrize(

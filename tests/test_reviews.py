@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.config import DataConfig
-from sentiment.text.review_files import read_files
-from sentiment.text.reviews import Reviews, load_split, load_training_splits
+from sentiment.config.config import DataConfig
+from sentiment.data.readers import read_files
+from sentiment.data.reviews import Reviews, load_split, load_training_splits
 
 TEXTS = ['He said "no",\nand left.', "", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
 NAMES = ["neg", "pos", "pos", "neg"]
@@ -216,7 +216,7 @@ def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
 
 
 def test_mini_is_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sentiment.text.review_sources._MINI_FOLDER", tmp_path / "mini")
+    monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
     with pytest.raises(FileNotFoundError, match="install with pip install -e from a checkout"):
         load_training_splits(DataConfig())
     write(tmp_path / "mini" / "train.csv", {"text": ["a", "b"], "label": ["neg", "pos"]})

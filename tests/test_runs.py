@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sentiment.config import Config, ModelConfig
-from sentiment.runs import build_model, check_place, create_run, load_run
-from sentiment.text.vocabulary import build_vocabulary
-from sentiment.weights import Checkpoint, save_weights
+from sentiment.config.config import Config, ModelConfig
+from sentiment.data.vocabulary import build_vocabulary
+from sentiment.runs.run import build_model, check_place, create_run, load_run
+from sentiment.runs.weights import Checkpoint, save_weights
 
 MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 

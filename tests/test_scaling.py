@@ -20,9 +20,9 @@ from docs.studies.growth import (
     read_constants,
 )
 from docs.studies.scaling import GPUS, PAGE, REVIEWS, TABLES, filled
-from sentiment.config import ModelConfig, TrainingConfig
-from sentiment.runs import build_model
-from sentiment.settings import load_config
+from sentiment.config.config import ModelConfig, TrainingConfig
+from sentiment.config.parser import load_config
+from sentiment.runs.run import build_model
 
 
 @pytest.fixture(scope="module")

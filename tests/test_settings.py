@@ -13,9 +13,8 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from sentiment.config import Config, DataConfig, TrainingConfig
-from sentiment.setting_names import setting_keys
-from sentiment.settings import load_config, parse_training, save_config
+from sentiment.config.config import Config, DataConfig, TrainingConfig
+from sentiment.config.parser import load_config, parse_training, save_config, setting_keys
 
 
 def parse(*arguments: str) -> Config:
@@ -162,7 +161,7 @@ def test_help_explains_every_key_within_a_second():
 
 def test_parsing_settings_imports_nothing_heavy():
     code = (
-        "import sys; from sentiment.settings import parse_training; parse_training([], 'x');"
+        "import sys; from sentiment.config.parser import parse_training; parse_training([], 'x');"
         "print([name for name in ('torch', 'spacy', 'numpy', 'datasets') if name in sys.modules])"
     )
     result = subprocess.run(

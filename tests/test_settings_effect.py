@@ -11,15 +11,15 @@ import torch
 from conftest import write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment.config import Config
-from sentiment.runs import build_model, create_run, load_run
-from sentiment.settings import parse_training
-from sentiment.text.pipeline import prepare_training
-from sentiment.text.vocabulary import token_counts
+from sentiment.config.config import Config
+from sentiment.config.parser import parse_training
+from sentiment.data.pipeline import prepare_training
+from sentiment.data.vocabulary import token_counts
+from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.training.checkpoint import load_state
-from sentiment.training.journal import Journal
+from sentiment.training.logger import Journal
+from sentiment.training.step import Updates
 from sentiment.training.trainer import Trainer
-from sentiment.training.updates import Updates
 
 BASE = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",

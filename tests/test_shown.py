@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sentiment.pages import write_page
-from sentiment.shown import pad, printable, shorten, visible, width
+from sentiment.display.console import pad, printable, shorten, visible, width
+from sentiment.display.pages import write_page
 
 FAMILY = "👩\N{ZERO WIDTH JOINER}👧"
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"

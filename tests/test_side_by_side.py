@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from sentiment.model.side_by_side import run_side_by_side
+from sentiment.model.onednn import run_side_by_side
 
 
 def test_results_come_in_the_order_of_the_jobs():

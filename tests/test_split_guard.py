@@ -19,10 +19,10 @@ from conftest import SHARED, needs_imdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.config import Config, DataConfig
-from sentiment.text import split_guard
-from sentiment.text.pipeline import prepare_training
-from sentiment.text.reviews import Reviews, load_split, load_training_splits
+from sentiment.config.config import Config, DataConfig
+from sentiment.data import splits as split_guard
+from sentiment.data.pipeline import prepare_training
+from sentiment.data.reviews import Reviews, load_split, load_training_splits
 
 TRAIN = [f"review {number}" for number in range(20)]
 VALIDATION = [f"other {number}" for number in range(6)]

@@ -16,19 +16,23 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from sentiment import cli
-from sentiment.commands.sweep import parse
-from sentiment.config import Config
-from sentiment.description import read_description
-from sentiment.searching import sweep
-from sentiment.searching.claims import try_claim
-from sentiment.searching.report import summary_text, trials_table, values_text
-from sentiment.searching.search_file import read_search
-from sentiment.searching.space import Choices, Range, check_space, read_space, with_values
-from sentiment.searching.study import Study, read_trials
-from sentiment.searching.training import Outcome
-from sentiment.setting_names import setting_keys
-from sentiment.settings import load_config
+from sentiment.cli import main as cli
+from sentiment.cli.sweep import parse
+from sentiment.config.config import Config
+from sentiment.config.parser import load_config, setting_keys
+from sentiment.runs.manifest import read_description
+from sentiment.runtime.claims import try_claim
+from sentiment.tuning import sweep
+from sentiment.tuning.search_space import (
+    Choices,
+    Range,
+    check_space,
+    read_search,
+    read_space,
+    with_values,
+)
+from sentiment.tuning.study import Study, read_trials
+from sentiment.tuning.sweep import Outcome, summary_text, trials_table, values_text
 
 SPACE = {
     "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -107,8 +111,8 @@ def test_values_are_of_the_settings_kinds_and_within_the_bounds():
 
 
 def test_every_setting_that_can_be_searched_takes_its_own_default():
-    from sentiment.config import flat_settings
-    from sentiment.searching.space import _fits
+    from sentiment.config.config import flat_settings
+    from sentiment.tuning.search_space import _fits
 
     defaults = flat_settings(Config())
     for key, hint in setting_keys().items():
@@ -238,8 +242,8 @@ def test_mistakes_on_the_command_line_are_one_line(arguments, message, tmp_path,
 def test_help_and_mistakes_wait_for_nothing_heavy(tmp_path):
     for command in ("sweep", "find-lr"):
         code = (
-            "import sys, sentiment.cli\n"
-            f"try: sentiment.cli.main([{command!r}, '--help'])\n"
+            "import sys, sentiment.cli.main\n"
+            f"try: sentiment.cli.main.main([{command!r}, '--help'])\n"
             "finally: print([name for name in ('torch', 'numpy', 'optuna') if name in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

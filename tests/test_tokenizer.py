@@ -6,9 +6,9 @@ from conftest import SHARED, needs_imdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.text import token_cache
-from sentiment.text.token_cache import cache_key, tokenize_cached
-from sentiment.text.tokenizer import Tokenizer, clean, cut_pieces, tokenize
+from sentiment.data import token_cache
+from sentiment.data.token_cache import cache_key, tokenize_cached
+from sentiment.data.tokenizer import Tokenizer, clean, cut_pieces, tokenize
 
 TEXTS = [
     "A great film!<br /><br />Isn't it? I'd say it's 10/10 :-) ...",

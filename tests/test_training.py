@@ -13,18 +13,24 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sentiment import cli
-from sentiment.config import Config, DataConfig, ModelConfig, TrainingConfig, VocabularyConfig
+from sentiment.cli import main as cli
+from sentiment.config.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    TrainingConfig,
+    VocabularyConfig,
+)
+from sentiment.data.pipeline import prepare_split, prepare_training
+from sentiment.data.sampler import by_update
 from sentiment.evaluation.evaluate import predict_corpus
-from sentiment.runs import build_model, create_run, load_run
-from sentiment.text.bucketing import by_update
-from sentiment.text.pipeline import prepare_split, prepare_training
-from sentiment.training import progress
+from sentiment.runs.run import build_model, create_run, load_run
+from sentiment.runtime.distributed import World
+from sentiment.training import meters as progress
 from sentiment.training import trainer as trainer_module
-from sentiment.training.journal import Journal
-from sentiment.training.optimizer import Schedule, build_optimizer
+from sentiment.training.logger import Journal
+from sentiment.training.optim import Schedule, build_optimizer
 from sentiment.training.trainer import Trainer
-from sentiment.world import World
 
 SMALL = [
     "--model.embedding_size=16", "--model.hidden_size=16", "--model.embedding_dropout=0",

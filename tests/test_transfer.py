@@ -14,8 +14,7 @@ from file_server import CONTENT, OTHER_CONTENT, QUICK, FileServer, part_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.text.download import download
-from sentiment.text.transfer import DownloadError
+from sentiment.data.download import DownloadError, download
 
 FAULTS = ["cut", "long", "short", "flip", "no ranges", "changed", "elsewhere"]
 FAULTS += ["503", "416", "404", "web page", "unannounced"]

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sentiment.config import DataConfig
-from sentiment.text.reviews import load_split
-from sentiment.text.unlabelled import load_unlabelled
+from sentiment.config.config import DataConfig
+from sentiment.data.reviews import load_split, load_unlabelled
 
 
 def write(folder: Path, split: str, rows: list[tuple[str, str]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from vectors_files import COUNTS, LINES, WORDS, load, write_text
 
-from sentiment.text import archives
+from sentiment.data import vectors as archives
 
 
 @pytest.fixture

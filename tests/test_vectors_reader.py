@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors_files import load
 
-from sentiment.text import archives
+from sentiment.data import vectors as archives
 
 
 def naive_reader(content: bytes, words: list[str], dimension: int) -> tuple[dict, list[int]]:

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from sentiment.text.tokenizer import tokenize
-from sentiment.text.vocabulary import (
+from sentiment.data.tokenizer import tokenize
+from sentiment.data.vocabulary import (
     UNK_ID,
     build_vocabulary,
     count_tokens,

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.ragged import RaggedRecurrence
 from sentiment.model.recurrence import drop_state_weights
+from sentiment.model.rnn_base import RaggedRecurrence
 
 LENGTHS = torch.tensor([5, 2, 7, 1])
 TOKENS = torch.randint(2, 30, (4, 7), generator=torch.Generator().manual_seed(1))

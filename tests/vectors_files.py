@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sentiment.text.vectors import Coverage, load_vectors
+from sentiment.data.vectors import Coverage, load_vectors
 
 WORDS = ["<pad>", "<unk>", "good", "bad", "film", "zzz"]
 COUNTS = [0, 0, 40, 30, 20, 10]

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sentiment.environment import prepare_environment
+from sentiment.runtime.environment import prepare_environment
 
 NAMES = ("gradients", "distance", "packing", "clipping", "cells", "turns")
 PAGE = Path(__file__).parents[1] / "lstm.md"

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from docs.studies.accuracy import PAGE, RESULTS, draw, filled
-from sentiment.config import deciding_settings, first_difference
-from sentiment.settings import load_config, parse_training
+from sentiment.config.config import deciding_settings, first_difference
+from sentiment.config.parser import load_config, parse_training
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from sentiment.pictures import COLORS, new_figure, save_figure
+from sentiment.display.plots import COLORS, new_figure, save_figure
 
 PAGE = Path(__file__).parents[1] / "accuracy.md"
 PICTURE = Path(__file__).parents[1] / "accuracy.svg"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.studies.tasks import make_classifier, measure_accuracy, train
-from sentiment.pictures import new_figure, save_figure
+from sentiment.display.plots import new_figure, save_figure
 
 SEEDS = range(10)
 NUM_UPDATES = 400

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from sentiment.display.plots import new_figure, save_figure
 from sentiment.model import SentimentClassifier
-from sentiment.pictures import new_figure, save_figure
 
 DISTANCES = (0, 10, 50, 100, 200)
 SEEDS = range(3)

@@ -13,13 +13,12 @@ import argparse
 
 import numpy as np
 
-from sentiment.baseline.linear import fit_linear
-from sentiment.baseline.ngrams import find_ngrams
+from sentiment.baseline.linear import find_ngrams, fit_linear
 from sentiment.baseline.train import MIN_REVIEWS
-from sentiment.config import DataConfig
-from sentiment.text.holdout import hold_out
-from sentiment.text.pipeline import tokenize_reviews
-from sentiment.text.review_sources import read_split
+from sentiment.config.config import DataConfig
+from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.sources import read_split
+from sentiment.data.splits import hold_out
 
 LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 is at random
 NUM_DRAWS = 4

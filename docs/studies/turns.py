@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sentiment import cli, load
-from sentiment.explaining.explain import explain
-from sentiment.explaining.picture import draw
-from sentiment.pictures import save_figure
+from sentiment import load
+from sentiment.cli import main as cli
+from sentiment.display.plots import save_figure
+from sentiment.explain.explain import explain
+from sentiment.explain.page import draw
 
 _PRAISE, _BLAME = "the script is witty", "the plot falls apart"
 TEXTS = {

@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from sentiment.cli import report_mistakes
-from sentiment.commands.train import execute, parse
-from sentiment.world import num_restarts
+from sentiment.cli.main import report_mistakes
+from sentiment.cli.train import execute, parse
+from sentiment.runtime.distributed import num_restarts
 
 
 def fail(update: int) -> None:

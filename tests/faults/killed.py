@@ -11,9 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-from sentiment import places, tensor_files
-from sentiment.cli import report_mistakes
-from sentiment.commands.train import execute, parse
+from sentiment.cli.main import report_mistakes
+from sentiment.cli.train import execute, parse
+from sentiment.runs import weights as tensor_files
+from sentiment.runtime import files as places
 
 
 class Death:

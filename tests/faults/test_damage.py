@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.description import read_description, write_description
-from sentiment.runs import load_run
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
 from .trainings import arguments

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from faults.trainings import arguments, killed_by_seed, train
-from sentiment import cli
-from sentiment.commands.train import execute, parse
-from sentiment.description import read_description
-from sentiment.reproducing.equality import compare_runs
-from sentiment.runs import load_run
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs.manifest import read_description
+from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
 

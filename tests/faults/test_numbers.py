@@ -7,13 +7,13 @@ import re
 import pytest
 import torch
 
-from sentiment import cli
-from sentiment.cli import report_mistakes
-from sentiment.commands.train import execute, parse
+from sentiment.cli import main as cli
+from sentiment.cli.main import report_mistakes
+from sentiment.cli.train import execute, parse
 from sentiment.model import SentimentClassifier
-from sentiment.runs import load_run
+from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state
-from sentiment.training.guard import FiniteGuard, UpdatePlace
+from sentiment.training.step import FiniteGuard, UpdatePlace
 
 from .trainings import arguments
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sentiment import cli
-from sentiment.cli import report_mistakes
-from sentiment.commands.train import execute, parse
-from sentiment.places import written_alone
-from sentiment.reproducing.equality import compare_runs
+from sentiment.cli import main as cli
+from sentiment.cli.main import report_mistakes
+from sentiment.cli.train import execute, parse
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runtime.files import written_alone
 from sentiment.training.checkpoint import load_state
 
 from .trainings import arguments, end, start, train

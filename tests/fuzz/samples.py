@@ -137,7 +137,7 @@ VOCABULARY = "<pad>\t0\n<unk>\t0\nthe\t40\n,\t9\nÿes\t9\n好\t1\n".encode()
 @functools.cache
 def cache_entry() -> dict[str, bytes]:
     """Names and contents of the files of a token cache's entry, of TEXTS."""
-    from sentiment.text.token_cache import tokenize_cached
+    from sentiment.data.token_cache import tokenize_cached
 
     with tempfile.TemporaryDirectory() as folder:
         tokenize_cached(TEXTS, Path(folder))
@@ -152,7 +152,7 @@ def run_folder() -> dict[str, bytes]:
 
     from conftest import write_corpus
 
-    from sentiment.cli import main
+    from sentiment.cli.main import main
 
     with tempfile.TemporaryDirectory() as place:
         corpus = write_corpus(Path(place) / "corpus", splits={"train": 40, "validation": 20})

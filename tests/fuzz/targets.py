@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
-from sentiment.checking.yaml_files import read_mapping
-from sentiment.config import Config, DataConfig
-from sentiment.predicting.files import open_source
-from sentiment.runs import load_run
-from sentiment.settings import load_config
-from sentiment.text.review_files import UNLABELLED_FOLDER
-from sentiment.text.reviews import load_split
-from sentiment.text.token_cache import tokenize_cached
-from sentiment.text.tokenizer import Tokenizer
-from sentiment.text.vectors import load_vectors
-from sentiment.text.vocabulary import load_vocabulary, save_vocabulary
+from sentiment.config.config import Config, DataConfig
+from sentiment.config.parser import load_config
+from sentiment.config.yaml import read_mapping
+from sentiment.data.readers import UNLABELLED_FOLDER
+from sentiment.data.reviews import load_split
+from sentiment.data.token_cache import tokenize_cached
+from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.vectors import load_vectors
+from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
+from sentiment.inference.formats import open_source
+from sentiment.runs.run import load_run
 
 from . import samples
 from .contract import result_or_error

@@ -1,1 +1,0 @@
-"""The linear model that an LSTM has to beat: weighted n-grams and logistic regression."""

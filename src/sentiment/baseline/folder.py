@@ -1,13 +1,4 @@
-"""A baseline's folder: everything that rebuilds it, and its evaluation.
-
-    config.yaml            the settings it was made by, those of the run that it is compared with
-    run.json               format, kind, classes, checksums, fingerprints of the reviews, versions
-    ngrams.txt             an n-gram a line, in the order of the weights
-    weights.safetensors    weights, biases, temperature
-    evaluation/validation  report.html, report.json, predictions.csv
-
-All files are text or safetensors, with checksums as a run's have: loading one executes nothing.
-"""
+"""A baseline's folder and its evaluation: written, checked, read."""
 
 from __future__ import annotations
 
@@ -15,29 +6,36 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sentiment.baseline.linear import LinearModel
-from sentiment.baseline.ngrams import Ngrams, parse_ngrams
-from sentiment.config import WITHOUT_EFFECT, Config, flat_settings
-from sentiment.description import (
+from sentiment.baseline.linear import LinearModel, Ngrams, parse_ngrams
+from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
+from sentiment.config.parser import save_config
+from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.reviews import Reviews
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.outputs import draw_pictures
+from sentiment.evaluation.report import (
+    Evaluation,
+    write_evaluation_page,
+    write_predictions,
+    write_report,
+)
+from sentiment.runs.manifest import (
     BASELINE,
     FORMAT_VERSION,
     is_baseline,
     read_description,
     write_description,
 )
-from sentiment.evaluation.evaluate import Predictions
-from sentiment.places import LOCK, check_links, check_writable, write_whole
-from sentiment.runs import HALF_MADE, load_settings
-from sentiment.settings import save_config
-from sentiment.tensor_files import read_tensors, write_tensors
-from sentiment.text.pipeline import tokenize_reviews
-from sentiment.text.reviews import Reviews
+from sentiment.runs.run import HALF_MADE, load_settings
+from sentiment.runs.weights import read_tensors, write_tensors
+from sentiment.runtime.files import LOCK, check_links, check_writable, write_whole
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
 # Settings of the data that a baseline does without: it reads reviews whole.
@@ -46,7 +44,7 @@ _UNUSED = {"data.max_length", "data.keep"} | WITHOUT_EFFECT
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained baseline, ready to be used; a :class:`sentiment.comparing.classifiers.Classifier`.
+    """A trained baseline, ready to be used; a :class:`sentiment.comparison.run_groups.Classifier`.
 
     Attributes:
         path: its folder.
@@ -211,3 +209,70 @@ def _load_ngrams(path: Path, sha256: str) -> Ngrams:
         return parse_ngrams(data.decode("utf-8").split("\n")[:-1])
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+_NOTE = (
+    "The temperature was chosen by these reviews, the weights and the n-grams by the training "
+    "reviews alone."
+)
+
+
+def evaluation_folder(path: Path) -> Path:
+    """Where a baseline keeps its evaluation on the validation reviews."""
+    return path / "evaluation" / "validation"
+
+
+def write_evaluation(
+    evaluation: Evaluation, baseline: Baseline, origin: str, seconds: float
+) -> None:
+    """Write report.json, predictions.csv and report.html.
+
+    Args:
+        evaluation: on the validation reviews.
+        baseline: what was evaluated.
+        origin: where the reviews came from.
+        seconds: what training and evaluating took.
+    """
+    output = evaluation_folder(baseline.path)
+    output.mkdir(parents=True, exist_ok=True)
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_report(
+        output / "report.json",
+        evaluation,
+        run=str(baseline.path),
+        checkpoint=None,
+        epoch=None,
+        split="validation",
+        data=origin,
+        notes=[_NOTE],
+        device="cpu",
+        precision="fp32",
+        rounding=None,
+        date=date,
+        cutting=[],
+        seconds=round(seconds, 2),
+    )
+    names = baseline.class_names
+    write_predictions(
+        output / "predictions.csv",
+        evaluation.calibrated,
+        names,
+        evaluation.num_tokens,
+        evaluation.was_cut,
+    )
+    write_evaluation_page(
+        output / "report.html",
+        evaluation,
+        draw_pictures(evaluation.predictions, names, baseline.temperature, fitted_here=True),
+        title=f"{baseline.path.absolute().name} on validation",
+        facts={
+            "Baseline": f"{baseline.path}",
+            "Model": f"logistic regression on {len(baseline.ngrams):,} n-grams of one to three "
+            "words, weighted by the log-count ratios of naive Bayes",
+            "Read of a review": "all of it",
+            "Split": "validation",
+            "Reviews": origin,
+            "Date": date,
+        },
+        notes=[_NOTE],
+    )

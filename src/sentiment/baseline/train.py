@@ -1,31 +1,37 @@
-"""From settings to a baseline in its folder: reviews, tokens, n-grams, weights, evaluation."""
+"""Training a baseline by settings, and its report."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sentiment.baseline.folder import Baseline, check_place, finish_baseline, save_baseline
-from sentiment.baseline.linear import REGULARIZATION, fit_linear
-from sentiment.baseline.ngrams import LONGEST, Ngrams, find_ngrams
-from sentiment.baseline.outputs import write_evaluation
-from sentiment.config import Config
+from sentiment.baseline.folder import (
+    Baseline,
+    check_place,
+    finish_baseline,
+    save_baseline,
+    write_evaluation,
+)
+from sentiment.baseline.linear import LONGEST, REGULARIZATION, Ngrams, find_ngrams, fit_linear
+from sentiment.config.config import Config
+from sentiment.data.batches import EncodedCorpus, encode
+from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.reviews import Reviews, load_training_splits, reviews_fingerprint
+from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.data.vocabulary import UNK_ID
+from sentiment.display.console import pad, printable, shorten
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.measure import Evaluation, measure
-from sentiment.receipt import git_state, versions
-from sentiment.text.batches import EncodedCorpus, encode
-from sentiment.text.fingerprints import reviews_fingerprint
-from sentiment.text.pipeline import tokenize_reviews
-from sentiment.text.reviews import Reviews, load_training_splits
-from sentiment.text.tokenizer import TokenizedTexts
-from sentiment.text.vocabulary import UNK_ID
+from sentiment.evaluation.report import Evaluation, measure
+from sentiment.runs.manifest import git_state, versions
 
 # Rarer n-grams make the model twice as large on IMDB, and no more accurate on held-out stretches.
 MIN_REVIEWS = 3
@@ -122,3 +128,56 @@ def _encode(reviews: Reviews, tokens: TokenizedTexts, ngrams: Ngrams) -> Encoded
     ids = np.fromiter((UNK_ID + (word in known) for word in tokens.lexicon), np.int32)
     longest = int(np.diff(tokens.offsets).max(initial=1))
     return encode(tokens, ids, reviews.labels, max_length=longest)
+
+
+_NUM_SHOWN = 10  # n-grams for each class
+_FIRST, _HALF = 12, 38  # columns of a figure's name, and of a class
+
+
+def baseline_table(trained: TrainedBaseline, seconds: float) -> str:
+    """The figures, and the n-grams that weigh most for each class.
+
+    Args:
+        trained: what was trained.
+        seconds: what it took.
+    """
+    baseline, metrics = trained.baseline, trained.evaluation.metrics
+    calibration = trained.evaluation.calibration
+    low, high = (100 * bound for bound in metrics.accuracy_ci95)
+    temperature = f"{calibration.after.nll:.4f} at temperature {baseline.temperature:.2f}"
+    rows = [
+        ("reviews", f"{trained.num_training:,} to train, {metrics.num_reviews:,} to validate"),
+        ("n-grams", f"{len(baseline.ngrams):,} of 1 to 3 words, in {MIN_REVIEWS} reviews or more"),
+        ("accuracy", f"{100 * metrics.accuracy:.2f} %   95 %: {low:.2f} to {high:.2f}"),
+        ("NLL", f"{metrics.nll:.4f}    {temperature}"),
+        ("seconds", f"{seconds:.1f}, of which {trained.tokenizing_seconds:.1f} for tokens"),
+    ]
+    title = [printable(str(baseline.path)), f"on validation: {printable(trained.origin)}"]
+    figures = [f"  {name:<{_FIRST}}{value}" for name, value in rows]
+    lines = [*title, "", *figures, "", *_ngram_lines(baseline)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def heaviest_ngrams(baseline: Baseline, label: int) -> list[str]:
+    """The n-grams that speak most for a class, heaviest first."""
+    weights = baseline.model.class_weights()[label]
+    chosen = np.argsort(-weights, kind="stable")[:_NUM_SHOWN]
+    texts = baseline.ngrams.texts()
+    return [texts[each] for each in chosen.tolist() if weights[each] > 0]
+
+
+def _ngram_lines(baseline: Baseline) -> list[str]:
+    """The heaviest n-grams of two classes side by side, then those of the next two."""
+    columns = []
+    for label, name in enumerate(baseline.class_names):
+        ngrams = [f"  {shorten(each, _HALF - 4)}" for each in heaviest_ngrams(baseline, label)]
+        columns.append([f"weigh most for {shorten(name, _HALF - 17)}", *ngrams])
+    blocks = [_side_by_side(columns[start : start + 2]) for start in range(0, len(columns), 2)]
+    return [line for block in blocks for line in ["", *block]][1:]
+
+
+def _side_by_side(columns: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        "  " + "".join(pad(cell, _HALF) for cell in row)
+        for row in zip_longest(*columns, fillvalue="")
+    ]

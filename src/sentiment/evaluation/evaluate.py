@@ -1,20 +1,21 @@
-"""One pass over a corpus without gradients: predictions and what they are worth."""
+"""Predictions of a corpus, and how far bf16 moves them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from sentiment.data.batches import EncodedCorpus
+from sentiment.data.sampler import BucketSampler
 from sentiment.evaluation.metrics import Metrics, compute_metrics
-from sentiment.runtime import autocast, exact_fp32
-from sentiment.text.batches import EncodedCorpus
-from sentiment.text.bucketing import BucketSampler
-from sentiment.world import World
+from sentiment.runtime.device import autocast, exact_fp32
+from sentiment.runtime.distributed import World
 
 # Tokens of a batch, padding included: large enough for the kernels, small beside the model.
 BATCH_TOKENS = 30_000
@@ -145,3 +146,62 @@ def _in_order(
     values = world.sum(values)
     assert (values[:, -1] == 1).all(), "each review is classified once, by one rank"
     return values[:, :-1].contiguous()
+
+
+_MOST_REVIEWS = 500
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Probabilities in bf16 against those in fp32, at temperature 1.
+
+    Attributes:
+        num_reviews: of how many reviews.
+        mean, largest: differences of the probabilities of their classes.
+        num_changed: reviews whose most probable class differs.
+    """
+
+    num_reviews: int
+    mean: float
+    largest: float
+    num_changed: int
+
+    def __str__(self) -> str:
+        reviews = "1 review" if self.num_reviews == 1 else f"{self.num_reviews} reviews"
+        return (
+            f"Computed in bf16: among {reviews} computed in fp32 too, probabilities differ by "
+            f"{self.mean:.4f} in the mean and {self.largest:.4f} at most, and "
+            f"{self.num_changed or 'no'} decision{'s' * (self.num_changed != 1)} "
+            f"differ{'s' * (self.num_changed == 1)}."
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able values."""
+        return asdict(self)
+
+
+def measure_rounding(
+    model: nn.Module,
+    corpus: EncodedCorpus,
+    device: torch.device,
+    batch_tokens: int = BATCH_TOKENS,
+) -> Rounding:
+    """Compute up to 500 reviews, evenly spread over a corpus, in both precisions.
+
+    Args:
+        model: takes (tokens, lengths), returns logits; on ``device``.
+        corpus: at least one review.
+        device: where to compute.
+        batch_tokens: tokens of a batch, padding included.
+    """
+    count = min(len(corpus), _MOST_REVIEWS)
+    chosen = corpus.select(torch.linspace(0, len(corpus) - 1, count).long())
+    exact, rounded = (
+        compute_logits(
+            model, chosen, device=device, precision=precision, batch_tokens=batch_tokens
+        ).softmax(dim=1)
+        for precision in (torch.float32, torch.bfloat16)
+    )
+    differences = (exact - rounded).abs().amax(dim=1)  # (count,)
+    num_changed = int((exact.argmax(dim=1) != rounded.argmax(dim=1)).sum())
+    return Rounding(count, float(differences.mean()), float(differences.max()), num_changed)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentiment.evaluation.breakdown import Group
+from sentiment.display.console import shorten
+from sentiment.display.plots import COLORS, new_figure
 from sentiment.evaluation.metrics import NUM_BINS, calibration_bins
-from sentiment.pictures import COLORS, new_figure
-from sentiment.shown import shorten
+from sentiment.evaluation.slices import Group
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 _MOST_CURVES = len(COLORS)
 _MOST_COUNTS_SHOWN = 10  # classes of a confusion matrix whose cells hold legible numbers

@@ -1,23 +1,147 @@
-"""An evaluation as a table for people and files for programs."""
+"""An evaluation as a table, JSON, CSV and an HTML page."""
 
 from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentiment.evaluation.breakdown import Group
-from sentiment.evaluation.calibration import Calibration
+from sentiment.data.batches import EncodedCorpus
+from sentiment.data.reviews import Reviews
+from sentiment.display.console import pad, shorten, width
+from sentiment.display.pages import write_page
+from sentiment.display.plots import as_svg
+from sentiment.evaluation.calibration import Calibration, apply_temperature, measure_calibration
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.intervals import Interval
-from sentiment.evaluation.measure import Evaluation
-from sentiment.evaluation.metrics import Metrics
-from sentiment.places import write_json
-from sentiment.shown import pad, shorten, width
+from sentiment.evaluation.metrics import (
+    FEWEST_TO_RESAMPLE,
+    NUM_RESAMPLES,
+    Interval,
+    Metrics,
+    auroc_interval,
+    f1_interval,
+    ranking_scores,
+)
+from sentiment.evaluation.plots import draw_groups
+from sentiment.evaluation.slices import (
+    Cut,
+    Example,
+    Group,
+    by_cut,
+    by_length,
+    by_unknown_share,
+    confident_mistakes,
+    uncertain_reviews,
+    unknown_shares,
+)
+from sentiment.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model measured on reviews.
+
+    Attributes:
+        class_names: the classes, in the order of their labels.
+        predictions: at temperature 1, as all of ``metrics`` is.
+        calibrated: at the run's temperature, as the examples are.
+        metrics: the figures.
+        f1_ci95, auroc_ci95: 95 % intervals of two of them; None where they are not defined. For
+            F1 by bootstrap, up to ten classes; for the AUROC of two classes by DeLong's method.
+        calibration: scores of the probabilities before and after the temperature.
+        groups: accuracy by kind of review: ``length``, ``unknown`` and ``cut``.
+        mistakes, uncertain: reviews to read.
+        num_tokens: (num_reviews,) before cutting.
+        was_cut: (num_reviews,) whether a review is longer than the model reads.
+        unknown_token_share: of all tokens, cut-off ones included.
+    """
+
+    class_names: tuple[str, ...]
+    predictions: Predictions
+    calibrated: Predictions
+    metrics: Metrics
+    f1_ci95: Interval | None
+    auroc_ci95: Interval | None
+    calibration: Calibration
+    groups: dict[str, list[Group]]
+    mistakes: list[Example]
+    uncertain: list[Example]
+    num_tokens: np.ndarray
+    was_cut: np.ndarray
+    unknown_token_share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as JSON-able values."""
+        return {
+            **self.metrics.as_dict(),
+            "f1_ci95": self.f1_ci95,
+            "auroc_ci95": self.auroc_ci95,
+            "calibration": self.calibration.as_dict(),
+            "accuracy_by": {
+                name: [asdict(group) for group in groups] for name, groups in self.groups.items()
+            },
+            "unknown_token_share": self.unknown_token_share,
+            "cut_review_share": float(self.was_cut.mean()),
+            "class_names": list(self.class_names),
+        }
+
+
+def measure(
+    predictions: Predictions,
+    reviews: Reviews,
+    corpus: EncodedCorpus,
+    temperature: float,
+    *,
+    fitted_here: bool,
+) -> Evaluation:
+    """Measure what a model says of reviews.
+
+    Args:
+        predictions: what it says, at temperature 1.
+        reviews: of which reviews, with the model's classes.
+        corpus: the same, as the model read them.
+        temperature: the run's.
+        fitted_here: whether it was fitted on these reviews.
+    """
+    log_probabilities, labels = predictions.log_probabilities, predictions.labels
+    metrics = predictions.metrics()
+    is_binary = log_probabilities.shape[1] == 2
+    calibrated = Predictions(apply_temperature(log_probabilities, temperature), labels)
+    is_right = predictions.predicted == labels
+    num_tokens, was_cut = corpus.full_lengths.numpy(), corpus.was_cut().numpy()
+    return Evaluation(
+        class_names=reviews.class_names,
+        predictions=predictions,
+        calibrated=calibrated,
+        metrics=metrics,
+        f1_ci95=f1_interval(np.array(metrics.confusion)),
+        auroc_ci95=auroc_interval(ranking_scores(log_probabilities)[:, 1], labels == 1)
+        if is_binary
+        else None,
+        calibration=measure_calibration(
+            log_probabilities, labels, temperature, fitted_here=fitted_here
+        ),
+        groups={
+            "length": by_length(num_tokens, is_right),
+            "unknown": by_unknown_share(unknown_shares(corpus), is_right),
+            "cut": by_cut(was_cut, is_right),
+        },
+        mistakes=confident_mistakes(calibrated, reviews, num_tokens),
+        uncertain=uncertain_reviews(calibrated, reviews, num_tokens),
+        num_tokens=num_tokens,
+        was_cut=was_cut,
+        unknown_token_share=corpus.unknown_share(),
+    )
+
 
 _COLUMNS = 80
 _FIRST = 24  # columns of a row's name
@@ -171,3 +295,91 @@ def write_predictions(
             names = class_names[label], class_names[predicted]
             writer.writerow([row, *names, *shown, length, "true" if cut else "false"])
     os.replace(new, path)
+
+
+_CAPTIONS = {
+    "confusion": "How many reviews of each class (rows) were taken for which (columns).",
+    "roc": "The farther towards the upper left corner, the better; the area is the AUROC.",
+    "precision_recall": "Dotted is what guessing reaches. The mean is the average precision.",
+    "reliability": "On the diagonal, reviews predicted with 80 % confidence are right 80 % of the "
+    "time. Bars count the reviews; their axis is linear.",
+    "scores": "How sure the model is, at the run's temperature, by the class that is right. "
+    "Where there are many reviews, their axis is logarithmic.",
+    "cutting": "This model on reviews cut to other lengths, to their first words, last, or both.",
+    "length": "By tokens before cutting.",
+    "unknown": "By the share of words that the vocabulary lacks among those that are read.",
+    "cut": "By whether the model reads all of the review.",
+}
+_TITLES = {
+    "length": "Accuracy by length",
+    "unknown": "Accuracy by unknown words",
+    "cut": "Accuracy by cutting",
+}
+
+
+def write_evaluation_page(
+    path: Path,
+    evaluation: Evaluation,
+    pictures: dict[str, Figure],
+    *,
+    cuts: Sequence[Cut] = (),
+    title: str,
+    facts: dict[str, str],
+    notes: list[str],
+    trained_here: bool = False,
+) -> None:
+    """Write the page.
+
+    Args:
+        path: the file to write.
+        evaluation: what was measured.
+        pictures: of the predictions, by tag.
+        cuts: what cutting costs, where that was measured.
+        title: heading of the page.
+        facts: what was measured on what, by name.
+        notes: what a reader must know before quoting the figures.
+        trained_here: whether the model was trained on these reviews.
+    """
+    drawn = dict(pictures)
+    for name, groups in evaluation.groups.items():
+        drawn[name] = draw_groups(groups, _TITLES[name])
+    with warnings.catch_warnings():
+        # A class may have a name in a script that the font lacks, but the browser's has.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        shown = [
+            {"name": name, "svg": as_svg(figure), "caption": _CAPTIONS[name]}
+            for name, figure in drawn.items()
+        ]
+    write_page(
+        path,
+        "report.html",
+        evaluation=evaluation,
+        metrics=evaluation.metrics,
+        calibration=evaluation.calibration,
+        class_names=evaluation.class_names,
+        groups=[(_TITLES[name], groups) for name, groups in evaluation.groups.items()],
+        cuts=cuts,
+        examples=_examples(evaluation),
+        pictures=shown,
+        title=title,
+        facts=facts,
+        notes=notes,
+        trained_here=trained_here,
+        num_resamples=NUM_RESAMPLES,
+        fewest_to_resample=FEWEST_TO_RESAMPLE,
+    )
+
+
+def _examples(evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    kinds = (
+        ("Most confident mistakes", "mistakes", evaluation.mistakes),
+        ("Least certain reviews", "uncertain", evaluation.uncertain),
+    )
+    return [
+        (
+            heading,
+            anchor,
+            [{**vars(each), "is_right": each.label == each.predicted} for each in examples],
+        )
+        for heading, anchor, examples in kinds
+    ]

@@ -9,10 +9,17 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from sentiment.model.dropout import Dropout, drop_over_time, drop_words
-from sentiment.model.dropout import dropout as drop_values
-from sentiment.model.embedding import NormalizedEmbedding
-from sentiment.model.pooling import AttentionPooling, Pooling, pool, split_pooling
+from sentiment.model.layers import (
+    AttentionPooling,
+    Dropout,
+    NormalizedEmbedding,
+    Pooling,
+    drop_over_time,
+    drop_words,
+    pool,
+    split_pooling,
+)
+from sentiment.model.layers import dropout as drop_values
 from sentiment.model.recurrence import (
     Cell,
     Implementation,

@@ -25,7 +25,7 @@ On words the extra input is 0 and adds nothing. Gradients are exact too: sigmoid
 so none flows into the padding but the one passed on by f = 1. What remains is to zero the outputs
 on padding and to pick the last word's h out of the outputs.
 
-On a CPU directions and halves of a batch run side by side (:mod:`sentiment.model.onednn_layer`).
+On a CPU directions and halves of a batch run side by side (:mod:`sentiment.model.onednn`).
 """
 
 from __future__ import annotations
@@ -33,10 +33,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sentiment.model.dropout import dropout
-from sentiment.model.onednn_kernel import choose_dtype
-from sentiment.model.onednn_layer import count_parts, run_layer
-from sentiment.model.ragged import Places, RaggedRecurrence, cut_batch, find_places, multiplied_in
+from sentiment.model.layers import dropout
+from sentiment.model.onednn import choose_dtype, count_parts, run_layer
+from sentiment.model.rnn_base import Places, RaggedRecurrence, cut_batch, find_places, multiplied_in
 
 # Far beyond where sigmoid is 0 or 1 to the last bit (about 104 in fp32), far within bf16 and fp16.
 _SATURATING = 10_000.0

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import nn
 
-from sentiment.model.dropout import dropout
-from sentiment.model.onednn_kernel import describe_kernel
-from sentiment.model.packed_cells import PackedGRU, PackedRNN
+from sentiment.model.layers import dropout
+from sentiment.model.onednn import describe_kernel
+from sentiment.model.packed_gru import PackedGRU, PackedRNN
 from sentiment.model.packed_lstm import PackedLSTM
-from sentiment.model.ragged import RaggedRecurrence
 from sentiment.model.reference_lstm import ReferenceLSTM
+from sentiment.model.rnn_base import RaggedRecurrence
 
 Cell = Literal["lstm", "gru", "rnn"]
 Implementation = Literal["packed", "reference"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from sentiment.model.ragged import RaggedRecurrence
+from sentiment.model.rnn_base import RaggedRecurrence
 
 States = tuple[torch.Tensor, torch.Tensor]
 

@@ -1,18 +1,90 @@
-"""A language model in both directions round a classifier's own embedding and recurrence."""
+"""Language models over the classifier's LSTM: sampled softmax, loss, perplexity."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
 
+from sentiment.data.batches import EncodedCorpus
+from sentiment.data.vocabulary import PAD_ID
 from sentiment.model import SentimentClassifier
-from sentiment.model.dropout import dropout
+from sentiment.model.layers import dropout
 from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.model.ragged import multiplied_in
-from sentiment.pretraining.candidates import IMPOSSIBLE, log_likelihood
-from sentiment.pretraining.reading import read_streams
-from sentiment.pretraining.windows import Window
-from sentiment.text.vocabulary import PAD_ID
+from sentiment.model.rnn_base import multiplied_in
+from sentiment.pretraining.streams import Window, read_streams, stream_windows
+from sentiment.runtime.device import autocast, mixed_seed
+
+_SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
+IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
+
+
+class Candidates:
+    """Draws words, none of them twice.
+
+    Args:
+        counts: (vocabulary,) how often each word occurs; one that never does is never drawn.
+        num_candidates: words to draw; all there are, where these are fewer.
+        seed: what is drawn for an update depends on it and the update's number alone.
+    """
+
+    def __init__(self, counts: torch.Tensor, num_candidates: int, seed: int) -> None:
+        weights = counts.double() ** _SMOOTHING
+        self._weights = weights / weights.sum()
+        self._size = min(num_candidates, int((weights > 0).sum()))
+        self._seed = seed
+        chances = -torch.expm1(-self._weights * self._num_draws())
+        self.log_chances = chances.clamp(min=1e-30).log().float()
+
+    def _num_draws(self) -> float:
+        """The draws, were each from all words again, that meet ``size`` words on average."""
+        low, high = 1.0, 1e18
+        for _ in range(200):
+            middle = math.sqrt(low * high)
+            is_enough = float(-torch.expm1(-self._weights * middle).sum()) >= self._size
+            low, high = (low, middle) if is_enough else (middle, high)
+        return high
+
+    def draw(self, update: int) -> torch.Tensor:
+        """(num_candidates,) different words on the CPU."""
+        generator = torch.Generator().manual_seed(mixed_seed(self._seed, update))
+        return torch.multinomial(self._weights, self._size, generator=generator)
+
+
+def log_likelihood(
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    target_rows: tuple[torch.Tensor, torch.Tensor],
+    candidates: torch.Tensor,
+    candidate_rows: tuple[torch.Tensor, torch.Tensor],
+    log_chances: torch.Tensor,
+) -> torch.Tensor:
+    """Log of the right words' shares among themselves and the candidates.
+
+    Legend: num is the number of positions.
+
+    Args:
+        hidden: (num, embedding) what each word is predicted from.
+        targets: (num,) the right words.
+        target_rows: their embeddings (num, embedding) and biases (num,).
+        candidates: (num_candidates,) the others, the same for all positions.
+        candidate_rows: their embeddings (num_candidates, embedding) and biases (num_candidates,).
+        log_chances: (vocabulary,) logs of each word's chance to be a candidate.
+
+    Returns:
+        (num,) in fp32.
+    """
+    rows, biases = target_rows
+    right = (hidden.float() * rows).sum(dim=1) + biases  # (num,)
+    rows, biases = candidate_rows
+    biases = (biases - log_chances[candidates]).to(hidden.dtype)
+    wrong = torch.addmm(biases, hidden, rows.to(hidden.dtype).t())  # (num, num_candidates)
+    # A candidate that is a position's right word is none of its wrong ones.
+    wrong = wrong.masked_fill(targets.unsqueeze(1) == candidates, IMPOSSIBLE)
+    logits = torch.cat((right.unsqueeze(1), wrong.float()), dim=1)
+    return -nn.functional.cross_entropy(logits, torch.zeros_like(targets), reduction="none")
+
 
 _LOGITS_AT_ONCE = 2**25  # over the whole vocabulary: some 130 MB in fp32
 
@@ -146,3 +218,56 @@ def _select(values: torch.Tensor, window: Window) -> torch.Tensor:
     if len(window.rows) == values.shape[1]:
         return values
     return values.index_select(1, window.rows)
+
+
+_MOST_REVIEWS = 300  # whose words, each among all of the vocabulary, take some seconds
+_BATCH = 25
+
+
+@torch.no_grad()
+def measure_perplexity(
+    model: LanguageModel,
+    corpus: EncodedCorpus,
+    *,
+    window: int,
+    is_repeated: bool,
+    precision: torch.dtype,
+) -> list[float]:
+    """Perplexity over the whole vocabulary, by direction.
+
+    Args:
+        model: the language model.
+        corpus: reviews it has not read, on its device; up to 300 of them, evenly spread, are taken.
+        window: words of a window.
+        is_repeated: whether each review is read twice, the second time to be foretold.
+        precision: arithmetic of matrix products.
+
+    Raises:
+        ValueError: no review has two words, or a perplexity is beyond all numbers.
+    """
+    was_training = model.training
+    model.eval()
+    readable = (corpus.lengths >= 2).nonzero().squeeze(1)
+    if len(readable) == 0:
+        raise ValueError("no validation review has two words, the least to tell a perplexity on")
+    places = torch.linspace(0, len(readable) - 1, min(len(readable), _MOST_REVIEWS))
+    chosen = readable[places.long()]
+    chosen = chosen[corpus.lengths[chosen].argsort(descending=True, stable=True)]
+    sums = torch.zeros(model.directions, dtype=torch.float64)
+    count = 0
+    for indices in chosen.split(_BATCH):
+        states = None
+        batch = corpus.batch(indices)
+        for each in stream_windows(batch, model.directions, window, is_repeated=is_repeated):
+            with autocast(batch.tokens.device, precision):
+                losses, states = model.exact_losses(each, states)
+            sums += losses.cpu()
+            count += len(each.rows)
+    model.train(was_training)
+    found = torch.exp(sums / count).tolist()
+    if not all(map(math.isfinite, found)):
+        raise ValueError(
+            "pre-training has gone astray, its perplexity is no finite number: lower "
+            "pretraining.learning_rate and begin again"
+        )
+    return found

@@ -1,30 +1,33 @@
-"""The pre-training itself: window after window, to be put down and taken up at any batch."""
+"""Training a language model: plan, steps, curves."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from sentiment.config import Config, TrainingConfig
+from sentiment.config.config import Config, TrainingConfig
+from sentiment.data.batches import Batch, EncodedCorpus, to_device
+from sentiment.data.pipeline import PretrainingTexts
+from sentiment.data.sampler import BucketSampler
+from sentiment.data.vocabulary import UNK_ID, token_counts
 from sentiment.model import SentimentClassifier
-from sentiment.pretraining.candidates import Candidates
-from sentiment.pretraining.curves import Curves
-from sentiment.pretraining.language_model import LanguageModel
-from sentiment.pretraining.perplexity import measure_perplexity
-from sentiment.pretraining.plan import Plan
-from sentiment.pretraining.streaming import stream_windows
-from sentiment.runtime import autocast
-from sentiment.text.batches import Batch, to_device
-from sentiment.text.pretraining_texts import PretrainingTexts
-from sentiment.text.vocabulary import UNK_ID, token_counts
+from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
+from sentiment.pretraining.streams import num_windows, stream_windows
+from sentiment.runtime.device import autocast
+from sentiment.runtime.distributed import World
+from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     Cadence,
     TrainingState,
@@ -32,9 +35,165 @@ from sentiment.training.checkpoint import (
     restore_generators,
     save_state,
 )
-from sentiment.training.interruption import Interrupted, StopRequests
-from sentiment.training.optimizer import Schedule, build_optimizer
-from sentiment.world import World
+from sentiment.training.logger import measure_files, rewind_files
+from sentiment.training.optim import Schedule, build_optimizer
+
+_SHORTEST = 2  # words of a review of which one can be predicted
+
+
+class Plan:
+    """The batches of several corpora, mixed.
+
+    Args:
+        corpora: what to read.
+        batch_size: reviews in a batch.
+        window: words of a window.
+        is_repeated: whether each review is read twice in a row.
+        seed: decides the order together with the epoch.
+
+    Raises:
+        ValueError: no review has two words.
+    """
+
+    def __init__(
+        self,
+        corpora: Sequence[EncodedCorpus],
+        *,
+        batch_size: int,
+        window: int,
+        is_repeated: bool,
+        seed: int,
+    ) -> None:
+        self._lengths = [corpus.lengths for corpus in corpora]
+        self._window = window
+        self._times = 2 if is_repeated else 1
+        self._seed = seed
+        self._readable = [(each >= _SHORTEST).nonzero().squeeze(1) for each in self._lengths]
+        if not any(len(each) for each in self._readable):
+            raise ValueError("no review has two words, the least to pre-train on")
+        self._samplers = [
+            BucketSampler(lengths[readable], batch_size=batch_size, seed=seed)
+            for lengths, readable in zip(self._lengths, self._readable, strict=True)
+        ]
+
+    def batches(self, epoch: int) -> list[tuple[int, torch.Tensor]]:
+        """The number of the corpus and the indices (batch,) of its reviews, longest first."""
+        found = []
+        for number, sampler in enumerate(self._samplers):
+            sampler.set_epoch(epoch)
+            found += [(number, self._readable[number][each]) for each in sampler]
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(found))
+        return [found[place] for place in order]
+
+    def num_updates(self, epochs: int) -> int:
+        """Windows of so many epochs."""
+        return sum(self._windows(epoch) for epoch in range(1, epochs + 1))
+
+    def _windows(self, epoch: int) -> int:
+        return sum(
+            num_windows(self._times * int(self._lengths[number][indices[0]]), self._window)
+            for number, indices in self.batches(epoch)
+        )
+
+
+_NAMES = ("forward", "backward")  # one of them where there is one direction
+
+
+class Curves:
+    """Writes the course of a pre-training.
+
+    Args:
+        path: its folder.
+        directions: of the language model.
+        device: where losses are added up.
+        state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
+
+    Attributes:
+        last: the last point in words, None before the first.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        directions: int,
+        device: torch.device,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self._folder = path / "tensorboard" / "pretraining"
+        self.last: str | None = None
+        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
+        # Of each direction's losses, then of the gradients' norms. Summed on the device: looking at
+        # a number would wait for it.
+        self._sums = torch.zeros(directions + 1, dtype=precision, device=device)
+        self._begin_point()
+        if state is not None:
+            rewind_files(self._folder, state["files"])
+            self._sums += torch.tensor(state["sums"], dtype=precision).to(device)
+            self._num_words = state["num_words"]
+        self._writer = SummaryWriter(str(self._folder))
+
+    def add(self, losses: torch.Tensor, norm: torch.Tensor, num_words: int, num_read: int) -> None:
+        """An update is done.
+
+        Args:
+            losses: (directions,) sums of the sampled losses.
+            norm: () the gradient's norm.
+            num_words: words that were foretold.
+            num_read: words that were read.
+        """
+        self._sums[:-1] += losses
+        self._sums[-1] += norm
+        self._num_words += num_words
+        self._num_read += num_read
+
+    def point(self, update: int, learning_rate: float) -> None:
+        """A point of the curves by update.
+
+        Raises:
+            ValueError: the loss is not finite.
+        """
+        self.check()
+        sums = self._sums[:-1]
+        means = (sums * len(sums) / self._num_words).tolist()
+        speed = self._num_read / max(1e-9, time.perf_counter() - self._started)
+        for name, mean in zip(_NAMES, means, strict=False):
+            self._writer.add_scalar(f"pretraining/sampled_loss_{name}", mean, update)
+        self._writer.add_scalar("pretraining/learning_rate", learning_rate, update)
+        self._writer.add_scalar("pretraining/words_per_second", speed, update)
+        self.last = f"loss {sum(means) / len(means):.3f}, {speed:,.0f} words/s"
+        self._begin_point()
+
+    def perplexities(self, update: int, values: Sequence[float]) -> None:
+        """What was measured on validation reviews, by direction."""
+        for name, value in zip(_NAMES, values, strict=False):
+            self._writer.add_scalar(f"perplexity/{name}", value, update)
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if a loss or gradient since the last point is not finite."""
+        if not math.isfinite(float(self._sums.sum())):
+            raise ValueError(
+                "pre-training's loss or gradient is not finite: lower pretraining.learning_rate "
+                "and begin again"
+            )
+
+    def state(self) -> dict[str, Any]:
+        """What is written up to here, written through to the disk."""
+        self._writer.flush()
+        return {
+            "files": measure_files(self._folder),
+            "sums": self._sums.tolist(),
+            "num_words": self._num_words,
+        }
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._writer.close()
+
+    def _begin_point(self) -> None:
+        self._sums.zero_()
+        self._num_words = self._num_read = 0
+        self._started = time.perf_counter()
+
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,23 @@
-"""What resuming needs besides settings and vocabulary: one file, replaced in one step.
-
-The weights stand in it beside the optimizer's state, so that no two files have to agree.
-"""
+"""Checkpoints, and the trainer's state that they hold."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sentiment.config import TrainingConfig
-from sentiment.description import read_description
-from sentiment.tensor_files import read_tensors, write_tensors
-from sentiment.world import World
+from sentiment.config.config import TrainingConfig
+from sentiment.model import SentimentClassifier
+from sentiment.runs.manifest import read_description
+from sentiment.runs.weights import Checkpoint, read_tensors, write_tensors
+from sentiment.runtime.device import mixed_seed
+from sentiment.runtime.distributed import World
+from sentiment.training.meters import EpochProgress
+from sentiment.training.step import Updates
 
 
 @dataclass(frozen=True)
@@ -124,3 +126,153 @@ def restore_generators(states: dict[str, torch.Tensor], device: torch.device, wo
         torch.cuda.set_rng_state(own, device)
     elif own is not None and device.type == "mps":
         torch.mps.set_rng_state(own)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training came to.
+
+    Attributes:
+        best_epoch: the best epoch.
+        best_metrics: its figures on the validation reviews, by name.
+        num_epochs: epochs trained.
+        seconds: time spent training and validating, in all processes that had a part in it.
+        num_resumed: how often it was taken up again, by processes whose work was kept.
+    """
+
+    best_epoch: int
+    best_metrics: dict[str, Any]
+    num_epochs: int
+    seconds: float
+    num_resumed: int
+
+    def entry(self) -> dict[str, Any]:
+        """What it adds to run.json."""
+        return {
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "seconds": round(self.seconds, 2),
+            "num_epochs": self.num_epochs,
+            "best_epoch": self.best_epoch,
+            "num_resumed": self.num_resumed,
+            "metrics": self.best_metrics,
+        }
+
+
+class Standing:
+    """Model, optimizer, position, best epoch.
+
+    Args:
+        model: the classifier.
+        updates: what trains it.
+        device: where.
+        world: the ranks.
+
+    Attributes:
+        progress: the epoch that has been reached, and how far it has come.
+        best: where the best epoch stood, None before the first has ended.
+        num_resumed: how often training was taken up again.
+    """
+
+    def __init__(
+        self, model: SentimentClassifier, updates: Updates, device: torch.device, world: World
+    ) -> None:
+        self._model = model
+        self._updates = updates
+        self._device = device
+        self._world = world
+        self.progress = EpochProgress(1, device)
+        self.best: Checkpoint | None = None
+        self.num_resumed = 0
+        self._best_score = float("-inf")
+        self._earlier_seconds = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent, in all processes that had a part in it."""
+        return self._earlier_seconds + time.perf_counter() - self._started
+
+    @property
+    def best_epoch(self) -> int:
+        """0 before the first has ended."""
+        return 0 if self.best is None else self.best.epoch
+
+    def is_better(self, score: float) -> bool:
+        """Whether a score is the best so far."""
+        return self.best is None or score > self._best_score
+
+    def end_epoch(self, last: Checkpoint, score: float) -> None:
+        """An epoch is over and measured; the next one begins."""
+        if self.is_better(score):
+            self.best, self._best_score = last, score
+        self.progress = EpochProgress(last.epoch + 1, self._device)
+
+    def result(self) -> FitResult:
+        """What it has come to, when it is over."""
+        assert self.best is not None
+        return FitResult(
+            best_epoch=self.best.epoch,
+            best_metrics=self.best.metrics,
+            num_epochs=self.progress.epoch - 1,
+            seconds=self.seconds,
+            num_resumed=self.num_resumed,
+        )
+
+    def state(self, journal: dict[str, Any], last: Checkpoint | None) -> TrainingState:
+        """All of it; all ranks must ask at once.
+
+        Args:
+            journal: what is written.
+            last: the epoch that is just over, if one is.
+        """
+        updates, moments = self._updates.state()
+        progress, sums = self.progress.state(self._world)
+        sections = {
+            "model": self._model.state_dict(),
+            "optimizer": moments,
+            "average": {} if self._updates.average is None else self._updates.average.state(),
+            "sums": sums,
+            "generators": generator_states(self._device, self._world),
+        }
+        values = {
+            "updates": updates,
+            "progress": progress,
+            "best": None if self.best is None else asdict(self.best),
+            "best_score": self._best_score,
+            "last": None if last is None else asdict(last),
+            "seconds": self.seconds,
+            "num_resumed": self.num_resumed,
+            "num_ranks": self._world.size,
+            "device": self._device.type,
+            "journal": journal,
+        }
+        tensors = {
+            f"{section}/{name}": tensor
+            for section, part in sections.items()
+            for name, tensor in part.items()
+        }
+        return TrainingState(values, tensors)
+
+    def restore(self, state: TrainingState) -> Checkpoint | None:
+        """Take up what :meth:`state` returned; returns the epoch that was just over, if any.
+
+        With another number of ranks, or on another device, random numbers go other ways.
+        """
+        values = state.values
+        self._model.load_state_dict(state.section("model"))
+        self._updates.restore(values["updates"], state.section("optimizer"))
+        if self._updates.average is not None:
+            self._updates.average.restore(state.section("average"))
+        self.progress = EpochProgress.restore(
+            values["progress"], state.section("sums"), self._device, self._world
+        )
+        if values["num_ranks"] == self._world.size and values["device"] == self._device.type:
+            restore_generators(state.section("generators"), self._device, self._world)
+        else:
+            update = values["updates"]["update"]
+            torch.manual_seed(mixed_seed(torch.initial_seed(), update, self._world.rank))
+        self.best = None if values["best"] is None else Checkpoint(**values["best"])
+        self._best_score = values["best_score"]
+        self._earlier_seconds = values["seconds"]
+        self.num_resumed = values["num_resumed"] + 1
+        return None if values["last"] is None else Checkpoint(**values["last"])

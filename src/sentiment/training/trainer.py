@@ -9,21 +9,20 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sentiment.config import Config
+from sentiment.config.config import Config
+from sentiment.data.pipeline import TrainingData
+from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
-from sentiment.objectives.mixture import build_mixture
-from sentiment.runtime import peak_memory_bytes
-from sentiment.text.bucketing import BucketSampler, by_update
-from sentiment.text.pipeline import TrainingData
-from sentiment.training.checkpoint import Cadence, TrainingState, save_state
-from sentiment.training.interruption import Interrupted, StopRequests
-from sentiment.training.journal import EpochSummary, Journal
-from sentiment.training.standing import FitResult, Standing
-from sentiment.training.updates import Updates
+from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runtime.device import peak_memory_bytes
+from sentiment.runtime.distributed import World
+from sentiment.runtime.processes import Interrupted, StopRequests
+from sentiment.training.checkpoint import Cadence, FitResult, Standing, TrainingState, save_state
+from sentiment.training.logger import EpochSummary, Journal
+from sentiment.training.objectives import build_mixture
+from sentiment.training.step import Updates
 from sentiment.training.validation import Validation
-from sentiment.weights import Checkpoint, save_weights
-from sentiment.world import World
 
 logger = logging.getLogger(__name__)
 

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import torch
 
-from sentiment.config import Config
+from sentiment.config.config import Config
+from sentiment.data.pipeline import TrainingData
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
-from sentiment.text.pipeline import TrainingData
-from sentiment.training.journal import EpochSummary, Journal
-from sentiment.training.showcase import Showcase
-from sentiment.world import World
+from sentiment.runtime.distributed import World
+from sentiment.training.logger import EpochSummary, Journal, Showcase
 
 
 class Validation:

@@ -1,1 +1,0 @@
-"""Behaviour tests and contrast pairs: what a run does where accuracy does not look."""

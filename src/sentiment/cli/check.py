@@ -1,0 +1,131 @@
+"""``sentiment check``: what a run does where accuracy does not look."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentiment.cli.options import CommandParser
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(
+        prog, "Test a run's behaviour: by texts made from templates, and by contrast pairs."
+    )
+    parser.add_run()
+    parser.add_argument(
+        "--tests",
+        type=Path,
+        nargs="+",
+        metavar="FILE_OR_FOLDER",
+        help="behaviour tests, .yaml (default: tests/behaviour of the checkout)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        nargs=2,
+        metavar=("ORIGINAL", "CONTRAST"),
+        help="contrast pairs: two .tsv or .csv files, columns Sentiment and Text, row by row; "
+        "without --tests, they alone are run",
+    )
+    parser.add_argument(
+        "--roles",
+        type=_role,
+        nargs=2,
+        metavar=("negative=NAME", "positive=NAME"),
+        help="which classes the tests' negative and positive are (default: by their names, or "
+        "the first and the second of two)",
+    )
+    parser.add_argument(
+        "--max-failure-rate",
+        type=_share,
+        metavar="SHARE",
+        help="exit with status 1 if more of all cases fail, 0 to 1 (default: any share may)",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="what cases and typos are drawn by (default: 0)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for check.json and check.html (default: RUN/evaluation/check)",
+    )
+    parser.add_model_options()
+    options = parser.parse_args(arguments)
+    if options.roles and len(dict(options.roles)) < 2:
+        parser.error(f"argument --roles: {options.roles[0][0]} twice")
+    if options.max_failure_rate is not None and options.pairs and not options.tests:
+        parser.error("--max-failure-rate is of behaviour tests: give --tests beside --pairs")
+    return options
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the tests and the pairs, print the table and write the report."""
+    from sentiment.behaviour.checks import run_behaviours
+    from sentiment.behaviour.contrast import read_pairs, run_pairs
+    from sentiment.behaviour.report import Check, report_text, write_reports
+    from sentiment.behaviour.roles import find_roles, require_roles
+    from sentiment.behaviour.suite import read_behaviours, shipped_behaviours
+    from sentiment.display.console import printable
+    from sentiment.inference.predictor import load
+    from sentiment.runtime.device import describe_device, prepare_threads
+    from sentiment.runtime.files import check_writable
+
+    started = time.perf_counter()
+    prepare_threads()
+    output = options.output or options.run / "evaluation" / "check"
+    places = options.tests or ([] if options.pairs else [shipped_behaviours()])
+    capabilities = read_behaviours(places)  # before the run: mistakes in them show sooner
+    predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    check_writable(output)
+    class_names, given = predictor.class_names, dict(options.roles or ())
+    behaviours, sides = [], None
+    if options.pairs:
+        original, contrast = options.pairs
+        sides = read_pairs(original, contrast, class_names, find_roles(class_names, given))
+    if capabilities:
+        roles = require_roles(class_names, given)
+        behaviours = run_behaviours(
+            capabilities, predictor.predict, class_names, roles, seed=options.seed
+        )
+    check = Check(
+        run=str(options.run),
+        checkpoint=options.checkpoint,
+        epoch=predictor.run.checkpoint.epoch,
+        seed=options.seed,
+        behaviours=tuple(behaviours),
+        pairs=run_pairs(sides, predictor.predict, class_names) if sides else None,
+    )
+    write_reports(check, output)
+    print(report_text(check))
+    seconds = time.perf_counter() - started
+    page = printable(str(output / "check.html"))
+    print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; page: {page}")
+    check.refuse_above(options.max_failure_rate)
+
+
+def _role(text: str) -> tuple[str, str]:
+    role, equals, name = text.partition("=")
+    if role not in ("negative", "positive") or not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be negative=NAME positive=NAME")
+    return role, name
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be a share, 0 to 1")
+    return share
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be an integer of at least 0")
+    return int(text)

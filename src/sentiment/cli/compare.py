@@ -1,0 +1,121 @@
+"""``sentiment compare``: which of several runs is better, and is it more than chance."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentiment.cli.options import CommandParser
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, "Compare trained runs on the same reviews.")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="a run's or a baseline's folder, one that holds runs of several seeds, or "
+        "cross-validations",
+    )
+    parser.add_argument(
+        "--split",
+        default="validation",
+        choices=("train", "validation", "test"),
+        help="split to compare on (default: validation)",
+    )
+    parser.add_argument(
+        "--data.path",
+        dest="data_path",
+        metavar="PATH",
+        help="folder with the split's reviews (default: the source of the first run)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="for compare.html and .json (default: FIRST_RUN/evaluation/compare-SPLIT-OTHERS)",
+    )
+    parser.add_model_options()
+    return parser.parse_args(arguments)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Predict with every run, print the comparison and write its page."""
+    from sentiment.comparison.compare import compare
+    from sentiment.comparison.report import (
+        caveats,
+        comparison_table,
+        describe_comparison,
+        write_comparison,
+    )
+    from sentiment.comparison.run_groups import (
+        calibrate_side,
+        load_common_reviews,
+        load_sides,
+        predict_side,
+        remarks_on_groups,
+    )
+    from sentiment.display.console import printable
+    from sentiment.runtime.device import describe_device, find_device, prepare_threads
+    from sentiment.runtime.files import check_writable
+    from sentiment.tuning.cross_validation import is_cross_validation
+
+    if all(map(is_cross_validation, options.runs)):
+        _compare_cross_validations(options.runs)
+        return
+    started = time.perf_counter()
+    prepare_threads()
+    device = find_device(options.device)
+    output = options.output or _folder(options)
+    sides = load_sides(options.runs, checkpoint=options.checkpoint)
+    check_writable(output)
+    runs = [run for side in sides for run in side.runs]
+    reviews, remarks = load_common_reviews(runs, options.split, options.data_path)
+    predictions = {side.name: predict_side(side, reviews, device=device) for side in sides}
+    calibrated = {side.name: calibrate_side(side, predictions[side.name]) for side in sides}
+    comparison = compare(predictions, calibrated)
+    notes = [*remarks, *remarks_on_groups(sides), *caveats(comparison)]
+    description = describe_comparison(
+        comparison,
+        sides,
+        calibrated,
+        reviews,
+        split=options.split,
+        checkpoint=options.checkpoint,
+        notes=notes,
+    )
+    write_comparison(output, comparison, sides, reviews, description)
+    title = (
+        f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "
+        f"{reviews.origin}"
+    )
+    print(comparison_table(comparison, sides, title=title, notes=notes))
+    seconds = time.perf_counter() - started
+    page = printable(str(output / "compare.html"))
+    print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")
+
+
+def _compare_cross_validations(folders: Sequence[Path]) -> None:
+    """Show how each cross-validation differs from the first, review by review."""
+    from sentiment.tuning.cross_validation import read_predictions
+    from sentiment.tuning.folds_report import compare_out_of_fold, difference_text
+
+    if len(folders) < 2:
+        raise ValueError(f"{folders[0]} is one cross-validation: give another one's folder too")
+    first = read_predictions(folders[0])
+    texts = [
+        difference_text(compare_out_of_fold(first, read_predictions(each)), folders[0], each)
+        for each in folders[1:]
+    ]
+    print("\n\n".join(texts))
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """One for each split and company of the first run."""
+    others = [path.absolute().name for path in options.runs[1:]]
+    name = "-".join(["compare", options.split, *others])
+    return options.runs[0] / "evaluation" / name[:100]

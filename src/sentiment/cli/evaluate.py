@@ -1,0 +1,138 @@
+"""``sentiment evaluate``: how good a run is on a split."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sentiment.cli.options import CommandParser, positive
+
+if TYPE_CHECKING:
+    import torch
+
+    from sentiment.runtime.distributed import World
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, "Evaluate a trained run: table, report, pictures, page.")
+    parser.add_argument(
+        "place", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
+    )
+    parser.add_argument("--run", type=Path, help="the same, as an option")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "validation", "test"),
+        help="split to evaluate on (default: test)",
+    )
+    parser.add_argument(
+        "--data.path",
+        dest="data_path",
+        metavar="PATH",
+        help="folder with the split's reviews (default: the source the run was trained on)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for report.html, report.json and predictions.csv, and TensorBoard's events "
+        "(default: RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)",
+    )
+    parser.add_argument(
+        "--max_lengths",
+        nargs="+",
+        type=positive,
+        default=[],
+        metavar="TOKENS",
+        help="also measure what cutting reviews to each of these lengths costs",
+    )
+    parser.add_model_options()
+    parser.add_precision()
+    options = parser.parse_args(arguments)
+    if (options.place is None) == (options.run is None):
+        parser.error("give the run's folder once: RUN or --run RUN")
+    options.run = options.run or options.place
+    return options
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Evaluate, print the table and write the report."""
+    from sentiment.runtime.device import find_device, prepare_threads
+    from sentiment.runtime.distributed import join_world, local_rank, local_size
+    from sentiment.runtime.files import check_writable
+
+    prepare_threads(local_size())
+    device = find_device(options.device, local_rank())
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if world.is_first:
+            for folder in _folders(options):
+                check_writable(folder)
+        _evaluate(options, device, world)
+
+
+def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -> None:
+    from dataclasses import replace
+
+    from sentiment.data.pipeline import prepare_split
+    from sentiment.data.sources import is_same_source
+    from sentiment.display.console import printable
+    from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
+    from sentiment.evaluation.outputs import Setting, write_outputs
+    from sentiment.evaluation.report import measure, report_table
+    from sentiment.evaluation.slices import cutting_table, measure_cutting
+    from sentiment.runs.run import load_run
+    from sentiment.runtime.device import describe_device, find_inference_precision
+
+    started = time.perf_counter()
+    precision = find_inference_precision(options.precision, device)
+    output, events = _folders(options)
+    run = load_run(options.run, checkpoint=options.checkpoint)
+    own = run.config.data
+    data = own if options.data_path is None else replace(own, path=options.data_path)
+    with world.first_on_machine():
+        reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
+    predictions = predict_corpus(
+        run.model.to(device), corpus, device=device, precision=precision, world=world
+    )
+    cuts = measure_cutting(
+        run.model, corpus, options.max_lengths, device=device, precision=precision, world=world
+    )
+    if not world.is_first:
+        return
+    setting = Setting(
+        run=run,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        origin=reviews.origin,
+        is_own_data=is_same_source(data, own),
+        device=describe_device(device),
+        rounding=None
+        if options.precision == "fp32"
+        else measure_rounding(run.model, corpus, device),
+    )
+    temperature = run.checkpoint.temperature
+    evaluation = measure(
+        predictions, reviews, corpus, temperature, fitted_here=setting.is_validation
+    )
+    seconds = time.perf_counter() - started
+    write_outputs(evaluation, setting, output, events, cuts=cuts, seconds=seconds)
+    print(report_table(evaluation, setting.title))
+    if cuts:
+        print(f"\n{cutting_table(cuts)}")
+    for note in setting.notes:
+        print(f"\n{textwrap.fill(note, 80)}")
+    ranks = "" if world.is_alone else f", {world.size} ranks"
+    print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}{ranks}")
+    print(f"report: {printable(str(output / 'report.html'))}")
+
+
+def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
+    """Where the report goes, and TensorBoard's events."""
+    if options.output is not None:
+        return options.output, options.output / "tensorboard"
+    name = f"evaluation-{options.split}"
+    return options.run / "evaluation" / options.split, options.run / "tensorboard" / name

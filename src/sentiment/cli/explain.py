@@ -1,0 +1,101 @@
+"""``sentiment explain``: what each word of a text did, and what the LSTM's gates did meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+from sentiment.cli.options import CommandParser, positive
+
+_LONGEST_NAME = 40
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, "Show what each word did, and the LSTM's gates.")
+    parser.add_run()
+    parser.add_argument("text", nargs="?", metavar="TEXT", help="the text, in quotes")
+    parser.add_argument(
+        "--file", type=Path, help="take the text from a CSV, TSV, JSONL or Parquet file instead"
+    )
+    parser.add_argument(
+        "--row", type=positive, help="which of its rows, counted from 1 without the header"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for explain.html and explain.png (default: RUN/explanations/NAME)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=positive,
+        default=50,
+        help="gradients to begin with; more are taken until the attributions' error is below "
+        "1 %%, at most 16 times as many, fewer for thousands of words (default: 50)",
+    )
+    parser.add_model_options()
+    options = parser.parse_args(arguments)
+    if (options.text is None) == (options.file is None):
+        parser.error("give the text in quotes or --file with --row: one of them")
+    if (options.file is None) != (options.row is None):
+        parser.error("--file and --row belong together: --file reviews.csv --row 1")
+    return options
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Explain, print it, and write the picture and the page."""
+    from sentiment.display.console import printable
+    from sentiment.display.plots import save_figure
+    from sentiment.explain.explain import explain
+    from sentiment.explain.page import draw, write_explanation
+    from sentiment.explain.terminal import render, wants_colors
+    from sentiment.inference.predictor import load
+    from sentiment.runtime.device import prepare_threads
+    from sentiment.runtime.files import check_writable
+
+    prepare_threads()
+    text, name = options.text, None
+    if text is None:
+        text, name = _read_row(options.file, options.row), f"{options.file.stem}-{options.row}"
+    output = options.output or options.run / "explanations" / (name or _name(text))
+    predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    check_writable(output)
+    explanation = explain(predictor, text, steps=options.steps)
+    origin = f"{options.run} ({options.checkpoint})"
+    save_figure(draw(explanation), output / "explain.png")
+    write_explanation(output / "explain.html", explanation, origin=origin)
+    encoding = sys.stdout.encoding or "utf-8"
+    shown = render(explanation, colors=wants_colors(sys.stdout))
+    print(shown.encode(encoding, "replace").decode(encoding))
+    print(f"\npicture: {printable(str(output / 'explain.png'))}")
+    print(f"page: {printable(str(output / 'explain.html'))}")
+
+
+def _read_row(path: Path, row: int) -> str:
+    from sentiment.data.readers import FORMATS, read_files
+
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give one of its files")
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} ends in {path.suffix!r}, but must end in {', '.join(FORMATS)}")
+    texts = read_files([path], with_labels=False).texts
+    if row > len(texts):
+        raise ValueError(f"{path} has {len(texts):,} rows, but --row asks for {row:,}")
+    return texts[row - 1]
+
+
+def _name(text: str) -> str:
+    """A folder's name from the text's first words; marked by a checksum if they are not all."""
+    words = re.findall(r"\w+", text.lower())
+    name = "-".join(words)
+    if words and len(name) <= _LONGEST_NAME and " ".join(words) == text:
+        return name
+    digest = f"{crc32(text.encode('utf-8', 'surrogatepass')):08x}"
+    start = name[:_LONGEST_NAME].strip("-")
+    return f"{start}-{digest}" if start else f"text-{digest}"

@@ -1,0 +1,71 @@
+"""``sentiment export``: a run's model in one file, for onnxruntime or torch alone."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from sentiment.cli.options import CommandParser
+
+_SUFFIXES = {"onnx": ".onnx", "torch": ".pt"}
+_DESCRIPTION = (
+    "Write a run's model as one file that needs nothing of this package: token ids (batch, time) "
+    "and lengths (batch,), both int64 and of any size, to logits (batch, classes). The file holds "
+    "the vocabulary, the names of the classes and the temperature as its metadata. It is checked "
+    "against the run, and appears only if it says the same."
+)
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, _DESCRIPTION)
+    parser.add_run()
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=tuple(_SUFFIXES),
+        help="onnx (for onnxruntime and others) or torch (for torch.jit.load)",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="file to write (default: RUN/export/model.onnx or .pt)"
+    )
+    parser.add_argument(
+        "--checkpoint", default="best", choices=("best", "last"), help="weights (default: best)"
+    )
+    options = parser.parse_args(arguments)
+    suffix = _SUFFIXES[options.format]
+    if options.output is None:
+        options.output = options.run / "export" / f"model{suffix}"
+    elif options.output.suffix != suffix:
+        parser.error(f"--output {options.output}: the name must end in {suffix}")
+    return options
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Export, check, and say what was written."""
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if options.format == "onnx" and missing:
+        raise ValueError(
+            f'{" and ".join(missing)} not installed: pip install "sentiment[export]" (or --format '
+            "torch, which needs nothing more)"
+        )
+
+    from sentiment.display.console import printable
+    from sentiment.inference.export import export_run
+    from sentiment.runs.run import load_run
+    from sentiment.runtime.device import prepare_threads
+    from sentiment.runtime.files import check_writable
+
+    started = time.perf_counter()
+    prepare_threads()
+    run = load_run(options.run, checkpoint=options.checkpoint)
+    check_writable(options.output.parent)
+    exported = export_run(run, options.output, options.format)
+    seconds = time.perf_counter() - started
+    print(
+        f"{printable(str(exported.path))}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; "
+        f"logits within {exported.difference:.1g} of the run's"
+    )

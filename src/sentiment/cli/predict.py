@@ -1,0 +1,245 @@
+"""``sentiment predict``: classify texts, or files of any size."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sentiment.cli.options import CommandParser, positive
+
+if TYPE_CHECKING:
+    from sentiment.inference.predictor import Predictor
+    from sentiment.inference.readers import Source
+    from sentiment.runtime.distributed import World
+
+
+_DESCRIPTION = (
+    "Classify texts: those given, lines of standard input, or a file's. The output has a row for "
+    "each row of the input, in its order, with the input's own columns and: predicted, probability "
+    "(of that class), probability_NAME of each class, was_cut (whether the text is longer than the "
+    "run reads). Without --output, a table on a terminal, else JSON Lines."
+)
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, _DESCRIPTION)
+    parser.add_run()
+    parser.add_argument(
+        "texts",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="texts; none, or -, reads lines of standard input",
+    )
+    parser.add_argument(
+        "--file",
+        type=Path,
+        help="texts to predict: .csv, .tsv, .jsonl, .txt (a text a line), also with .gz, .parquet",
+    )
+    parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
+    parser.add_argument(
+        "--text-column", default="text", metavar="NAME", help="column of the texts (default: text)"
+    )
+    parser.add_argument(
+        "--prefix", default="", help="what the names of the added columns begin with"
+    )
+    parser.add_argument(
+        "--on-error",
+        default="stop",
+        choices=("skip", "stop"),
+        help="what a bad row does: end everything (default), or be passed over: it is told, and "
+        "its added columns stay empty",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="continue an interrupted output, or begin it"
+    )
+    again.add_argument("--overwrite", action="store_true", help="replace the output, once whole")
+    _add_computing_options(parser)
+    options = parser.parse_intermixed_args(arguments)  # texts may stand behind options
+    if str(options.file) == "-":
+        options.file = None
+    if options.file is not None and options.texts:
+        parser.error("give texts or --file, not both")
+    if options.resume and (options.file is None or options.output is None):
+        parser.error("--resume needs --file and --output: only what lies there can be continued")
+    if options.overwrite and options.output is None:
+        parser.error("--overwrite needs --output")
+    return options
+
+
+def _add_computing_options(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--window",
+        type=positive,
+        default=20_000,
+        metavar="N",
+        help="rows that are sorted by length together, and committed together (default: 20000)",
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=positive,
+        default=30_000,
+        metavar="N",
+        help="tokens of a batch, padding included (default: 30000)",
+    )
+    parser.add_argument(
+        "--no-temperature",
+        dest="calibrated",
+        action="store_false",
+        help="probabilities as the model gives them, not at the run's temperature",
+    )
+    parser.add_model_options()
+    parser.add_precision()
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Predict, and say how it went where the predictions went elsewhere."""
+    from sentiment.inference.predictor import load
+    from sentiment.inference.resume import check_output
+    from sentiment.runtime.device import find_device, prepare_threads
+    from sentiment.runtime.distributed import join_world, local_rank, local_size
+
+    source = _open_source(options)
+    prepare_threads(local_size())
+    device = find_device(options.device, local_rank())
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if not world.is_alone and (options.file is None or options.output is None):
+            raise ValueError("several ranks share a file: give --file and --output")
+        if options.output is not None and world.is_first:
+            check_output(
+                options.output, options.file, resumes=options.resume, overwrites=options.overwrite
+            )
+        predictor = load(
+            options.run,
+            checkpoint=options.checkpoint,
+            device=str(device),
+            calibrated=options.calibrated,
+            batch_tokens=options.batch_tokens,
+            precision=options.precision,
+        )
+        try:
+            if options.output is None:
+                _predict_to_screen(options, source, predictor)
+            else:
+                _predict_to_file(options, source, predictor, world)
+            if predictor.rounding is not None and world.is_first:
+                print(textwrap.fill(str(predictor.rounding), 80), file=sys.stderr)
+        except BrokenPipeError:
+            # Who read us has seen enough; what Python flushes at its end must not fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(141) from None  # as a shell counts a program that SIGPIPE ended
+
+
+def _open_source(options: argparse.Namespace) -> Source:
+    from sentiment.inference.formats import open_source
+    from sentiment.inference.live import LiveSource, TextsSource
+
+    if options.file is not None:
+        return open_source(options.file, options.text_column)
+    if options.texts and options.texts != ["-"]:
+        return TextsSource(options.texts, options.text_column)
+    if sys.stdin.isatty():
+        print("one text a line; Ctrl-D ends", file=sys.stderr)
+    return LiveSource(sys.stdin.fileno(), options.text_column)
+
+
+def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
+    from sentiment.display.console import printable
+    from sentiment.inference.batch_predict import predict_rows
+    from sentiment.inference.live import AnswerTable, Bar
+    from sentiment.inference.outputs import AddedColumns, JsonLinesStream, Output
+    from sentiment.inference.resume import Progress
+
+    output: Output
+    if sys.stdout.isatty():
+        max_length = predictor.run.config.data.max_length
+        output = AnswerTable(sys.stdout, predictor.class_names, max_length)
+    else:
+        added = AddedColumns(predictor.class_names, options.prefix)
+        output = JsonLinesStream(sys.stdout.buffer, added)
+    with Bar(is_shown=False) as bar:
+        done = predict_rows(
+            source,
+            output,
+            predictor.predict,
+            window=options.window,
+            skips_bad_rows=options.on_error == "skip",
+            begin_at=Progress({}),
+            save=None,
+            watcher=bar,
+        )
+    if done.num_bad:
+        print(f"passed over {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
+    if done.num_rows == 0 and options.file is not None:
+        print(f"{printable(str(options.file))} has no rows", file=sys.stderr)
+
+
+def _predict_to_file(
+    options: argparse.Namespace, source: Source, predictor: Predictor, world: World
+) -> None:
+    from sentiment.display.console import printable
+    from sentiment.inference.batch_predict import SharedPredictor, predict_to_file
+    from sentiment.inference.live import Bar
+    from sentiment.inference.outputs import AddedColumns
+    from sentiment.runtime.device import describe_device
+
+    started = time.perf_counter()
+    is_file = options.file is not None
+    is_told = is_file and world.is_first
+    classify = predictor.predict if world.is_alone else SharedPredictor(predictor, world).predict
+    with Bar(is_shown=None if is_told else False) as bar:
+        try:
+            before, done = predict_to_file(
+                source,
+                options.output,
+                classify,
+                AddedColumns(predictor.class_names, options.prefix),
+                request=_request(options, predictor, world) if is_file else None,
+                resumes=options.resume,
+                window=options.window,
+                skips_bad_rows=options.on_error == "skip",
+                watcher=bar,
+                world=world,
+            )
+        except KeyboardInterrupt:
+            if is_told:
+                bar.say("the same command with --resume continues")
+            raise
+    if not world.is_first:
+        return
+    seconds = time.perf_counter() - started
+    num_rows = done.num_rows - before.num_rows
+    earlier = f" after {before.num_rows:,} earlier" if before.num_rows else ""
+    ranks = "" if world.is_alone else f", {world.size} ranks"
+    speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}{ranks}"
+    output = printable(str(options.output))
+    print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
+    if done.num_bad:
+        print(f"passed over {done.num_bad:,} bad rows, whose predictions are empty")
+
+
+def _request(options: argparse.Namespace, predictor: Predictor, world: World) -> dict[str, Any]:
+    """What decides the output to the byte."""
+    from sentiment.inference.resume import describe_file, describe_weights
+
+    return {
+        "the input": describe_file(options.file),
+        "the run": describe_weights(options.run, options.checkpoint),
+        "the temperature": predictor.temperature,
+        "the device": predictor.device.type,
+        "the number of ranks": world.size,
+        "--text-column": options.text_column,
+        "--prefix": options.prefix,
+        "--window": options.window,
+        "--batch-tokens": options.batch_tokens,
+        # Absent in fp32, so that an output begun before there was this option can be continued.
+        **({"--precision": options.precision} if options.precision != "fp32" else {}),
+    }

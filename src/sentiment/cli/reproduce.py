@@ -1,0 +1,105 @@
+"""``sentiment reproduce``: train a run again from its receipt, and compare."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sentiment.cli.options import CommandParser
+from sentiment.config.config import check_device_name
+
+_DESCRIPTION = (
+    "Train a finished run again, from its settings and its receipt, and compare weights, metrics "
+    "and curves with it. With the same data, versions, device and threads both must be equal to "
+    "the bit (on a CPU); where those differ, the validation accuracy must lie in its 95 % "
+    "interval. Other reviews or vectors are refused. A difference ends in exit status 1."
+)
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+    """The options."""
+    parser = CommandParser(prog, _DESCRIPTION)
+    parser.add_run()
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the second training (default: a temporary one, removed at the end)",
+    )
+    for name, place in (
+        ("data.path", "folder with the reviews"),
+        ("data.cache_dir", "folder for tokens and downloads"),
+        ("vectors.path", "file with the vectors"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            dest=name.replace(".", "_"),
+            metavar="PATH",
+            help=f"{place} (default: where the run had it)",
+        )
+    parser.add_argument(
+        "--device", help="auto, cpu, cuda, cuda:1 or mps (default: the kind it was trained on)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON, and what training says on standard error"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        check_device_name(options.device or "auto")
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Train again, show both side by side, and judge.
+
+    Raises:
+        ValueError: the two differ by more than they may.
+    """
+    from sentiment.diagnostics.reproduce import (
+        Places,
+        differences_text,
+        outcome_json,
+        outcome_table,
+        plan_training,
+        reproduce,
+        train_again,
+        verdict_text,
+    )
+    from sentiment.display.console import printable
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("reproduce starts the ranks of a run itself: call it without torchrun")
+    places = Places(options.device, options.data_path, options.data_cache_dir, options.vectors_path)
+    with _folder(options.output) as output:
+        plan = plan_training(options.run, output, places)
+        if not options.json:
+            print(f"{differences_text(plan)}\n", flush=True)  # before what the training says
+        train = functools.partial(train_again, output="on stderr" if options.json else "shown")
+        outcome = reproduce(plan, train)
+    sentence = verdict_text(outcome)
+    if options.json:
+        print(outcome_json(outcome))
+    else:
+        print(f"\n{outcome_table(outcome)}\n")
+        if options.output is not None:
+            print(f"trained again: {printable(str(options.output))}")
+    if outcome.verdict == "differs":
+        raise ValueError(sentence)
+    if not options.json:
+        print(sentence)
+
+
+@contextmanager
+def _folder(output: Path | None) -> Iterator[Path]:
+    """Where to train: a folder that stays, or one that goes."""
+    if output is not None:
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
+        yield Path(folder) / "run"

@@ -1,0 +1,248 @@
+"""``sentiment train``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sentiment.config.parser import TrainingRequest, parse_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from sentiment.data.batches import EncodedCorpus
+    from sentiment.runtime.distributed import World
+    from sentiment.training.checkpoint import FitResult
+    from sentiment.training.setup import Beginning
+
+
+logger = logging.getLogger("sentiment")
+
+
+def parse(arguments: Sequence[str] | None, prog: str) -> TrainingRequest:
+    """What is asked for."""
+    return parse_training(arguments, prog)
+
+
+def execute(
+    request: TrainingRequest, after_update: Callable[[int], object] = lambda update: None
+) -> None:
+    """Train; the run's folder holds all that comes of it.
+
+    Args:
+        request: what is asked for.
+        after_update: called with the number of each update when it is done.
+    """
+    from sentiment.model.recurrence import describe_recurrence
+    from sentiment.runs.run import check_place
+    from sentiment.runtime.device import (
+        describe_device,
+        find_device,
+        find_precision,
+        prepare_threads,
+    )
+    from sentiment.runtime.distributed import join_world, local_rank, local_size
+    from sentiment.runtime.files import written_alone
+    from sentiment.training.setup import find_beginning
+
+    config = request.config
+    path = Path(config.output_dir).expanduser()
+    if request.verifies:
+        if local_rank() is not None:
+            raise ValueError(
+                "--verify_resume starts trainings of its own: call it without torchrun"
+            )
+        from sentiment.diagnostics.verify_resume import verify_resume
+
+        verify_resume(config)
+        return
+    prepare_threads(local_size())
+    device = find_device(config.device, local_rank())
+    precision = find_precision(config.training.precision, device)
+    with join_world(uses_cuda=device.type == "cuda") as world:
+        if not world.is_first:
+            logger.setLevel(logging.WARNING)
+        with written_alone(path) if world.is_first else nullcontext():
+            beginning = find_beginning(request, path, world)
+            if beginning.is_finished:
+                logger.info("%s is finished: there is nothing to resume", path)
+                return
+            if world.is_first and not beginning.resumes:
+                check_place(path, overwrite=beginning.overwrites)
+            with _logged(path, world) as begin_log:
+                ranks = "" if world.is_alone else f", {world.size} ranks"
+                model = config.model
+                how = describe_recurrence(model.cell, model.implementation, device, precision)
+                names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
+                logger.info("device: %s, %s, %s%s", *names)
+                _train(request, beginning, path, device, precision, world, begin_log, after_update)
+
+
+def _train(
+    request: TrainingRequest,
+    beginning: Beginning,
+    path: Path,
+    device: torch.device,
+    precision: torch.dtype,
+    world: World,
+    begin_log: Callable[[], None],
+    after_update: Callable[[int], object],
+) -> None:
+    from sentiment.pretraining.run import find_pretraining
+    from sentiment.runs.run import finish_run
+    from sentiment.runtime.processes import Interrupted
+    from sentiment.training.checkpoint import state_path
+    from sentiment.training.logger import Journal
+    from sentiment.training.setup import begin
+    from sentiment.training.trainer import Trainer
+
+    started = time.perf_counter()
+    config = request.config
+    pretrained = None
+    if not beginning.resumes:
+        pretrained = find_pretraining(config, device, precision, world)
+        train_teachers(request, pretrained, execute, is_alone=world.is_alone)
+    model, data = begin(config, beginning, path, device, precision, world, pretrained)
+    begin_log()
+    state = beginning.state
+    written = None if state is None else state.values["journal"]
+    journal = Journal(path, is_silent=not world.is_first, state=written)
+    with _explained(path), closing(journal):
+        trainer = Trainer(
+            model, data, request.config, device=device, precision=precision, path=path,
+            journal=journal, world=world, state=state, after_update=after_update,
+        )  # fmt: skip
+        try:
+            result = trainer.fit()
+        except Interrupted as stop:
+            logger.info("%s; resume: python train.py --resume %s", stop, path)
+            raise SystemExit(stop.status) from None
+    if world.is_first:
+        finish_run(path, result.entry())
+        state_path(path).unlink(missing_ok=True)
+        _report(result, path, data.validation, device, time.perf_counter() - started)
+    world.wait()
+
+
+def _report(
+    result: FitResult, path: Path, validation: EncodedCorpus, device: torch.device, seconds: float
+) -> None:
+    from sentiment.comparison.baseline import compare_with_baseline, make_baseline
+    from sentiment.display.console import printable
+
+    logger.info(
+        "best epoch %d: validation accuracy %.2f %%; %.0f s in all",
+        result.best_epoch,
+        100 * result.best_metrics["accuracy"],
+        seconds,
+    )
+    place = printable(str(path))
+    logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
+    logger.info("      tensorboard --logdir %s", printable(str(path.parent)))
+    against = compare_with_baseline(path, validation, device)
+    logger.info("%s", against or f"      {make_baseline(path)}")
+
+
+@contextmanager
+def _logged(path: Path, world: World) -> Iterator[Callable[[], None]]:
+    """Have all lines in train.log, also those from before there is a folder for it.
+
+    Yields what is to be called when there is.
+    """
+    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    root = logging.getLogger()
+
+    def begin() -> None:
+        if world.is_first:
+            lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
+            lines.capacity = 1  # from now on each line is written at once
+
+    root.addHandler(lines)
+    try:
+        yield begin
+    except (ValueError, OSError, RuntimeError, MemoryError):
+        logger.debug("what went wrong:", exc_info=True)  # for train.log alone
+        raise
+    finally:
+        root.removeHandler(lines)
+        target = lines.target
+        lines.close()
+        if target is not None:
+            target.close()
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of a failure to write what can be done about it."""
+    before = threading.excepthook
+
+    def report(failure: threading.ExceptHookArgs) -> None:
+        # TensorBoard's writing thread: what it met is raised again in the main one.
+        if not isinstance(failure.exc_value, OSError):
+            before(failure)
+
+    threading.excepthook = report
+    try:
+        yield
+    except OSError as error:
+        text = " ".join(str(error).split())
+        raise type(error)(
+            f"training stopped: {text}; what was saved last is whole: when this is mended, go on "
+            f"with python train.py --resume {path}"
+        ) from error
+    finally:
+        threading.excepthook = before
+
+
+def train_teachers(
+    request: TrainingRequest,
+    pretraining: Path | None,
+    train: Callable[[TrainingRequest], object],
+    *,
+    is_alone: bool,
+) -> None:
+    """Train the teachers that a student's settings ask for, one after another.
+
+    Those that are finished stay, those that were stopped go on.
+
+    Args:
+        request: the student's.
+        pretraining: the folder of the language model that it starts from.
+        train: what trains a run.
+        is_alone: whether this is the only process of the training.
+
+    Raises:
+        FileExistsError, ValueError: a teacher's folder holds something else; or teachers would be
+            trained by several processes.
+        SystemExit: a signal came, and the teacher that was being trained is saved.
+    """
+    from sentiment.data.pipeline import look_ahead
+    from sentiment.data.reviews import reviews_fingerprint
+    from sentiment.training.distillation import plan_teachers
+
+    if not request.config.distillation.trains_teachers:
+        return
+    reviews = {split: reviews_fingerprint(e) for split, e in look_ahead(request.config).items()}
+    plan = plan_teachers(request, pretraining, reviews)
+    if plan and not is_alone:
+        first = plan[0].config
+        raise ValueError(
+            f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
+            "teachers are trained by one process each: train those that there are not yet by the "
+            f"same settings with --distillation.num_teachers 0, as --seed {first.seed} "
+            f"--output_dir {first.output_dir}, then this"
+        )
+    for each in plan:
+        replaced = ", replacing the run that is there" if each.overwrites else ""
+        logger.info("first a teacher: %s%s", each.config.output_dir, replaced)
+        try:
+            train(each)
+        except SystemExit:
+            logger.info("the command that was given goes on there too, and then with the student")
+            raise

@@ -1,0 +1,340 @@
+"""A source of reviews: its splits of texts and numbered labels, and the unlabelled reviews."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from sentiment.config.config import DataConfig
+from sentiment.data.readers import Rows
+from sentiment.data.sources import IMDB_CLASS_NAMES, has_validation, is_on_hub, read_split
+from sentiment.data.splits import (
+    Shared,
+    copy_key,
+    find_shared,
+    hold_out,
+    number_keys,
+    read_test_keys,
+    report,
+)
+
+Split = Literal["train", "validation", "test", "unsupervised"]
+
+_INTEGER = re.compile(r"-?[0-9]+")
+_MOST_LISTED = 20
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class Reviews:
+    """Labelled reviews of one split.
+
+    Attributes:
+        texts: one for each review.
+        labels: (num_reviews,) int64, index into ``class_names``; -1 where a split has no labels.
+        class_names: the classes in the order of their labels.
+        origin: the file or data set they came from, for messages.
+        groups: (num_reviews,) int64, equal for reviews that are held out together or not at all,
+            but for copies; None where each review stands for itself.
+        rows: (num_reviews,) int64, the review's place in its split's files, from 0; None where the
+            reviews are of no files.
+    """
+
+    texts: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    origin: str
+    groups: np.ndarray | None = None
+    rows: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        assert self.labels.shape == (len(self.texts),)
+        assert self.groups is None or self.groups.shape == self.labels.shape
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Reviews:
+        """Return the reviews at ``indices`` (num_selected,), in that order."""
+        indices = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            texts=[self.texts[index] for index in indices.tolist()],
+            labels=self.labels[indices],
+            groups=None if self.groups is None else self.groups[indices],
+            rows=None if self.rows is None else self.rows[indices],
+        )
+
+
+def load_split(
+    data: DataConfig, split: Split, class_names: tuple[str, ...] | None = None
+) -> Reviews:
+    """Read one split; ``train`` is without the reviews that are held out for validation.
+
+    Where ``data.shared_reviews`` is drop, ``train`` and ``validation`` are also without those that
+    training leaves out.
+
+    Args:
+        data: where reviews come from.
+        split: which of them; ``unsupervised`` reviews have label -1.
+        class_names: the classes of a trained model; None takes those of ``data`` or, where it has
+            none, those that the labels name (of the training split for ``validation``).
+
+    Raises:
+        FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
+        ValueError: a file or a label is not as it must be; the message says where.
+    """
+    class_names = class_names or _configured_class_names(data)
+    if split in ("test", "unsupervised"):
+        return _read(data, split, class_names)
+    are_dropped = data.shared_reviews == "drop"
+    if class_names is not None and not are_dropped and has_validation(data):
+        return _read(data, split, class_names)
+    train, validation = _split_training(data, class_names)
+    if are_dropped:
+        shared = find_shared(data, train.texts, validation.texts)
+        train, validation = _leave_out(shared, train, validation)
+    return train if split == "train" else validation
+
+
+def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
+    """Read the reviews for training and for validation, and compare them with the test split.
+
+    Where the source has no validation split, some of the training reviews are held out
+    (:func:`sentiment.data.splits.hold_out`). Reviews that two splits share are reported, left out
+    or ignored, as ``data.shared_reviews`` says.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_split`; or all reviews of one split stand in
+            another.
+    """
+    train, validation = _split_training(data, _configured_class_names(data))
+    if data.shared_reviews == "ignore":
+        return train, validation
+    shared = find_shared(data, train.texts, validation.texts)
+    report(shared, dropped=data.shared_reviews == "drop")
+    if data.shared_reviews == "drop":
+        return _leave_out(shared, train, validation)
+    return train, validation
+
+
+def _leave_out(
+    shared: Sequence[Shared], train: Reviews, validation: Reviews
+) -> tuple[Reviews, Reviews]:
+    """Return both splits without the reviews of which a copy stands in a later one."""
+    stays = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
+    for each in shared:
+        stays[each.split] &= ~each.is_shared
+    if len(set(train.labels[stays["train"]].tolist())) < 2:
+        raise ValueError(
+            f"{train.origin}: of its {len(train):,} reviews, {np.count_nonzero(stays['train']):,} "
+            "stand in no other split, and not of two classes, which training needs: give others, "
+            "or set data.shared_reviews to report"
+        )
+    return (
+        train.select(np.flatnonzero(stays["train"])),
+        validation.select(np.flatnonzero(stays["validation"])),
+    )
+
+
+def _split_training(
+    data: DataConfig, class_names: tuple[str, ...] | None
+) -> tuple[Reviews, Reviews]:
+    train = _read(data, "train", class_names)
+    if has_validation(data):
+        return train, _read(data, "validation", train.class_names)
+    chosen = hold_out(
+        train.texts,
+        train.labels,
+        class_names=train.class_names,
+        share=data.validation_share,
+        seed=data.validation_seed,
+        origin=train.origin,
+        groups=train.groups,
+        num_folds=data.num_folds,
+        fold=data.fold,
+    )
+    return (
+        train.select(np.flatnonzero(chosen.trains)),
+        train.select(np.flatnonzero(chosen.validates)),
+    )
+
+
+def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
+    return data.class_names or (IMDB_CLASS_NAMES if is_on_hub(data) else None)
+
+
+def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -> Reviews:
+    rows = read_split(data, split, data.group_column if split == "train" else None)
+    groups, numbers = _group(data, rows), np.arange(len(rows.texts), dtype=np.int64)
+    if split == "unsupervised":
+        labels = np.full(len(rows.texts), -1, dtype=np.int64)
+        return Reviews(rows.texts, labels, class_names or (), rows.origin, groups, numbers)
+    labels, names = _number_labels(rows, class_names)
+    if split == "train" and labels.min() == labels.max():
+        raise ValueError(
+            f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
+            "training needs two classes"
+        )
+    return Reviews(rows.texts, labels, names, rows.origin, groups, numbers)
+
+
+def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
+    """(num_reviews,) the group of each review, None where each stands for itself."""
+    if data.hold_out == "stretches":
+        return np.arange(len(rows.texts), dtype=np.int64) // data.stretch_length
+    if not rows.groups:
+        return None
+    names = [str(each).strip() for each in rows.groups]
+    if "" in names:
+        raise ValueError(
+            f"{rows.place(names.index(''))}: no {data.group_column}: fill it in or delete the row"
+        )
+    return number_keys(names)
+
+
+def _number_labels(
+    rows: Rows, class_names: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels as (num_reviews,) int64 and the names they index.
+
+    A name stands for its place among the names, an integer for itself, unless the names are
+    integers too (stars 1 to 5). A column of digits is a column of integers, as CSV cannot tell
+    them apart.
+    """
+    values = _integers_or_names(rows, class_names)
+    if class_names is None:
+        class_names = _names_from_labels(rows, values)
+    index_by_label: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
+    are_integers = all(_INTEGER.fullmatch(name) for name in class_names)
+    index_by_label.update(
+        (int(name) if are_integers else index, index) for index, name in enumerate(class_names)
+    )
+    try:
+        labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
+    except KeyError:
+        row = next(row for row, value in enumerate(values) if value not in index_by_label)
+        raise ValueError(_unknown_label(rows.place(row), values[row], class_names)) from None
+    return labels, class_names
+
+
+def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[int] | list[str]:
+    integers = [label for label in rows.labels if isinstance(label, int)]
+    if len(integers) == len(rows.labels):
+        return integers
+    if integers:
+        kind = type(rows.labels[0])
+        row = next(row for row, label in enumerate(rows.labels) if not isinstance(label, kind))
+        raise ValueError(
+            f"{rows.place(row)}: label {rows.labels[row]!r}, but the first is {rows.labels[0]!r}: "
+            "use integers or names, not both"
+        )
+    names = [str(label).strip() for label in rows.labels]
+    distinct = set(names)
+    if "" in distinct:
+        raise ValueError(f"{rows.place(names.index(''))}: no label: fill it in or delete the row")
+    if distinct <= set(class_names or ()) or not all(_INTEGER.fullmatch(name) for name in distinct):
+        return names
+    return [int(name) for name in names]
+
+
+def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, ...]:
+    distinct: list[Any] = sorted(set(values))  # all of one type
+    if len(distinct) == 1:
+        raise ValueError(
+            f"{rows.origin}: all {len(values)} reviews have label {distinct[0]!r}, but there must "
+            "be two classes: add reviews of another, or name the classes with --data.class_names"
+        )
+    if isinstance(distinct[0], int) and distinct != list(range(len(distinct))):
+        found = ", ".join(map(str, distinct[:_MOST_LISTED]))
+        raise ValueError(
+            f"{rows.origin}: labels are {found}, but integers must count from 0 without a gap: "
+            "renumber them, or write names instead"
+        )
+    return tuple(map(str, distinct))
+
+
+def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -> str:
+    listed = ", ".join(class_names[:_MOST_LISTED])
+    if isinstance(label, int):
+        return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
+    by_lower = {name.lower(): name for name in class_names}
+    nearest = difflib.get_close_matches(label.lower(), by_lower, n=1)
+    hint = f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
+    return f"{place}: label {label!r} is none of the classes ({listed}){hint}"
+
+
+def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:
+    """Number of reviews, bytes of their texts in UTF-8, and a digest of texts and labels."""
+    digest = hashlib.sha256(reviews.labels.astype("<i8").tobytes())
+    num_bytes = 0
+    for text in reviews.texts:
+        data = text.encode("utf-8", "surrogatepass")
+        num_bytes += len(data)
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return {"rows": len(reviews), "bytes": num_bytes, "sha256": digest.hexdigest()}
+
+
+def file_fingerprint(path: Path) -> dict[str, Any]:
+    """Name, bytes and digest of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
+        if digest is None:  # Python 3.10
+            digest = hashlib.sha256()
+            while part := file.read(1 << 20):
+                digest.update(part)
+        size = file.tell()
+    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
+
+
+logger = logging.getLogger(__name__)
+
+
+def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
+    """Read the ``unsupervised`` split without the copies of validation reviews.
+
+    Copies of test reviews are left out too where ``data.shared_reviews`` is drop, and counted where
+    it is report.
+
+    Args:
+        data: where reviews come from.
+        validation: the reviews that choices are made on.
+
+    Raises:
+        FileNotFoundError: the source has no such split, or cannot be reached.
+        ValueError: a file is not as it must be, or nothing remains.
+    """
+    reviews = load_split(data, "unsupervised", validation.class_names)
+    keys = [copy_key(text) for text in reviews.texts]
+    stays = _stands_not_in([copy_key(text) for text in validation.texts], keys)
+    _tell(int(np.count_nonzero(~stays)), "validation", are_left_out=True)
+    if data.shared_reviews != "ignore":
+        differs = _stands_not_in(read_test_keys(data), keys)
+        are_dropped = data.shared_reviews == "drop"
+        _tell(int(np.count_nonzero(stays & ~differs)), "test", are_left_out=are_dropped)
+        if are_dropped:
+            stays &= differs
+    if not stays.any():
+        raise ValueError(f"{reviews.origin}: no review remains that stands in no other split")
+    return reviews.select(np.flatnonzero(stays))
+
+
+def _stands_not_in(known: list[bytes], keys: list[bytes]) -> np.ndarray:
+    """(num_keys,) bool: which keys are not among those known."""
+    those = set(known)
+    return np.array([key not in those for key in keys], dtype=bool)
+
+
+def _tell(count: int, other: str, *, are_left_out: bool) -> None:
+    if count:
+        outcome = "left out" if are_left_out else "data.shared_reviews drop leaves them out"
+        reviews = f"{count:,} unlabelled review{'s' * (count != 1)}"
+        logger.info("%s repeat%s a %s review (%s)", reviews, "s" * (count == 1), other, outcome)

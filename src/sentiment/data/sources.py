@@ -1,0 +1,189 @@
+"""Where a split's reviews are: in a folder of files, in a folder of text files, or on the hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sentiment.config.config import DataConfig
+from sentiment.data.readers import FORMATS, UNLABELLED_FOLDER, Rows, read_files, read_text_folder
+
+IMDB_CLASS_NAMES = ("neg", "pos")
+
+_MINI_FOLDER = Path(__file__).parent / "mini"
+_IMDB = "stanfordnlp/imdb"
+_OTHER_NAMES_OF_VALIDATION = ("valid", "val", "dev")
+_PROBE_SECONDS = 5.0
+_MOST_LISTED = 20
+
+
+def is_on_hub(data: DataConfig) -> bool:
+    """Whether reviews come from the hub: from its IMDB, whose labels are numbers without names."""
+    return data.path is None and data.source == "imdb"
+
+
+def source_name(data: DataConfig) -> str:
+    """Where the settings say that reviews are, in words."""
+    if data.path is None:
+        return f"the source {data.source}"
+    return str(Path(data.path).expanduser().resolve())
+
+
+def is_same_source(first: DataConfig, second: DataConfig) -> bool:
+    """Whether two settings name one place, by whatever path; relative ones count from here."""
+    return _place(first) == _place(second)
+
+
+def _place(data: DataConfig) -> Path | None:
+    """The folder of the reviews, None on the hub."""
+    if is_on_hub(data):
+        return None
+    return (_MINI_FOLDER if data.path is None else Path(data.path).expanduser()).resolve()
+
+
+def has_validation(data: DataConfig) -> bool:
+    """Whether the source brings a validation split of its own.
+
+    Raises:
+        FileNotFoundError: the folder is not there.
+        ValueError: a file is named as others name a validation split, which would go unread.
+    """
+    if is_on_hub(data):
+        return False
+    folder = _folder(data)
+    if _find(folder, "validation"):
+        return True
+    for name in _OTHER_NAMES_OF_VALIDATION:
+        if found := _find(folder, name):
+            raise ValueError(
+                f"{folder}: {next(iter(found))} looks like a validation split: rename it to "
+                "validation, or take it out of the folder to hold reviews out of train"
+            )
+    return False
+
+
+def read_split(data: DataConfig, split: str, group_column: str | None = None) -> Rows:
+    """Read one split's texts and labels, but of ``unsupervised`` no labels; groups where asked for.
+
+    Opens no file of another split.
+
+    Raises:
+        FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
+        ValueError: files are not as they must be; the message says where.
+    """
+    with_labels = split != "unsupervised"
+    if is_on_hub(data):
+        if group_column is not None:
+            raise ValueError(_no_groups(_IMDB, group_column))
+        return _read_hub(split, with_labels)
+    folder = _folder(data)
+    found = _find(folder, split)
+    if not found:
+        names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+        listed = ", ".join(names[:_MOST_LISTED]) or "nothing"
+        raise FileNotFoundError(
+            f"{folder} has no {split} split, which is a file {split}{'|'.join(FORMATS)}, or a "
+            f"folder {split} of text files by class; found: "
+            f"{listed}{', …' if len(names) > _MOST_LISTED else ''}"
+        )
+    if len(found) > 1:
+        raise ValueError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")
+    (paths,) = found.values()
+    if paths[0].is_dir():
+        if group_column is not None:
+            raise ValueError(_no_groups(str(paths[0]), group_column))
+        return read_text_folder(paths[0], with_labels=with_labels)
+    return read_files(paths, with_labels=with_labels, group_column=group_column)
+
+
+def _no_groups(place: str, group_column: str) -> str:
+    return (
+        f"{place} has no columns but texts and labels, and so no {group_column!r} to hold out by: "
+        "set data.validation to stretches and data.group_column to null"
+    )
+
+
+def _folder(data: DataConfig) -> Path:
+    if data.path is None:
+        if not _MINI_FOLDER.is_dir():
+            raise FileNotFoundError(
+                f"{_MINI_FOLDER} is not there: the mini corpus comes with the repository, not "
+                "with an installed package: install with pip install -e from a checkout, or give "
+                "reviews with --data.path FOLDER"
+            )
+        return _MINI_FOLDER
+    folder = Path(data.path).expanduser()
+    if folder.is_file():
+        raise ValueError(
+            f"data.path is {data.path}, a file: give the folder that it is in, with files named "
+            f"train, validation and test ({', '.join(FORMATS)})"
+        )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"data.path is {data.path}, which is not there: give a folder")
+    return folder
+
+
+def _find(folder: Path, split: str) -> dict[str, list[Path]]:
+    """Everything named like the split: its name and its paths, files or one folder.
+
+    Shards are named as on the hub, ``train-00000-of-00002.parquet``, and are one thing together.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in FORMATS:
+            continue
+        if path.stem == split:
+            found[path.name] = [path]
+        elif shard := re.fullmatch(rf"{split}-\d+-of-(\d+)", path.stem):
+            name = f"{split}-*-of-{shard.group(1)}{path.suffix}"
+            found.setdefault(name, []).append(path)
+    for name, paths in found.items():
+        num_shards = int(name.split("-of-")[1].split(".")[0]) if "-of-" in name else 1
+        if len(paths) != num_shards:
+            raise ValueError(f"{folder} has {len(paths)} of the files {name}: fetch the others")
+    texts = folder / "train" / UNLABELLED_FOLDER if split == "unsupervised" else folder / split
+    if texts.is_dir():
+        found[f"{texts.relative_to(folder).as_posix()}/"] = [texts]
+    return found
+
+
+def _read_hub(split: str, with_labels: bool) -> Rows:
+    """Read one split of IMDB, downloading its file, and no other, unless the cache has it.
+
+    Layout: https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
+    """
+    # Imported here for start-up time: the two take a second that no other source needs.
+    import huggingface_hub
+
+    file_name = f"plain_text/{split}-00000-of-00001.parquet"
+    # load_dataset asks the hub at every start, and without a network it does not find again what
+    # it loaded by data_files; the file itself stays in the hub's cache.
+    cached = huggingface_hub.try_to_load_from_cache(_IMDB, file_name, repo_type="dataset")
+    if isinstance(cached, str):
+        return read_files([Path(cached)], with_labels=with_labels)
+    import datasets
+
+    url = huggingface_hub.hf_hub_url(_IMDB, file_name, repo_type="dataset")
+    try:
+        # One quick request first: load_dataset waits over 20 s for a hub out of reach.
+        huggingface_hub.get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+        table = datasets.load_dataset(
+            _IMDB,
+            data_files={split: file_name},
+            split=split,
+            # Some versions miss the splits that were not asked for, and refuse
+            # (https://github.com/huggingface/datasets/pull/8215).
+            verification_mode="no_checks",
+        )
+    except Exception as error:  # of datasets, of the hub's client and of its HTTP library
+        reason = (str(error).splitlines() or [""])[0]
+        raise FileNotFoundError(
+            f"IMDB's {split} split is not in the cache, and {url} can't be reached or read "
+            f"({type(error).__name__}: {reason}): give a local copy with --data.path FOLDER"
+        ) from error
+    return Rows(
+        texts=table["text"][:],
+        labels=table["label"][:] if with_labels else [],
+        files=[(f"{_IMDB} {split}", len(table))],
+        origin=f"{_IMDB} {split}",
+    )

@@ -1,0 +1,384 @@
+"""Hold-outs of training reviews, copies between splits, likeness of neighbouring reviews."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase
+
+import numpy as np
+from scipy import sparse
+
+from sentiment.config.config import DataConfig
+from sentiment.data.readers import FORMATS, read_files, read_text_folder
+from sentiment.data.sources import is_on_hub, read_split, source_name
+from sentiment.data.tokenizer import TokenizedTexts
+
+_LOWER_CASE = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
+_ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
+
+
+def copy_key(text: str) -> bytes:
+    """Return 16 bytes that are equal for copies of one review.
+
+    Copies are reviews that are equal after lower-casing and deleting ``<br />``, white space and
+    everything else that is neither letter nor digit. Where nothing is left, as of ``:)``, the text
+    itself counts.
+    """
+    rest = text.replace("<br />", "")
+    if not rest.isascii():
+        rest = rest.lower()
+        for character in set(rest):  # few differ, and translate() below knows bytes alone
+            if not character.isascii() and not character.isalnum():
+                rest = rest.replace(character, "")
+    folded = rest.encode().translate(_LOWER_CASE, _ASCII_SEPARATORS)
+    # A digest, as keys are kept for whole corpora; 128 bits do not collide by chance.
+    return blake2b(folded or text.strip().encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class HoldOut:
+    """Which of the training reviews train and which validate.
+
+    Attributes:
+        trains, validates: (num_reviews,) bool, never both true; neither is true of a copy of a
+            held-out review that stands in another group.
+    """
+
+    trains: np.ndarray
+    validates: np.ndarray
+
+
+def hold_out(
+    texts: Sequence[str],
+    labels: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    share: float,
+    seed: int,
+    origin: str,
+    groups: np.ndarray | None = None,
+    num_folds: int | None = None,
+    fold: int = 1,
+) -> HoldOut:
+    """Choose the reviews to hold out for validation, stratified by class.
+
+    Of each class, ``share`` of its reviews is held out as nearly as whole groups allow, at least
+    one group, and at least one stays. For equal reviews, groups and seed a share is the same on
+    every platform; folds are scikit-learn's, and another version of it may divide otherwise.
+
+    Args:
+        texts: the training reviews.
+        labels: (num_reviews,) int64, index into ``class_names``.
+        class_names: of which some may have no review.
+        share: of each class, between 0 and 1.
+        seed: of the choice.
+        origin: where the reviews come from, for the message.
+        groups: (num_reviews,) int64, the group of each review; None takes each review and its
+            copies (:func:`copy_key`) for a group.
+        num_folds: holds out one of so many folds instead of a share.
+        fold: which one, from 1.
+
+    Raises:
+        ValueError: a class is in too few groups to stand on both sides.
+    """
+    copies = number_keys(map(copy_key, texts))
+    own = copies if groups is None else number_keys(groups.tolist())
+    counts = _count(own, labels, num_classes=len(class_names))
+    num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,), those that hold the class
+    kind = "different review" if groups is None else "group"
+    too_few = num_groups == 1
+    if num_folds is not None:
+        too_few |= (num_groups > 0) & (num_groups < num_folds)
+    if not too_few.any():
+        if num_folds is None:
+            held = _choose_groups(counts, share, seed, fills_up=groups is not None)
+        else:
+            held = _choose_fold(labels, own, num_folds, seed) == fold - 1
+        validates = held[own]
+        trains = ~validates & ~np.isin(copies, copies[validates])
+        present = np.arange(len(class_names))[num_groups > 0]
+        on_both_sides = [np.isin(present, labels[side]) for side in (trains, validates)]
+        missing = present[~np.logical_and(*on_both_sides)]
+        if len(missing) == 0:
+            return HoldOut(trains, validates)
+        too_few[missing] = True
+    label = int(np.flatnonzero(too_few)[0])
+    count = int(num_groups[label])
+    into = "hold some out" if num_folds is None else f"make {num_folds} folds"
+    raise ValueError(
+        f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
+        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
+        f"that class{_OTHER_WAYS[groups is None, num_folds is None]}"
+    )
+
+
+# By whether groups are single reviews, and whether a share is held out.
+_OTHER_WAYS = {
+    (True, True): ", or give a validation split of your own",
+    (True, False): ", or lower the number of folds",
+    (False, True): ", hold out smaller groups (data.stretch_length, data.group_column), or set "
+    "data.validation to random",
+    (False, False): ", hold out smaller groups (data.stretch_length, data.group_column), or lower "
+    "the number of folds",
+}
+
+
+def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
+    """(num_keys,) int64: equal keys have equal numbers, in the order of their first occurrence."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def _count(groups: np.ndarray, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
+    """(num_groups, num_classes): the reviews of each class in each group."""
+    num_groups = int(groups.max()) + 1
+    cells = np.bincount(groups * num_classes + labels, minlength=num_groups * num_classes)
+    return cells.reshape(-1, num_classes)
+
+
+def _choose_fold(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """(num_groups,) the fold of each group, from 0: of like sizes and shares of the classes."""
+    from sklearn.model_selection import StratifiedGroupKFold  # half a second that others spare
+
+    folds = np.empty(int(groups.max()) + 1, dtype=np.int64)
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
+    for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
+        folds[groups[held]] = number
+    return folds
+
+
+def _choose_groups(counts: np.ndarray, share: float, seed: int, *, fills_up: bool) -> np.ndarray:
+    """(num_groups,) bool: in random order, each group that its classes have room for.
+
+    Args:
+        counts: (num_groups, num_classes), the reviews of each class in each group.
+        share: of each class.
+        seed: of the order.
+        fills_up: whether groups follow that overshoot, while that comes nearer to the share.
+    """
+    totals = counts.sum(axis=0)  # (num_classes,)
+    quotas = np.minimum(np.maximum(np.rint(share * totals).astype(np.int64), 1), totals - 1)
+    quotas = np.maximum(quotas, 0)
+    # NumPy promises that the raw output of a bit generator never changes, and does not promise it
+    # of Generator.permutation (https://numpy.org/neps/nep-0019-rng-policy.html).
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(counts)), kind="stable")
+    held = np.zeros(len(counts), dtype=bool)
+    room = quotas.copy()
+    for group in order:
+        if (counts[group] <= room).all():
+            held[group] = True
+            room -= counts[group]
+            if not room.any():
+                break
+    while fills_up:
+        missing = quotas - counts[held].sum(axis=0)
+        gains = np.abs(missing).sum() - np.abs(missing - counts[order]).sum(axis=1)
+        empties = (counts[order] > 0) & (counts[held].sum(axis=0) + counts[order] == totals)
+        gains[held[order] | empties.any(axis=1)] = 0
+        if gains.max() <= 0:
+            break
+        held[order[gains.argmax()]] = True
+    for label in np.flatnonzero(quotas):
+        if not counts[held, label].any():  # each of its groups is larger than its quota
+            candidates = order[counts[order, label] > 0]
+            held[candidates[counts[candidates].sum(axis=1).argmin()]] = True
+    return held
+
+
+logger = logging.getLogger(__name__)
+
+# Of a review that stands in both, the copy in the first can be left out.
+_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
+_ADVICE = {
+    "train": "give other reviews to train on",
+    "validation": "give others, or none to hold reviews out of train",
+}
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class Shared:
+    """The reviews of one split of which another holds a copy.
+
+    Attributes:
+        split: ``train`` or ``validation``.
+        other: ``validation`` or ``test``.
+        is_shared: (num_reviews,) bool, true where ``other`` holds a copy of a review of ``split``.
+    """
+
+    split: str
+    other: str
+    is_shared: np.ndarray
+
+
+def find_shared(data: DataConfig, train: Sequence[str], validation: Sequence[str]) -> list[Shared]:
+    """Compare texts to train on, texts to validate on, and the test split where it is at hand.
+
+    Returns:
+        One for each pair of splits that share a review.
+
+    Raises:
+        ValueError: all reviews of one split stand in another, as where a file was copied; or
+            shared reviews are to be dropped, and the test split cannot be read.
+    """
+    keys = {
+        "train": [copy_key(text) for text in train],
+        "validation": [copy_key(text) for text in validation],
+        "test": read_test_keys(data),
+    }
+    found = []
+    for split, other in _PAIRS:
+        known = set(keys[other])
+        is_shared = np.array([key in known for key in keys[split]], dtype=bool)
+        if is_shared.all():
+            raise ValueError(
+                f"{source_name(data)}: all {len(is_shared):,} reviews of {split} stand in {other} "
+                f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains all the same)"
+            )
+        if is_shared.any():
+            found.append(Shared(split, other, is_shared))
+    return found
+
+
+def report(shared: Sequence[Shared], *, dropped: bool) -> None:
+    """Log a line for each pair of splits: how many reviews they share, and what became of them."""
+    outcome = "left out of" if dropped else "data.shared_reviews drop leaves them out of"
+    for each in shared:
+        count = int(np.count_nonzero(each.is_shared))
+        reviews = f"{count:,} review{'s' * (count != 1)}"
+        pair = (each.split, each.other)
+        logger.warning("%s and %s share %s (%s %s)", *pair, reviews, outcome, each.split)
+
+
+def read_test_keys(data: DataConfig) -> list[bytes]:
+    """A digest for each review of the test split; none where it is not at hand."""
+    try:
+        return [copy_key(text) for text in _read_test_texts(data)]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        reason = f"the test split can't be compared with the others: {error}"
+        if data.shared_reviews == "drop":
+            raise ValueError(f"{reason} (or set data.shared_reviews to report)") from error
+        logger.warning("%s", reason)
+        return []
+
+
+def _read_test_texts(data: DataConfig) -> list[str]:
+    if is_on_hub(data):
+        # Imported here for start-up time; whoever read the training split has imported it.
+        import huggingface_hub
+
+        cached = huggingface_hub.try_to_load_from_cache(
+            "stanfordnlp/imdb", "plain_text/test-00000-of-00001.parquet", repo_type="dataset"
+        )
+        if not isinstance(cached, str):
+            return []
+        return read_files([Path(cached)], with_labels=False).texts
+    if data.path is None:
+        return read_split(data, "test").texts
+    # Not by read_split, which wants labels: whoever evaluates elsewhere may have none.
+    folder = Path(data.path).expanduser()
+    if (folder / "test").is_dir():
+        return read_text_folder(folder / "test", with_labels=True).texts
+    files = sorted(path for path in folder.iterdir() if path.suffix in FORMATS)
+    files = [path for path in files if re.fullmatch(r"test(-\d+-of-\d+)?", path.stem)]
+    return read_files(files, with_labels=False).texts if files else []
+
+
+_MOST_TEXTS = 50_000  # of a larger corpus its first ones: enough to tell, in seconds
+_MOST_OCCURRENCES = 20  # texts that hold a rare word, at most; at least two
+_ROUNDS = 5  # of random pairs, as many in each as there are neighbours
+_LEAST_FACTOR = 3.0
+_LEAST_SHARED = 30  # rare words shared by all neighbours together; fewer may be chance
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Rare words that two reviews of one class share, in the mean over pairs.
+
+    Attributes:
+        of_neighbours: pairs of neighbouring rows.
+        of_others: random pairs.
+        num_pairs: of neighbours.
+    """
+
+    of_neighbours: float
+    of_others: float
+    num_pairs: int
+
+    @property
+    def factor(self) -> float:
+        """How many times as many neighbours share."""
+        return self.of_neighbours / max(self.of_others, 1 / max(1, _ROUNDS * self.num_pairs))
+
+    @property
+    def is_striking(self) -> bool:
+        """Whether that is far more than chance."""
+        are_enough = self.of_neighbours * self.num_pairs >= _LEAST_SHARED
+        return are_enough and self.factor >= _LEAST_FACTOR
+
+
+def measure_likeness(tokenized: TokenizedTexts, labels: np.ndarray, seed: int = 0) -> Likeness:
+    """Compare neighbouring texts with random pairs of the same class.
+
+    Args:
+        tokenized: the texts, in the order of their rows.
+        labels: (num_texts,) int64.
+        seed: of the random pairs.
+    """
+    count = min(len(tokenized), _MOST_TEXTS)
+    labels, offsets = labels[:count], np.asarray(tokenized.offsets[: count + 1])
+    tokens = np.asarray(tokenized.tokens[: offsets[-1]])
+    holds = sparse.csr_array(
+        (np.ones(len(tokens), dtype=np.int32), tokens, offsets),
+        shape=(count, len(tokenized.lexicon)),
+    )
+    holds.sum_duplicates()
+    holds.data[:] = 1
+    occurrences = np.bincount(holds.indices, minlength=holds.shape[1])
+    holds = holds[:, (occurrences >= 2) & (occurrences <= _MOST_OCCURRENCES)]
+    rows = np.arange(count - 1)
+    rows = rows[labels[:-1] == labels[1:]]
+    if len(rows) == 0:
+        return Likeness(0.0, 0.0, 0)
+    generator = np.random.default_rng(seed)
+    others = [_shared(holds, *_random_pairs(labels, len(rows), generator)) for _ in range(_ROUNDS)]
+    return Likeness(_shared(holds, rows, rows + 1), float(np.mean(others)), len(rows))
+
+
+def warn_of_likeness(tokenized: TokenizedTexts, labels: np.ndarray) -> None:
+    """Say so where a random hold-out would have one film on both sides, and what keeps it apart."""
+    found = measure_likeness(tokenized, labels)
+    if found.is_striking:
+        logger.warning(
+            "neighbouring reviews share %.0f times as many rare words as others of their class, "
+            "as reviews of one film or author do: held out at random, validation flatters; "
+            "--data.validation stretches keeps neighbours together, and --data.validation groups "
+            "with --data.group_column whatever a column names",
+            found.factor,
+        )
+
+
+def _random_pairs(
+    labels: np.ndarray, count: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """About ``count`` pairs of different rows of one class, (num_pairs,) each."""
+    first, second = generator.integers(len(labels), size=(2, count))
+    members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
+    for label, rows in members.items():
+        is_own = labels[first] == label
+        second[is_own] = rows[second[is_own] % len(rows)]
+    differ = np.abs(first - second) > 1
+    return first[differ], second[differ]
+
+
+def _shared(holds: sparse.csr_array, first: np.ndarray, second: np.ndarray) -> float:
+    """Mean number of columns in which both rows of a pair hold something."""
+    if len(first) == 0:
+        return 0.0
+    return float(holds[first].multiply(holds[second]).sum()) / len(first)

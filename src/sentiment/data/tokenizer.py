@@ -1,0 +1,270 @@
+"""spaCy's tokenizer rules: texts to one flat array of tokens and a lexicon."""
+
+from __future__ import annotations
+
+import functools
+import html
+import itertools
+import re
+from array import array
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from spacy.tokenizer import Tokenizer as Rules
+
+
+_LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+# Pieces that spaCy's English rules cut in one way only, special cases (cannot, Mr.) aside: letters
+# stay whole, and these marks come off their end; a full stop only behind a small letter.
+_PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
+# spaCy takes the square of a piece's length for rows of marks: minutes for 100,000 of them. Longer
+# pieces, which no language that it cuts at white space has, are cut into parts of so many
+# characters first.
+_LONGEST_PIECE = 1_000
+# What lies behind so many characters of one piece is not cut any further: spaCy takes a second for
+# every 300,000 of marks or emoji, and a text of megabytes without a space is none.
+_MOST_CUT = 100_000
+# A character's number of so many digits, which html.unescape would turn into an integer first.
+_ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
+_SHARD_SIZE = 2_500  # texts between two looks at their new pieces
+# A process spends as long on importing spaCy as another one takes for about this many characters.
+_CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
+
+# Looked at together where all of a corpus is, whose tokens may lie in a file.
+TOKENS_AT_ONCE = 4_000_000
+
+CutPieces = tuple[list[str], list[int]]  # tokens end to end, and how many each piece has
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """The tokens of several texts, end to end.
+
+    Attributes:
+        tokens: (num_tokens,) int32, indices into the lexicon.
+        offsets: (num_texts + 1,) int64; text ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``.
+        lexicon: the distinct tokens, in the order of their first occurrence.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+    lexicon: list[str]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def words(self, index: int) -> list[str]:
+        """The tokens of one text as strings."""
+        span = self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        return [self.lexicon[token] for token in span]
+
+
+class _Numbering(dict[str, int]):
+    """Numbers strings in the order in which they are first asked for."""
+
+    def __missing__(self, key: str) -> int:
+        number = self[key] = len(self)
+        return number
+
+
+def clean(text: str) -> str:
+    """Text without what HTML left in it: line breaks become spaces, entities their characters.
+
+    Lone surrogates, which no encoding knows, become replacement characters.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    if "&" in text:
+        if "&#" in text:
+            text = _ENDLESS_NUMBER.sub("\ufffd", text)
+        text = html.unescape(text)
+    return _LINE_BREAK.sub(" ", text) if "<" in text else text
+
+
+class Tokenizer:
+    """Cuts texts into tokens; remembers every piece it has cut, so later texts go faster.
+
+    Texts without end have pieces without end: who reads such calls :meth:`forget` now and then.
+
+    Args:
+        lower_case: whether tokens are lower-cased.
+        executor: processes that cut pieces while this one looks for more; None cuts them here.
+    """
+
+    def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
+        self._lower_case = lower_case
+        self._executor = executor
+        self._forget_pieces()
+
+    def _forget_pieces(self) -> None:
+        self._pieces = _Numbering()
+        self._lexicon = _Numbering()
+        self._piece_tokens = array("i")  # tokens of all known pieces, end to end
+        self._piece_lengths = array("i")
+        self._num_characters = 0
+
+    @property
+    def num_pieces(self) -> int:
+        """Pieces that are remembered."""
+        return len(self._pieces)
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of the pieces that are remembered."""
+        return self._num_characters
+
+    def forget(self) -> None:
+        """Give back the memory of all pieces; the lexicon of later texts begins anew.
+
+        spaCy, too, keeps every token that it has met: its rules are loaded again when needed.
+        """
+        self._forget_pieces()
+        load_rules.cache_clear()
+
+    def __call__(
+        self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
+    ) -> TokenizedTexts:
+        """Cut texts into tokens; ``report`` is called with numbers of texts as they are read."""
+        num_known = len(self._pieces)
+        shards: list[tuple[np.ndarray, np.ndarray]] = []
+        results: list[Callable[[], CutPieces]] = []
+        for start in range(0, len(texts), _SHARD_SIZE):
+            shards.append(self._number_pieces(texts[start : start + _SHARD_SIZE]))
+            new = list(itertools.islice(reversed(self._pieces), len(self._pieces) - num_known))
+            new.reverse()
+            num_known = len(self._pieces)
+            self._num_characters += sum(map(len, new))
+            results.append(self._start_cutting(new))
+            report(len(shards[-1][1]))
+        for result in results:
+            words, lengths = result()
+            self._piece_tokens.extend(map(self._lexicon.__getitem__, words))
+            self._piece_lengths.extend(lengths)
+        return self._gather(shards)
+
+    def _number_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the texts' pieces, end to end, and how many pieces each text has."""
+        pieces_of_texts = [clean(text).split() for text in texts]
+        num_pieces = [len(pieces) for pieces in pieces_of_texts]
+        all_pieces = itertools.chain.from_iterable(pieces_of_texts)
+        numbers = map(self._pieces.__getitem__, all_pieces)
+        return np.fromiter(numbers, np.int32, sum(num_pieces)), np.array(num_pieces, np.int64)
+
+    def _start_cutting(self, pieces: list[str]) -> Callable[[], CutPieces]:
+        if self._executor is not None:
+            return self._executor.submit(cut_pieces, pieces, self._lower_case).result
+        cut = cut_pieces(pieces, self._lower_case)
+        return lambda: cut
+
+    def _gather(self, shards: list[tuple[np.ndarray, np.ndarray]]) -> TokenizedTexts:
+        """Replace each piece by its tokens."""
+        lengths = np.array(self._piece_lengths, dtype=np.int64)
+        starts = np.cumsum(lengths) - lengths
+        table = np.array(self._piece_tokens, dtype=np.int32)
+        tokens = [np.empty(0, dtype=np.int32)]
+        text_lengths = [np.zeros(1, dtype=np.int64)]
+        for pieces, num_pieces in shards:
+            ends = np.concatenate(([0], np.cumsum(lengths[pieces])))  # (pieces in texts + 1,)
+            first = np.repeat(starts[pieces] - ends[:-1], lengths[pieces])  # (tokens in texts,)
+            tokens.append(table[first + np.arange(ends[-1])])
+            text_lengths.append(np.diff(ends[np.concatenate(([0], np.cumsum(num_pieces)))]))
+        offsets = np.cumsum(np.concatenate(text_lengths))
+        return TokenizedTexts(np.concatenate(tokens), offsets, list(self._lexicon))
+
+
+def tokenize(
+    texts: Sequence[str],
+    *,
+    lower_case: bool = True,
+    num_processes: int | None = None,
+    progress: bool = False,
+) -> TokenizedTexts:
+    """Cut texts into tokens, in several processes where that pays.
+
+    Args:
+        texts: the texts.
+        lower_case: whether tokens are lower-cased.
+        num_processes: processes that cut; None takes one for a small corpus and up to as many as
+            there are cores to run on for a large one.
+        progress: whether to show a progress bar on a terminal.
+    """
+    if num_processes is None:
+        worth = sum(map(len, texts)) // _CHARACTERS_THAT_PAY_A_PROCESS
+        num_processes = max(1, min(worth, _allowed_cores()))
+    with tqdm(
+        total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
+    ) as bar:
+        if num_processes == 1:
+            return Tokenizer(lower_case=lower_case)(texts, bar.update)
+        # Spawned, not forked: this process may already run threads of torch's.
+        with ProcessPoolExecutor(num_processes, get_context("spawn")) as executor:
+            for _ in range(num_processes):
+                executor.submit(cut_pieces, [], lower_case)  # imports spaCy meanwhile
+            return Tokenizer(lower_case=lower_case, executor=executor)(texts, bar.update)
+
+
+def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
+    """The tokens of pieces of text that hold no white space."""
+    rules = load_rules()
+    special_cases = rules.rules
+    words: list[str] = []
+    lengths: list[int] = []
+    for piece in pieces:
+        plain = _PLAIN_PIECE.fullmatch(piece)
+        if plain and piece not in special_cases and plain[1] not in special_cases:
+            cut = [plain[1], plain[2]] if plain[2] else [plain[1]]
+        else:
+            starts = range(0, len(piece), _LONGEST_PIECE)
+            parts = [piece[start : start + _LONGEST_PIECE] for start in starts]
+            num_cut = _MOST_CUT // _LONGEST_PIECE
+            cut = [token.text for part in parts[:num_cut] for token in rules(part)]
+            cut += parts[num_cut:]
+        words += cut
+        lengths.append(len(cut))
+    return [word.lower() for word in words] if lower_case else words, lengths
+
+
+def _allowed_cores() -> int:
+    import joblib  # makes a semaphore, which the processes that import this module need not
+
+    return joblib.cpu_count()
+
+
+# Characters of a piece's end that hold its suffix, and those before it that decide on it.
+_LONGEST_SUFFIX, _LONGEST_CONTEXT = 32, 8
+
+
+@functools.cache
+def load_rules() -> Rules:
+    """spaCy's English tokenizer, cutting as it always does."""
+    import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
+
+    rules = spacy.blank("en").tokenizer
+    rules.prefix_search = re.compile(rules.prefix_search.__self__.pattern).match  # begins with ^
+    rules.suffix_search = _SuffixSearch(rules.suffix_search)
+    return rules
+
+
+class _SuffixSearch:
+    """spaCy's search for what comes off a piece's end, looking at its end alone.
+
+    spaCy looks from the piece's beginning, again for each mark that came off: a second for a
+    thousand marks. Only a row of full stops can be longer than what is looked at here, and it is
+    seen by its beginning there.
+    """
+
+    def __init__(self, search: Callable[[str], re.Match[str] | None]) -> None:
+        self._search = search
+
+    def __call__(self, piece: str) -> re.Match[str] | None:
+        if len(piece) <= _LONGEST_SUFFIX:
+            return self._search(piece)
+        found = self._search(piece[-_LONGEST_SUFFIX:])
+        return self._search(piece) if found and found.start() < _LONGEST_CONTEXT else found

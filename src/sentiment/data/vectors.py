@@ -1,0 +1,399 @@
+"""Word vectors in GloVe's text format, plain or in archives: the matrix of a vocabulary."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import math
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sentiment.runtime.files import OutOfProportion, Unpacked, require_file, shortened
+
+_NUM_LINES_BEFORE_VERDICT = 1_000  # a wrong dimension is named at once, not after 5 GB
+_NUM_MISSED_NAMED = 20
+_NUM_MALFORMED_NAMED = 10
+_LARGEST_DEVIATION = 1e30  # GloVe's are below 1; what is drawn from it must be finite in float32
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a vocabulary, and of the training text, a vectors file covers.
+
+    Attributes:
+        num_types: vocabulary entries, without the special ones.
+        types_found: those of them that have a vector.
+        num_tokens: the training counts of the entries, summed.
+        tokens_found: the same over those that have a vector.
+        most_frequent_missed: at most 20 words without a vector, the most frequent first.
+        num_malformed: lines that were left out: not a word and its values, or not finite.
+        malformed_lines: the numbers of the first 10 of them, counted from 1.
+    """
+
+    num_types: int
+    types_found: int
+    num_tokens: int
+    tokens_found: int
+    most_frequent_missed: tuple[str, ...]
+    num_malformed: int
+    malformed_lines: tuple[int, ...]
+
+    def summary(self) -> str:
+        """One line for the terminal, and a second one if lines were left out."""
+        types = self.types_found / max(self.num_types, 1)
+        tokens = self.tokens_found / max(self.num_tokens, 1)
+        missed = ", ".join(repr(word) for word in self.most_frequent_missed[:5]) or "none"
+        text = (
+            f"vectors: {self.types_found:,} of {self.num_types:,} words ({types:.1%}), "
+            f"{tokens:.1%} of the training tokens; most frequent without one: {missed}"
+        )
+        if self.num_malformed:
+            text += f"\n{_malformed_text(self.num_malformed, self.malformed_lines)}"
+        return text
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them: numbers, strings and lists."""
+        fields = asdict(self).items()
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
+
+
+def load_vectors(
+    path: Path,
+    words: Sequence[str],
+    counts: Sequence[int],
+    *,
+    dimension: int,
+    generator: torch.Generator,
+    num_special: int = 2,
+) -> tuple[torch.Tensor, Coverage]:
+    """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`; nothing goes to the disk.
+
+    Where a word stands twice in the file, its first line wins. Words without a vector start from
+    a normal distribution with the standard deviation of the vectors found.
+
+    Args:
+        path: the file. In a zip of several texts, the one with ``.{dimension}d.`` in its name.
+        words: the vocabulary in id order: first the special words, the very first the padding.
+        counts: how often each of ``words`` stands in the training split.
+        dimension: values a word, ``model.embedding_size``.
+        generator: draws the words without a vector, so that the matrix repeats.
+        num_special: how many of ``words`` are special: looked up too, but not in the coverage.
+
+    Returns:
+        The matrix (len(words), dimension) float32, row 0 zero, and the coverage.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is empty, damaged, of another dimension, or holds none of the words.
+    """
+    if len(words) != len(counts) or num_special < 1:
+        raise ValueError(f"{len(words)} words, {len(counts)} counts, {num_special} special words")
+    matrix = torch.zeros(len(words), dimension)
+    rows = matrix.numpy()  # the same memory
+    # Row 0 stays zero even if the file has a vector for «<pad>». A lone surrogate is in no file,
+    # for it is not UTF-8; it must not stop the reading either.
+    wanted = {words[row].encode("utf-8", "surrogatepass"): row for row in range(1, len(words))}
+    survey = _Survey(path, dimension)
+    with open_text(path, name_part=f".{dimension}d.") as lines:
+        for row, values in _wanted_rows(lines, wanted, survey):
+            rows[row] = values
+    missed = list(wanted.values())  # ascending: the reader only took entries out
+    coverage = _coverage(words, counts, missed, num_special, survey)
+    survey.check(coverage)
+    deviation = _deviation(rows, num_found=len(words) - 1 - len(missed))
+    matrix[missed] = torch.randn(len(missed), dimension, generator=generator) * deviation
+    return matrix, coverage
+
+
+def _coverage(
+    words: Sequence[str],
+    counts: Sequence[int],
+    missed: Sequence[int],
+    num_special: int,
+    survey: _Survey,
+) -> Coverage:
+    """Count what was found; ``missed`` are rows, ascending."""
+    missed = [row for row in missed if row >= num_special]
+    by_count = sorted(missed, key=lambda row: -counts[row])
+    num_types, num_tokens = len(words) - num_special, sum(counts[num_special:])
+    return Coverage(
+        num_types=num_types,
+        types_found=num_types - len(missed),
+        num_tokens=num_tokens,
+        tokens_found=num_tokens - sum(counts[row] for row in missed),
+        most_frequent_missed=tuple(words[row] for row in by_count[:_NUM_MISSED_NAMED]),
+        num_malformed=survey.num_malformed,
+        malformed_lines=tuple(survey.malformed_lines),
+    )
+
+
+def _deviation(rows: npt.NDArray[np.float32], num_found: int) -> float:
+    """The standard deviation over the values of the rows found; the others are still zero."""
+    num_values = num_found * rows.shape[1]
+    mean = rows.sum(dtype=np.float64) / num_values
+    mean_square = np.einsum("ij,ij->", rows, rows, dtype=np.float64) / num_values
+    return min(math.sqrt(max(mean_square - mean**2, 0.0)), _LARGEST_DEVIATION)
+
+
+@dataclass
+class _Survey:
+    """What the reader has met in one file."""
+
+    path: Path
+    dimension: int
+    num_lines: int = 0  # without empty ones and a header
+    num_malformed: int = 0
+    malformed_lines: list[int] = field(default_factory=list)
+    other_dimensions: Counter[int] = field(default_factory=Counter)
+
+    def note_malformed(self, line_number: int, num_values: int = 0) -> None:
+        self.num_malformed += 1
+        if len(self.malformed_lines) < _NUM_MALFORMED_NAMED:
+            self.malformed_lines.append(line_number)
+        if num_values:
+            self.other_dimensions[num_values] += 1
+
+    def check_dimension(self) -> None:
+        """Raise ValueError if more than half of the lines agree on another dimension."""
+        for other, count in self.other_dimensions.most_common(1):
+            if 2 * count > self.num_lines:
+                raise ValueError(
+                    f"{self.path} holds {other}-dimensional vectors, but model.embedding_size is "
+                    f"{self.dimension}: set --model.embedding_size {other} or give a "
+                    f"{self.dimension}-dimensional file"
+                )
+
+    def check(self, coverage: Coverage) -> None:
+        """Raise ValueError if the file as a whole was of no use."""
+        if self.num_lines == 0:
+            raise ValueError(f"{self.path} holds no vectors: it is empty")
+        self.check_dimension()
+        if not coverage.types_found:
+            malformed = _malformed_text(self.num_malformed, self.malformed_lines)
+            raise ValueError(
+                f"none of the {coverage.num_types:,} words of the vocabulary is among the "
+                f"{self.num_lines:,} lines of {self.path} ({malformed}): give a file of lines "
+                f"«word value value …» in the language of the reviews, in lower case if they are"
+            )
+
+
+def _malformed_text(num_malformed: int, line_numbers: Sequence[int]) -> str:
+    if not num_malformed:
+        return "no malformed lines"
+    named = ", ".join(map(str, line_numbers))
+    named += ", …" if num_malformed > len(line_numbers) else ""
+    return f"malformed lines left out: {num_malformed:,} ({named})"
+
+
+def _wanted_rows(
+    lines: Iterable[bytes], wanted: dict[bytes, int], survey: _Survey
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Yield (row, values) of each word of ``wanted`` that is met, and take the word out of it."""
+    dimension = survey.dimension
+    for line_number, line in enumerate(lines, start=1):
+        if not line or (line_number == 1 and dimension > 1 and _is_header(line)):
+            continue
+        survey.num_lines += 1
+        if survey.num_lines == _NUM_LINES_BEFORE_VERDICT:
+            survey.check_dimension()
+        word, num_values = _split_word(line, dimension)
+        if word is None:
+            survey.note_malformed(line_number, num_values)
+        elif (row := wanted.get(word)) is not None:
+            values = _parse(line[len(word) + 1 :])
+            if values is None:
+                survey.note_malformed(line_number)
+            else:
+                del wanted[word]
+                yield row, values
+
+
+def _is_header(line: bytes) -> bool:
+    fields = line.split(b" ", 2)
+    return len(fields) == 2 and all(field.isdigit() for field in fields)
+
+
+def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
+    """Return the word of a line, or None; and how many values it has, 0 where that says nothing."""
+    num_spaces = line.count(b" ")
+    if num_spaces < dimension:
+        return None, num_spaces
+    word = line.split(b" ", 1)[0]
+    if num_spaces > dimension:
+        word = line.rsplit(b" ", dimension)[0]
+        # A number right before the values is a value too many, not the end of a word.
+        if _parse(word.rsplit(b" ", 1)[1]) is not None:
+            return None, num_spaces
+    try:
+        word.decode("utf-8")
+    except UnicodeDecodeError:
+        return None, 0
+    return word, dimension
+
+
+def _parse(values: bytes) -> npt.NDArray[np.float32] | None:
+    """Return the numbers (num_values,), or None if one is no number, or not finite."""
+    try:
+        with np.errstate(over="ignore"):  # 1e39 is infinite in float32, and so refused below
+            numbers = np.array(list(map(float, values.split(b" "))), dtype=np.float32)
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+MAX_LINE_BYTES = 1 << 20  # a word and 300 values take about 2,600: what is longer is no such line
+BLOCK_BYTES = 1 << 20
+TOO_LONG = b"\n"  # stands for a line over MAX_LINE_BYTES; no other line can be this
+
+_File: TypeAlias = IO[bytes] | gzip.GzipFile
+
+# What gzip and zipfile raise over missing or wrong bytes, besides OSError. RuntimeError stands for
+# flags of a zip, set by damage or not: a password, a way of packing that Python does not know.
+_DAMAGE = (
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextmanager
+def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
+    """Open `.zip`, `.gz` or plain text and hand out its lines, as ``text_lines`` describes them.
+
+    Of several texts in a zip, the one with ``name_part`` in its name is taken.
+
+    Raises FileNotFoundError without a file, ValueError if it is damaged or the choice is unclear.
+    """
+    if not path.exists() or path.is_dir():
+        raise FileNotFoundError(
+            f"there is no vectors file {path}: correct --vectors.path, or set it to null"
+        )
+    require_file(path)
+    is_packed = path.suffix.lower() in (".zip", ".gz")
+    with ExitStack() as stack:
+        file: _File
+        with _damage_named(path):
+            if path.suffix.lower() == ".zip":
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                file = stack.enter_context(_open_member(archive, path, name_part))
+            elif path.suffix.lower() == ".gz":
+                file = stack.enter_context(gzip.open(path))
+            else:
+                file = stack.enter_context(path.open("rb"))
+        yield _lines_of(path, file, Unpacked(path) if is_packed else None)
+
+
+def text_lines(file: _File, unpacked: Unpacked | None = None) -> Iterator[bytes]:
+    r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
+
+    A line over MAX_LINE_BYTES is skipped and ``TOO_LONG`` stands in its place, so that the lines
+    keep their numbers. A block and a line at a time are all that is held; blocks are counted where
+    they are unpacked.
+    """
+    rest, too_long = b"", False
+    while block := file.read(BLOCK_BYTES):
+        if unpacked is not None:
+            unpacked.add(len(block))
+        *lines, rest = (rest + block).split(b"\n")
+        for line in lines:
+            yield TOO_LONG if too_long or len(line) > MAX_LINE_BYTES else line.rstrip(b" \r")
+            too_long = False
+        if len(rest) > MAX_LINE_BYTES:
+            rest, too_long = b"", True
+    if rest or too_long:
+        yield TOO_LONG if too_long else rest.rstrip(b" \r")
+
+
+def damage(path: Path, *, suffix: str) -> str | None:
+    """Read an archive through and say what is wrong with it; None if it is whole.
+
+    ``suffix`` says how to read it (``.zip``, ``.gz``): the file itself may carry another name.
+    """
+    unpacked = Unpacked(path)
+    try:
+        with _damage_named("it"):
+            if suffix == ".zip":
+                with zipfile.ZipFile(path) as archive:
+                    return _damaged_member(archive, unpacked)
+            if path.stat().st_size == 0:
+                return "it is empty"  # which gzip takes for a whole file of no members
+            with gzip.open(path) as file:
+                _read_through(file, unpacked)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _damaged_member(archive: zipfile.ZipFile, unpacked: Unpacked) -> str | None:
+    for member in archive.infolist():
+        with archive.open(member) as file:
+            try:
+                _read_through(file, unpacked)
+            except zipfile.BadZipFile:
+                return f"the checksum of {shortened(member.filename)!r} in it is wrong"
+    return None
+
+
+def _read_through(file: _File, unpacked: Unpacked) -> None:
+    while block := file.read(BLOCK_BYTES):
+        unpacked.add(len(block))
+
+
+def _lines_of(path: Path, file: _File, unpacked: Unpacked | None) -> Iterator[bytes]:
+    with _damage_named(path):
+        yield from text_lines(file, unpacked)
+
+
+@contextmanager
+def _damage_named(what: Path | str) -> Iterator[None]:
+    """Turn what gzip and zipfile raise over missing or wrong bytes into one ValueError."""
+    try:
+        yield
+    except (_Refused, OutOfProportion):
+        raise
+    except (*_DAMAGE, OSError) as error:
+        # gzip's own OSErrors have no number, and EINVAL comes from an offset that a zip makes up.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # of the disk
+        raise ValueError(f"{what} is damaged, cut off or locked ({error}): get it again") from error
+
+
+class _Refused(ValueError):
+    """A zip that is whole and yet of no use."""
+
+
+def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[bytes]:
+    """Open the text with ``name_part`` in its name, or the only text there is."""
+    texts = [
+        member
+        for member in archive.infolist()
+        if member.filename.endswith(".txt") and not member.filename.startswith("__MACOSX/")
+    ]
+    fitting = [member for member in texts if name_part in member.filename] or texts
+    if len(fitting) != 1:
+        names = (
+            ", ".join(repr(shortened(member.filename)) for member in texts[:10]) or "no .txt file"
+        )
+        raise _Refused(
+            f"{path} holds {names}, but not exactly one text with {name_part!r} in its name: set "
+            f"--model.embedding_size to a dimension that it has, or unpack the one that you mean"
+        )
+    # bzip2 and LZMA would be unpacked without a bound on memory: zipfile sets one for deflate only.
+    if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _Refused(f"{path}: {fitting[0].filename!r} is neither stored nor deflated; repack it")
+    return archive.open(fitting[0])

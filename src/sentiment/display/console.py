@@ -1,0 +1,92 @@
+"""Text for terminals and pages: untrusted characters escaped, suggestions for typing errors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+
+_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+# They join or part letters and emoji, and do nothing else.
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
+# What HTML does not allow in a text: control characters but for white space, lone surrogates.
+_NOT_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """One line that does nothing to a terminal.
+
+    Control characters, line breaks and tabs among them, become their symbols (␛ for escape);
+    marks of direction and whatever else is not seen become �.
+    """
+    return text if text.isprintable() else "".join(map(_printable_character, text))
+
+
+def visible(text: str) -> str:
+    """Text for a page: control characters become symbols; tabs and line breaks stay."""
+    return _NOT_HTML.sub(lambda found: _symbol(found[0]), text)
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that printable text takes; wide are East Asian characters and emoji."""
+    return len(text) if text.isascii() else sum(map(_character_width, text))
+
+
+def shorten(text: str, columns: int, *, keep_end: bool = False) -> str:
+    """Text of at most so many columns, printable; what is cut off becomes an ellipsis.
+
+    Args:
+        text: anything.
+        columns: at least 1.
+        keep_end: whether the start is cut off, as suits paths.
+    """
+    text = printable(text)
+    if width(text) <= columns:
+        return text
+    letters = text[::-1] if keep_end else text
+    ends = list(accumulate(map(_character_width, letters)))
+    kept = letters[: bisect_right(ends, columns - 1)]
+    return f"…{kept[::-1]}" if keep_end else f"{kept.rstrip()}…"
+
+
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """Text filled with spaces to so many columns, on its right or, with ``right``, on its left."""
+    spaces = " " * (columns - width(text))
+    return spaces + text if right else text + spaces
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return " " if unicodedata.category(character) == "Zs" else _symbol(character)
+
+
+def _symbol(character: str) -> str:
+    """The picture that Unicode has of a control character of ASCII, and � for others."""
+    code = ord(character)
+    if code == 0x7F:
+        return "\N{SYMBOL FOR DELETE}"
+    return chr(0x2400 + code) if code < 0x20 else _UNKNOWN
+
+
+def _character_width(character: str) -> int:
+    if character.isascii():
+        return 1
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn over the one before
+        return 0
+    return 1 + (unicodedata.east_asian_width(character) in "WF")
+
+
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """A hint at what an unknown name was probably meant to be, or nothing."""
+    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if not near:  # A key given without its section: compare the last parts.
+        last = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
+        near = [
+            last[match]
+            for match in difflib.get_close_matches(name.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
+        ]
+    return f" (did you mean {near[0]}?)" if near else ""

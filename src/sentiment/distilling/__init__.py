@@ -1,1 +1,0 @@
-"""Unlabelled reviews, labelled by finished runs for another to learn from."""

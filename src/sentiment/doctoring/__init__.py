@@ -1,1 +1,0 @@
-"""Whether an installation is sound, and what to mend: ``sentiment doctor``."""

@@ -1,0 +1,243 @@
+"""An explanation on a terminal, in at most 80 columns, with colours or without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+import numpy as np
+
+from sentiment.display.console import pad, shorten, width
+from sentiment.explain.attribution import shown
+from sentiment.explain.explain import Explanation
+
+_COLUMNS = 80
+_MOST_WORDS = 800  # of the text itself
+_STRONGEST = 6  # words in each column of the table
+# Backgrounds from faint to strong, under black: towards the second class, towards the first.
+_BLUES, _ORANGES = (195, 153, 117, 75, 39), (230, 223, 216, 215, 208)
+_FAINTEST = 0.08  # share of the largest attribution from which a word is marked
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def wants_colors(stream: TextIO) -> bool:
+    """Whether it is a terminal on which nobody has set ``NO_COLOR`` (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def render(explanation: Explanation, *, colors: bool) -> str:
+    """The explanation as lines of at most 80 columns.
+
+    Args:
+        explanation: what to show.
+        colors: whether to mark words by ANSI's 256 colours instead of ``+`` and ``-``.
+    """
+    parts = [
+        _verdict(explanation),
+        _text(explanation, colors),
+        _strongest(explanation),
+        _courses(explanation),
+        _units(explanation),
+        _completeness(explanation),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _verdict(explanation: Explanation) -> str:
+    order = np.argsort(-explanation.probabilities, kind="stable")[:5]
+    shares = [
+        f"{shown(explanation.class_names[each])} {explanation.probabilities[each]:.1%}"
+        for each in order
+    ]
+    lines = [shorten(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
+    words = explanation.words
+    if words.num_total == 0:
+        lines.append("no words: the text counts as one unknown word")
+    else:
+        read = f"{len(words):,} words" if len(words) != 1 else "1 word"
+        if words.num_cut:
+            read += f" read of {words.num_total:,}: {words.num_cut:,} cut off"
+        lines.append(read)
+        unknown = [
+            shown(word)
+            for word, is_unknown in zip(words.written, words.is_unknown, strict=True)
+            if is_unknown
+        ]
+        if unknown:
+            names = ", ".join(dict.fromkeys(unknown))
+            lines.append(shorten(f"{len(unknown):,} unknown: {names}", _COLUMNS))
+    return "\n".join(lines)
+
+
+def _text(explanation: Explanation, colors: bool) -> str:
+    part = explanation.strongest_part(_MOST_WORDS)
+    lines, line, column = [], "", 0
+    for plain, marked in _pieces(explanation, part, colors):
+        if column and column + 1 + width(plain) > _COLUMNS:
+            lines.append(line)
+            line, column = "", 0
+        while width(plain) > _COLUMNS:  # longer than a line: its marks are lost, its letters not
+            start, plain = _split(plain, _COLUMNS)
+            marked = plain
+            lines.append(start)
+        line += " " * (column > 0) + marked
+        column += (column > 0) + width(plain)
+    lines.append(line)
+    if part.stop - part.start < len(explanation.words):
+        lines.append(
+            f"(words {part.start + 1:,} to {part.stop:,}, where the strongest are; "
+            "the page has all of them)"
+        )
+    return "\n".join([*lines, "", _key(explanation, colors)])
+
+
+def _pieces(explanation: Explanation, part: slice, colors: bool) -> Iterator[tuple[str, str]]:
+    """What stands between white space, without colours and as it is printed."""
+    words, strengths = explanation.words, explanation.strengths
+    plain = marked = ""
+    for place in range(part.start, part.stop):
+        skipped = int(words.num_skipped[place])
+        if plain and (words.is_spaced[place] or skipped):
+            yield plain, marked
+            plain = marked = ""
+        if skipped:
+            gap = f"[… {skipped:,} words cut …]"
+            yield gap, gap
+        word, strength = shown(words.written[place]), float(strengths[place])
+        if colors:
+            plain += word
+            marked += _colored(word, strength, bool(words.is_unknown[place]))
+        else:
+            level = (abs(strength) >= 0.25) + (abs(strength) >= 0.6)
+            mark = ("+" if strength > 0 else "-") * level
+            plain = marked = f"{plain}{mark}{word}{mark}"
+    yield plain, marked
+    if part.stop == len(words) and words.num_cut_off:
+        rest = f"[… {words.num_cut_off:,} words cut]"
+        yield rest, rest
+
+
+def _colored(word: str, strength: float, is_unknown: bool) -> str:
+    codes = ["4"] if is_unknown else []
+    if abs(strength) >= _FAINTEST:
+        scale = _BLUES if strength > 0 else _ORANGES
+        level = min(len(scale) - 1, int(abs(strength) * len(scale)))
+        codes += ["38;5;16", f"48;5;{scale[level]}"]
+    return f"\x1b[{';'.join(codes)}m{word}\x1b[0m" if codes else word
+
+
+def _key(explanation: Explanation, colors: bool) -> str:
+    against = shorten(shown(explanation.against), 22)
+    towards = shorten(shown(explanation.towards), 22)
+    if colors:
+        left, right = _colored(f" {against} ", -1, False), _colored(f" {towards} ", 1, False)
+        return f"{left} {right}  underlined: unknown"
+    return f"++ and + speak for {towards}, -- and - for {against}"
+
+
+def _strongest(explanation: Explanation) -> str:
+    """The strongest words for either side, with their attributions."""
+    values = explanation.attribution.values
+    order = np.argsort(values, kind="stable")
+    left = [place for place in order[:_STRONGEST] if values[place] < 0]
+    right = [place for place in order[::-1][:_STRONGEST] if values[place] > 0]
+    rows = [
+        (
+            _cell(explanation, left[row] if row < len(left) else None),
+            _cell(explanation, right[row] if row < len(right) else None),
+        )
+        for row in range(max(len(left), len(right)))
+    ]
+    head = f"for {shown(explanation.against)}", f"for {shown(explanation.towards)}"
+    return "\n".join(
+        f"{pad(shorten(one, 38), 40)}{shorten(other, 38)}".rstrip() for one, other in [head, *rows]
+    )
+
+
+def _cell(explanation: Explanation, place: int | None) -> str:
+    if place is None:
+        return ""
+    word = shorten(shown(explanation.words.written[place]), 16)
+    bar = "█" * max(1, round(abs(float(explanation.strengths[place])) * 10))
+    return f"{explanation.attribution.values[place]:+7.2f} {pad(word, 17)}{bar}"
+
+
+def _courses(explanation: Explanation) -> str:
+    """The opinion and the gates as lines of block characters."""
+    names = [shown(name) for name in explanation.class_names]
+    opinions = explanation.opinion.at_words()
+    chosen = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)[:4].tolist()
+    rows = [(shorten(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
+    if explanation.attention is not None:
+        rows.append(("attention", explanation.attention, (0.0, float(explanation.attention.max()))))
+    gates = explanation.gates
+    if gates is not None:
+        for name in ("forget", "input", "output"):
+            for direction in range(gates.directions):
+                values = getattr(gates, name)[-1, direction]
+                label = f"{name} {'→←'[direction]}" if gates.directions == 2 else name
+                rows.append((label, values, (float(values.min()), float(values.max()))))
+    num_columns = min(len(explanation.words), _COLUMNS - 30)
+    lines = [
+        f"{pad(name, 13)}{_blocks(values, num_columns, scale)}  "
+        f"{values.min():.2f} to {values.max():.2f}"
+        for name, values, scale in rows
+    ]
+    per_column = len(explanation.words) / num_columns
+    every = f", a column for each {per_column:.1f} words" if per_column > 1 else ""
+    layer = f", gates of layer {len(gates.forget)}" if gates and len(gates.forget) > 1 else ""
+    lines.insert(0, f"word after word{every}{layer}")
+    if explanation.opinion.stride > 1:
+        lines.append(f"(the opinion was asked after every {explanation.opinion.stride:,} words)")
+    if explanation.no_gates:
+        lines.append(f"(no gates: {explanation.no_gates})")
+    return "\n".join(lines)
+
+
+def _blocks(values: np.ndarray, num_columns: int, scale: tuple[float, float]) -> str:
+    means = [part.mean() for part in np.array_split(values, num_columns)]
+    low, high = scale
+    shares = (np.array(means) - low) / max(high - low, 1e-12)
+    return "".join(_BLOCKS[min(7, max(0, int(8 * share)))] for share in shares)
+
+
+def _units(explanation: Explanation) -> str:
+    """Where the strongest units have their largest cell states."""
+    gates = explanation.gates
+    if gates is None:
+        return ""
+    entries = []
+    for unit, cell in list(zip(gates.units, gates.cell, strict=True))[:5]:
+        place = int(np.abs(cell).argmax())
+        word = shorten(shown(explanation.words.written[place]), 14)
+        entries.append(f"{gates.unit_name(unit)} {cell[place]:+.1f} {word}")
+    lines = ["strongest cell states, by unit:"]
+    for entry in entries:
+        if width(lines[-1]) + 3 + width(entry) > _COLUMNS:
+            lines.append(" ")
+        lines[-1] += f"  {entry}"
+    return "\n".join(lines)
+
+
+def _completeness(explanation: Explanation) -> str:
+    found = explanation.attribution
+    share = "" if found.relative_error is None else f" ({found.relative_error:.2%})"
+    towards, against = shown(explanation.towards), shown(explanation.against)
+    logits = f"logit of {towards}"
+    if len(explanation.class_names) == 2:
+        logits += f" less that of {against}"
+    logits = shorten(logits, 34)
+    return (
+        f"score, {logits}: {found.baseline_score:+.3f} as padding, {found.score:+.3f} as words\n"
+        f"attributions miss the difference by {abs(found.error):.4f}{share}, "
+        f"in {found.num_steps:,} steps{'' if found.is_good else '; take more'}"
+    )
+
+
+def _split(text: str, columns: int) -> tuple[str, str]:
+    end, taken = 0, 0
+    while end < len(text) and taken + width(text[end]) <= columns:
+        taken += width(text[end])
+        end += 1
+    return text[:end], text[end:]

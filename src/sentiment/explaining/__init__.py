@@ -1,1 +1,0 @@
-"""Why a model says what it says of a text: word by word, and inside the recurrence."""

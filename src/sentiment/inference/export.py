@@ -1,0 +1,304 @@
+"""Exporting a run's model for onnxruntime or torch alone, and checking the export."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from sentiment.data.vocabulary import token_counts
+from sentiment.inference.onnx_graph import Attention, Direction, Parts, take_apart
+from sentiment.runs.run import Run
+from sentiment.runtime.device import exact_fp32
+
+
+class ScriptedClassifier(nn.Module):
+    """Token ids to logits, equal to :class:`sentiment.model.SentimentClassifier`.
+
+    Args:
+        parts: the classifier.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(parts.embedding)
+        self.layers = nn.ModuleList(_Layer(parts.cell, layer) for layer in parts.layers)
+        self.poolings = list(parts.poolings)
+        self.attention = _AttentionPooling(parts.attention) if parts.attention else None
+        self.num_directions = len(parts.layers[0])
+        self.output = nn.Linear(parts.output_weight.shape[1], parts.output_weight.shape[0])
+        _fill(self.output, weight=parts.output_weight, bias=parts.output_bias)
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Classify a batch.
+
+        Args:
+            tokens: (batch, time) ids; what stands past each length is not read.
+            lengths: (batch,) integers from 1 to time, on any device.
+
+        Returns:
+            (batch, num_classes) logits.
+        """
+        lengths = lengths.to(tokens.device)
+        x = self.embedding(tokens.t())  # (time, batch, embedding)
+        steps = torch.arange(x.size(0), device=x.device).unsqueeze(1)
+        is_inside = steps < lengths  # (time, batch)
+        turned = torch.where(is_inside, lengths - 1 - steps, steps)
+        for layer in self.layers:
+            x = layer(x, turned)  # (time, batch, features)
+        is_inside = is_inside.unsqueeze(2)  # (time, batch, 1)
+        pooled = [self.pool(kind, x, is_inside, lengths) for kind in self.poolings]
+        return self.output(torch.cat(pooled, dim=1))
+
+    def pool(
+        self, kind: str, x: torch.Tensor, is_inside: torch.Tensor, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """(time, batch, features) to (batch, features)."""
+        if self.attention is not None and kind == "attention":
+            return self.attention(x, is_inside)
+        if kind == "max":
+            return x.masked_fill(~is_inside, float("-inf")).amax(0)
+        if kind == "mean":
+            return x.masked_fill(~is_inside, 0.0).sum(0) / lengths.unsqueeze(1)
+        last = x[lengths - 1, torch.arange(x.size(1), device=x.device)]  # (batch, features)
+        if self.num_directions == 1:
+            return last
+        hidden = x.size(2) // 2
+        return torch.cat((last[:, :hidden], x[0, :, hidden:]), dim=1)
+
+
+class _Layer(nn.Module):
+    """One layer, (time, batch, input) to (time, batch, features)."""
+
+    def __init__(self, cell: str, directions: list[Direction]) -> None:
+        super().__init__()
+        kind = _LSTMDirection if cell == "LSTM" else _PlainDirection
+        self.forwards = kind(cell, directions[0])
+        self.backwards = kind(cell, directions[1]) if len(directions) == 2 else None
+
+    def forward(self, x: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
+        output = self.forwards(x)
+        if self.backwards is not None:
+            read = x.gather(0, turned.unsqueeze(2).expand(-1, -1, x.size(2)))
+            reverse = self.backwards(read)
+            back = reverse.gather(0, turned.unsqueeze(2).expand(-1, -1, reverse.size(2)))
+            output = torch.cat((output, back), dim=2)
+        return output
+
+
+class _LSTMDirection(nn.Module):
+    def __init__(self, cell: str, direction: Direction) -> None:
+        super().__init__()
+        assert cell == "LSTM" and direction.c is not None
+        self.recurrence = nn.LSTM(direction.weight_ih.shape[1], len(direction.h))
+        _fill_recurrence(self.recurrence, direction)
+        self.h = nn.Parameter(direction.h, requires_grad=False)
+        self.c = nn.Parameter(direction.c, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.h.expand(1, x.size(1), -1).contiguous()
+        c = self.c.expand(1, x.size(1), -1).contiguous()
+        return self.recurrence(x, (h, c))[0]
+
+
+class _PlainDirection(nn.Module):
+    def __init__(self, cell: str, direction: Direction) -> None:
+        super().__init__()
+        kind = {"GRU": nn.GRU, "RNN_TANH": nn.RNN}[cell]
+        self.recurrence = kind(direction.weight_ih.shape[1], len(direction.h))
+        _fill_recurrence(self.recurrence, direction)
+        self.h = nn.Parameter(direction.h, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
+
+
+class _AttentionPooling(nn.Module):
+    def __init__(self, attention: Attention) -> None:
+        super().__init__()
+        features = len(attention.context)
+        self.projection = nn.Linear(features, features)
+        _fill(self.projection, weight=attention.weight, bias=attention.bias)
+        self.context = nn.Parameter(attention.context, requires_grad=False)
+
+    def forward(self, x: torch.Tensor, is_inside: torch.Tensor) -> torch.Tensor:
+        scores = torch.matmul(self.projection(x).tanh(), self.context).unsqueeze(2)
+        weights = scores.masked_fill(~is_inside, float("-inf")).softmax(0)  # (time, batch, 1)
+        return (x * weights).sum(0)
+
+
+def _fill_recurrence(recurrence: nn.Module, direction: Direction) -> None:
+    _fill(
+        recurrence,
+        weight_ih_l0=direction.weight_ih,
+        weight_hh_l0=direction.weight_hh,
+        bias_ih_l0=direction.bias_ih,
+        bias_hh_l0=direction.bias_hh,
+    )
+
+
+def _fill(module: nn.Module, **weights: torch.Tensor) -> None:
+    module.load_state_dict(weights)
+    module.requires_grad_(False)
+
+
+# Apart from rounding, which of the order of additions alone is some millionths.
+TOLERANCE = 1e-4
+_LONGEST = 400
+
+Classifier = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def largest_difference(run: Run, exported: Classifier) -> float:
+    """The largest difference between logits of the run's model and of an exported file.
+
+    Args:
+        run: on the CPU.
+        exported: (batch, time) ids and (batch,) lengths, int64, to (batch, num_classes) logits.
+    """
+    model = run.model.eval()
+    differences = []
+    with torch.inference_mode(), exact_fp32():
+        for tokens, lengths in _batches(run):
+            found = exported(tokens, lengths)
+            expected = model(tokens, lengths)
+            if found.shape != expected.shape or not found.isfinite().all():
+                return float("inf")
+            differences.append(float((found - expected).abs().max()))
+    return max(differences)
+
+
+def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Reviews of 1 to 400 words: as frequent as in training, and any of the vocabulary."""
+    generator = np.random.default_rng(0)
+    counts = np.array(token_counts(run.vocabulary), dtype=np.float64)
+    size = len(counts)
+    for shares in (counts / counts.sum(), np.full(size, 1 / size)):
+        for batch, time in ((1, 1), (1, _LONGEST), (17, _LONGEST), (17, 2)):
+            lengths = generator.integers(1, time + 1, batch)
+            lengths[-1] = time
+            tokens = generator.choice(size, (batch, time), p=shares)
+            tokens[np.arange(time) >= lengths[:, None]] = 0
+            yield torch.from_numpy(tokens), torch.from_numpy(lengths)
+
+
+Format = Literal["onnx", "torch"]
+
+FORMAT_VERSION = 1
+_MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, less what is not weights
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        num_bytes: its size.
+        difference: the largest one between its logits and the run's.
+    """
+
+    path: Path
+    num_bytes: int
+    difference: float
+
+
+def export_run(run: Run, path: Path, format: Format) -> Exported:
+    """Write a run's model as one file, if it says what the run says.
+
+    Args:
+        run: the run, on the CPU.
+        path: where to.
+        format: ``onnx``, for onnxruntime and others; ``torch``, for ``torch.jit.load``.
+
+    Raises:
+        ValueError: the model has a part that cannot be exported, is too large for the format, or
+            logits differ by more than a ten-thousandth; nothing is written then.
+        ModuleNotFoundError: onnx or onnxruntime is not installed.
+    """
+    write, load = _FORMATS[format]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    try:
+        write(run, new)
+        difference = largest_difference(run, load(new))
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"logits of the exported model differ from the run's by {difference:.2g}, where "
+                f"{TOLERANCE:g} is allowed: nothing was written; please report this"
+            )
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    return Exported(path, path.stat().st_size, difference)
+
+
+def describe(run: Run) -> dict[str, str]:
+    """What whoever uses the file must know, as texts.
+
+    ``class_names`` (a JSON list, in the order of the logits), ``temperature`` (what logits are
+    divided by before the softmax), ``max_length`` and ``keep`` (which tokens of a longer text are
+    read), ``lower_case`` (true or false), ``tokenizer``, and ``vocabulary``: a word a line, the
+    number of the line, from 0, being its id.
+    """
+    data = run.config.data
+    return {
+        "format_version": str(FORMAT_VERSION),
+        "class_names": json.dumps(list(run.class_names), ensure_ascii=False),
+        "temperature": repr(run.checkpoint.temperature),
+        "max_length": str(data.max_length),
+        "keep": data.keep,
+        "lower_case": json.dumps(data.lower_case),
+        "tokenizer": 'spacy.blank("en"), after <br> became spaces and HTML entities characters',
+        "vocabulary": "\n".join(run.vocabulary.itos),
+    }
+
+
+def _write_onnx(run: Run, path: Path) -> None:
+    import onnx
+
+    from sentiment.inference.onnx_graph import build_onnx
+
+    parts = take_apart(run.model)
+    size = sum(value.numel() * value.element_size() for value in run.model.state_dict().values())
+    if size > _MOST_BYTES_OF_ONNX:
+        raise ValueError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
+    model = build_onnx(parts, describe(run))
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def _load_onnx(path: Path) -> Classifier:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def classify(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        inputs = {"tokens": tokens.numpy(), "lengths": lengths.numpy()}
+        return torch.from_numpy(session.run(["logits"], inputs)[0])
+
+    return classify
+
+
+def _write_torch(run: Run, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot do it yet
+        scripted = torch.jit.script(ScriptedClassifier(take_apart(run.model)).eval())
+        torch.jit.save(scripted, str(path), _extra_files=describe(run))
+
+
+def _load_torch(path: Path) -> Classifier:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path))
+
+
+_FORMATS = {"onnx": (_write_onnx, _load_onnx), "torch": (_write_torch, _load_torch)}

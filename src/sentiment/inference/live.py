@@ -1,0 +1,188 @@
+"""Texts of the command line and streams, and predictions as a terminal shows them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+from tqdm import tqdm
+
+from sentiment.display.console import pad, printable, shorten, width
+from sentiment.inference.formats import delimited_block
+from sentiment.inference.outputs import Predictions
+from sentiment.inference.predictor import Prediction
+from sentiment.inference.readers import LONGEST, Block, Source, whole_characters
+
+_BYTES_OF_A_READ = 1 << 18
+_READS_AHEAD = 64
+
+
+class TextsSource(Source):
+    """Texts that are there already, as rows of one column."""
+
+    def __init__(self, texts: Sequence[str], text_column: str) -> None:
+        self.place = "the command line"
+        self.columns = [text_column]
+        self._texts = texts
+
+    def blocks(self, window: int) -> Iterator[Block]:
+        for start in range(0, len(self._texts), window):
+            rows = [[text] for text in self._texts[start : start + window]]
+            share = (start + len(rows)) / len(self._texts)
+            yield delimited_block(self.place, start + 1, self.columns, 0, rows, share)
+
+
+class LiveSource(Source):
+    """Lines of a stream, as rows of one column.
+
+    A block holds what has come while the last one was predicted: one line where a person types
+    them, many where a program writes them faster than they are read.
+
+    Args:
+        descriptor: the stream's number; it is read past Python's own buffer, which a thread must
+            not hold when the program ends.
+        text_column: name of the column.
+    """
+
+    def __init__(self, descriptor: int, text_column: str) -> None:
+        self.place = "standard input"
+        self.columns = [text_column]
+        self._descriptor = descriptor
+
+    def blocks(self, window: int) -> Iterator[Block]:
+        first = 1
+        for lines in _together(self._start_reading()):
+            for start in range(0, len(lines), window):
+                rows = [[_decoded(line)] for line in lines[start : start + window]]
+                yield delimited_block(self.place, first, self.columns, 0, rows, 0.0)
+                first += len(rows)
+
+    def _start_reading(self) -> queue.Queue[list[bytes] | Exception | None]:
+        ahead: queue.Queue[list[bytes] | Exception | None] = queue.Queue(_READS_AHEAD)
+
+        def read() -> None:
+            try:
+                for lines in _read_lines(self._descriptor):
+                    ahead.put(lines)
+                ahead.put(None)
+            except Exception as error:  # told where the lines are awaited
+                ahead.put(error)
+
+        threading.Thread(target=read, name="standard input", daemon=True).start()
+        return ahead
+
+
+def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
+    """Lines without their ends, as many together as one read brought."""
+    rest = b""
+    while data := os.read(descriptor, _BYTES_OF_A_READ):
+        *lines, last = data.split(b"\n")
+        if lines:
+            lines[0], rest = rest + lines[0], b""
+            yield lines
+        rest += last
+        if len(rest) > LONGEST:
+            raise ValueError(f"standard input: a line of more than {LONGEST:,} bytes")
+    if rest:
+        yield [rest]
+
+
+def _together(ahead: queue.Queue[list[bytes] | Exception | None]) -> Iterator[list[bytes]]:
+    """Wait for lines, and take all that are there."""
+    while True:
+        arrived = [ahead.get()]
+        while not ahead.empty():
+            arrived.append(ahead.get_nowait())
+        lines = [line for each in arrived if isinstance(each, list) for line in each]
+        if lines:
+            yield lines
+        if isinstance(arrived[-1], Exception):
+            raise arrived[-1]
+        if arrived[-1] is None:
+            return
+
+
+def _decoded(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
+
+
+class AnswerTable:
+    """One line a text: the class, how probable it is, the text's beginning.
+
+    Args:
+        stream: where to.
+        class_names: names of the classes, for the width of their column.
+        max_length: tokens that the run reads of a text.
+    """
+
+    def __init__(self, stream: TextIO, class_names: tuple[str, ...], max_length: int) -> None:
+        self._stream = stream
+        self._width = max(width(printable(name)) for name in class_names)
+        self._max_length = max_length
+
+    def write(self, block: Block, predictions: Predictions) -> None:
+        for text, prediction in zip(block.texts, predictions, strict=True):
+            if text is not None and prediction is not None:
+                print(self._line(text, prediction), file=self._stream)
+        self._stream.flush()
+
+    def commit(self) -> int:
+        return 0
+
+    def finish(self) -> None:
+        pass
+
+    def _line(self, text: str, prediction: Prediction) -> str:
+        label = pad(printable(prediction.label), self._width)
+        head = f"{label}  {100 * prediction.probability:5.1f} %  "
+        note = ""
+        if prediction.was_cut:
+            note = f"  (read {self._max_length:,} of its {prediction.num_tokens:,} tokens)"
+        columns = shutil.get_terminal_size().columns - width(head) - width(note)
+        return head + shorten(_one_line(text), max(10, columns)) + note
+
+
+class Bar:
+    """A progress bar on standard error, and the bad rows above it.
+
+    Args:
+        is_shown: False shows no bar; None shows one where there is a terminal.
+    """
+
+    def __init__(self, is_shown: bool | None = None) -> None:
+        hidden = None if is_shown is None else not is_shown
+        self._bar = tqdm(
+            desc="predicting", unit="review", disable=hidden, leave=False, dynamic_ncols=True
+        )
+
+    def begin(self, num_rows: int) -> None:
+        # tqdm's own way to say that these were not done by this process: they count for no speed.
+        self._bar.initial = self._bar.n = num_rows
+
+    def expect(self, num_rows: int) -> None:
+        self._bar.total = num_rows
+
+    def update(self, num_rows: int) -> object:
+        return self._bar.update(num_rows)
+
+    def bad_row(self, message: str) -> None:
+        self.say(f"passed over: {printable(_one_line(message))}")
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(message, file=sys.stderr)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(whole_characters(text).split())

@@ -1,1 +1,0 @@
-"""What is learned beside the labels: predictions that stay when words move, and are decided."""

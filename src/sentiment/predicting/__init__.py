@@ -1,1 +1,0 @@
-"""Predicting what does not fit into memory: files of any size, texts as they come."""

@@ -1,1 +1,0 @@
-"""Whether two trainings are one: resumed and never stopped, then and now."""

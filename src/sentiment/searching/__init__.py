@@ -1,1 +1,0 @@
-"""A search over settings: many trainings, and the best of them."""

@@ -1,0 +1,344 @@
+"""TensorBoard, console and metrics.json of a run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from torchtext.vocab import Vocab
+
+from sentiment.config.config import Config, deciding_settings
+from sentiment.data.batches import EncodedCorpus
+from sentiment.data.reviews import Reviews
+from sentiment.data.tokenizer import clean
+from sentiment.display.console import printable
+from sentiment.evaluation.calibration import apply_temperature
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.metrics import Metrics
+from sentiment.evaluation.outputs import add_picture, add_scalars, draw_pictures
+from sentiment.explain.attribution import Words, read_words
+from sentiment.explain.page import explanation_figure
+from sentiment.model import SentimentClassifier
+from sentiment.runtime.files import sync_folder, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def measure_files(folder: Path) -> dict[str, int]:
+    """Lengths in bytes of all files in a folder, which are written through to the disk."""
+    lengths = {}
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        lengths[path.relative_to(folder).as_posix()] = path.stat().st_size
+    sync_folder(folder)
+    return lengths
+
+
+def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
+    """Cut each file to its length, and remove the files that have none.
+
+    Returns:
+        Names of files that are gone or shorter: of them something is lost.
+    """
+    lost = []
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        if path.relative_to(folder).as_posix() not in lengths:
+            path.unlink()
+    for name, length in lengths.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"the checkpoint names {name!r}, a file outside {folder}")
+        if not path.is_file() or path.stat().st_size < length:
+            lost.append(name)
+        else:
+            os.truncate(path, length)
+    for each in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if each.is_dir() and not any(path.is_file() for path in each.rglob("*")):
+            shutil.rmtree(each)
+    return lost
+
+
+logger = logging.getLogger(__name__)
+
+_PROJECTED_WORDS = 5_000  # the projector page grows slow with more
+_LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """What an epoch of training came to.
+
+    Attributes:
+        epoch: from 1.
+        update: updates made so far.
+        loss, accuracy: means over the reviews as they were trained on, with dropout; the loss is
+            the negative log-likelihood, without label smoothing, as it is in validation.
+        seconds: time spent training, validation not counted.
+        tokens_per_second: words, padding not counted.
+        padding_share: padding among the cells of the batches, between 0 and 1.
+        learning_rate: of the last update.
+        peak_memory_bytes: most memory held so far.
+    """
+
+    epoch: int
+    update: int
+    loss: float
+    accuracy: float
+    seconds: float
+    tokens_per_second: float
+    padding_share: float
+    learning_rate: float
+    peak_memory_bytes: int
+
+
+class Journal:
+    """Writes a run's course into its folder.
+
+    Args:
+        path: the run's folder.
+        is_silent: whether nothing is written, as by the other ranks.
+        state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
+    """
+
+    def __init__(
+        self, path: Path, *, is_silent: bool = False, state: dict[str, Any] | None = None
+    ) -> None:
+        self._path = path
+        self._is_silent = is_silent
+        self._epochs: list[dict[str, Any]] = state["epochs"] if state is not None else []
+        if is_silent:
+            return
+        if state is not None:
+            self._rewind(state["files"])
+        self._train = SummaryWriter(str(path / "tensorboard" / "train"))
+        self._validation = SummaryWriter(str(path / "tensorboard" / "validation"))
+
+    def _rewind(self, files: dict[str, dict[str, int]]) -> None:
+        for name in ("train", "validation"):
+            for each in rewind_files(self._path / "tensorboard" / name, files[name]):
+                logger.warning("part of TensorBoard's curves is lost: %s/%s", name, each)
+        write_json(self._path / "metrics.json", {"epochs": self._epochs})
+
+    def state(self) -> dict[str, Any]:
+        """What is written up to here, written through to the disk."""
+        if self._is_silent:
+            return {}
+        self.flush()
+        folder = self._path / "tensorboard"
+        files = {name: measure_files(folder / name) for name in ("train", "validation")}
+        return {"epochs": self._epochs, "files": files}
+
+    def update(self, update: int, *, loss: float, accuracy: float, **figures: float) -> None:
+        """A point of the curves by update; ``figures`` are charted under ``training/``."""
+        if self._is_silent:
+            return
+        self._train.add_scalar("loss/by_update", loss, update)
+        self._train.add_scalar("accuracy/by_update", accuracy, update)
+        for name, value in figures.items():
+            self._train.add_scalar(f"training/{name}", value, update)
+
+    def terms(self, update: int, means: Mapping[str, float]) -> None:
+        """A point of the curves of what is learned beside the labels."""
+        if self._is_silent:
+            return
+        for name, value in means.items():
+            self._train.add_scalar(f"objectives/{name}", value, update)
+
+    def epoch(self, summary: EpochSummary, metrics: Metrics, *, is_best: bool) -> None:
+        """The end of an epoch: its curves, its line, its entry in metrics.json."""
+        if self._is_silent:
+            return
+        number, update = summary.epoch, summary.update
+        self._train.add_scalar("loss/by_epoch", summary.loss, number)
+        self._train.add_scalar("accuracy/by_epoch", summary.accuracy, number)
+        self._train.add_scalar("training/padding_share", summary.padding_share, number)
+        self._train.add_scalar("training/peak_memory_bytes", summary.peak_memory_bytes, number)
+        self._validation.add_scalar("loss/by_update", metrics.nll, update)
+        self._validation.add_scalar("accuracy/by_update", metrics.accuracy, update)
+        add_scalars(self._validation, metrics, number)
+        self._epochs.append(
+            {"training": asdict(summary), "validation": metrics.as_dict(), "is_best": is_best}
+        )
+        write_json(self._path / "metrics.json", {"epochs": self._epochs})
+        self._say(summary, metrics, is_best)
+        self.flush()
+
+    def _say(self, summary: EpochSummary, metrics: Metrics, is_best: bool) -> None:
+        low, high = metrics.accuracy_ci95
+        logger.info(
+            "epoch %-2d training    loss %.4f  accuracy %.2f %%  %.1f s, %s tokens/s",
+            summary.epoch,
+            summary.loss,
+            100 * summary.accuracy,
+            summary.seconds,
+            f"{summary.tokens_per_second:,.0f}",
+        )
+        logger.info(
+            "         validation  loss %.4f  accuracy %.2f %%  95 %%: %.1f to %.1f%s",
+            metrics.nll,
+            100 * metrics.accuracy,
+            100 * low,
+            100 * high,
+            "  best" if is_best else "",
+        )
+        logger.info(
+            "         padding %.1f %%, learning rate %.1e, memory %.2f GB",
+            100 * summary.padding_share,
+            summary.learning_rate,
+            summary.peak_memory_bytes / 1e9,
+        )
+
+    def histograms(self, model: nn.Module, epoch: int) -> None:
+        """Distributions of all weights, and of the gradients of the last update."""
+        if self._is_silent:
+            return
+        for name, parameter in model.named_parameters():
+            self._train.add_histogram(f"weights/{name}", parameter.detach().float(), epoch)
+            if parameter.grad is not None and parameter.grad.isfinite().all():
+                self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
+
+    def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
+        """Validation reviews as text: (text, class, predicted class, its probability)."""
+        if self._is_silent:
+            return
+        paragraphs = []
+        for text, label, predicted, probability in rows:
+            verdict = "right" if label == predicted else f"wrong, it is {_as_markdown(label)}"
+            head = f"**{_as_markdown(predicted)}, {probability:.1%}: {verdict}**"
+            paragraphs.append(f"{head}\n\n{_as_markdown(clean(text))}")
+        self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
+
+    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
+        """A picture of the validation reviews, under ``pictures/TAG``."""
+        if self._is_silent:
+            return
+        add_picture(self._validation, tag, figure, epoch)
+
+    def predictions(
+        self, predictions: Predictions, class_names: Sequence[str], temperature: float, epoch: int
+    ) -> None:
+        """What is said of the validation reviews, as pictures; their temperature is of them too."""
+        pictures = draw_pictures(predictions, class_names, temperature, fitted_here=True)
+        for tag, figure in pictures.items():
+            self.figure(tag, figure, epoch)
+
+    def finish(
+        self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
+    ) -> None:
+        """What belongs at the end: hyperparameters with the best metrics, and the words' map."""
+        if self._is_silent:
+            return
+        final = {
+            f"best/{name}": float(best[name])
+            for name in ("accuracy", "f1", "auroc", "nll")
+            if best.get(name) is not None
+        }
+        # SummaryWriter.add_hparams would open a folder of its own, apart from the run's curves.
+        writer = self._validation.file_writer
+        assert writer is not None  # opened with the SummaryWriter
+        for summary in hparams(_hyperparameters(config), final):
+            writer.add_summary(summary)
+        for tag, value in final.items():
+            self._validation.add_scalar(tag, value)
+        self._train.add_embedding(
+            embedding[:_PROJECTED_WORDS].detach().float().cpu(),
+            metadata=vocabulary.itos[:_PROJECTED_WORDS],
+            tag="words",
+        )
+
+    def flush(self) -> None:
+        if not self._is_silent:
+            self._train.flush()
+            self._validation.flush()
+
+    def close(self) -> None:
+        if not self._is_silent:
+            self._train.close()
+            self._validation.close()
+
+
+def _as_markdown(text: str) -> str:
+    """Markdown that shows a text as it is, on one line; of a long one, its beginning."""
+    line = " ".join(text.split())
+    if len(line) > _LONGEST_REVIEW:
+        line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
+    # Any mark may mean something, by itself or where it stands: by their numbers none does.
+    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", printable(line))
+
+
+def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """The settings under their dotted keys, as values that TensorBoard can tabulate."""
+    settings = deciding_settings(config) | config.data.hold_out_settings()
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value)
+        for key, value in settings.items()
+    }
+
+
+_NUM_TOLD = 8
+_NUM_EXPLAINED = 3
+_LONGEST_EXPLAINED = 60  # tokens: a picture is read at a glance, and made in a moment
+
+
+class Showcase:
+    """Chooses reviews by a seed, and shows how a model takes them.
+
+    Args:
+        reviews: those that training is validated on.
+        corpus: the same, encoded.
+        seed: of the choice.
+    """
+
+    def __init__(self, reviews: Reviews, corpus: EncodedCorpus, seed: int) -> None:
+        self._reviews = reviews
+        self._corpus = corpus
+        generator = np.random.default_rng(seed)
+        count = min(_NUM_TOLD, len(reviews))
+        self._told = np.sort(generator.choice(len(reviews), count, replace=False)).tolist()
+        lengths = corpus.lengths.numpy()
+        shortest = np.argsort(lengths, kind="stable")
+        short = shortest[: max(_NUM_EXPLAINED, (lengths <= _LONGEST_EXPLAINED).sum())]
+        count = min(_NUM_EXPLAINED, len(short))
+        self._explained = np.sort(generator.choice(short, count, replace=False)).tolist()
+        self._words: dict[int, Words] = {}
+
+    def verdicts(
+        self, predictions: Predictions, temperature: float
+    ) -> list[tuple[str, str, str, float]]:
+        """Some reviews with text, class, predicted class and its calibrated probability."""
+        names = self._reviews.class_names
+        probabilities = np.exp(apply_temperature(predictions.log_probabilities, temperature))
+        rows = []
+        for index in self._told:
+            predicted = int(predictions.predicted[index])
+            probability = float(probabilities[index, predicted])
+            label = names[int(predictions.labels[index])]
+            rows.append((self._reviews.texts[index], label, names[predicted], probability))
+        return rows
+
+    def explanations(
+        self, model: SentimentClassifier, temperature: float
+    ) -> Iterator[tuple[str, Figure]]:
+        """Names, with rows counted from 1, and pictures of some short reviews."""
+        for index in self._explained:
+            if index not in self._words:  # read late: it waits for spaCy
+                self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
+            words, names = self._words[index], self._reviews.class_names
+            # Explaining draws random numbers, which training would then lack: settings that only
+            # tell must change nothing.
+            with torch.random.fork_rng(devices=[]):
+                figure = explanation_figure(model, words, names, temperature=temperature)
+            yield f"explanation_of_row_{index + 1}", figure

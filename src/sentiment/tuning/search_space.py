@@ -1,0 +1,313 @@
+"""The settings that a search varies, and the search file."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import yaml
+
+from sentiment.config.config import WITHOUT_EFFECT, Config
+from sentiment.config.parser import setting_keys
+from sentiment.config.yaml import read_yaml
+from sentiment.display.console import did_you_mean
+
+if TYPE_CHECKING:
+    from optuna.trial import Trial
+
+
+Value = bool | int | float | str | None
+
+# They decide which reviews validate, or what the score is: trials could not be compared.
+_OF_THE_SCORE = {
+    "data.source",
+    "data.path",
+    "data.class_names",
+    "data.validation",
+    "data.stretch_length",
+    "data.group_column",
+    "data.validation_share",
+    "data.validation_seed",
+    "data.num_folds",
+    "data.fold",
+    "data.shared_reviews",
+    "training.monitor",
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A few values to choose from."""
+
+    values: tuple[Value, ...]
+
+    def suggest(self, trial: Trial, key: str) -> Value:
+        """What a trial is to try; one that has a value already keeps it."""
+        return trial.suggest_categorical(key, self.values)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values that must be allowed for all to be."""
+        return self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from one to another, both included.
+
+    Attributes:
+        low, high: its ends.
+        log: whether their logarithms are spread evenly instead.
+        step: distance of the numbers, None for any.
+        is_integer: whether they are whole.
+    """
+
+    low: float
+    high: float
+    log: bool
+    step: float | None
+    is_integer: bool
+
+    def suggest(self, trial: Trial, key: str) -> Value:
+        """What a trial is to try; one that has a value already keeps it."""
+        if self.is_integer:
+            step = int(self.step or 1)
+            return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
+
+    def ends(self) -> tuple[Value, ...]:
+        """The values that must be allowed for all to be."""
+        kind = int if self.is_integer else float
+        return kind(self.low), kind(self.high)
+
+
+Space = dict[str, Choices | Range]
+
+
+def read_space(values: Any) -> Space:
+    """The space that a search file describes.
+
+    Args:
+        values: dotted settings with ``{low, high}``, and ``log`` or ``step``, or ``{choices}``.
+
+    Raises:
+        ValueError: a setting is unknown, or cannot be searched, or its values are none.
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise ValueError("space must name settings, as training.learning_rate: {low: …, high: …}")
+    keys = setting_keys()
+    space: Space = {}
+    for key, value in values.items():
+        name = str(key)
+        if name not in keys:
+            raise ValueError(f"space: there is no setting {name}{did_you_mean(name, list(keys))}")
+        if name in WITHOUT_EFFECT:
+            raise ValueError(f"space: {name} does not change what is learned: leave it out")
+        if name in _OF_THE_SCORE:
+            raise ValueError(f"space: {name} must be the same for all trials to be compared")
+        try:
+            space[name] = _read_dimension(value, keys[name])
+        except ValueError as error:
+            raise ValueError(f"space: {name} {error}") from None
+    return space
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The settings with some of them replaced, by their dotted keys.
+
+    Raises:
+        ValueError: a value is out of range, or contradicts another.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    top: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        (sections.setdefault(section, {}) if section else top)[name] = value
+    for section, changes in sections.items():
+        assert is_dataclass(getattr(config, section))
+        top[section] = replace(getattr(config, section), **changes)
+    return replace(config, **top)
+
+
+def check_space(space: Space, config: Config) -> None:
+    """Check each value of the space against the settings' own checks.
+
+    What contradicts only a setting that is searched too is left to the trials, some of which may
+    bring the two together.
+
+    Raises:
+        ValueError: a value is not allowed; the message is the setting's own. Or each trial would
+            begin with a pre-training or teachers of its own.
+    """
+    pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
+    if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
+        raise ValueError(
+            "pretraining.num_epochs asks for a pre-training of its own for each trial: call "
+            "sentiment pretrain with these settings and --output_dir FOLDER first, then this with "
+            "--pretraining.path FOLDER"
+        )
+    if config.distillation.trains_teachers or "distillation.num_teachers" in space:
+        raise ValueError(
+            "distillation.num_teachers asks for teachers of its own for each trial: train them "
+            "first, then this with --distillation.num_teachers 0 and --distillation.teachers "
+            "naming their folders"
+        )
+    for key, dimension in space.items():
+        for value in dimension.ends():
+            try:
+                with_values(config, {key: value})
+            except ValueError as error:
+                if not any(other in str(error) for other in space if other != key):
+                    raise ValueError(f"space: {error}") from None
+
+
+def _read_dimension(value: Any, hint: Any) -> Choices | Range:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"is {value!r}, but must be {{low: …, high: …}} or {{choices: […]}}")
+    unknown = [str(each) for each in value if each not in ("low", "high", "log", "step", "choices")]
+    if unknown:
+        raise ValueError(f"has {unknown[0]}, which is none of low, high, log, step, choices")
+    if "choices" in value:
+        if len(value) > 1:
+            raise ValueError("has choices, which stand alone: leave the others out")
+        return _read_choices(value["choices"], hint)
+    if "low" not in value or "high" not in value:
+        raise ValueError("needs both low and high, or choices")
+    return _read_range(
+        value["low"], value["high"], value.get("log", False), value.get("step"), hint
+    )
+
+
+def _read_choices(values: Any, hint: Any) -> Choices:
+    if not isinstance(values, list) or len(values) < 2:
+        raise ValueError(f"has choices {values!r}, but they must be a list of two or more")
+    for each in values:
+        if not _fits(each, hint):
+            raise ValueError(f"has the choice {each!r}, which is not {_kinds(hint)}")
+    if len({(type(each), each) for each in values}) < len(values):
+        raise ValueError("has one choice twice: delete one")
+    return Choices(tuple(values))
+
+
+def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> Range:
+    kinds = (hint, *get_args(hint)) if get_origin(hint) is not Literal else ()
+    if int not in kinds and float not in kinds:
+        raise ValueError(f"is no number but {_kinds(hint)}: give choices")
+    is_integer = float not in kinds
+    for name, each in (("low", low), ("high", high), ("step", step)):
+        if (name != "step" or each is not None) and not _fits(each, int if is_integer else float):
+            kind = "an integer" if is_integer else "a number"
+            raise ValueError(f"has {name} {each!r}, but it must be {kind}")
+    if not low < high:
+        raise ValueError(f"has low {low!r}, which must be below high {high!r}")
+    if not isinstance(log, bool):
+        raise ValueError(f"has log {log!r}, but it must be true or false")
+    if log and (step is not None or low <= 0):
+        raise ValueError("with log: true must begin above 0, and have no step")
+    if step is not None and not (step > 0 and math.isclose((high - low) % step, 0, abs_tol=1e-9)):
+        raise ValueError(f"has step {step!r}, but steps must lead from {low!r} to {high!r}")
+    return Range(low, high, log, step, is_integer)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a setting's type."""
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if get_args(hint):
+        return any(_fits(value, each) for each in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _kinds(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_args(hint):
+        return " or ".join(_kinds(each) for each in get_args(hint))
+    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(
+        hint, "null"
+    )
+
+
+Metric = Literal["accuracy", "f1", "auroc", "nll"]
+
+_KEYS = ("config", "trials", "metric", "pruning", "space")
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-3 for a number, as settings files do; YAML 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search file says.
+
+    Attributes:
+        config: the settings file that trials begin from, None for the defaults.
+        trials: trainings in all.
+        metric: what they are compared by, None for the settings' training.monitor.
+        pruning: whether trials that fall behind are ended early.
+        space: what is searched.
+        text: the space as the file has it, to know a search again by.
+    """
+
+    config: str | None
+    trials: int
+    metric: Metric | None
+    pruning: bool
+    space: Space
+    text: dict[str, Any]
+
+
+def read_search(path: Path) -> Search:
+    """Read a search file; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it says something else; the message names the file.
+    """
+    try:
+        values = read_yaml(path, _Loader)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no search file {path}") from None
+    try:
+        return _read_values(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _read_values(values: Any) -> Search:
+    if not isinstance(values, dict):
+        raise ValueError("must hold config, trials and space")
+    if settings := {each.name for each in fields(Config)} & set(values):
+        raise ValueError(
+            f"{min(settings)} is a setting, for train.py: a search holds config, trials and space"
+        )
+    for key in values:
+        if key not in _KEYS:
+            raise ValueError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
+    config, metric = values.get("config"), values.get("metric")
+    if not (config is None or (isinstance(config, str) and config)):
+        raise ValueError(f"config is {config!r}, but must be a settings file")
+    if metric is not None and metric not in get_args(Metric):
+        raise ValueError(f"metric is {metric!r}, but must be one of {', '.join(get_args(Metric))}")
+    trials = values.get("trials", 20)
+    if type(trials) is not int or trials < 1:
+        raise ValueError(f"trials is {trials!r}, but must be an integer of at least 1")
+    pruning = values.get("pruning", True)
+    if not isinstance(pruning, bool):
+        raise ValueError(f"pruning is {pruning!r}, but must be true or false")
+    space = values.get("space")
+    return Search(
+        config=config, trials=trials, metric=metric, pruning=pruning,
+        space=read_space(space), text={str(key): value for key, value in (space or {}).items()},
+    )  # fmt: skip
