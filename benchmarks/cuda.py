@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, faster, in_turns, timed
 from benchmarks.training import CONFIG, make_parts
-from sentiment.training.meters import RunningSums
+from sentiment.training.meters import MeanMeter
 
 _SECTION = "CUDA"
 _NUM_REVIEWS = 64 * 40
@@ -32,7 +32,7 @@ def rows(device: torch.device | None = None) -> list[Row]:
             return [Row(_SECTION, "no GPU on this machine: not measured", None)]
         device = torch.device("cuda")
     parts = make_parts(synthetic_corpus(_NUM_REVIEWS), device)
-    groups, sums = parts.groups(), RunningSums(device)
+    groups, sums = parts.groups(), MeanMeter(device)
     sizes = CONFIG.model.embedding_size, CONFIG.model.hidden_size
     kernel = nn.LSTM(*sizes, batch_first=True, bidirectional=True).to(device)
     prepared = []
@@ -53,7 +53,7 @@ def rows(device: torch.device | None = None) -> list[Row]:
 
     def updates() -> None:
         for group in groups:
-            parts.updates.carry_out(group, sums)
+            parts.updates.step(group, sums)
         wait()
 
     contestants = {"bare": lambda: timed(bare), "updates": lambda: timed(updates)}

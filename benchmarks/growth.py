@@ -13,7 +13,7 @@ import torch
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, timed
 from benchmarks.training import TrainingParts, make_parts
-from sentiment.training.meters import RunningSums
+from sentiment.training.meters import MeanMeter
 
 NUM_REVIEWS = 25_000
 FACTORS = (1, 4, 16, 64)
@@ -36,10 +36,10 @@ def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
     """Of each of some updates, batching included."""
     parts = _parts(path, factor)
     groups = parts.groups()[turn * _UPDATES : (turn + 1) * _UPDATES]
-    sums = RunningSums(torch.device("cpu"))
+    sums = MeanMeter(torch.device("cpu"))
     found = []
     for group in groups:
-        seconds = timed(functools.partial(parts.updates.carry_out, group, sums))
+        seconds = timed(functools.partial(parts.updates.step, group, sums))
         found.append(seconds / parts.num_tokens(group))
     return found[_SETTLING:]
 

@@ -24,7 +24,7 @@ def _predictor(folder: Path | None) -> Predictor:
     """configs/imdb.yaml's model, untrained."""
     from sentiment.config.config import Config
     from sentiment.runs.run import Run
-    from sentiment.runs.weights import Checkpoint
+    from sentiment.runs.weights import WeightsInfo
 
     torch.manual_seed(0)
     counts = count_tokens(tokenize(texts(folder, _NUM_TEXTS), num_processes=1))
@@ -32,7 +32,7 @@ def _predictor(folder: Path | None) -> Predictor:
     model = SentimentClassifier(
         vocabulary_size=len(vocabulary), num_classes=2, embedding_size=100, hidden_size=256
     )
-    run = Run(Path(), Config(), ("neg", "pos"), vocabulary, model, Checkpoint(1, 1, {}))
+    run = Run(Path(), Config(), ("neg", "pos"), vocabulary, model, WeightsInfo(1, 1, {}))
     return Predictor(run, torch.device("cpu"))
 
 

@@ -17,7 +17,7 @@ from benchmarks.measure import Row, Worker, faster, in_turns, timed
 from benchmarks.training import CONFIG, epoch_seconds, epoch_tokens, make_model, make_vocabulary
 from sentiment.data.pipeline import PretrainingTexts
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_description
+from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_manifest
 from sentiment.runtime.device import find_precision
 
 _CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def pretraining_seconds_per_word() -> float:
             make_model(), texts, config, device=_CPU, precision=find_precision("auto", _CPU),
             path=Path(folder),
         )  # fmt: skip
-        write_description(Path(folder), _DESCRIPTION)  # which a checkpoint refers to
+        write_manifest(Path(folder), _DESCRIPTION)  # which a checkpoint refers to
         return timed(pretrainer.fit) / int(corpus.lengths.sum())
 
 

@@ -28,9 +28,9 @@ from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, timed
 from benchmarks.training import CONFIG, make_parts
 from sentiment.runtime.device import prepare_threads
-from sentiment.runtime.distributed import join_world, local_size
+from sentiment.runtime.distributed import init_distributed, local_size
 from sentiment.runtime.environment import VARIABLES
-from sentiment.training.meters import RunningSums
+from sentiment.training.meters import MeanMeter
 from sentiment.training.step import _BUCKET_MEGABYTES
 
 _SECTION = "ranks, configs/imdb.yaml"
@@ -61,19 +61,19 @@ TINY = Size(rounds=1, updates=2, reviews=640)
 def train_as_rank(size: Size, path: Path) -> None:
     """What one rank does; the first one writes what it measured."""
     prepare_threads(local_size())
-    with join_world() as world:
+    with init_distributed() as distributed:
         batch_size = CONFIG.training.batch_size
         corpus = synthetic_corpus(batch_size * (size.updates + _SETTLING))
-        parts = make_parts(corpus, world=world)
-        groups, sums = parts.groups(), RunningSums(_CPU)
+        parts = make_parts(corpus, distributed=distributed)
+        groups, sums = parts.groups(), MeanMeter(_CPU)
         for group in groups[:_SETTLING]:
-            parts.updates.carry_out(group, sums)
+            parts.updates.step(group, sums)
         timed_groups = groups[_SETTLING : _SETTLING + size.updates]
-        world.wait()
-        seconds = timed(lambda: [parts.updates.carry_out(group, sums) for group in timed_groups])
-        exchange = 0.0 if world.is_alone else _exchange_seconds(parts.model)
+        distributed.wait()
+        seconds = timed(lambda: [parts.updates.step(group, sums) for group in timed_groups])
+        exchange = 0.0 if distributed.is_alone else _exchange_seconds(parts.model)
         tokens = sum(map(parts.num_tokens, timed_groups))
-        if world.is_first:
+        if distributed.is_main:
             found = {
                 "seconds_per_update": seconds / len(timed_groups),
                 "tokens_per_second": tokens / seconds,
@@ -84,7 +84,7 @@ def train_as_rank(size: Size, path: Path) -> None:
                 "precision": str(parts.precision).removeprefix("torch."),
             }
             path.write_text(json.dumps(found), encoding="utf-8")
-        world.wait()  # parting while the others compute would take the exchange from them
+        distributed.wait()  # parting while the others compute would take the exchange from them
 
 
 def _exchange_seconds(model: torch.nn.Module) -> float:

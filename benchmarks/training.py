@@ -24,10 +24,10 @@ from sentiment.data.vocabulary import SPECIALS
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import autocast, find_precision
-from sentiment.runtime.distributed import World
-from sentiment.training.logger import Journal
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.logger import RunLogger
 from sentiment.training.meters import EpochProgress
-from sentiment.training.step import Updates
+from sentiment.training.step import TrainStep
 from sentiment.training.trainer import Trainer
 
 _CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ class TrainingParts:
     model: SentimentClassifier
     corpus: EncodedCorpus
     sampler: BucketSampler
-    updates: Updates
+    updates: TrainStep
     precision: torch.dtype
 
     def groups(self) -> list[list[torch.Tensor]]:
@@ -86,7 +86,9 @@ def make_model(device: torch.device = _CPU) -> SentimentClassifier:
 
 
 def make_parts(
-    corpus: EncodedCorpus, device: torch.device = _CPU, world: World | None = None
+    corpus: EncodedCorpus,
+    device: torch.device = _CPU,
+    distributed: DistributedContext | None = None,
 ) -> TrainingParts:
     """Model, batches and updates of CONFIG."""
     training = CONFIG.training
@@ -95,9 +97,10 @@ def make_parts(
         corpus.lengths, batch_size=training.batch_size, unit=training.batch_unit, seed=CONFIG.seed
     )
     corpus = corpus.to(device)
-    updates = Updates(
+    updates = TrainStep(
         model, corpus, training, device=device, precision=precision,
-        num_updates=training.num_epochs * len(sampler), world=world or World(),
+        num_updates=training.num_epochs * len(sampler),
+        distributed=distributed or DistributedContext(),
     )  # fmt: skip
     return TrainingParts(model, corpus, sampler, updates, precision)
 
@@ -110,7 +113,7 @@ def _trainer() -> Trainer:
     path = Path(tempfile.mkdtemp())
     return Trainer(
         make_model(), data, CONFIG, device=_CPU, precision=find_precision("auto", _CPU),
-        path=path, journal=Journal(path),
+        path=path, journal=RunLogger(path),
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from sentiment.comparison.run_groups import load_classifier
 from sentiment.comparison.significance import mcnemar
 from sentiment.data.reviews import load_split, load_training_splits, reviews_fingerprint
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import read_tensors, write_tensors
 
 TINY = [
@@ -187,7 +187,7 @@ def test_an_easy_corpus_is_learned_and_told(corpus, run, made, tmp_path, capsys)
 def test_it_reads_the_reviews_of_the_run(run, made):
     config = load_baseline(made).config
     train, validation = load_training_splits(config.data)
-    own, theirs = read_description(made), read_description(run)
+    own, theirs = read_manifest(made), read_manifest(run)
     assert own["kind"] == "baseline" and "kind" not in theirs
     for split, reviews in (("train", train), ("validation", validation)):
         assert own["data"][split] == theirs["data"][split] == reviews_fingerprint(reviews)
@@ -240,7 +240,7 @@ def test_damaged_and_foreign_files_are_refused(made, tmp_path):
     for name in ("weights.safetensors", "ngrams.txt", "config.yaml"):
         with pytest.raises(FileNotFoundError, match=name):
             load_classifier(changed(name, None))
-    identity = read_description(made)["identity"]
+    identity = read_manifest(made)["identity"]
     tensors, values = read_tensors(made / "weights.safetensors", identity)
     foreign = [
         (tensors, values, "another", "belongs to another run"),

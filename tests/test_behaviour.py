@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sentiment.behaviour.checks import CapabilityOutcome, Tally, make_cases, run_behaviours
+from sentiment.behaviour.checks import CapabilityOutcome, Proportion, make_cases, run_behaviours
 from sentiment.behaviour.roles import Roles
 from sentiment.behaviour.suite import read_behaviours, read_capability, shipped_behaviours
 from sentiment.behaviour.templates import Fillings
@@ -147,7 +147,7 @@ def test_a_rule_fails_where_it_is_wrong_and_nowhere_else(tmp_path):
         {"name": "more", "kind": "direction", "must_not_lower": "positive", "tolerance": 0,
          "change": {"append": "more"}, "templates": ["The {part} is {blame}."]},
     ])  # fmt: skip
-    assert run(path, with_negation).failed == Tally(0, 6 + 8 + 20 + 6)
+    assert run(path, with_negation).failed == Proportion(0, 6 + 8 + 20 + 6)
     outcome = run(path, count_words)
     assert [test.failed.count for test in outcome.tests] == [0, 6, 0, 0]
     for failure in outcome.tests[1].failures:
@@ -182,10 +182,10 @@ def test_directions_and_invariances_fail_beyond_their_tolerance(tmp_path):
 def test_wilson_interval_against_its_equation():
     """Both bounds solve (share - bound)² = z² bound (1 - bound) / total."""
     for count, total in [(0, 20), (3, 20), (20, 20), (347, 1494)]:
-        for bound in Tally(count, total).interval:
+        for bound in Proportion(count, total).interval:
             left = (count / total - bound) ** 2
             assert left == pytest.approx(1.959964**2 * bound * (1 - bound) / total, abs=1e-6)
-    assert Tally(0, 0).share == 0 and Tally(0, 0).interval == (0, 1)
+    assert Proportion(0, 0).share == 0 and Proportion(0, 0).interval == (0, 1)
 
 
 # The files that come with the repository

@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import f1_score
 
-from sentiment.behaviour.checks import Tally
+from sentiment.behaviour.checks import Proportion
 from sentiment.evaluation.metrics import (
     accuracy_interval,
     auroc_interval,
@@ -66,7 +66,7 @@ def test_few_right_or_wrong_have_wilsons_interval(num_right, num_reviews):
         assert (bound - share) ** 2 == pytest.approx(spread, abs=1e-6)
     assert low <= share <= high and high - low > 0.03
     assert (low, high) == wilson_interval(num_right, num_reviews)
-    assert (low, high) == Tally(num_right, num_reviews).interval, "as checks count"
+    assert (low, high) == Proportion(num_right, num_reviews).interval, "as checks count"
 
 
 @pytest.mark.parametrize("num_reviews", [1, 20, 39, 100, 500])

@@ -21,9 +21,9 @@ from sentiment.comparison.run_groups import differing_settings, find_runs
 from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
 from sentiment.data.sources import is_same_source
 from sentiment.data.vocabulary import build_vocabulary
-from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 
 WORDS = Counter({word: 9 for word in [*GOOD, *BAD, *FILLER]})
 
@@ -53,7 +53,7 @@ def make_run(
         for parameter in model.parameters():
             parameter.mul_(5)
     save_weights(
-        path, "best", model, Checkpoint(epoch=1, update=1, metrics={}, temperature=temperature)
+        path, "best", model, WeightsInfo(epoch=1, update=1, metrics={}, temperature=temperature)
     )
     return path
 
@@ -330,7 +330,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "checkpoints" / "best" / "model.safetensors").unlink()
     assert "has no weights" in fail(capsys, run, copy)
-    write_description(copy, {**read_description(copy), "class_names": ["pos", "neg"]})
+    write_manifest(copy, {**read_manifest(copy), "class_names": ["pos", "neg"]})
     (copy / "checkpoints" / "best").rmdir()
     shutil.copytree(run / "checkpoints" / "best", copy / "checkpoints" / "best")
     error = fail(capsys, run, copy)

@@ -32,10 +32,10 @@ from sentiment.data.pipeline import prepare_training
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
-from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import read_tensors
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training import distillation as module
 from sentiment.training.adversarial import soft_cross_entropy
 from sentiment.training.checkpoint import state_path
@@ -56,14 +56,14 @@ def learn_from(*teachers: Path) -> str:
 
 
 def kept_labels(run: Path) -> torch.Tensor:
-    tensors, _ = read_tensors(soft_labels_path(run), read_description(run)["identity"])
+    tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
     return tensors["soft_labels"]
 
 
 def rewrite(run: Path, **values: object) -> None:
     """Change run.json; what is None goes."""
-    found = {**read_description(run), **values}
-    write_description(run, {key: value for key, value in found.items() if value is not None})
+    found = {**read_manifest(run), **values}
+    write_manifest(run, {key: value for key, value in found.items() if value is not None})
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,8 @@ def make_config(weight: float, temperature: float, **objectives: float) -> Confi
 
 def make_mixture(model: SentimentClassifier, config: Config, num_classes: int = 2):
     return build_mixture(
-        model, UNLABELLED, config, device=CPU, precision=torch.float32, world=World(),
-        soft_labels=soft_labels_of(num_classes),
+        model, UNLABELLED, config, device=CPU, precision=torch.float32,
+        distributed=DistributedContext(), soft_labels=soft_labels_of(num_classes),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def test_an_update_equals_its_reviews_one_by_one(others, temperature, num_classe
     for name, gradient in alone.gradients().items():
         own = dict(model.named_parameters())[name].grad
         assert torch.allclose(own.double(), gradient, atol=1e-4 * largest), name
-    told = mixture.sums.take_means(World())["distillation"]
+    told = mixture.sums.take_means(DistributedContext())["distillation"]
     assert told == pytest.approx(temperature**2 * float(mean.detach()), rel=1e-5)
 
 
@@ -238,13 +238,13 @@ def test_a_run_keeps_and_tells_what_they_said(student, teachers, reviews):
 
 
 def test_the_receipt_names_the_teachers(student, teachers):
-    description = read_description(student[0])
+    description = read_manifest(student[0])
     assert [each["path"] for each in description["teachers"]] == [str(each) for each in teachers]
     for entry, path in zip(description["teachers"], teachers, strict=True):
-        assert entry["identity"] == read_description(path)["identity"]
+        assert entry["identity"] == read_manifest(path)["identity"]
         assert len(entry["sha256"]) == 64
     assert description["data"]["unsupervised"]["rows"] == 70
-    assert "teachers" not in read_description(teachers[0])
+    assert "teachers" not in read_manifest(teachers[0])
 
 
 def test_without_teachers_nothing_is_asked_or_kept(teachers, monkeypatch, reviews, tmp_path):
@@ -252,7 +252,7 @@ def test_without_teachers_nothing_is_asked_or_kept(teachers, monkeypatch, review
     options = ["--distillation.weight=3", "--distillation.temperature=2"]
     assert cli.train(arguments(reviews, tmp_path / "run", *DECIDED, *options)) == 0
     assert not soft_labels_path(tmp_path / "run").exists()
-    assert "unsupervised" not in read_description(tmp_path / "run")["data"]
+    assert "unsupervised" not in read_manifest(tmp_path / "run")["data"]
     likeness = compare_runs(teachers[0], tmp_path / "run")
     assert likeness.is_equal, "these settings are read by nobody then"
 
@@ -284,7 +284,7 @@ def test_what_the_teachers_know_is_learned_where_labels_say_nothing(reviews, tea
         assert cli.train(arguments(poor, tmp_path / name, *settings, *more)) == 0
         epochs = json.loads((tmp_path / name / "metrics.json").read_text())["epochs"]
         accuracy[name] = epochs[-1]["validation"]["accuracy"]
-    teacher = read_description(teachers[0])["result"]["metrics"]["accuracy"]
+    teacher = read_manifest(teachers[0])["result"]["metrics"]["accuracy"]
     assert teacher > 0.9
     assert accuracy["taught"] > 0.9
     assert accuracy["alone"] < 0.8
@@ -441,7 +441,7 @@ def teacher(teachers: tuple[Path, Path], tmp_path: Path) -> Path:
 def test_who_is_no_teacher(reviews, teacher, tmp_path, capsys):
     run = tmp_path / "run"
     command = arguments(reviews, run, learn_from(teacher))
-    result = read_description(teacher)["result"]
+    result = read_manifest(teacher)["result"]
     rewrite(teacher, result=None)
     assert f"the teacher {teacher} is not finished: resume it" in refusal(command, capsys)
     rewrite(teacher, result=result, kind="language model")

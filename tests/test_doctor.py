@@ -37,7 +37,7 @@ from sentiment.diagnostics.installation import (
     check_torch,
 )
 from sentiment.diagnostics.machine import (
-    Finding,
+    CheckResult,
     check_cache_folder,
     check_current_folder,
     check_folder,
@@ -47,7 +47,7 @@ from sentiment.runtime import device as runtime
 from sentiment.runtime.environment import VARIABLES
 
 
-def assert_mend(finding: Finding, found: str, advised: str) -> None:
+def assert_mend(finding: CheckResult, found: str, advised: str) -> None:
     assert finding.verdict == "mend"
     assert found in finding.found
     assert advised in finding.advice
@@ -64,7 +64,7 @@ def program(path: Path, text: str) -> str:
 
 
 def test_python_and_libraries_of_these_tests_are_as_required():
-    assert check_python() == Finding(".".join(map(str, sys.version_info[:3])))
+    assert check_python() == CheckResult(".".join(map(str, sys.version_info[:3])))
     finding = check_libraries()
     assert finding.verdict == "ok"
     assert f"torch {torch.__version__}" in finding.found
@@ -225,7 +225,7 @@ def test_huge_pages_that_are_given(tmp_path, monkeypatch):
     counts = iter([10 << 20, 72 << 20])
     monkeypatch.setattr(machine, "_huge_bytes", lambda pages: next(counts))
     finding = machine.check_huge_pages(setting)
-    assert finding == Finding("62 of 64 MB asked for; the kernel's setting: madvise")
+    assert finding == CheckResult("62 of 64 MB asked for; the kernel's setting: madvise")
 
 
 GB = 10**9
@@ -336,7 +336,7 @@ def test_tensorboard_that_reads_something_else(monkeypatch):
 
 
 def test_corpus_that_is_missing_or_cut_short(tmp_path, monkeypatch):
-    assert check_corpus() == Finding("4,000 + 500 + 1,000 reviews")
+    assert check_corpus() == CheckResult("4,000 + 500 + 1,000 reviews")
     monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
     assert_mend(check_corpus(), "can't be read", "pip install -e from a checkout")
     shutil.copytree(ROOT / "data" / "mini", tmp_path / "mini")
@@ -451,11 +451,11 @@ def test_training_without_end(tmp_path, monkeypatch):
 # --- all of it
 
 
-def of(verdict: str) -> Callable[[], Finding]:
-    return lambda: Finding("something", verdict, "do this" if verdict != "ok" else "")
+def of(verdict: str) -> Callable[[], CheckResult]:
+    return lambda: CheckResult("something", verdict, "do this" if verdict != "ok" else "")
 
 
-def broken() -> Finding:
+def broken() -> CheckResult:
     raise RuntimeError("what\nnobody expected")
 
 
@@ -463,7 +463,7 @@ def broken() -> Finding:
 def few_checks(monkeypatch):
     """Checks to choose verdicts for, in place of the real ones."""
 
-    def choose(first: str, torch_check: str, last: Callable[[], Finding]) -> None:
+    def choose(first: str, torch_check: str, last: Callable[[], CheckResult]) -> None:
         monkeypatch.setattr(examination, "FIRST", {"first": of(first)})
         monkeypatch.setattr(examination, "check_torch", of(torch_check))
         monkeypatch.setattr(examination, "WITH_TORCH", {"last": last})
@@ -516,13 +516,13 @@ def test_json_says_the_same(few_checks, capsys, last, status):
 
 
 def test_everything_fits_80_columns():
-    finding = Finding("/a/very" * 30 + " and\nwords " * 9, "note", "choose another " * 20)
+    finding = CheckResult("/a/very" * 30 + " and\nwords " * 9, "note", "choose another " * 20)
     table = row("current folder", finding)
     assert max(map(len, table.splitlines())) <= 80
     assert table.splitlines()[0].endswith(" note")
     words = "".join(table.replace("note", "").split())
     assert words == "currentfolder" + "/a/very" * 30 + "and␊words" * 9
-    lines = advice({"x": finding, "y": Finding("fine")}).splitlines()
+    lines = advice({"x": finding, "y": CheckResult("fine")}).splitlines()
     assert max(map(len, lines)) <= 80
     assert all(line.startswith("      ") for line in lines[1:])
     assert json.loads(as_json({"x": finding}))["checks"][0]["found"] == finding.found

@@ -15,7 +15,7 @@ from sentiment.config.config import Config, DataConfig, ModelConfig
 from sentiment.data.vocabulary import build_vocabulary
 from sentiment.explain.explain import explain
 from sentiment.runs.run import build_model, create_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 
 TEXT = "A great film, but not a moving one."
 
@@ -26,7 +26,7 @@ def make_run(path: Path, names=("neg", "pos"), **model) -> Path:
     create_run(path, Config(model=settings, data=DataConfig(max_length=50)), names, vocabulary)
     torch.manual_seed(0)
     built = build_model(settings, vocabulary_size=len(vocabulary), num_classes=len(names))
-    save_weights(path, "best", built, Checkpoint(2, 40, {"accuracy": 0.5}, 1.5))
+    save_weights(path, "best", built, WeightsInfo(2, 40, {"accuracy": 0.5}, 1.5))
     return path
 
 

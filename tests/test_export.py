@@ -19,7 +19,7 @@ from sentiment.inference import export as checking
 from sentiment.inference.export import export_run
 from sentiment.inference.onnx_graph import take_apart
 from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -70,7 +70,7 @@ def make_run(path, **model):
     with torch.no_grad():
         for parameter in classifier.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    save_weights(path, "best", classifier, Checkpoint(1, 1, {}, temperature=1.25))
+    save_weights(path, "best", classifier, WeightsInfo(1, 1, {}, temperature=1.25))
     return load_run(path)
 
 

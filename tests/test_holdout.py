@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from sentiment.config.config import DataConfig
 from sentiment.data import splits as holdout
 from sentiment.data.reviews import load_split, load_training_splits
-from sentiment.data.splits import copy_key
+from sentiment.data.splits import dedup_key
 
 IMDB = SHARED / "imdb"
 
 
 def fold(text: str) -> str:
-    """What copies have in common, by another way than :func:`copy_key` takes."""
+    """What copies have in common, by another way than :func:`dedup_key` takes."""
     return re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower())
 
 
@@ -55,17 +55,17 @@ def hold_out(
     ["A great film.", "a great FILM!", " a  great\nfilm<br /><br />", "A «great» film…"],
 )
 def test_copies_have_one_key(copy: str) -> None:
-    assert copy_key(copy) == copy_key("A great film")
+    assert dedup_key(copy) == dedup_key("A great film")
 
 
 @pytest.mark.parametrize("other", ["A great film 2", "A grëat film", "Agreat filmbr", ""])
 def test_other_reviews_have_other_keys(other: str) -> None:
-    assert copy_key(other) != copy_key("A great film")
+    assert dedup_key(other) != dedup_key("A great film")
 
 
 def test_text_itself_counts_where_nothing_else_is_left() -> None:
-    assert copy_key(":)") == copy_key(" :) ")
-    assert len({copy_key(":)"), copy_key(":("), copy_key(""), copy_key("…")}) == 4
+    assert dedup_key(":)") == dedup_key(" :) ")
+    assert len({dedup_key(":)"), dedup_key(":("), dedup_key(""), dedup_key("…")}) == 4
 
 
 @given(
@@ -74,13 +74,13 @@ def test_text_itself_counts_where_nothing_else_is_left() -> None:
 )
 def test_keys_agree_with_folding(one: str, other: str) -> None:
     if fold(one) and fold(other):
-        assert (copy_key(one) == copy_key(other)) == (fold(one) == fold(other))
+        assert (dedup_key(one) == dedup_key(other)) == (fold(one) == fold(other))
 
 
 @given(st.text(alphabet="aAbÉé’ <", min_size=1))
 def test_case_and_what_stands_between_letters_do_not_matter(text: str) -> None:
     if fold(text):
-        assert copy_key(text) == copy_key("<br />…\x85".join(text.swapcase()))
+        assert dedup_key(text) == dedup_key("<br />…\x85".join(text.swapcase()))
 
 
 @st.composite
@@ -257,8 +257,8 @@ def imdb_texts() -> list[str]:
 @needs_imdb
 def test_imdb_repeats(imdb_texts: list[str]) -> None:
     """98 reviews repeat another one, and one more does but for the line break at its end."""
-    assert len(imdb_texts) - len({copy_key(text) for text in imdb_texts}) == 99
-    with_breaks = {copy_key(text.replace("<br />", "br")) for text in imdb_texts}
+    assert len(imdb_texts) - len({dedup_key(text) for text in imdb_texts}) == 99
+    with_breaks = {dedup_key(text.replace("<br />", "br")) for text in imdb_texts}
     assert len(imdb_texts) - len(with_breaks) == 98
 
 

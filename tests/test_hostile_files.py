@@ -31,7 +31,7 @@ from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import load_vocabulary
 from sentiment.inference.formats import open_source
 from sentiment.runtime import files as bounds
-from sentiment.runtime.files import OutOfProportion
+from sentiment.runtime.files import DecompressionBomb
 
 MILLION = 1_000_000
 
@@ -112,7 +112,7 @@ def test_parquet_bombs(tmp_path, kind, read, low_floor):
         values = pa.DictionaryArray.from_arrays(keys, pa.array(["x" * 1_000]))
         parquet(path, values, compression="zstd", store_schema=kind == "dictionary")
     assert path.stat().st_size < 30_000
-    with pytest.raises(OutOfProportion, match="times its size"):
+    with pytest.raises(DecompressionBomb, match="times its size"):
         read(path)
 
 
@@ -125,7 +125,7 @@ def test_pages_are_measured_by_themselves_whatever_the_footer_says(tmp_path):
     sizes = [group.column(0).total_uncompressed_size for group in groups]
     with path.open("rb") as raw, pytest.MonkeyPatch.context() as patch:
         counted: list[int] = []
-        patch.setattr(bounds.Unpacked, "add", lambda self, size: counted.append(size))
+        patch.setattr(bounds.DecompressionLimit, "add", lambda self, size: counted.append(size))
         at_once = check_pages(path, raw, ["text"], file.schema)
     pages = sum(counted) - 8 * len(values)
     headers = sum(sizes) - pages  # which the writer counts, and which are not unpacked
@@ -163,7 +163,7 @@ def test_packed_vectors_that_would_never_end(tmp_path, suffix, low_floor):
     else:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("v.3d.txt", line * 10_000)
-    with pytest.raises(OutOfProportion, match="MiB, which is over 100 times its size"):
+    with pytest.raises(DecompressionBomb, match="MiB, which is over 100 times its size"):
         load(path)
     assert "over 100 times its size" in str(archives.damage(path, suffix=suffix))
 
@@ -171,7 +171,7 @@ def test_packed_vectors_that_would_never_end(tmp_path, suffix, low_floor):
 def test_packed_texts_that_would_never_end(tmp_path, low_floor):
     path = tmp_path / "texts.csv.gz"
     path.write_bytes(gzip.compress(b"text\n" + (b"again " * 150 + b"\n") * 10_000))
-    with pytest.raises(OutOfProportion, match="times its size"):
+    with pytest.raises(DecompressionBomb, match="times its size"):
         for _ in open_source(path, "text").blocks(20_000):
             pass
 

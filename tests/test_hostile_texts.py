@@ -15,7 +15,7 @@ from sentiment.config.config import Config, ModelConfig
 from sentiment.data.tokenizer import Tokenizer, clean
 from sentiment.data.vocabulary import build_vocabulary
 from sentiment.runs.run import build_model, create_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 
 MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 MILLION = 1_000_000
@@ -28,7 +28,7 @@ def predictor(tmp_path_factory):
     create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
     torch.manual_seed(0)
     model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
-    save_weights(path, "best", model, Checkpoint(2, 40, {"accuracy": 0.5}))
+    save_weights(path, "best", model, WeightsInfo(2, 40, {"accuracy": 0.5}))
     return load(path, device="cpu")
 
 

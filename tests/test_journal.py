@@ -10,7 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.data.tokenizer import clean
-from sentiment.training.logger import Journal
+from sentiment.training.logger import RunLogger
 
 # As TensorBoard's text plugin does.
 EXTENSIONS = ["markdown.extensions.tables", "markdown.extensions.fenced_code"]
@@ -18,7 +18,7 @@ EXTENSIONS = ["markdown.extensions.tables", "markdown.extensions.fenced_code"]
 
 def tell(path, *rows) -> str:
     """The HTML that TensorBoard makes of reviews."""
-    journal = Journal(path)
+    journal = RunLogger(path)
     journal.reviews(list(rows), 1)
     journal.close()
     events = EventAccumulator(str(path / "tensorboard" / "validation"), {"tensors": 0}).Reload()

@@ -15,7 +15,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.model import layers as embedding
 from sentiment.model.layers import NormalizedEmbedding
 from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.training.optim import WeightAverage
 
 COUNTS = [0, 0, 90, 40, 33, 9, 5, 5, 2, 2, 1]
@@ -158,7 +158,7 @@ def test_a_saved_run_is_rebuilt_by_itself(tmp_path):
     create_run(tmp_path / "run", Config(model=settings), ("neg", "pos"), vocabulary)
     assert token_counts(vocabulary) == [0, 0, 30, 20, 1]
     model = build_model(settings, vocabulary_size=5, num_classes=2, frequencies=[0, 4, 30, 20, 1])
-    save_weights(tmp_path / "run", "best", model, Checkpoint(1, 1, {}))
+    save_weights(tmp_path / "run", "best", model, WeightsInfo(1, 1, {}))
     loaded = load_run(tmp_path / "run").model
     assert torch.equal(loaded.embedding_table(), model.embedding_table())
     tokens, lengths = torch.tensor([[2, 3, 4]]), torch.tensor([3])

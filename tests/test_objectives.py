@@ -19,16 +19,16 @@ from sentiment.config.config import (
 from sentiment.data.batches import EncodedCorpus, EndlessBatches
 from sentiment.data.pipeline import reads_unlabelled
 from sentiment.model import SentimentClassifier
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.adversarial import (
-    Passes,
+    FixedDropoutForward,
     divergence,
     entropy,
     random_directions,
     review_seeds,
     scale_reviews,
 )
-from sentiment.training.objectives import Mixture, TermSums, build_mixture
+from sentiment.training.objectives import CombinedObjective, TermSums, build_mixture
 
 CPU = torch.device("cpu")
 NUM_WORDS, SIZE = 30, 4
@@ -77,15 +77,20 @@ def make_config(*, smoothing: float = 0.0, batches: int = 1, **objectives) -> Co
 
 def make_mixture(
     model: SentimentClassifier, config: Config, unlabelled: EncodedCorpus | None = UNLABELLED
-) -> Mixture:
+) -> CombinedObjective:
     mixture = build_mixture(
-        model, unlabelled, config, device=CPU, precision=torch.float32, world=World()
+        model,
+        unlabelled,
+        config,
+        device=CPU,
+        precision=torch.float32,
+        distributed=DistributedContext(),
     )
     assert mixture is not None
     return mixture
 
 
-def learn(mixture: Mixture, groups: list[torch.Tensor], update: int = 0) -> float:
+def learn(mixture: CombinedObjective, groups: list[torch.Tensor], update: int = 0) -> float:
     """One update's gradients; returns its loss."""
     mixture.sums.begin_update()
     portions = list(mixture.portions.of_update(update, LABELLED, groups))
@@ -227,7 +232,7 @@ def test_moves_have_their_norm_and_leave_the_padding_alone():
     mixture = make_mixture(model, make_config(adversarial=1.0, virtual_adversarial=1.0))
     (labelled, *_) = mixture.portions.of_update(0, LABELLED, [torch.tensor([0, 1, 2])])
     words = model.embed(labelled.batch.tokens).detach().requires_grad_()
-    passes = Passes(model, labelled.batch.lengths, CPU, torch.float32)
+    passes = FixedDropoutForward(model, labelled.batch.lengths, CPU, torch.float32)
     here = mixture._learn_here(labelled, passes, words)
     moves = mixture._find_moves(labelled, passes, words, here)
     assert set(moves) == {"adversarial", "virtual_adversarial"}
@@ -287,11 +292,11 @@ def test_all_passes_of_a_batch_are_by_one_network(settings):
     model = make_model(**settings)
     batch = LABELLED.batch(torch.tensor([0, 3, 5]))
     words = model.embed(batch.tokens).detach()
-    passes = Passes(model, batch.lengths, CPU, torch.float32)
+    passes = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
     first = passes.classify(words)
     torch.rand(7)
     assert torch.equal(passes.classify(words), first)
-    again = Passes(model, batch.lengths, CPU, torch.float32)
+    again = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
     assert not torch.equal(again.classify(words), first), "other batches have other networks"
 
 
@@ -325,7 +330,7 @@ def test_bf16_is_near_fp32():
         model = make_model()
         mixture = build_mixture(
             model, UNLABELLED, make_config(**TERMS["all"]), device=CPU, precision=precision,
-            world=World(),
+            distributed=DistributedContext(),
         )  # fmt: skip
         learn(mixture, [torch.tensor([0, 3, 5, 1])])
         gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
@@ -346,14 +351,14 @@ def test_the_terms_curves_are_means_over_reviews():
         start, length = int(LABELLED.starts[index]), int(LABELLED.lengths[index])
         words = alone.table[LABELLED.tokens[start : start + length].long()]
         values.append(float(alone.undecided(words).detach()))
-    state = mixture.sums.state(World())
-    means = mixture.sums.take_means(World())
+    state = mixture.sums.state(DistributedContext())
+    means = mixture.sums.take_means(DistributedContext())
     assert set(means) == {"adversarial", "entropy"}
     assert means["entropy"] == pytest.approx(sum(values) / 4, rel=1e-5)
-    assert mixture.sums.take_means(World()) == {"adversarial": 0, "entropy": 0}
+    assert mixture.sums.take_means(DistributedContext()) == {"adversarial": 0, "entropy": 0}
     restored = TermSums(("adversarial", "entropy"), CPU)
-    restored.restore(state, World())
-    assert restored.take_means(World()) == means
+    restored.restore(state, DistributedContext())
+    assert restored.take_means(DistributedContext()) == means
 
 
 @pytest.mark.parametrize("unit", ["reviews", "tokens"])
@@ -401,7 +406,12 @@ def test_a_batch_of_tokens_must_hold_a_review():
 def test_without_terms_there_is_no_mixture():
     config = Config(objectives=ObjectivesConfig(perturbation_norm=1.0))
     made = build_mixture(
-        make_model(), None, config, device=CPU, precision=torch.float32, world=World()
+        make_model(),
+        None,
+        config,
+        device=CPU,
+        precision=torch.float32,
+        distributed=DistributedContext(),
     )
     assert made is None
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import check_reviews_here, compare_runs, read_receipt
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 
 ALL = [
@@ -75,7 +75,7 @@ def test_one_term_has_one_curve(reviews, tmp_path):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "train")).Reload()
     tags = [each for each in events.Tags()["scalars"] if each.startswith("objectives/")]
     assert tags == ["objectives/adversarial"]
-    assert "unsupervised" not in read_description(tmp_path / "run")["data"], "it is not read"
+    assert "unsupervised" not in read_manifest(tmp_path / "run")["data"], "it is not read"
 
 
 def test_the_loss_that_is_told_is_that_of_the_labels(reviews, tmp_path):

@@ -19,10 +19,10 @@ from sentiment.config.config import Config, DistillationConfig, ModelConfig, Pre
 from sentiment.config.parser import TrainingRequest, load_config, parse_training, save_config
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.files import beside
 from sentiment.training.distillation import own_teachers, plan_teachers, teacher_folders
-from sentiment.training.step import Updates
+from sentiment.training.step import TrainStep
 from sentiment.tuning.search_space import check_space, read_space
 
 TWO = "--distillation.num_teachers=2"
@@ -48,44 +48,44 @@ def test_a_student_equals_one_whose_teachers_are_trained_by_hand(student, review
     assert cli.train(arguments(reviews, tmp_path / "run", learn_from(*by_hand))) == 0
     likeness = compare_runs(student, tmp_path / "run")
     assert likeness.is_equal and likeness.num_points > 20, likeness
-    described = read_description(student)["teachers"]
+    described = read_manifest(student)["teachers"]
     assert [each["path"] for each in described] == [f"{student}-teacher-{n}" for n in (1, 2)]
 
 
 def test_finished_teachers_stay(reviews, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.train(arguments(reviews, run, "--distillation.num_teachers=1")) == 0
-    first = read_description(tmp_path / "run-teacher-1")
+    first = read_manifest(tmp_path / "run-teacher-1")
     assert cli.train(arguments(reviews, run, TWO, "--overwrite")) == 0
-    assert read_description(tmp_path / "run-teacher-1") == first
+    assert read_manifest(tmp_path / "run-teacher-1") == first
     assert (tmp_path / "run-teacher-2").is_dir()
-    before = read_description(run)
+    before = read_manifest(run)
     message = refusal(arguments(reviews, run, TWO, "--model.dropout=0.1"), capsys)
     assert "run-teacher-1 has model.dropout 0.5, not 0.1: choose another output_dir" in message
-    assert read_description(run) == before
+    assert read_manifest(run) == before
     assert cli.train(arguments(reviews, run, TWO, "--model.dropout=0.1", "--overwrite")) == 0
-    assert read_description(tmp_path / "run-teacher-1")["identity"] != first["identity"]
+    assert read_manifest(tmp_path / "run-teacher-1")["identity"] != first["identity"]
 
 
 def test_a_teacher_that_was_stopped_goes_on(student, reviews, tmp_path, monkeypatch, capfd):
     """Ctrl-C in the second teacher, after which the same command is given again."""
-    run, carry_out, learning = tmp_path / "run", Updates.carry_out, []
+    run, step, learning = tmp_path / "run", TrainStep.step, []
 
-    def interrupted(updates: Updates, *given, **named):
+    def interrupted(updates: TrainStep, *given, **named):
         if updates not in learning:
             learning.append(updates)
         if len(learning) == 2 and updates.update == 7:
             os.kill(os.getpid(), signal.SIGINT)
-        return carry_out(updates, *given, **named)
+        return step(updates, *given, **named)
 
-    monkeypatch.setattr(Updates, "carry_out", interrupted)
+    monkeypatch.setattr(TrainStep, "carry_out", interrupted)
     with pytest.raises(SystemExit):
         cli.train(arguments(reviews, run, TWO))
     assert "the command that was given goes on there too" in capfd.readouterr().out
     assert not run.exists() and (tmp_path / "run-teacher-2").is_dir()
     assert cli.train(arguments(reviews, run, TWO)) == 0
     assert len(learning) == 4, "the first teacher is not trained again"
-    assert read_description(tmp_path / "run-teacher-2")["result"]["num_resumed"] == 1
+    assert read_manifest(tmp_path / "run-teacher-2")["result"]["num_resumed"] == 1
     assert compare_runs(student, run).is_equal
 
 
@@ -100,7 +100,7 @@ def test_teachers_of_other_reviews_are_refused_and_replaced(tmp_path, capsys):
         message = refusal(command, capsys)
         assert f"run-teacher-1 has other {split} reviews: choose another output_dir" in message
         assert cli.train([*command, "--overwrite"]) == 0
-        student, teacher = (read_description(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
+        student, teacher = (read_manifest(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
         assert student["data"]["train"] == teacher["data"]["train"]
 
 
@@ -141,10 +141,10 @@ def test_teachers_of_another_language_model_are_not_used(reviews, tmp_path, caps
     options = ["--pretraining.num_epochs=1", "--pretraining.window=10"]
     command = arguments(reviews, run, *options, "--distillation.num_teachers=1")
     assert cli.train(command) == 0
-    before = read_description(tmp_path / "run-teacher-1")
+    before = read_manifest(tmp_path / "run-teacher-1")
     moved = (tmp_path / "run-pretraining").rename(tmp_path / "words")
     assert cli.train([*command, f"--pretraining.path={moved}", "--overwrite"]) == 0
-    assert read_description(tmp_path / "run-teacher-1") == before, "it is the same one"
+    assert read_manifest(tmp_path / "run-teacher-1") == before, "it is the same one"
     other = tmp_path / "other"
     assert cli.main(["pretrain", *arguments(reviews, other, *options, "--seed=1")]) == 0
     shutil.rmtree(run)
@@ -161,7 +161,7 @@ def test_they_start_from_the_students_language_model(reviews, tmp_path):
     ]
     assert cli.train(arguments(reviews, run, *options)) == 0
     assert not list(tmp_path.glob("*-teacher-1-pretraining"))
-    student, teacher = (read_description(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
+    student, teacher = (read_manifest(Path(f"{run}{end}")) for end in ("", "-teacher-1"))
     assert student["pretraining"] == teacher["pretraining"]
     assert student["pretraining"]["path"] == f"{run}-pretraining"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sentiment.behaviour.checks import Tally
+from sentiment.behaviour.checks import Proportion
 from sentiment.behaviour.contrast import read_pairs, run_pairs
 from sentiment.behaviour.roles import Roles, class_of, find_roles, require_roles
 from sentiment.inference.predictor import Prediction
@@ -47,12 +47,12 @@ def test_counts_of_pairs(tmp_path):
     )
     contrast = "Negative\t- 1\nNegative\t+ 2\nPositive\t+ 3\nPositive\t- 4\nNEGATIVE\t+ 5\n1\t+ 6\n"
     outcome = run_pairs(read(tmp_path, HEADER + original, HEADER + contrast), predict, NAMES)
-    assert outcome.original == Tally(4, 6)
-    assert outcome.contrast == Tally(3, 6)
-    assert outcome.consistent == Tally(2, 6)
+    assert outcome.original == Proportion(4, 6)
+    assert outcome.contrast == Proportion(3, 6)
+    assert outcome.consistent == Proportion(2, 6)
     # Flips: 1 (right both times) and 4 (wrong both times) of 1 to 4; 5 and 6 must stay.
-    assert outcome.flipped == Tally(2, 4)
-    assert outcome.kept == Tally(1, 2)
+    assert outcome.flipped == Proportion(2, 4)
+    assert outcome.kept == Proportion(1, 2)
     assert [pair.row for pair in outcome.broken] == [2, 3, 4, 5]
     broken = outcome.broken[2]
     assert broken.texts == ("+ 4", "- 4")

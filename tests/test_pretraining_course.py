@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sentiment.config.parser import parse_training
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import pretrain
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import read_weights
 from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import TrainingState, load_state, save_state
+from sentiment.training.checkpoint import CheckpointData, load_state, save_state
 
 CPU = torch.device("cpu")
 
@@ -90,11 +90,11 @@ def test_a_stop_anywhere_changes_nothing(reviews, plain, tmp_path, monkeypatch, 
         run(reviews, path)
     state = load_state(path)
     values = {**state.values, "seconds": 1_000.0}
-    save_state(path, TrainingState(values, state.tensors))
+    save_state(path, CheckpointData(values, state.tensors))
     weights, expected = run(reviews, path), read_weights(plain, "last")[0]
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert curves(path) == curves(plain)
-    assert read_description(path)["result"]["seconds"] > 1_000, "those before the stop count"
+    assert read_manifest(path)["result"]["seconds"] > 1_000, "those before the stop count"
 
 
 def test_a_stop_while_the_last_epoch_is_measured_is_heard(reviews, plain, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from sentiment.data.reviews import file_fingerprint
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import find_pretraining
-from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.pretrained import check_fits, check_same
 from sentiment.runs.run import check_place, is_finished
 from sentiment.runs.weights import read_weights
@@ -121,7 +121,7 @@ def test_another_file_of_vectors_is_refused(reviews, tmp_path, capsys, monkeypat
     file.write_text(f"great {'0.5 ' * 7}0.5\n")
     arguments = options(reviews, tmp_path / "model", f"--vectors.path={file}")
     assert pretrain(*arguments) == 0
-    assert read_description(tmp_path / "model")["vectors"] == file_fingerprint(file)
+    assert read_manifest(tmp_path / "model")["vectors"] == file_fingerprint(file)
     monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("made again"))
     assert pretrain(*arguments) == 0
     file.write_text(f"great {'0.5 ' * 7}0.25\n")
@@ -213,7 +213,7 @@ def test_what_came_to_nothing_is_begun_again_by_other_settings(reviews, tmp_path
         assert pretrain(*options(reviews, path)) == 1
     assert not is_finished(path)
     assert pretrain(*options(reviews, path, "--model.hidden_size=4")) == 0
-    assert read_description(path)["result"]
+    assert read_manifest(path)["result"]
 
 
 def test_how_to_get_out_of_an_unfinished_one(reviews, tmp_path, monkeypatch, capsys):
@@ -229,9 +229,9 @@ def test_how_to_get_out_of_an_unfinished_one(reviews, tmp_path, monkeypatch, cap
 def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
-    description = read_description(run)
+    description = read_manifest(run)
     del description["result"]
-    write_description(run, description)
+    write_manifest(run, description)
     capsys.readouterr()
     assert pretrain(*options(reviews, run)) == 1
     assert "holds a classifier, no pre-training: choose another output_dir" in error_line(capsys)
@@ -368,9 +368,9 @@ def trained(reviews, tmp_path_factory) -> Path:
 
 def test_a_run_says_what_it_started_from(trained):
     path = trained.with_name("run-pretraining")
-    told = read_description(trained)["pretraining"]
+    told = read_manifest(trained)["pretraining"]
     assert told["path"] == str(path)
-    assert told["identity"] == read_description(path)["identity"]
+    assert told["identity"] == read_manifest(path)["identity"]
     weights = path / "checkpoints" / "last" / "model.safetensors"
     assert told["sha256"] == file_fingerprint(weights)["sha256"]
 

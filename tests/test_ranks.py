@@ -21,9 +21,9 @@ from faults.trainings import ONE_THREAD
 from sentiment.cli import main as cli
 from sentiment.data.sampler import BucketSampler, deal
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.device import mixed_seed
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.checkpoint import load_state
 
 # fp32 and no dropout, for the sums over ranks to be all that differs.
@@ -96,7 +96,7 @@ def test_two_ranks_equal_one_process(one, two):
     run, out = two
     assert_equal(run, one)
     assert out.count("epoch 1  training") == 1, "one rank speaks"
-    assert read_description(run)["ranks"] == 2
+    assert read_manifest(run)["ranks"] == 2
     folders = list((run / "tensorboard").rglob("events*"))
     assert len(folders) == len(list((one / "tensorboard").rglob("events*"))), "one rank writes"
 
@@ -194,7 +194,7 @@ def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
     command = ("tests/faults/failing_rank.py", "12", *options(uneven, run))
     out, _ = ended(launch(2, *command, launcher=RESTARTING))
     assert "resuming at update 10, in epoch 1" in out
-    assert read_description(run)["result"]["num_resumed"] == 1
+    assert read_manifest(run)["result"]["num_resumed"] == 1
     assert_equal(run, one)
 
 
@@ -280,13 +280,13 @@ def test_dealing_covers_each_batch_once_and_ranks_finish_together():
 
 
 def test_a_world_of_one_answers_at_once():
-    world = World()
+    distributed = DistributedContext()
     values = torch.arange(3.0)
-    assert world.sum(values) is values and world.of_first(values) is values
-    assert world.most([2, 5]) == [2, 5]
-    assert world.gather(values) == [values]
-    world.wait()
-    with world.first_on_machine():
+    assert distributed.sum(values) is values and distributed.broadcast(values) is values
+    assert distributed.most([2, 5]) == [2, 5]
+    assert distributed.gather(values) == [values]
+    distributed.wait()
+    with distributed.local_main_first():
         pass
 
 

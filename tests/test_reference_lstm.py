@@ -120,8 +120,8 @@ def previous(states: torch.Tensor, initial: torch.Tensor, *, reverse: bool) -> t
     for row, length in enumerate(LENGTHS.tolist()):
         for t in range(states.shape[1]):
             t_before = t + 1 if reverse else t - 1
-            is_first = not 0 <= t_before < length
-            met[row, t] = initial[row] if is_first else states[row, t_before]
+            is_main = not 0 <= t_before < length
+            met[row, t] = initial[row] if is_main else states[row, t_before]
     return met
 
 

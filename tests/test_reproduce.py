@@ -16,8 +16,8 @@ from conftest import write_corpus
 from sentiment.cli import main as cli
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.reproduce import Outcome, Plan, outcome_json, outcome_table, verdict_text
-from sentiment.diagnostics.run_diff import Circumstances, Likeness, read_receipt
-from sentiment.runs.manifest import read_description, write_description
+from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, read_receipt
+from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights
 from sentiment.runtime.processes import check_end, run_module
@@ -73,9 +73,9 @@ def never(monkeypatch) -> None:
 
 def rewrite(run: Path, **values: object) -> None:
     """Change run.json as one would who wants it to look whole."""
-    description = read_description(run)
+    description = read_manifest(run)
     description.pop("sha256", None)
-    write_description(run, {**description, **values})
+    write_manifest(run, {**description, **values})
 
 
 def refusal(arguments: list[object], capfd) -> str:
@@ -124,7 +124,7 @@ def test_altered_weights_are_found(run, in_process, capfd):
 
 def test_altered_metrics_are_found(run, in_process, capfd):
     """The same better accuracy in all places that state it."""
-    result = read_description(run)["result"]
+    result = read_manifest(run)["result"]
     result["metrics"]["accuracy"] += 0.01
     rewrite(run, result=result)
     history = json.loads((run / "metrics.json").read_text())
@@ -141,12 +141,12 @@ def test_altered_metrics_are_found(run, in_process, capfd):
 
 
 def test_an_altered_result_alone_is_found(run, in_process, capfd):
-    rewrite(run, result={**read_description(run)["result"], "best_epoch": 1, "num_epochs": 3})
+    rewrite(run, result={**read_manifest(run)["result"], "best_epoch": 1, "num_epochs": 3})
     assert "differs" in refusal([run], capfd)
 
 
 def test_other_versions_are_told_before_training_and_excuse_no_equality(run, in_process, capfd):
-    versions = {**read_description(run)["versions"], "torch": "2.0.0"}
+    versions = {**read_manifest(run)["versions"], "torch": "2.0.0"}
     rewrite(run, versions=versions)
     assert cli.main(["reproduce", str(run)]) == 0
     shown = capfd.readouterr().out
@@ -169,7 +169,7 @@ def outcome(then: Path, *, accuracy: float, distance: float, **changes: object) 
         circumstances=replace(receipt.circumstances, **changes),
         result={**receipt.result, "metrics": metrics},
     )
-    return Outcome(Likeness(distance, distance, distance, 7, ()), receipt, now)
+    return Outcome(RunDiff(distance, distance, distance, 7, ()), receipt, now)
 
 
 def test_verdicts(trained):
@@ -192,7 +192,7 @@ def test_verdicts(trained):
 def test_a_gpu_like_that_of_then_is_no_other_device_but_adds_up_in_any_order(trained):
     receipt = read_receipt(trained)
     circumstances = replace(receipt.circumstances, device="cuda (H)")
-    likeness = Likeness(1e-9, 0, 0, 7, ())
+    likeness = RunDiff(1e-9, 0, 0, 7, ())
     same = replace(receipt, circumstances=circumstances)
     found = Outcome(likeness, same, same)
     assert found.verdict == "within" and "cuda adds up in any order" in verdict_text(found)
@@ -200,7 +200,7 @@ def test_a_gpu_like_that_of_then_is_no_other_device_but_adds_up_in_any_order(tra
 
 def test_the_table_fits_a_terminal(trained):
     receipt = read_receipt(trained)
-    likeness = Likeness(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
+    likeness = RunDiff(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
     found = outcome_table(Outcome(likeness, receipt, receipt))
     assert max(map(len, found.splitlines())) <= 80
 
@@ -237,9 +237,9 @@ def test_changed_and_missing_vectors_are_refused(run, vectors, never, tmp_path, 
 
 
 def test_an_unfinished_run_is_refused(run, never, capfd):
-    description = read_description(run)
+    description = read_manifest(run)
     del description["result"]
-    write_description(run, description)
+    write_manifest(run, description)
     assert "is not finished" in refusal([run], capfd)
 
 
@@ -288,7 +288,7 @@ def test_as_many_ranks_are_started_as_then(run, monkeypatch):
     asked: dict[str, object] = {}
     done = subprocess.CompletedProcess([], 0, "", "")
     monkeypatch.setattr(reproducing, "run_module", lambda _, **how: asked.update(how) or done)
-    plan = reproducing.plan_training(run, run.with_name("again"), reproducing.Places())
+    plan = reproducing.plan_training(run, run.with_name("again"), reproducing.PaddingIndex())
     reproducing.train_again(plan)
     assert asked["num_ranks"] == 3
     assert isinstance(plan, Plan) and "ranks" not in [each.name for each in plan.differences]
@@ -308,7 +308,7 @@ def test_numbers_of_devices_and_threads_are_no_other_device(run):
 
 
 def test_without_git_the_revision_is_unknown_on_both_sides():
-    one = Circumstances({"torch": "2"}, None, False, "cpu (A)", "float32", 1, 1)
+    one = RunEnvironment({"torch": "2"}, None, False, "cpu (A)", "float32", 1, 1)
     assert one.differences(one) == []
     (found,) = one.differences(replace(one, revision="abc"))
     assert str(found) == "revision: unknown then, abc now"

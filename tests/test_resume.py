@@ -17,9 +17,9 @@ from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.config.config import TrainingConfig
 from sentiment.diagnostics.run_diff import _distance, compare_runs
-from sentiment.runs.manifest import read_description
-from sentiment.training.checkpoint import Cadence, load_state, state_path
-from sentiment.training.validation import Validation
+from sentiment.runs.manifest import read_manifest
+from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
+from sentiment.training.validation import Validator
 
 
 class PowerCutError(BaseException):
@@ -83,7 +83,7 @@ def test_resumed_equals_never_stopped(variant, reviews, tmp_path):
     likeness = compare_runs(tmp_path / "whole", tmp_path / "broken")
     assert likeness.is_equal, likeness
     assert likeness.num_points > 20
-    result = read_description(tmp_path / "broken")["result"]
+    result = read_manifest(tmp_path / "broken")["result"]
     assert result["num_resumed"] >= 2  # of those whose work was kept
     assert result["seconds"] > 0
 
@@ -122,18 +122,18 @@ def test_a_signal_ends_training_with_a_checkpoint(number, reviews, tmp_path, cap
 
 def test_a_signal_ends_validation_too(reviews, tmp_path, monkeypatch):
     assert cli.train(arguments(reviews, tmp_path / "whole")) == 0
-    predict = Validation.predict
+    predict = Validator.predict
 
     def interrupted(self, report):
         os.kill(os.getpid(), signal.SIGTERM)
         return predict(self, report)
 
-    monkeypatch.setattr(Validation, "predict", interrupted)
+    monkeypatch.setattr(Validator, "predict", interrupted)
     with pytest.raises(SystemExit) as stopped:
         execute(parse(arguments(reviews, tmp_path / "broken"), "train"))
     assert stopped.value.code == 143
-    assert not read_description(tmp_path / "broken").get("result")
-    monkeypatch.setattr(Validation, "predict", predict)
+    assert not read_manifest(tmp_path / "broken").get("result")
+    monkeypatch.setattr(Validator, "predict", predict)
     assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
     assert compare_runs(tmp_path / "whole", tmp_path / "broken").is_equal
 
@@ -172,13 +172,13 @@ def test_a_failing_rank_says_why_before_its_launcher_ends_it():
 def test_checkpoints_are_due_by_updates_and_by_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    cadence = Cadence(TrainingConfig(checkpoint_updates=4, checkpoint_minutes=2))
+    cadence = CheckpointSchedule(TrainingConfig(checkpoint_updates=4, checkpoint_minutes=2))
     assert [cadence.is_due(update) for update in (3, 4, 5, 8)] == [False, True, False, True]
     now[0] += 121
     assert cadence.is_due(5)
     cadence.note()
     assert not cadence.is_due(5)
-    never = Cadence(TrainingConfig(checkpoint_minutes=None))
+    never = CheckpointSchedule(TrainingConfig(checkpoint_minutes=None))
     now[0] += 1e6
     assert not never.is_due(10**6)
 
@@ -227,7 +227,7 @@ def test_reviews_may_have_moved(reviews, tmp_path):
     stop_after(arguments(reviews, run), 3)
     moved = write_corpus(tmp_path / "moved", splits={"train": 120, "validation": 30})
     assert cli.train([f"--resume={run}", f"--data.path={moved}"]) == 0
-    assert read_description(run)["result"]["num_resumed"] == 1
+    assert read_manifest(run)["result"]["num_resumed"] == 1
 
 
 def test_a_finished_run_has_nothing_to_resume(reviews, tmp_path, capsys):
@@ -248,7 +248,7 @@ def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, ca
     assert cli.train([*command, "--seed=3"]) == 1
     assert "holds a run whose seed is 0, not 3" in capsys.readouterr().err
     assert cli.train(command) == 0
-    assert read_description(tmp_path / "run")["result"]["num_resumed"] == 1
+    assert read_manifest(tmp_path / "run")["result"]["num_resumed"] == 1
 
 
 def test_an_edited_file_of_settings_is_not_trained_on(reviews, tmp_path, capsys):

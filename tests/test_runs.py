@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sentiment.config.config import Config, ModelConfig
 from sentiment.data.vocabulary import build_vocabulary
 from sentiment.runs.run import build_model, check_place, create_run, load_run
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 
 MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 
@@ -24,7 +24,7 @@ def run(tmp_path):
     create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
     torch.manual_seed(0)
     model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
-    save_weights(path, "best", model, Checkpoint(2, 40, {"accuracy": 0.5}))
+    save_weights(path, "best", model, WeightsInfo(2, 40, {"accuracy": 0.5}))
     return path, model
 
 
@@ -35,7 +35,7 @@ def weights_path(path):
 def test_saved_equals_loaded(run):
     path, model = run
     loaded = load_run(path)
-    assert loaded.checkpoint == Checkpoint(2, 40, {"accuracy": 0.5})
+    assert loaded.checkpoint == WeightsInfo(2, 40, {"accuracy": 0.5})
     assert loaded.vocabulary.itos == ["<pad>", "<unk>", "a", "b"]
     for key, value in model.state_dict().items():
         assert torch.equal(value, loaded.model.state_dict()[key])
@@ -121,7 +121,7 @@ def test_weights_of_another_model_are_refused(run):
     other = build_model(
         ModelConfig(embedding_size=4, hidden_size=6), vocabulary_size=4, num_classes=2
     )
-    save_weights(path, "best", other, Checkpoint(1, 1, {}))
+    save_weights(path, "best", other, WeightsInfo(1, 1, {}))
     with pytest.raises(ValueError, match="does not fit the run's settings"):
         load_run(path)
 

@@ -17,8 +17,8 @@ from sentiment.data.pipeline import prepare_training
 from sentiment.data.vocabulary import token_counts
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.training.checkpoint import load_state
-from sentiment.training.logger import Journal
-from sentiment.training.step import Updates
+from sentiment.training.logger import RunLogger
+from sentiment.training.step import TrainStep
 from sentiment.training.trainer import Trainer
 
 BASE = [
@@ -57,7 +57,7 @@ def fit(config: Config, path: Path) -> tuple[torch.Tensor, Trainer]:
         device=torch.device("cpu"),
         precision=precision,
         path=path,
-        journal=Journal(path),
+        journal=RunLogger(path),
     )
     trainer.fit()
     return torch.cat([each.detach().flatten() for each in model.parameters()]), trainer
@@ -155,13 +155,13 @@ def test_adamw_decays_weights(tiny, tmp_path):
 
 def test_epochs_have_orders_of_their_own(tiny, tmp_path, monkeypatch):
     orders: list[list[int]] = []
-    original = Updates.carry_out
+    original = TrainStep.step
 
     def record(self, group, *sums, epoch):
         orders.append(torch.cat(group).tolist())
         return original(self, group, *sums, epoch=epoch)
 
-    monkeypatch.setattr(Updates, "carry_out", record)
+    monkeypatch.setattr(TrainStep, "carry_out", record)
     fit(parse(tiny), tmp_path / "run")
     half = len(orders) // 2
     assert orders[:half] != orders[half:]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sentiment.display.console import pad, printable, shorten, visible, width
+from sentiment.display.console import pad, sanitize, truncate, visible, width
 from sentiment.display.pages import write_page
 
 FAMILY = "👩\N{ZERO WIDTH JOINER}👧"
@@ -20,19 +20,19 @@ LETTERS = st.text(st.sampled_from("ab é良🎬\u0301\u200d\x1b\x08\n\u202e"), m
 @given(st.text(st.characters(codec=None), max_size=20))
 @example("\x00\x1b[31m\x7f\x9b\r\n\t\u2028\u202e\u2066\ud800\ufeff\xa0\u3000")
 def test_printed_text_is_one_line_without_control(text):
-    shown = printable(text)
+    shown = sanitize(text)
     assert len(shown) == len(text), "nothing vanishes"
     for each, before in zip(shown, text, strict=True):
         assert each.isprintable() or each in "\u200c\u200d"
         assert each == before or not before.isprintable()
-    assert printable(shown) == shown
+    assert sanitize(shown) == shown
 
 
 def test_what_stands_for_control_characters_is_known():
-    assert printable("a\x1b[1m\r\n\t\x7f\x9b\u202eb\ud800") == "a␛[1m␍␊␉␡��b�"
-    assert printable("as\xa0one\u3000word") == "as one word"
+    assert sanitize("a\x1b[1m\r\n\t\x7f\x9b\u202eb\ud800") == "a␛[1m␍␊␉␡��b�"
+    assert sanitize("as\xa0one\u3000word") == "as one word"
     for text in ("plain", "良い", "e\u0301", FAMILY, PERSIAN):
-        assert printable(text) == visible(text) == text
+        assert sanitize(text) == visible(text) == text
 
 
 @given(st.text(st.characters(codec=None), max_size=20))
@@ -58,7 +58,7 @@ def test_width_is_what_terminals_take(text, columns):
 
 @given(LETTERS, st.integers(1, 40), st.booleans())
 def test_shortened_text_fits_and_is_as_long_as_can_be(text, columns, keep_end):
-    shown, whole = shorten(text, columns, keep_end=keep_end), printable(text)
+    shown, whole = truncate(text, columns, keep_end=keep_end), sanitize(text)
     assert width(shown) <= columns
     if width(whole) <= columns:
         assert shown == whole
@@ -73,10 +73,10 @@ def test_shortened_text_fits_and_is_as_long_as_can_be(text, columns, keep_end):
 
 
 def test_shortening_by_example():
-    assert shorten("short", 5) == "short" and shorten("longer", 5) == "long…"
-    assert shorten("良い映画", 5) == "良い…" and shorten("良い映画", 4) == "良…"
-    assert shorten("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
-    assert shorten("a film of words", 8) == "a film…"
+    assert truncate("short", 5) == "short" and truncate("longer", 5) == "long…"
+    assert truncate("良い映画", 5) == "良い…" and truncate("良い映画", 4) == "良…"
+    assert truncate("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
+    assert truncate("a film of words", 8) == "a film…"
 
 
 def test_pages_show_every_text_visibly_and_markup_as_it_is(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from sentiment.cli import main as cli
 from sentiment.cli.sweep import parse
 from sentiment.config.config import Config
 from sentiment.config.parser import load_config, setting_keys
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.claims import try_claim
 from sentiment.tuning import sweep
 from sentiment.tuning.search_space import (
@@ -618,7 +618,7 @@ def test_a_sweep_trains_runs_that_are_like_others(corpus, tmp_path, capsys):
     trials, _ = read_trials(tmp_path / "s")
     for number in (0, 1):
         run = tmp_path / "s" / "trials" / f"{number:03d}"
-        result = read_description(run)["result"]
+        result = read_manifest(run)["result"]
         assert result["metrics"]["nll"] == pytest.approx(trials[number].value)
         config = load_config(run / "config.yaml")
         assert config.training.learning_rate == trials[number].params["training.learning_rate"]
@@ -655,4 +655,4 @@ def test_a_stopped_training_goes_on_from_its_checkpoint(corpus, tmp_path):
     assert (run / "checkpoints" / "resume.safetensors").exists()
     done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "trial 000 taken up: " in done and "60 epochs" in done
-    assert read_description(run)["result"]["num_resumed"] == 1
+    assert read_manifest(run)["result"]["num_resumed"] == 1

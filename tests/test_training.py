@@ -25,10 +25,10 @@ from sentiment.data.pipeline import prepare_split, prepare_training
 from sentiment.data.sampler import by_update
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training import meters as progress
 from sentiment.training import trainer as trainer_module
-from sentiment.training.logger import Journal
+from sentiment.training.logger import RunLogger
 from sentiment.training.optim import Schedule, build_optimizer
 from sentiment.training.trainer import Trainer
 
@@ -70,7 +70,7 @@ def make_trainer(config: Config, path: Path) -> Trainer:
         device=device,
         precision=torch.float32,
         path=path,
-        journal=Journal(path),
+        journal=RunLogger(path),
     )
 
 
@@ -136,7 +136,7 @@ def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
             next(clock)
 
     for name in ("histograms", "predictions", "reviews"):
-        monkeypatch.setattr(Journal, name, slow)
+        monkeypatch.setattr(RunLogger, name, slow)
     monkeypatch.setattr(trainer_module, "save_state", slow)
     trainer.fit()
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
@@ -145,7 +145,7 @@ def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
 
 
 def test_time_of_training_goes_on_where_it_was_put_down(monkeypatch):
-    device, world = torch.device("cpu"), World()
+    device, distributed = torch.device("cpu"), DistributedContext()
     now = [0.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
     first = progress.EpochProgress(1, device)
@@ -156,7 +156,7 @@ def test_time_of_training_goes_on_where_it_was_put_down(monkeypatch):
     first.begin_point()
     first.count(30)
     now[0] = 8.0
-    again = progress.EpochProgress.restore(*first.state(world), device, world)
+    again = progress.EpochProgress.restore(*first.state(distributed), device, distributed)
     now[0] = 50.0
     assert again.seconds == 3.0
     again.start_clock()
@@ -213,7 +213,7 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
         config = small_config(corpus, batch_size=batch_size, accumulation_steps=steps)
         trainer = make_trainer(config, tmp_path / name)
         (group,) = by_update(trainer._sampler, steps)
-        trainer._updates.carry_out(group)
+        trainer._updates.step(group)
         gradients.append(torch.cat([each.grad.flatten() for each in trainer._model.parameters()]))
     assert gradients[0].norm() > 0
     assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[0].norm()

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.recurrence import drop_state_weights
-from sentiment.model.rnn_base import RaggedRecurrence
+from sentiment.model.recurrence import weight_drop
+from sentiment.model.rnn_base import VariableLengthRNN
 
 LENGTHS = torch.tensor([5, 2, 7, 1])
 TOKENS = torch.randint(2, 30, (4, 7), generator=torch.Generator().manual_seed(1))
@@ -37,7 +37,7 @@ def test_a_batch_is_that_of_a_plain_model_with_the_weights_left(cell, implementa
     model = make(cell, implementation)
     logits, gradients = run(model)
     torch.manual_seed(3)  # the masks are all that is drawn
-    dropped = drop_state_weights(model.recurrence, 0.5)
+    dropped = weight_drop(model.recurrence, 0.5)
     assert len(dropped) == 4  # of two layers in two directions
     plain = make(cell, implementation, weight_dropout=0.0)
     plain.recurrence.load_state_dict(dropped, strict=False)
@@ -54,7 +54,7 @@ def test_only_weights_that_were_kept_have_gradients(cell, implementation):
     model = make(cell, implementation, weight_dropout=0.25)
     _, gradients = run(model)
     torch.manual_seed(3)
-    for name, dropped in drop_state_weights(model.recurrence, 0.25).items():
+    for name, dropped in weight_drop(model.recurrence, 0.25).items():
         gradient = gradients[f"recurrence.{name}"]
         assert 0.05 < dropped.eq(0).float().mean() < 0.5
         assert gradient[dropped == 0].eq(0).all()
@@ -64,7 +64,7 @@ def test_only_weights_that_were_kept_have_gradients(cell, implementation):
 def test_the_expected_weight_is_the_weight():
     model = make(weight_dropout=0.3)
     torch.manual_seed(0)
-    drawn = [drop_state_weights(model.recurrence, 0.3) for _ in range(2000)]
+    drawn = [weight_drop(model.recurrence, 0.3) for _ in range(2000)]
     for name, parameter in model.recurrence.named_parameters():
         if not name.startswith("weight_hh"):
             assert name not in drawn[0]
@@ -101,7 +101,7 @@ def test_nothing_is_dropped_in_evaluation(cell, implementation):
 def test_it_works_under_autocast(cell):
     model, plain = make(cell), make(cell, weight_dropout=0.0)
     torch.manual_seed(3)
-    dropped = drop_state_weights(model.recurrence, 0.5)
+    dropped = weight_drop(model.recurrence, 0.5)
     plain.recurrence.load_state_dict(dropped, strict=False)
     with torch.autocast("cpu", torch.bfloat16):
         (logits, gradients), (wanted_logits, wanted) = run(model), run(plain)
@@ -119,7 +119,7 @@ def test_torchs_own_recurrence_takes_the_dropped_weights(cell, monkeypatch):
     model = make(cell)
     wanted_logits, wanted = run(model)
     kind = type(model.recurrence)
-    monkeypatch.setattr(kind, "forward", RaggedRecurrence.run_cudnn)
+    monkeypatch.setattr(kind, "forward", VariableLengthRNN.run_cudnn)
     logits, gradients = run(model)
     assert torch.allclose(logits, wanted_logits, atol=1e-6)
     for name, gradient in gradients.items():
@@ -135,16 +135,14 @@ def test_cuda_drops_weights_as_the_cpu_does(cell, monkeypatch):
     torch.backends.cudnn.allow_tf32 = False
     model = make(cell)
     torch.manual_seed(5)
-    dropped = {
-        key: value.detach() for key, value in drop_state_weights(model.recurrence, 0.5).items()
-    }
+    dropped = {key: value.detach() for key, value in weight_drop(model.recurrence, 0.5).items()}
     masks = {key: value.ne(0) * 2.0 for key, value in dropped.items()}
 
     def drop_the_same(recurrence: nn.Module, p: float) -> dict[str, torch.Tensor]:
         parameters = dict(recurrence.named_parameters())
         return {key: parameters[key] * masks[key].to(parameters[key].device) for key in masks}
 
-    monkeypatch.setattr("sentiment.model.classifier.drop_state_weights", drop_the_same)
+    monkeypatch.setattr("sentiment.model.classifier.weight_drop", drop_the_same)
     wanted_logits, wanted = run(model)
     model.cuda()
     for _ in range(2):  # the second time after weights were put together anew

@@ -38,13 +38,13 @@ class Death:
 
 def lie_in_wait(death: Death) -> None:
     """Have every write pass by four times: half written, written, replaced, and after it."""
-    write_whole, replace = places.write_whole, os.replace
+    atomic_write, replace = places.atomic_write, os.replace
 
     def writing(path: Path, data: bytes) -> None:
         if death.is_due():
             path.with_name(path.name + ".new").write_bytes(data[: len(data) // 2])
             death.strike()
-        write_whole(path, data)
+        atomic_write(path, data)
         death.pass_by()
 
     def replacing(source: Path, target: Path) -> None:
@@ -52,7 +52,7 @@ def lie_in_wait(death: Death) -> None:
         replace(source, target)
         death.pass_by()
 
-    places.write_whole = tensor_files.write_whole = writing
+    places.atomic_write = tensor_files.atomic_write = writing
     os.replace = replacing
 
 

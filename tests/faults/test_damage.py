@@ -9,7 +9,7 @@ import pytest
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
-from sentiment.runs.manifest import read_description, write_description
+from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
@@ -100,10 +100,10 @@ def test_weights_swapped_within_a_run_are_noticed(run):
 
 
 def test_another_format_is_refused_by_name(run):
-    write_description(run, {**read_description(run), "format_version": 3})
+    write_manifest(run, {**read_manifest(run), "format_version": 3})
     with pytest.raises(ValueError, match=r"run.json has format 3, .* newer release"):
         load_run(run)
-    write_description(run, {**(values := _values(run)), "format_version": 1})
+    write_manifest(run, {**(values := _values(run)), "format_version": 1})
     with pytest.raises(ValueError, match=r"run.json has format 1, .*train the run again"):
         load_run(run)
     assert values["class_names"] == ["neg", "pos"]

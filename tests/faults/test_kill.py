@@ -13,7 +13,7 @@ from faults.trainings import arguments, killed_by_seed, train
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
@@ -38,7 +38,7 @@ def survive(num_kills: int, most: int, corpus: Path, folder: Path, *settings: st
     likeness = compare_runs(whole, broken)
     assert likeness.is_equal, likeness
     assert not list(broken.rglob("*.new")) and not state_path(broken).exists()
-    assert read_description(broken)["result"]["num_resumed"] > 0
+    assert read_manifest(broken)["result"]["num_resumed"] > 0
     return num_inside
 
 

@@ -13,7 +13,7 @@ from sentiment.cli.train import execute, parse
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state
-from sentiment.training.step import FiniteGuard, UpdatePlace
+from sentiment.training.step import NonFiniteGuard, StepInfo
 
 from .trainings import arguments
 
@@ -71,13 +71,13 @@ def test_skipping_does_not_go_on_for_ever(corpus, tmp_path, monkeypatch, capsys)
 
 
 def test_a_gpu_is_asked_late_but_before_anything_is_saved():
-    guard = FiniteGuard("stop", torch.device("cuda"))  # the numbers themselves may lie anywhere
-    place = UpdatePlace(3, 1, 0.1, [4, 5], 9)
+    guard = NonFiniteGuard("stop", torch.device("cuda"))  # the numbers themselves may lie anywhere
+    place = StepInfo(3, 1, 0.1, [4, 5], 9)
     bad = torch.tensor(float("nan"))
     assert guard.allows(place, torch.tensor(1.0), torch.tensor(1.0))
     guard.settle()
     assert guard.allows(place, torch.tensor(1.0), bad)
-    assert guard.allows(UpdatePlace(4, 1, 0.1, [1], 9), bad, bad)
+    assert guard.allows(StepInfo(4, 1, 0.1, [1], 9), bad, bad)
     with pytest.raises(ValueError, match=r"update 3 \(.*training reviews 5, 6\)"):
         guard.settle()
 

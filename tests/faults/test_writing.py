@@ -15,7 +15,7 @@ from sentiment.cli import main as cli
 from sentiment.cli.main import report_mistakes
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.runtime.files import written_alone
+from sentiment.runtime.files import run_lock
 from sentiment.training.checkpoint import load_state
 
 from .trainings import arguments, end, start, train
@@ -114,7 +114,7 @@ def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):
 
 def test_a_second_training_into_one_folder_is_refused(corpus, tmp_path, capsys):
     run = tmp_path / "run"
-    with written_alone(run):
+    with run_lock(run):
         assert cli.train(arguments(corpus, run)) == 1
         assert "another training writes to" in one_line(capsys.readouterr().err)
         assert cli.train([*arguments(corpus, run), "--overwrite"]) == 1

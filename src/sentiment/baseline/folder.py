@@ -30,12 +30,12 @@ from sentiment.runs.manifest import (
     BASELINE,
     FORMAT_VERSION,
     is_baseline,
-    read_description,
-    write_description,
+    read_manifest,
+    write_manifest,
 )
 from sentiment.runs.run import HALF_MADE, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
-from sentiment.runtime.files import LOCK, check_links, check_writable, write_whole
+from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
 # Settings of the data that a baseline does without: it reads reviews whole.
@@ -102,7 +102,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     if all(each.name == LOCK for each in path.iterdir()):
         return
     try:
-        holds_one = is_baseline(read_description(path))
+        holds_one = is_baseline(read_manifest(path))
     except (OSError, ValueError):
         holds_one = False
     if not holds_one:
@@ -138,13 +138,13 @@ def save_baseline(baseline: Baseline, receipt: dict[str, Any]) -> None:
         else:
             old.unlink(missing_ok=True)
     lines = "".join(f"{ngram}\n" for ngram in baseline.ngrams.texts()).encode("utf-8")
-    write_whole(path / "ngrams.txt", lines)
+    atomic_write(path / "ngrams.txt", lines)
     save_config(baseline.config, path / "config.yaml")
     ngrams_sha256 = hashlib.sha256(lines).hexdigest()
     learned = [used_settings(baseline.config), list(baseline.class_names), ngrams_sha256]
     identity = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:32]
     config_sha256 = hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest()
-    write_description(
+    write_manifest(
         path,
         {
             "format_version": FORMAT_VERSION,
@@ -177,7 +177,7 @@ def load_baseline(path: Path) -> Baseline:
         ValueError: a file is damaged, of a newer format, or does not fit the others.
     """
     check_links(path)
-    description = read_description(path)
+    description = read_manifest(path)
     if not is_baseline(description):
         raise ValueError(f"{path} is no baseline: make one with sentiment baseline")
     config, class_names = load_settings(path), tuple(description["class_names"])

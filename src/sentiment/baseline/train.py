@@ -27,7 +27,7 @@ from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.reviews import Reviews, load_training_splits, reviews_fingerprint
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vocabulary import UNK_ID
-from sentiment.display.console import pad, printable, shorten
+from sentiment.display.console import pad, sanitize, truncate
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.report import Evaluation, measure
@@ -152,7 +152,7 @@ def baseline_table(trained: TrainedBaseline, seconds: float) -> str:
         ("NLL", f"{metrics.nll:.4f}    {temperature}"),
         ("seconds", f"{seconds:.1f}, of which {trained.tokenizing_seconds:.1f} for tokens"),
     ]
-    title = [printable(str(baseline.path)), f"on validation: {printable(trained.origin)}"]
+    title = [sanitize(str(baseline.path)), f"on validation: {sanitize(trained.origin)}"]
     figures = [f"  {name:<{_FIRST}}{value}" for name, value in rows]
     lines = [*title, "", *figures, "", *_ngram_lines(baseline)]
     return "\n".join(line.rstrip() for line in lines)
@@ -170,8 +170,8 @@ def _ngram_lines(baseline: Baseline) -> list[str]:
     """The heaviest n-grams of two classes side by side, then those of the next two."""
     columns = []
     for label, name in enumerate(baseline.class_names):
-        ngrams = [f"  {shorten(each, _HALF - 4)}" for each in heaviest_ngrams(baseline, label)]
-        columns.append([f"weigh most for {shorten(name, _HALF - 17)}", *ngrams])
+        ngrams = [f"  {truncate(each, _HALF - 4)}" for each in heaviest_ngrams(baseline, label)]
+        columns.append([f"weigh most for {truncate(name, _HALF - 17)}", *ngrams])
     blocks = [_side_by_side(columns[start : start + 2]) for start in range(0, len(columns), 2)]
     return [line for block in blocks for line in ["", *block]][1:]
 

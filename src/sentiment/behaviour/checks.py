@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Proportion:
     """A count out of a total."""
 
     count: int
@@ -44,12 +44,12 @@ class Tally:
         }
 
 
-def add(tallies: Iterable[Tally]) -> Tally:
+def add(tallies: Iterable[Proportion]) -> Proportion:
     """Counts and totals added up."""
     count = total = 0
     for each in tallies:
         count, total = count + each.count, total + each.total
-    return Tally(count, total)
+    return Proportion(count, total)
 
 
 _MOST_CASES = 100_000  # of a test: more is a slip of whoever wrote it
@@ -159,9 +159,9 @@ class BehaviourOutcome:
     failures: tuple[Failure, ...]
 
     @property
-    def failed(self) -> Tally:
+    def failed(self) -> Proportion:
         """How many cases of how many fail."""
-        return Tally(len(self.failures), self.num_cases)
+        return Proportion(len(self.failures), self.num_cases)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class CapabilityOutcome:
     tests: tuple[BehaviourOutcome, ...]
 
     @property
-    def failed(self) -> Tally:
+    def failed(self) -> Proportion:
         """How many cases of how many fail."""
         return add(test.failed for test in self.tests)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentiment.behaviour.checks import Predict, Tally
+from sentiment.behaviour.checks import Predict, Proportion
 from sentiment.behaviour.roles import Roles, class_of
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ class PairsOutcome:
     """
 
     files: tuple[str, str]
-    original: Tally
-    contrast: Tally
-    consistent: Tally
-    flipped: Tally
-    kept: Tally
+    original: Proportion
+    contrast: Proportion
+    consistent: Proportion
+    flipped: Proportion
+    kept: Proportion
     broken: tuple[BrokenPair, ...]
 
 
@@ -127,9 +127,9 @@ def run_pairs(
     )
 
 
-def _tally(answers: Iterable[bool]) -> Tally:
+def _tally(answers: Iterable[bool]) -> Proportion:
     answers = list(answers)
-    return Tally(sum(answers), len(answers))
+    return Proportion(sum(answers), len(answers))
 
 
 def _broken(

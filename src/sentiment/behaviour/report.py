@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sentiment.behaviour.checks import BehaviourOutcome, CapabilityOutcome, Failure, Tally, add
+from sentiment.behaviour.checks import BehaviourOutcome, CapabilityOutcome, Failure, Proportion, add
 from sentiment.behaviour.contrast import PairsOutcome
-from sentiment.display.console import pad, printable, shorten
+from sentiment.display.console import pad, sanitize, truncate
 from sentiment.display.pages import write_page
 from sentiment.runtime.files import write_json
 
@@ -43,7 +43,7 @@ class Check:
     pairs: PairsOutcome | None = None
 
     @property
-    def failed(self) -> Tally:
+    def failed(self) -> Proportion:
         """How many cases of all behaviour tests fail."""
         return add(each.failed for each in self.behaviours)
 
@@ -64,7 +64,7 @@ class Check:
 def report_text(check: Check) -> str:
     """Tables of at most 80 columns, and the worst failures."""
     weights = f" ({check.checkpoint}, epoch {check.epoch})"
-    lines = [shorten(check.run, _WIDTH - len(weights), keep_end=True) + weights]
+    lines = [truncate(check.run, _WIDTH - len(weights), keep_end=True) + weights]
     if check.behaviours:
         lines += ["", *_behaviour_lines(check), *_worst_lines(check)]
     if check.pairs is not None:
@@ -85,16 +85,16 @@ def _header(name: str, total: str, count: str, share: str) -> str:
     return f"{pad(name, _NAME_WIDTH)} {total:>6} {count:>5} {share:>7}   95 % interval"
 
 
-def _row(name: str, tally: Tally, bar: str = "") -> str:
+def _row(name: str, tally: Proportion, bar: str = "") -> str:
     low, high = (f"{100 * bound:.1f}" for bound in tally.interval)
     row = (
-        f"{pad(shorten(name, _NAME_WIDTH), _NAME_WIDTH)} {tally.total:>6,} {tally.count:>5,} "
+        f"{pad(truncate(name, _NAME_WIDTH), _NAME_WIDTH)} {tally.total:>6,} {tally.count:>5,} "
         f"{100 * tally.share:>5.1f} %  {low:>4} to {high:<5}  {bar}"
     )
     return row.rstrip()
 
 
-def _bar(tally: Tally) -> str:
+def _bar(tally: Proportion) -> str:
     eighths = round(tally.share * _BAR_WIDTH * 8)
     return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
 
@@ -106,7 +106,7 @@ def _worst_lines(check: Check) -> Iterator[str]:
     for test in tests[:_EXAMPLES_PRINTED]:
         failure = test.failures[0]
         yield ""
-        yield shorten(f"{test.behaviour.name}: {_verdict(test, failure)}", _WIDTH)
+        yield truncate(f"{test.behaviour.name}: {_verdict(test, failure)}", _WIDTH)
         yield from _wrapped(failure.text)
         if failure.changed is not None:
             yield from _wrapped(failure.changed, mark="→ ")
@@ -131,7 +131,7 @@ def _pairs_lines(pairs: PairsOutcome) -> Iterator[str]:
         yield _row(name, tally)
 
 
-def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Tally]]:
+def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Proportion]]:
     rows = [
         ("originals right", pairs.original),
         ("contrasts right", pairs.contrast),
@@ -144,7 +144,7 @@ def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Tally]]:
 
 def _wrapped(text: str, mark: str = "") -> list[str]:
     return textwrap.wrap(
-        printable(" ".join(text.split())),
+        sanitize(" ".join(text.split())),
         _WIDTH,
         initial_indent=f"  {mark}",
         subsequent_indent=" " * (2 + len(mark)),
@@ -196,7 +196,7 @@ def as_json(check: Check) -> dict[str, Any]:
     return values
 
 
-def _failures(tally: Tally) -> dict[str, Any]:
+def _failures(tally: Proportion) -> dict[str, Any]:
     return tally.as_dict("num_failures", "num_cases", "failure_rate")
 
 

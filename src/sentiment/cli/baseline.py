@@ -57,20 +57,20 @@ def parse(arguments: Sequence[str] | None, prog: str) -> BaselineRequest:
 def execute(request: BaselineRequest) -> None:
     """Train and evaluate, print the table, and say how to compare."""
     from sentiment.baseline.train import baseline_table, train_baseline
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.runtime.device import prepare_threads
     from sentiment.runtime.distributed import local_rank
-    from sentiment.runtime.files import written_alone
+    from sentiment.runtime.files import run_lock
 
     if local_rank() is not None:
         raise ValueError("a baseline knows one process alone: call it without torchrun")
     started = time.perf_counter()
     prepare_threads()
     path = request.path
-    with written_alone(path):
+    with run_lock(path):
         trained = train_baseline(request.config, path, overwrite=request.overwrites)
     print(baseline_table(trained, time.perf_counter() - started))
     run = Path(request.config.output_dir).expanduser()
     when = "" if (run / "run.json").is_file() else ", once that run is trained"
-    print(f"\nreport: {printable(str(path / 'evaluation' / 'validation' / 'report.html'))}")
-    print(f"next: sentiment compare {printable(str(run))} {printable(str(path))}{when}")
+    print(f"\nreport: {sanitize(str(path / 'evaluation' / 'validation' / 'report.html'))}")
+    print(f"next: sentiment compare {sanitize(str(run))} {sanitize(str(path))}{when}")

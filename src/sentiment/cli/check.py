@@ -70,7 +70,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.behaviour.report import Check, report_text, write_reports
     from sentiment.behaviour.roles import find_roles, require_roles
     from sentiment.behaviour.suite import read_behaviours, shipped_behaviours
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.inference.predictor import load
     from sentiment.runtime.device import describe_device, prepare_threads
     from sentiment.runtime.files import check_writable
@@ -103,7 +103,7 @@ def execute(options: argparse.Namespace) -> None:
     write_reports(check, output)
     print(report_text(check))
     seconds = time.perf_counter() - started
-    page = printable(str(output / "check.html"))
+    page = sanitize(str(output / "check.html"))
     print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; page: {page}")
     check.refuse_above(options.max_failure_rate)
 

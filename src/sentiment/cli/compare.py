@@ -59,7 +59,7 @@ def execute(options: argparse.Namespace) -> None:
         predict_side,
         remarks_on_groups,
     )
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.runtime.device import describe_device, find_device, prepare_threads
     from sentiment.runtime.files import check_writable
     from sentiment.tuning.cross_validation import is_cross_validation
@@ -95,7 +95,7 @@ def execute(options: argparse.Namespace) -> None:
     )
     print(comparison_table(comparison, sides, title=title, notes=notes))
     seconds = time.perf_counter() - started
-    page = printable(str(output / "compare.html"))
+    page = sanitize(str(output / "compare.html"))
     print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")
 
 

@@ -75,7 +75,7 @@ def execute(request: CrossValidationRequest) -> None:
             failed.
     """
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.runtime.claims import held
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.files import check_writable
@@ -101,7 +101,7 @@ def execute(request: CrossValidationRequest) -> None:
     with held(folder / LOCK):
         check_definition(folder, config, request.num_folds, map(reviews_fingerprint, splits))
     signal = train_folds(folder, folds, lambda line: print(line, flush=True))
-    shown = printable(str(folder))
+    shown = sanitize(str(folder))
     if signal:
         print(f"stopped: the same command goes on; what is there: {shown}")
         raise SystemExit(128 + signal)

@@ -14,7 +14,7 @@ from sentiment.cli.options import CommandParser, positive
 if TYPE_CHECKING:
     import torch
 
-    from sentiment.runtime.distributed import World
+    from sentiment.runtime.distributed import DistributedContext
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -62,24 +62,26 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 def execute(options: argparse.Namespace) -> None:
     """Evaluate, print the table and write the report."""
     from sentiment.runtime.device import find_device, prepare_threads
-    from sentiment.runtime.distributed import join_world, local_rank, local_size
+    from sentiment.runtime.distributed import init_distributed, local_rank, local_size
     from sentiment.runtime.files import check_writable
 
     prepare_threads(local_size())
     device = find_device(options.device, local_rank())
-    with join_world(uses_cuda=device.type == "cuda") as world:
-        if world.is_first:
+    with init_distributed(uses_cuda=device.type == "cuda") as distributed:
+        if distributed.is_main:
             for folder in _folders(options):
                 check_writable(folder)
-        _evaluate(options, device, world)
+        _evaluate(options, device, distributed)
 
 
-def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -> None:
+def _evaluate(
+    options: argparse.Namespace, device: torch.device, distributed: DistributedContext
+) -> None:
     from dataclasses import replace
 
     from sentiment.data.pipeline import prepare_split
     from sentiment.data.sources import is_same_source
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
     from sentiment.evaluation.outputs import Setting, write_outputs
     from sentiment.evaluation.report import measure, report_table
@@ -93,15 +95,20 @@ def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -
     run = load_run(options.run, checkpoint=options.checkpoint)
     own = run.config.data
     data = own if options.data_path is None else replace(own, path=options.data_path)
-    with world.first_on_machine():
+    with distributed.local_main_first():
         reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
     predictions = predict_corpus(
-        run.model.to(device), corpus, device=device, precision=precision, world=world
+        run.model.to(device), corpus, device=device, precision=precision, distributed=distributed
     )
     cuts = measure_cutting(
-        run.model, corpus, options.max_lengths, device=device, precision=precision, world=world
+        run.model,
+        corpus,
+        options.max_lengths,
+        device=device,
+        precision=precision,
+        distributed=distributed,
     )
-    if not world.is_first:
+    if not distributed.is_main:
         return
     setting = Setting(
         run=run,
@@ -125,9 +132,9 @@ def _evaluate(options: argparse.Namespace, device: torch.device, world: World) -
         print(f"\n{cutting_table(cuts)}")
     for note in setting.notes:
         print(f"\n{textwrap.fill(note, 80)}")
-    ranks = "" if world.is_alone else f", {world.size} ranks"
+    ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
     print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}{ranks}")
-    print(f"report: {printable(str(output / 'report.html'))}")
+    print(f"report: {sanitize(str(output / 'report.html'))}")
 
 
 def _folders(options: argparse.Namespace) -> tuple[Path, Path]:

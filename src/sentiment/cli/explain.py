@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     """Explain, print it, and write the picture and the page."""
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.display.plots import save_figure
     from sentiment.explain.explain import explain
     from sentiment.explain.page import draw, write_explanation
@@ -71,8 +71,8 @@ def execute(options: argparse.Namespace) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     shown = render(explanation, colors=wants_colors(sys.stdout))
     print(shown.encode(encoding, "replace").decode(encoding))
-    print(f"\npicture: {printable(str(output / 'explain.png'))}")
-    print(f"page: {printable(str(output / 'explain.html'))}")
+    print(f"\npicture: {sanitize(str(output / 'explain.png'))}")
+    print(f"page: {sanitize(str(output / 'explain.html'))}")
 
 
 def _read_row(path: Path, row: int) -> str:

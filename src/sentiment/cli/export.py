@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> None:
             "torch, which needs nothing more)"
         )
 
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.inference.export import export_run
     from sentiment.runs.run import load_run
     from sentiment.runtime.device import prepare_threads
@@ -66,6 +66,6 @@ def execute(options: argparse.Namespace) -> None:
     exported = export_run(run, options.output, options.format)
     seconds = time.perf_counter() - started
     print(
-        f"{printable(str(exported.path))}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; "
+        f"{sanitize(str(exported.path))}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; "
         f"logits within {exported.difference:.1g} of the run's"
     )

@@ -87,7 +87,7 @@ def execute(request: RangeRequest) -> None:
     Raises:
         FileExistsError: the folder for them holds a run.
     """
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.runtime.device import (
         describe_device,
         find_device,
@@ -120,7 +120,7 @@ def execute(request: RangeRequest) -> None:
     suggestions = suggest(test)
     picture = write_range(request.output, test, suggestions)
     print(range_text(test, suggestions))
-    print(f"picture: {printable(str(picture))}")
+    print(f"picture: {sanitize(str(picture))}")
 
 
 def _rate(text: str) -> float:

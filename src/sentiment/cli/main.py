@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from sentiment.display.console import did_you_mean, printable
+from sentiment.display.console import did_you_mean, sanitize
 from sentiment.runtime.environment import set_variables
 
 logger = logging.getLogger("sentiment")
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
         near = did_you_mean(given[0], list(COMMANDS)) or f": one of {', '.join(COMMANDS)}"
-        parser.error(f"unknown command {printable(given[0])!r}{near}")
+        parser.error(f"unknown command {sanitize(given[0])!r}{near}")
     command = parser.parse_args(given[:1]).command
     return _run(command, given[1:], f"sentiment {command}")
 
@@ -104,7 +104,7 @@ def report_mistakes(command: Callable[[], None]) -> int:
         )
         several = os.environ.get("WORLD_SIZE", "1") != "1"
         rank = f" (rank {os.environ.get('RANK')})" if several else ""
-        print(f"error: {printable(text)}{hint}{rank}", file=sys.stderr)
+        print(f"error: {sanitize(text)}{hint}{rank}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sentiment.config.config import check_device_name
-from sentiment.display.console import printable
+from sentiment.display.console import sanitize
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -17,7 +17,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {printable(message)} (--help explains)\n")
+        self.exit(2, f"{self.prog}: error: {sanitize(message)} (--help explains)\n")
 
     def add_run(self) -> None:
         """The run, as the first argument."""

@@ -16,7 +16,7 @@ from sentiment.cli.options import CommandParser, positive
 if TYPE_CHECKING:
     from sentiment.inference.predictor import Predictor
     from sentiment.inference.readers import Source
-    from sentiment.runtime.distributed import World
+    from sentiment.runtime.distributed import DistributedContext
 
 
 _DESCRIPTION = (
@@ -105,15 +105,15 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.inference.predictor import load
     from sentiment.inference.resume import check_output
     from sentiment.runtime.device import find_device, prepare_threads
-    from sentiment.runtime.distributed import join_world, local_rank, local_size
+    from sentiment.runtime.distributed import init_distributed, local_rank, local_size
 
     source = _open_source(options)
     prepare_threads(local_size())
     device = find_device(options.device, local_rank())
-    with join_world(uses_cuda=device.type == "cuda") as world:
-        if not world.is_alone and (options.file is None or options.output is None):
+    with init_distributed(uses_cuda=device.type == "cuda") as distributed:
+        if not distributed.is_alone and (options.file is None or options.output is None):
             raise ValueError("several ranks share a file: give --file and --output")
-        if options.output is not None and world.is_first:
+        if options.output is not None and distributed.is_main:
             check_output(
                 options.output, options.file, resumes=options.resume, overwrites=options.overwrite
             )
@@ -129,8 +129,8 @@ def execute(options: argparse.Namespace) -> None:
             if options.output is None:
                 _predict_to_screen(options, source, predictor)
             else:
-                _predict_to_file(options, source, predictor, world)
-            if predictor.rounding is not None and world.is_first:
+                _predict_to_file(options, source, predictor, distributed)
+            if predictor.rounding is not None and distributed.is_main:
                 print(textwrap.fill(str(predictor.rounding), 80), file=sys.stderr)
         except BrokenPipeError:
             # Who read us has seen enough; what Python flushes at its end must not fail once more.
@@ -152,7 +152,7 @@ def _open_source(options: argparse.Namespace) -> Source:
 
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.inference.batch_predict import predict_rows
     from sentiment.inference.live import AnswerTable, Bar
     from sentiment.inference.outputs import AddedColumns, JsonLinesStream, Output
@@ -179,13 +179,16 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     if done.num_bad:
         print(f"passed over {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
     if done.num_rows == 0 and options.file is not None:
-        print(f"{printable(str(options.file))} has no rows", file=sys.stderr)
+        print(f"{sanitize(str(options.file))} has no rows", file=sys.stderr)
 
 
 def _predict_to_file(
-    options: argparse.Namespace, source: Source, predictor: Predictor, world: World
+    options: argparse.Namespace,
+    source: Source,
+    predictor: Predictor,
+    distributed: DistributedContext,
 ) -> None:
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.inference.batch_predict import SharedPredictor, predict_to_file
     from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
@@ -193,8 +196,12 @@ def _predict_to_file(
 
     started = time.perf_counter()
     is_file = options.file is not None
-    is_told = is_file and world.is_first
-    classify = predictor.predict if world.is_alone else SharedPredictor(predictor, world).predict
+    is_told = is_file and distributed.is_main
+    classify = (
+        predictor.predict
+        if distributed.is_alone
+        else SharedPredictor(predictor, distributed).predict
+    )
     with Bar(is_shown=None if is_told else False) as bar:
         try:
             before, done = predict_to_file(
@@ -202,31 +209,33 @@ def _predict_to_file(
                 options.output,
                 classify,
                 AddedColumns(predictor.class_names, options.prefix),
-                request=_request(options, predictor, world) if is_file else None,
+                request=_request(options, predictor, distributed) if is_file else None,
                 resumes=options.resume,
                 window=options.window,
                 skips_bad_rows=options.on_error == "skip",
                 watcher=bar,
-                world=world,
+                distributed=distributed,
             )
         except KeyboardInterrupt:
             if is_told:
                 bar.say("the same command with --resume continues")
             raise
-    if not world.is_first:
+    if not distributed.is_main:
         return
     seconds = time.perf_counter() - started
     num_rows = done.num_rows - before.num_rows
     earlier = f" after {before.num_rows:,} earlier" if before.num_rows else ""
-    ranks = "" if world.is_alone else f", {world.size} ranks"
+    ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
     speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}{ranks}"
-    output = printable(str(options.output))
+    output = sanitize(str(options.output))
     print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
     if done.num_bad:
         print(f"passed over {done.num_bad:,} bad rows, whose predictions are empty")
 
 
-def _request(options: argparse.Namespace, predictor: Predictor, world: World) -> dict[str, Any]:
+def _request(
+    options: argparse.Namespace, predictor: Predictor, distributed: DistributedContext
+) -> dict[str, Any]:
     """What decides the output to the byte."""
     from sentiment.inference.resume import describe_file, describe_weights
 
@@ -235,7 +244,7 @@ def _request(options: argparse.Namespace, predictor: Predictor, world: World) ->
         "the run": describe_weights(options.run, options.checkpoint),
         "the temperature": predictor.temperature,
         "the device": predictor.device.type,
-        "the number of ranks": world.size,
+        "the number of ranks": distributed.size,
         "--text-column": options.text_column,
         "--prefix": options.prefix,
         "--window": options.window,

@@ -44,7 +44,7 @@ def execute(request: PretrainingRequest) -> None:
         ValueError: the settings ask for no pre-training, name one that is there, or ask for
             several processes.
     """
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.model.recurrence import describe_recurrence
     from sentiment.pretraining.run import pretrain
     from sentiment.runtime.device import (
@@ -83,4 +83,4 @@ def execute(request: PretrainingRequest) -> None:
     except Interrupted as stop:
         logger.info("%s; the same command goes on from here", stop)
         raise SystemExit(stop.status) from None
-    logger.info("next: python train.py … --pretraining.path %s", printable(str(path)))
+    logger.info("next: python train.py … --pretraining.path %s", sanitize(str(path)))

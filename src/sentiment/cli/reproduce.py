@@ -71,7 +71,7 @@ def execute(options: argparse.Namespace) -> None:
         train_again,
         verdict_text,
     )
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("reproduce starts the ranks of a run itself: call it without torchrun")
@@ -88,7 +88,7 @@ def execute(options: argparse.Namespace) -> None:
     else:
         print(f"\n{outcome_table(outcome)}\n")
         if options.output is not None:
-            print(f"trained again: {printable(str(options.output))}")
+            print(f"trained again: {sanitize(str(options.output))}")
     if outcome.verdict == "differs":
         raise ValueError(sentence)
     if not options.json:

@@ -14,7 +14,7 @@ from sentiment.config.parser import parse_training
 from sentiment.tuning.search_space import Search, check_space, read_search
 
 if TYPE_CHECKING:
-    from sentiment.tuning.study import HeldTrial
+    from sentiment.tuning.study import ClaimedTrial
 
 
 _DESCRIPTION = (
@@ -87,7 +87,7 @@ def execute(request: SweepRequest) -> None:
     Raises:
         ValueError: every trial failed.
     """
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
     from sentiment.runtime.files import check_writable
     from sentiment.tuning.study import Study, read_trials
     from sentiment.tuning.sweep import summary_text, trials_table, values_text, work
@@ -99,7 +99,7 @@ def execute(request: SweepRequest) -> None:
         check_writable(folder)
         study = Study(folder, request.search, request.config)
 
-        def tell(trial: HeldTrial, text: str) -> None:
+        def tell(trial: ClaimedTrial, text: str) -> None:
             values = f": {values_text(trial.values)}" if text in ("begun", "taken up") else ""
             print(f"trial {trial.number:03d} {text}{values}", flush=True)
 
@@ -108,5 +108,5 @@ def execute(request: SweepRequest) -> None:
     print(f"\n{trials_table(folder, trials, metric)}\n")
     print(summary_text(folder, trials, metric))
     if signal:
-        print(f"stopped: the same command goes on; what is there: {printable(str(folder))}")
+        print(f"stopped: the same command goes on; what is there: {sanitize(str(folder))}")
         raise SystemExit(128 + signal)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     import torch
 
     from sentiment.data.batches import EncodedCorpus
-    from sentiment.runtime.distributed import World
+    from sentiment.runtime.distributed import DistributedContext
     from sentiment.training.checkpoint import FitResult
-    from sentiment.training.setup import Beginning
+    from sentiment.training.setup import StartPlan
 
 
 logger = logging.getLogger("sentiment")
@@ -47,9 +47,9 @@ def execute(
         find_precision,
         prepare_threads,
     )
-    from sentiment.runtime.distributed import join_world, local_rank, local_size
-    from sentiment.runtime.files import written_alone
-    from sentiment.training.setup import find_beginning
+    from sentiment.runtime.distributed import init_distributed, local_rank, local_size
+    from sentiment.runtime.files import run_lock
+    from sentiment.training.setup import resolve_start
 
     config = request.config
     path = Path(config.output_dir).expanduser()
@@ -65,32 +65,41 @@ def execute(
     prepare_threads(local_size())
     device = find_device(config.device, local_rank())
     precision = find_precision(config.training.precision, device)
-    with join_world(uses_cuda=device.type == "cuda") as world:
-        if not world.is_first:
+    with init_distributed(uses_cuda=device.type == "cuda") as distributed:
+        if not distributed.is_main:
             logger.setLevel(logging.WARNING)
-        with written_alone(path) if world.is_first else nullcontext():
-            beginning = find_beginning(request, path, world)
+        with run_lock(path) if distributed.is_main else nullcontext():
+            beginning = resolve_start(request, path, distributed)
             if beginning.is_finished:
                 logger.info("%s is finished: there is nothing to resume", path)
                 return
-            if world.is_first and not beginning.resumes:
+            if distributed.is_main and not beginning.resumes:
                 check_place(path, overwrite=beginning.overwrites)
-            with _logged(path, world) as begin_log:
-                ranks = "" if world.is_alone else f", {world.size} ranks"
+            with _logged(path, distributed) as begin_log:
+                ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
                 model = config.model
                 how = describe_recurrence(model.cell, model.implementation, device, precision)
                 names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
                 logger.info("device: %s, %s, %s%s", *names)
-                _train(request, beginning, path, device, precision, world, begin_log, after_update)
+                _train(
+                    request,
+                    beginning,
+                    path,
+                    device,
+                    precision,
+                    distributed,
+                    begin_log,
+                    after_update,
+                )
 
 
 def _train(
     request: TrainingRequest,
-    beginning: Beginning,
+    beginning: StartPlan,
     path: Path,
     device: torch.device,
     precision: torch.dtype,
-    world: World,
+    distributed: DistributedContext,
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
@@ -98,7 +107,7 @@ def _train(
     from sentiment.runs.run import finish_run
     from sentiment.runtime.processes import Interrupted
     from sentiment.training.checkpoint import state_path
-    from sentiment.training.logger import Journal
+    from sentiment.training.logger import RunLogger
     from sentiment.training.setup import begin
     from sentiment.training.trainer import Trainer
 
@@ -106,35 +115,35 @@ def _train(
     config = request.config
     pretrained = None
     if not beginning.resumes:
-        pretrained = find_pretraining(config, device, precision, world)
-        train_teachers(request, pretrained, execute, is_alone=world.is_alone)
-    model, data = begin(config, beginning, path, device, precision, world, pretrained)
+        pretrained = find_pretraining(config, device, precision, distributed)
+        train_teachers(request, pretrained, execute, is_alone=distributed.is_alone)
+    model, data = begin(config, beginning, path, device, precision, distributed, pretrained)
     begin_log()
     state = beginning.state
     written = None if state is None else state.values["journal"]
-    journal = Journal(path, is_silent=not world.is_first, state=written)
+    journal = RunLogger(path, is_silent=not distributed.is_main, state=written)
     with _explained(path), closing(journal):
         trainer = Trainer(
             model, data, request.config, device=device, precision=precision, path=path,
-            journal=journal, world=world, state=state, after_update=after_update,
+            journal=journal, distributed=distributed, state=state, after_update=after_update,
         )  # fmt: skip
         try:
             result = trainer.fit()
         except Interrupted as stop:
             logger.info("%s; resume: python train.py --resume %s", stop, path)
             raise SystemExit(stop.status) from None
-    if world.is_first:
+    if distributed.is_main:
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
         _report(result, path, data.validation, device, time.perf_counter() - started)
-    world.wait()
+    distributed.wait()
 
 
 def _report(
     result: FitResult, path: Path, validation: EncodedCorpus, device: torch.device, seconds: float
 ) -> None:
     from sentiment.comparison.baseline import compare_with_baseline, make_baseline
-    from sentiment.display.console import printable
+    from sentiment.display.console import sanitize
 
     logger.info(
         "best epoch %d: validation accuracy %.2f %%; %.0f s in all",
@@ -142,15 +151,15 @@ def _report(
         100 * result.best_metrics["accuracy"],
         seconds,
     )
-    place = printable(str(path))
+    place = sanitize(str(path))
     logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
-    logger.info("      tensorboard --logdir %s", printable(str(path.parent)))
+    logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
     against = compare_with_baseline(path, validation, device)
     logger.info("%s", against or f"      {make_baseline(path)}")
 
 
 @contextmanager
-def _logged(path: Path, world: World) -> Iterator[Callable[[], None]]:
+def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[], None]]:
     """Have all lines in train.log, also those from before there is a folder for it.
 
     Yields what is to be called when there is.
@@ -159,7 +168,7 @@ def _logged(path: Path, world: World) -> Iterator[Callable[[], None]]:
     root = logging.getLogger()
 
     def begin() -> None:
-        if world.is_first:
+        if distributed.is_main:
             lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
             lines.capacity = 1  # from now on each line is written at once
 

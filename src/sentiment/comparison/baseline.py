@@ -13,9 +13,9 @@ from sentiment.comparison.report import shown_p, shown_points
 from sentiment.comparison.significance import find_hits, mcnemar
 from sentiment.config.parser import parse_training
 from sentiment.data.batches import EncodedCorpus
-from sentiment.display.console import printable
+from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import predict_corpus
-from sentiment.runs.manifest import holds_baseline, read_description
+from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.files import beside
 
@@ -31,7 +31,7 @@ def make_baseline(run: Path) -> str:
     """The command that makes the baseline of a run, in place of one of other reviews."""
     there = (baseline_folder(run) / "run.json").exists()
     file = run / "config.yaml"
-    command = f"sentiment baseline --config {printable(str(file))}"
+    command = f"sentiment baseline --config {sanitize(str(file))}"
     own = load_settings(run).data.hold_out
     if parse_training([f"--config={file}"], "baseline").config.data.hold_out != own:
         command += f" --data.validation {own}"  # which the file of an earlier version leaves out
@@ -66,7 +66,7 @@ def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device
 
 def _are_of_same_reviews(run: Path, folder: Path) -> bool:
     """Whether both were validated on the same reviews, which have the same classes."""
-    one, other = read_description(run), read_description(folder)
+    one, other = read_manifest(run), read_manifest(folder)
     splits = [each.get("data", {}).get("validation") for each in (one, other)]
     return None not in splits and (splits[0], one["class_names"]) == (
         splits[1],

@@ -18,7 +18,7 @@ from sentiment.comparison.compare import (
     list_opponents,
     name_runs,
 )
-from sentiment.comparison.run_groups import Side, differing_settings
+from sentiment.comparison.run_groups import RunGroup, differing_settings
 from sentiment.comparison.significance import (
     FEW_DISCORDANT,
     PairComparison,
@@ -26,7 +26,7 @@ from sentiment.comparison.significance import (
     leaves_out_zero,
 )
 from sentiment.data.reviews import Reviews
-from sentiment.display.console import pad, printable, shorten, width
+from sentiment.display.console import pad, sanitize, truncate, width
 from sentiment.display.pages import write_page
 from sentiment.display.plots import COLORS, as_svg, new_figure
 from sentiment.evaluation.evaluate import Predictions
@@ -39,7 +39,7 @@ _FEW_SEEDS = 10
 
 
 def comparison_table(
-    comparison: Comparison, sides: Sequence[Side], *, title: str, notes: Sequence[str]
+    comparison: Comparison, sides: Sequence[RunGroup], *, title: str, notes: Sequence[str]
 ) -> str:
     """The figures, verdicts and notes as text of at most 80 columns.
 
@@ -183,7 +183,7 @@ def _verdict(
     return f"No difference shown between {names}: {better} is {points} ahead{mean} {figures}."
 
 
-def _accuracy_lines(comparison: Comparison, sides: Sequence[Side]) -> list[str]:
+def _accuracy_lines(comparison: Comparison, sides: Sequence[RunGroup]) -> list[str]:
     rows: list[tuple[str, ...]] = [("", "", "accuracy", "95 % interval", "NLL")]
     for figures, side in zip(comparison.sides, sides, strict=True):
         if len(side.runs) == 1:
@@ -248,14 +248,14 @@ def _span(interval: Interval | None) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     """Rows in columns, the first ``left`` of them to the left; the last of these gives way."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[sanitize(cell) for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     taken = sum(widths) + 2 * len(widths) - widths[left - 1]
     widths[left - 1] = max(8, min(widths[left - 1], _WIDTH - taken))
     lines = []
     for row in rows:
         cells = [
-            pad(shorten(cell, columns, keep_end=True), columns, right=index >= left)
+            pad(truncate(cell, columns, keep_end=True), columns, right=index >= left)
             for index, (cell, columns) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(("  " + "  ".join(cells)).rstrip())
@@ -263,7 +263,7 @@ def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
 
 
 def _wrapped(text: str, *, indent: str = "") -> str:
-    lines = wrap(printable(text), _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    lines = wrap(sanitize(text), _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
     return "\n".join(lines)
 
 
@@ -272,7 +272,7 @@ _MOST_DISAGREEMENTS = 10
 
 def describe_comparison(
     comparison: Comparison,
-    sides: Sequence[Side],
+    sides: Sequence[RunGroup],
     calibrated: Mapping[str, Sequence[Predictions]],
     reviews: Reviews,
     *,
@@ -316,7 +316,7 @@ def describe_comparison(
 def write_comparison(
     folder: Path,
     comparison: Comparison,
-    sides: Sequence[Side],
+    sides: Sequence[RunGroup],
     reviews: Reviews,
     description: Mapping[str, Any],
 ) -> None:
@@ -405,7 +405,7 @@ def _draw_intervals(
     axes.grid(visible=False, axis="y")
 
 
-def _compared_settings(sides: Sequence[Side]) -> dict[str, list[str]]:
+def _compared_settings(sides: Sequence[RunGroup]) -> dict[str, list[str]]:
     """Settings that differ between what is compared; of several runs, those of the first."""
     if len(sides) == 1:
         return differing_settings([run.settings for run in sides[0].runs])

@@ -16,8 +16,8 @@ from sentiment.config.config import Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
 from sentiment.data.reviews import Reviews, Split, load_split
 from sentiment.data.sources import has_validation, is_same_source, source_name
-from sentiment.data.splits import copy_key
-from sentiment.display.console import printable
+from sentiment.data.splits import dedup_key
+from sentiment.display.console import sanitize
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.runs.manifest import holds_baseline
@@ -95,7 +95,7 @@ class RunClassifier:
 
     def predict(self, reviews: Reviews, *, device: torch.device) -> Predictions:
         corpus = encode_reviews(reviews, self.run.vocabulary, self.config.data)
-        title = printable(self.path.name)
+        title = sanitize(self.path.name)
         return predict_corpus(self.run.model.to(device), corpus, device=device, description=title)
 
 
@@ -116,7 +116,7 @@ _PLACES = ("output_dir", "device", "data.cache_dir", "data.num_processes", "trai
 
 
 @dataclass(frozen=True)
-class Side:
+class RunGroup:
     """What one argument names: a run, several that differ in their seeds, or a baseline.
 
     Attributes:
@@ -130,7 +130,7 @@ class Side:
     runs: tuple[Classifier, ...]
 
 
-def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]:
+def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[RunGroup]:
     """Load the runs of folders that are runs, or that hold runs.
 
     Raises:
@@ -144,7 +144,7 @@ def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[Side]
             "folder too, or a folder that holds several runs"
         )
     sides = [
-        Side(
+        RunGroup(
             _letter(index),
             path,
             tuple(load_classifier(each, checkpoint=checkpoint) for each in runs),
@@ -189,7 +189,7 @@ def find_runs(path: Path) -> list[Path]:
     return sorted(found, key=lambda each: _natural_order(each.name))
 
 
-def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
+def predict_side(side: RunGroup, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
     """What each run says of the reviews, which it reads with its own words and lengths.
 
     It says so at temperature 1.
@@ -206,7 +206,7 @@ def predict_side(side: Side, reviews: Reviews, *, device: torch.device) -> list[
     return predictions
 
 
-def calibrate_side(side: Side, predictions: Sequence[Predictions]) -> list[Predictions]:
+def calibrate_side(side: RunGroup, predictions: Sequence[Predictions]) -> list[Predictions]:
     """What :func:`predict_side` gave, each run's at the run's own temperature."""
     return [
         Predictions(apply_temperature(each.log_probabilities, run.temperature), each.labels)
@@ -230,7 +230,7 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[
     }
 
 
-def remarks_on_groups(sides: Sequence[Side]) -> list[str]:
+def remarks_on_groups(sides: Sequence[RunGroup]) -> list[str]:
     """What speaks against taking the runs of a folder for seeds of one recipe."""
     remarks = []
     for side in sides:
@@ -324,7 +324,7 @@ def _remarks_on_training(
     runs: Sequence[Classifier], reviews: Reviews, data: DataConfig, split: Split
 ) -> list[str]:
     """Count the reviews that runs were trained on, where it is not certain that there are none."""
-    keys = [copy_key(text) for text in reviews.texts]
+    keys = [dedup_key(text) for text in reviews.texts]
     shares: dict[DataConfig, float | None] = {}  # None: unknown
     remarks = []
     for run in runs:
@@ -366,5 +366,5 @@ def _share_trained_on(
         train = load_split(own, "train", class_names)
     except (OSError, ValueError):
         return None
-    known = set(map(copy_key, train.texts))
+    known = set(map(dedup_key, train.texts))
     return float(np.mean([key in known for key in keys]))

@@ -95,8 +95,8 @@ def compare_pair(
     """Compare two runs, given by name and predictions, review by review."""
     from sklearn.metrics import cohen_kappa_score
 
-    is_first, is_second = find_hits(first_run), find_hits(second_run)
-    only_first, only_second = int((is_first & ~is_second).sum()), int((is_second & ~is_first).sum())
+    is_main, is_second = find_hits(first_run), find_hits(second_run)
+    only_first, only_second = int((is_main & ~is_second).sum()), int((is_second & ~is_main).sum())
     p_value, test = mcnemar(only_first, only_second)
     one, other = first_run.predicted, second_run.predicted
     is_constant = len(np.union1d(one, other)) == 1
@@ -105,10 +105,10 @@ def compare_pair(
         second=second,
         difference=(only_second - only_first) / len(one),
         difference_ci95=bootstrap_difference(only_first, only_second, len(one)),
-        both_right=int((is_first & is_second).sum()),
+        both_right=int((is_main & is_second).sum()),
         only_first=only_first,
         only_second=only_second,
-        neither=int((~is_first & ~is_second).sum()),
+        neither=int((~is_main & ~is_second).sum()),
         mcnemar_p=p_value,
         mcnemar_test=test,
         agreement=float((one == other).mean()),

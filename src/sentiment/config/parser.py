@@ -14,8 +14,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 
 from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.yaml import read_yaml
-from sentiment.display.console import did_you_mean, printable
-from sentiment.runtime.files import shortened, write_whole
+from sentiment.display.console import did_you_mean, sanitize
+from sentiment.runtime.files import atomic_write, truncate_text
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -31,7 +31,7 @@ class SettingsParser(ArgumentParser):
             raise ValueError(text)
         hint = nearest_choice(text, ("config", *_OPTIONS, "print_config"))
         message = f"{self.prog}: error: {text}{hint}"
-        sys.stderr.write(f"{printable(message)}\n")
+        sys.stderr.write(f"{sanitize(message)}\n")
         raise SystemExit(2)
 
 
@@ -43,7 +43,7 @@ def _plain(message: str) -> str:
     if union:
         kinds = re.findall(r"- Expected an? (.+?)(?= - Expected| Given value|$)", text)
         text = f"{union.group(1)}: Expected {' or '.join(kinds)}. Got value: {union.group(2)}"
-    return shortened(text, _LONGEST_MESSAGE)
+    return truncate_text(text, _LONGEST_MESSAGE)
 
 
 class TrainingRequest(NamedTuple):
@@ -191,7 +191,7 @@ def save_config(config: Config, path: Path) -> None:
     """Write all settings as a YAML file that ``--config`` reads back to the same settings."""
     values = _plain_values(config)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    write_whole(path, text.encode("utf-8"))
+    atomic_write(path, text.encode("utf-8"))
 
 
 def _plain_values(config: Config) -> dict[str, Any]:
@@ -222,7 +222,7 @@ def load_config(path: Path) -> Config:
         namespace = parser.parse_args([*_EARLIER_DEFAULTS, "--config", str(path)])
         return _to_config(parser, namespace)
     except ValueError as error:
-        reason = shortened(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)
+        reason = truncate_text(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)
         raise ValueError(f"{path} is not a valid settings file: {reason}") from error
 
 
@@ -339,7 +339,7 @@ def _check_mapping(values: dict[Any, Any], options: set[str]) -> None:
 
 def _refuse_classes(key: str, value: Any) -> None:
     if any(part == "class_path" or part.startswith("__") for part in key.split(".")):
-        raise ValueError(f"{shortened(key)} is no setting: a settings file cannot name classes")
+        raise ValueError(f"{truncate_text(key)} is no setting: a settings file cannot name classes")
     if isinstance(value, dict):
         for inner, each in value.items():
             _refuse_classes(f"{key}.{inner}", each)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sentiment.runtime.files import require_file, shortened
+from sentiment.runtime.files import require_file, truncate_text
 
 # PyYAML takes some ten seconds for so many characters; what people write has a few thousand.
 _MOST_BYTES = 2**20
@@ -33,7 +33,7 @@ def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except yaml.YAMLError as error:
-        why = shortened(" ".join(str(error).split()), 300)
+        why = truncate_text(" ".join(str(error).split()), 300)
         raise ValueError(f"{path}: not YAML: {why}") from error
 
 
@@ -56,7 +56,7 @@ def parse_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
     except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, over «!!int x»
         raise ValueError(f"{path}: a value is not what its tag says: write it without") from error
     except ValueError as error:  # of ours, or of a date that is none
-        raise ValueError(f"{path}: {shortened(str(error), 300)}") from error
+        raise ValueError(f"{path}: {truncate_text(str(error), 300)}") from error
 
 
 def _check_size(text: str, loader: Any) -> None:
@@ -150,4 +150,4 @@ def _where(error: yaml.YAMLError) -> str:
 
 def _reason(error: yaml.YAMLError) -> str:
     reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return shortened(" ".join(str(reason).split()), 300)
+    return truncate_text(" ".join(str(reason).split()), 300)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from sentiment.runtime.files import Unpacked
+from sentiment.runtime.files import DecompressionLimit
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _, _STRUCT = range(1, 13)
 _DEEPEST = 12  # Parquet nests its structs half as deep
@@ -129,7 +129,7 @@ def check_pages(
         OutOfProportion: they unpack to more.
         Damaged: the pages are not what the footer says.
     """
-    unpacked = Unpacked(path)
+    unpacked = DecompressionLimit(path)
     footer = _read_footer(file)
     leaves = [schema.column(place) for place in range(len(schema))]
     largest = 1
@@ -160,7 +160,7 @@ def _read_footer(file: BinaryIO) -> dict[int, Any]:
     return read_struct(io.BytesIO(file.read(size)), num_bits=64)
 
 
-def _walk(file: BinaryIO, column: dict[int, Any], unpacked: Unpacked) -> int:
+def _walk(file: BinaryIO, column: dict[int, Any], unpacked: DecompressionLimit) -> int:
     """Count the pages of a part of a column; the largest one's size."""
     num_values = _integer(column, _NUM_VALUES)
     unpacked.add(num_values * _VALUE_BYTES)

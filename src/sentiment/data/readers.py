@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from sentiment.data.parquet import ROW_BYTES, Damaged, check_pages
 from sentiment.runtime.files import (
     LONGEST_LINE,
-    Unpacked,
+    DecompressionLimit,
     read_text,
     require_file,
-    shortened,
     text_lines,
+    truncate_text,
 )
 
 # A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
@@ -73,7 +73,7 @@ def needed_columns(
         columns.append(group_column)
     for name in columns:
         if list(names).count(name) != 1:
-            found = ", ".join(repr(shortened(each)) for each in names[:_MOST_LISTED]) or "none"
+            found = ", ".join(repr(truncate_text(each)) for each in names[:_MOST_LISTED]) or "none"
             found += ", …" if len(names) > _MOST_LISTED else ""
             raise ValueError(f"{place}: columns {' and '.join(columns)} needed, but found: {found}")
     return columns
@@ -92,7 +92,7 @@ def read_parquet(path: Path, with_labels: bool, group_column: str | None = None)
     """
     require_file(path)
     read = Columns()
-    unpacked = Unpacked(path)
+    unpacked = DecompressionLimit(path)
     try:
         data = path.read_bytes()
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
@@ -127,7 +127,7 @@ def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
     is_empty = pa.types.is_null(kind) or not num_rows  # said with the first row, or of the file
     if not (is_string if column.name == "text" else is_label) and not is_empty:
         raise ValueError(
-            f"{path}: column {column.name!r} holds {shortened(str(kind))}, but must hold "
+            f"{path}: column {column.name!r} holds {truncate_text(str(kind))}, but must hold "
             f"{expected(column.name)}"
         )
 

@@ -17,8 +17,8 @@ from sentiment.config.config import DataConfig
 from sentiment.data.readers import Rows
 from sentiment.data.sources import IMDB_CLASS_NAMES, has_validation, is_on_hub, read_split
 from sentiment.data.splits import (
-    Shared,
-    copy_key,
+    SplitOverlap,
+    dedup_key,
     find_shared,
     hold_out,
     number_keys,
@@ -126,7 +126,7 @@ def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
 
 
 def _leave_out(
-    shared: Sequence[Shared], train: Reviews, validation: Reviews
+    shared: Sequence[SplitOverlap], train: Reviews, validation: Reviews
 ) -> tuple[Reviews, Reviews]:
     """Return both splits without the reviews of which a copy stands in a later one."""
     stays = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
@@ -313,8 +313,8 @@ def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
         ValueError: a file is not as it must be, or nothing remains.
     """
     reviews = load_split(data, "unsupervised", validation.class_names)
-    keys = [copy_key(text) for text in reviews.texts]
-    stays = _stands_not_in([copy_key(text) for text in validation.texts], keys)
+    keys = [dedup_key(text) for text in reviews.texts]
+    stays = _stands_not_in([dedup_key(text) for text in validation.texts], keys)
     _tell(int(np.count_nonzero(~stays)), "validation", are_left_out=True)
     if data.shared_reviews != "ignore":
         differs = _stands_not_in(read_test_keys(data), keys)

@@ -22,7 +22,7 @@ _LOWER_CASE = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode()
 _ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
 
 
-def copy_key(text: str) -> bytes:
+def dedup_key(text: str) -> bytes:
     """Return 16 bytes that are equal for copies of one review.
 
     Copies are reviews that are equal after lower-casing and deleting ``<br />``, white space and
@@ -79,14 +79,14 @@ def hold_out(
         seed: of the choice.
         origin: where the reviews come from, for the message.
         groups: (num_reviews,) int64, the group of each review; None takes each review and its
-            copies (:func:`copy_key`) for a group.
+            copies (:func:`dedup_key`) for a group.
         num_folds: holds out one of so many folds instead of a share.
         fold: which one, from 1.
 
     Raises:
         ValueError: a class is in too few groups to stand on both sides.
     """
-    copies = number_keys(map(copy_key, texts))
+    copies = number_keys(map(dedup_key, texts))
     own = copies if groups is None else number_keys(groups.tolist())
     counts = _count(own, labels, num_classes=len(class_names))
     num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,), those that hold the class
@@ -201,7 +201,7 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
-class Shared:
+class SplitOverlap:
     """The reviews of one split of which another holds a copy.
 
     Attributes:
@@ -215,7 +215,9 @@ class Shared:
     is_shared: np.ndarray
 
 
-def find_shared(data: DataConfig, train: Sequence[str], validation: Sequence[str]) -> list[Shared]:
+def find_shared(
+    data: DataConfig, train: Sequence[str], validation: Sequence[str]
+) -> list[SplitOverlap]:
     """Compare texts to train on, texts to validate on, and the test split where it is at hand.
 
     Returns:
@@ -226,8 +228,8 @@ def find_shared(data: DataConfig, train: Sequence[str], validation: Sequence[str
             shared reviews are to be dropped, and the test split cannot be read.
     """
     keys = {
-        "train": [copy_key(text) for text in train],
-        "validation": [copy_key(text) for text in validation],
+        "train": [dedup_key(text) for text in train],
+        "validation": [dedup_key(text) for text in validation],
         "test": read_test_keys(data),
     }
     found = []
@@ -240,11 +242,11 @@ def find_shared(data: DataConfig, train: Sequence[str], validation: Sequence[str
                 f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains all the same)"
             )
         if is_shared.any():
-            found.append(Shared(split, other, is_shared))
+            found.append(SplitOverlap(split, other, is_shared))
     return found
 
 
-def report(shared: Sequence[Shared], *, dropped: bool) -> None:
+def report(shared: Sequence[SplitOverlap], *, dropped: bool) -> None:
     """Log a line for each pair of splits: how many reviews they share, and what became of them."""
     outcome = "left out of" if dropped else "data.shared_reviews drop leaves them out of"
     for each in shared:
@@ -257,7 +259,7 @@ def report(shared: Sequence[Shared], *, dropped: bool) -> None:
 def read_test_keys(data: DataConfig) -> list[bytes]:
     """A digest for each review of the test split; none where it is not at hand."""
     try:
-        return [copy_key(text) for text in _read_test_texts(data)]
+        return [dedup_key(text) for text in _read_test_texts(data)]
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:

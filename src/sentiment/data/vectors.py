@@ -19,7 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentiment.runtime.files import OutOfProportion, Unpacked, require_file, shortened
+from sentiment.runtime.files import (
+    DecompressionBomb,
+    DecompressionLimit,
+    require_file,
+    truncate_text,
+)
 
 _NUM_LINES_BEFORE_VERDICT = 1_000  # a wrong dimension is named at once, not after 5 GB
 _NUM_MISSED_NAMED = 20
@@ -295,10 +300,10 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
                 file = stack.enter_context(gzip.open(path))
             else:
                 file = stack.enter_context(path.open("rb"))
-        yield _lines_of(path, file, Unpacked(path) if is_packed else None)
+        yield _lines_of(path, file, DecompressionLimit(path) if is_packed else None)
 
 
-def text_lines(file: _File, unpacked: Unpacked | None = None) -> Iterator[bytes]:
+def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Iterator[bytes]:
     r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
 
     A line over MAX_LINE_BYTES is skipped and ``TOO_LONG`` stands in its place, so that the lines
@@ -324,7 +329,7 @@ def damage(path: Path, *, suffix: str) -> str | None:
 
     ``suffix`` says how to read it (``.zip``, ``.gz``): the file itself may carry another name.
     """
-    unpacked = Unpacked(path)
+    unpacked = DecompressionLimit(path)
     try:
         with _damage_named("it"):
             if suffix == ".zip":
@@ -339,22 +344,22 @@ def damage(path: Path, *, suffix: str) -> str | None:
     return None
 
 
-def _damaged_member(archive: zipfile.ZipFile, unpacked: Unpacked) -> str | None:
+def _damaged_member(archive: zipfile.ZipFile, unpacked: DecompressionLimit) -> str | None:
     for member in archive.infolist():
         with archive.open(member) as file:
             try:
                 _read_through(file, unpacked)
             except zipfile.BadZipFile:
-                return f"the checksum of {shortened(member.filename)!r} in it is wrong"
+                return f"the checksum of {truncate_text(member.filename)!r} in it is wrong"
     return None
 
 
-def _read_through(file: _File, unpacked: Unpacked) -> None:
+def _read_through(file: _File, unpacked: DecompressionLimit) -> None:
     while block := file.read(BLOCK_BYTES):
         unpacked.add(len(block))
 
 
-def _lines_of(path: Path, file: _File, unpacked: Unpacked | None) -> Iterator[bytes]:
+def _lines_of(path: Path, file: _File, unpacked: DecompressionLimit | None) -> Iterator[bytes]:
     with _damage_named(path):
         yield from text_lines(file, unpacked)
 
@@ -364,7 +369,7 @@ def _damage_named(what: Path | str) -> Iterator[None]:
     """Turn what gzip and zipfile raise over missing or wrong bytes into one ValueError."""
     try:
         yield
-    except (_Refused, OutOfProportion):
+    except (_Refused, DecompressionBomb):
         raise
     except (*_DAMAGE, OSError) as error:
         # gzip's own OSErrors have no number, and EINVAL comes from an offset that a zip makes up.
@@ -387,7 +392,8 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
         names = (
-            ", ".join(repr(shortened(member.filename)) for member in texts[:10]) or "no .txt file"
+            ", ".join(repr(truncate_text(member.filename)) for member in texts[:10])
+            or "no .txt file"
         )
         raise _Refused(
             f"{path} holds {names}, but not exactly one text with {name_part!r} in its name: set "

@@ -14,7 +14,7 @@ import numpy as np
 from torchtext.vocab import Vocab
 
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
-from sentiment.runtime.files import text_lines, write_whole
+from sentiment.runtime.files import atomic_write, text_lines
 
 PAD, UNK = "<pad>", "<unk>"
 PAD_ID, UNK_ID = 0, 1
@@ -82,7 +82,7 @@ def save_vocabulary(vocabulary: Vocab, path: Path) -> None:
     """Write one word a line in the order of ids: the word, a tab, its count in training."""
     lines = zip(vocabulary.itos, token_counts(vocabulary), strict=True)
     text = "".join(f"{word}\t{count}\n" for word, count in lines)
-    write_whole(path, text.encode("utf-8"))
+    atomic_write(path, text.encode("utf-8"))
 
 
 def load_vocabulary(path: Path) -> Vocab:

@@ -18,7 +18,7 @@ from sentiment.diagnostics.installation import (
     check_training,
 )
 from sentiment.diagnostics.machine import (
-    Finding,
+    CheckResult,
     check_cache_folder,
     check_cores,
     check_current_folder,
@@ -28,9 +28,9 @@ from sentiment.diagnostics.machine import (
     check_memory,
     check_precision,
 )
-from sentiment.display.console import pad, printable
+from sentiment.display.console import pad, sanitize
 
-Checks = Mapping[str, Callable[[], Finding]]
+Checks = Mapping[str, Callable[[], CheckResult]]
 
 # Those that need nothing but Python come first: they say why others fail.
 FIRST: Checks = {
@@ -55,7 +55,7 @@ WITH_TORCH: Checks = {
 }
 
 
-def examine() -> Iterator[tuple[str, Finding]]:
+def examine() -> Iterator[tuple[str, CheckResult]]:
     """Run all checks; where torch cannot be loaded, all but those that load it.
 
     Yields:
@@ -70,12 +70,12 @@ def examine() -> Iterator[tuple[str, Finding]]:
             yield name, _run(check)
 
 
-def _run(check: Callable[[], Finding]) -> Finding:
+def _run(check: Callable[[], CheckResult]) -> CheckResult:
     """Whatever goes wrong in a check is a finding: an installation may be broken in any way."""
     try:
         return check()
     except Exception as error:
-        return Finding(
+        return CheckResult(
             f"{type(error).__name__}: {error}",
             "mend",
             "this check could not be done, which should not be: install the package anew (make "
@@ -88,19 +88,19 @@ _NAME_WIDTH = 16
 _VERDICT_WIDTH = 4
 
 
-def row(name: str, finding: Finding) -> str:
+def row(name: str, finding: CheckResult) -> str:
     """A line of the table, or several where more was found than fits one."""
     width = _WIDTH - _NAME_WIDTH - _VERDICT_WIDTH - 2
-    first, *others = textwrap.wrap(printable(finding.found), width) or [""]
+    first, *others = textwrap.wrap(sanitize(finding.found), width) or [""]
     lines = [f"{pad(name, _NAME_WIDTH)}{pad(first, width)}  {finding.verdict}"]
     return "\n".join(lines + [" " * _NAME_WIDTH + each for each in others])
 
 
-def advice(findings: Mapping[str, Finding]) -> str:
+def advice(findings: Mapping[str, CheckResult]) -> str:
     """What to do about each finding that is not ok: what must be mended first."""
     paragraphs = [
         textwrap.fill(
-            f"{verdict}  {name}: {printable(finding.advice)}",
+            f"{verdict}  {name}: {sanitize(finding.advice)}",
             _WIDTH,
             subsequent_indent=" " * (_VERDICT_WIDTH + 2),
             break_long_words=False,  # commands and paths are there to be copied
@@ -113,12 +113,12 @@ def advice(findings: Mapping[str, Finding]) -> str:
     return "\n".join(paragraphs)
 
 
-def as_json(findings: Mapping[str, Finding]) -> str:
+def as_json(findings: Mapping[str, CheckResult]) -> str:
     """The same for programs."""
     checks = [{"name": name, **asdict(finding)} for name, finding in findings.items()]
     return json.dumps({"is_sound": not num_to_mend(findings), "checks": checks}, indent=2)
 
 
-def num_to_mend(findings: Mapping[str, Finding]) -> int:
+def num_to_mend(findings: Mapping[str, CheckResult]) -> int:
     """How many findings must be mended."""
     return sum(finding.verdict == "mend" for finding in findings.values())

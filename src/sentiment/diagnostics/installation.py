@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentiment.diagnostics.machine import Finding
+from sentiment.diagnostics.machine import CheckResult
 from sentiment.runtime.processes import how_it_ended
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TORCH_SECONDS = 60.0
 _REINSTALL = "install the package anew: make setup, or pip install -e . in its checkout"
 
 
-def check_python() -> Finding:
+def check_python() -> CheckResult:
     """Python's version against the range that the package names."""
     from packaging.specifiers import SpecifierSet
 
@@ -34,27 +34,27 @@ def check_python() -> Finding:
     try:
         wanted = metadata.metadata("sentiment")["Requires-Python"]
     except metadata.PackageNotFoundError:
-        return Finding(f"{version}; the package itself is not installed", "mend", _REINSTALL)
+        return CheckResult(f"{version}; the package itself is not installed", "mend", _REINSTALL)
     if not SpecifierSet(wanted).contains(version, prereleases=True):
-        return Finding(
+        return CheckResult(
             f"{version}, but {wanted} is needed",
             "mend",
             f"make a virtual environment with a Python {wanted} and {_REINSTALL}",
         )
-    return Finding(version)
+    return CheckResult(version)
 
 
-def check_libraries() -> Finding:
+def check_libraries() -> CheckResult:
     """The version of each library that the package requires, against its range."""
     try:
         problems = list(_problems())
     except metadata.PackageNotFoundError:
-        return Finding("unknown: the package itself is not installed", "mend", _REINSTALL)
+        return CheckResult("unknown: the package itself is not installed", "mend", _REINSTALL)
     if problems:
         wanted = " ".join(f'"{requirement}"' for requirement, _ in problems)
         found = "; ".join(f"{requirement}: {found}" for requirement, found in problems)
-        return Finding(found, "mend", f"pip install {wanted}")
-    return Finding(", ".join(f"{name} {metadata.version(name)}" for name in _SHOWN))
+        return CheckResult(found, "mend", f"pip install {wanted}")
+    return CheckResult(", ".join(f"{name} {metadata.version(name)}" for name in _SHOWN))
 
 
 def _problems() -> Iterator[tuple[str, str]]:
@@ -75,7 +75,7 @@ def _problems() -> Iterator[tuple[str, str]]:
             yield wanted, version
 
 
-def check_torch() -> Finding:
+def check_torch() -> CheckResult:
     """Whether torch can be loaded and multiplies, in a process that may crash without us."""
     code = "import torch; print(float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()))"
     done = subprocess.run(
@@ -86,13 +86,13 @@ def check_torch() -> Finding:
         check=False,
     )
     if done.returncode != 0 or done.stdout.split()[-1:] != ["262144.0"]:
-        return Finding(
+        return CheckResult(
             f"does not compute: {how_it_ended(done)}",
             "mend",
             "install torch anew, in the build for this machine (https://pytorch.org/get-started); "
             "what needs it was not examined",
         )
-    return Finding("loads and multiplies")
+    return CheckResult("loads and multiplies")
 
 
 _SENTENCE = "It isn't Dr. Strange's best (8/10), but I didn't leave."
@@ -101,30 +101,30 @@ _TOKENS = ["it", "is", "n't", "dr.", "strange", "'s", "best", "(", "8/10", ")", 
 _NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}
 
 
-def check_tokenizer() -> Finding:
+def check_tokenizer() -> CheckResult:
     """Whether spaCy's rules load and cut a sentence as they should."""
     from sentiment.data.tokenizer import tokenize
 
     cut = tokenize([_SENTENCE], num_processes=1)
     tokens = [cut.lexicon[token] for token in cut.tokens.tolist()]
     if tokens != _TOKENS:
-        return Finding(
+        return CheckResult(
             f"cuts otherwise than it should: {' '.join(tokens)}",
             "mend",
             "words would not be those that runs were trained on: pip install --force-reinstall "
             '"spacy>=3.7,<4"',
         )
-    return Finding(f"spaCy cuts a sentence into {len(tokens)} tokens")
+    return CheckResult(f"spaCy cuts a sentence into {len(tokens)} tokens")
 
 
-def check_tensorboard() -> Finding:
+def check_tensorboard() -> CheckResult:
     """Whether TensorBoard can be started, and reads back what training writes."""
     try:
         import tensorboard.main  # noqa: F401 - what the command imports
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        return Finding(
+        return CheckResult(
             f"can't be imported: {error}",
             "mend",
             'pip install --upgrade "tensorboard>=2.17" (one before 2.20 also needs '
@@ -136,13 +136,13 @@ def check_tensorboard() -> Finding:
         events = EventAccumulator(folder).Reload()
         values = [event.value for event in events.Scalars("loss/by_epoch")]
     if values != [0.5]:
-        return Finding(
+        return CheckResult(
             f"wrote 0.5 and read {values}", "mend", 'pip install --upgrade "tensorboard>=2.17"'
         )
-    return Finding("starts, and reads back what is written")
+    return CheckResult("starts, and reads back what is written")
 
 
-def check_corpus() -> Finding:
+def check_corpus() -> CheckResult:
     """Whether the embedded corpus is there, whole."""
     from sentiment.config.config import DataConfig
     from sentiment.data.reviews import load_split
@@ -152,16 +152,16 @@ def check_corpus() -> Finding:
             split: len(load_split(DataConfig(), split)) for split in ("train", "validation", "test")
         }
     except (OSError, ValueError) as error:
-        return Finding("can't be read", "mend", str(error))
+        return CheckResult("can't be read", "mend", str(error))
     found = " + ".join(f"{count:,}" for count in counts.values()) + " reviews"
     if counts != _NUM_REVIEWS:
         wanted = " + ".join(f"{count:,}" for count in _NUM_REVIEWS.values())
-        return Finding(
+        return CheckResult(
             f"{found}, but {wanted} belong to it",
             "mend",
             "write it again: python data/mini/generate.py",
         )
-    return Finding(found)
+    return CheckResult(found)
 
 
 # What the tests allow: absolute of outputs and states, relative of gradients.
@@ -175,7 +175,7 @@ _INPUT_SIZE, _HIDDEN_SIZE, _NUM_LAYERS = 20, 24, 2
 Tensors = list["torch.Tensor"]
 
 
-def check_recurrence() -> Finding:
+def check_recurrence() -> CheckResult:
     """``PackedLSTM`` against ``nn.LSTM`` on the ``PackedSequence`` and against the equations."""
     import torch
 
@@ -212,7 +212,7 @@ def check_recurrence() -> Finding:
     if not by <= _BF16_TOLERANCE:
         return _wrong(f"is {by:.1g} off its fp32 in {str(precision).removeprefix('torch.')}")
     in_bf16 = f"; bf16 is {by:.1g} off" if precision == torch.bfloat16 else ""
-    return Finding(
+    return CheckResult(
         f"equals nn.LSTM and the equations within {worst:.1g} on {device}{in_bf16}; training runs "
         f"{describe_kernel(device, precision)}"
     )
@@ -261,8 +261,8 @@ def _largest_relative_difference(first: Tensors, second: Tensors) -> float:
     return max(float((one - other).norm() / other.norm()) for one, other in pairs)
 
 
-def _wrong(found: str) -> Finding:
-    return Finding(
+def _wrong(found: str) -> CheckResult:
+    return CheckResult(
         found,
         "mend",
         "models trained here would be wrong: install another version of torch (make test tells "
@@ -282,7 +282,7 @@ _SETTINGS = [
 ]  # fmt: skip
 
 
-def check_training() -> Finding:
+def check_training() -> CheckResult:
     """Train for an epoch on the embedded corpus, in a temporary folder, and see that it learns."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
@@ -297,14 +297,14 @@ def check_training() -> Finding:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            return Finding(
+            return CheckResult(
                 f"not done after {_MOST_SECONDS:.0f} s",
                 "mend",
                 "two cores take some 7 s: see what else computes here, and the cores above",
             )
         seconds = time.perf_counter() - started
         if done.returncode != 0:
-            return Finding(
+            return CheckResult(
                 f"failed: {how_it_ended(done)}",
                 "mend",
                 "mend what stands above first; what is left, make train tells in full",
@@ -313,18 +313,18 @@ def check_training() -> Finding:
     return judge(epoch["training"]["loss"], epoch["validation"]["accuracy"], seconds)
 
 
-def judge(loss: float, accuracy: float, seconds: float) -> Finding:
+def judge(loss: float, accuracy: float, seconds: float) -> CheckResult:
     """What a training's loss, validation accuracy (0 to 1) and duration say."""
     found = f"{100 * accuracy:.1f} % of validation right, {seconds:.0f} s"
     if not (math.isfinite(loss) and accuracy >= _LEAST_ACCURACY):
-        return Finding(
+        return CheckResult(
             f"learned too little: loss {loss:.3f}, {found}",
             "mend",
             f"{100 * _LEAST_ACCURACY:.0f} % at least were expected: install torch anew, and "
             "see that make test passes",
         )
     if seconds > _SLOW_SECONDS:
-        return Finding(
+        return CheckResult(
             found, "note", "two cores take some 7 s: see what else computes here, and the cores"
         )
-    return Finding(found)
+    return CheckResult(found)

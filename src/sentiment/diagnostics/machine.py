@@ -18,7 +18,7 @@ Verdict = Literal["ok", "note", "mend"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found.
 
     Attributes:
@@ -42,7 +42,7 @@ _PROBE_BYTES = 64 << 20
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def check_device(nvidia: Path = Path("/proc/driver/nvidia/version")) -> Finding:
+def check_device(nvidia: Path = Path("/proc/driver/nvidia/version")) -> CheckResult:
     """The device that ``--device auto`` takes; a GPU that torch does not see is worth a note."""
     import torch
 
@@ -56,27 +56,27 @@ def check_device(nvidia: Path = Path("/proc/driver/nvidia/version")) -> Finding:
         found += f", {free / _GB:.1f} of {total / _GB:.1f} GB free"
         if free < _LEAST_MEMORY:
             advice = "end what else computes on this GPU, or train with --device cpu"
-            return Finding(found, "mend", advice)
+            return CheckResult(found, "mend", advice)
     elif nvidia.exists():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        return Finding(
+        return CheckResult(
             f"{found}; an NVIDIA driver is there, but torch, built {built}, finds no GPU",
             "note",
             "to train on the GPU, install the build of torch for its driver "
             "(https://pytorch.org/get-started), and see that CUDA_VISIBLE_DEVICES does not hide it",
         )
-    return Finding(found)
+    return CheckResult(found)
 
 
-def check_precision() -> Finding:
+def check_precision() -> CheckResult:
     """Whether the device computes in bf16."""
     import torch
 
     from sentiment.runtime.device import find_device, find_precision
 
     if find_precision("auto", find_device("auto")) == torch.bfloat16:
-        return Finding("bf16")
-    return Finding(
+        return CheckResult("bf16")
+    return CheckResult(
         "fp32: this device has no bf16 arithmetic",
         "note",
         "nothing is wrong; where there is bf16 (AVX-512 BF16 or AMX, or a GPU since Ampere), "
@@ -84,7 +84,7 @@ def check_precision() -> Finding:
     )
 
 
-def check_cores() -> Finding:
+def check_cores() -> CheckResult:
     """The threads torch computes in, against the cores that this process may use."""
     import joblib
     import torch
@@ -99,18 +99,18 @@ def check_cores() -> Finding:
     if given:
         found += f" ({', '.join(given)})"
     if threads > allowed:
-        return Finding(
+        return CheckResult(
             found,
             "mend",
             f"threads beyond the {allowed} allowed cores wait for each other, which takes several "
             f"times as long: {'unset it' if given else f'set OMP_NUM_THREADS={allowed}'}",
         )
     if threads < allowed and given:  # by itself torch takes a core's two threads for one
-        return Finding(found, "note", f"{allowed - threads} allowed cores stay idle: unset it")
-    return Finding(found)
+        return CheckResult(found, "note", f"{allowed - threads} allowed cores stay idle: unset it")
+    return CheckResult(found)
 
 
-def check_environment() -> Finding:
+def check_environment() -> CheckResult:
     """The variables that :mod:`sentiment.runtime.environment` sets unless they are set."""
     others = [
         f"{name}={os.environ.get(name, '')}"
@@ -121,25 +121,25 @@ def check_environment() -> Finding:
     if waiting:
         others.append(f"OMP_WAIT_POLICY={waiting}")
     if others:
-        return Finding(
+        return CheckResult(
             ", ".join(others),
             "note",
             "set by hand; training is fastest with "
             f"{' '.join(f'{name}={value}' for name, value in VARIABLES.items())} and without "
             "OMP_WAIT_POLICY, which this program sees to where they are unset",
         )
-    return Finding(", ".join(f"{name}={value}" for name, value in VARIABLES.items()))
+    return CheckResult(", ".join(f"{name}={value}" for name, value in VARIABLES.items()))
 
 
 def check_huge_pages(
     setting: Path = Path("/sys/kernel/mm/transparent_hugepage/enabled"),
     pages: Path = Path("/proc/self/smaps"),
-) -> Finding:
+) -> CheckResult:
     """Whether the kernel gives a tensor huge pages: asked for 64 MB, and counted."""
     import torch
 
     if not sys.platform.startswith("linux"):
-        return Finding(f"not known to {platform.system()}")
+        return CheckResult(f"not known to {platform.system()}")
     try:
         (chosen,) = re.findall(r"\[(\w+)\]", setting.read_text(encoding="ascii"))
         before = _huge_bytes(pages)
@@ -147,7 +147,7 @@ def check_huge_pages(
         given = _huge_bytes(pages) - before
         del tensor
     except (OSError, ValueError):
-        return Finding(
+        return CheckResult(
             "this kernel does not tell",
             "note",
             "nothing is wrong; without huge pages a training step on a CPU takes up to twice as "
@@ -155,11 +155,11 @@ def check_huge_pages(
         )
     found = f"{given >> 20} of {_PROBE_BYTES >> 20} MB asked for; the kernel's setting: {chosen}"
     if given >= _PROBE_BYTES / 2:
-        return Finding(found)
+        return CheckResult(found)
     remedy = f"echo madvise | sudo tee {setting}"
     if chosen != "never":
         remedy = "leave THP_MEM_ALLOC_ENABLE at 1, and see that memory is not short"
-    return Finding(
+    return CheckResult(
         found,
         "note",
         f"without huge pages a training step on a CPU takes up to twice as long: {remedy}",
@@ -171,19 +171,19 @@ def _huge_bytes(pages: Path) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
 
 
-def check_memory(root: Path = Path("/")) -> Finding:
+def check_memory(root: Path = Path("/")) -> CheckResult:
     """Memory that is free for this process, by the system and by the limit of its container."""
     free = free_memory_bytes(root)
     found = f"{free / _GB:.1f} GB free"
     if free < _LEAST_MEMORY:
-        return Finding(
+        return CheckResult(
             found, "mend", "the smallest training takes 0.8 GB: end other programs, or allow more"
         )
     if free < _ENOUGH_MEMORY:
-        return Finding(
+        return CheckResult(
             found, "note", "configs/imdb.yaml takes 1.9 GB: end other programs, or allow more"
         )
-    return Finding(found)
+    return CheckResult(found)
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int:
@@ -219,7 +219,7 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
 _GB = 10**9
 
 
-def check_cache_folder() -> Finding:
+def check_cache_folder() -> CheckResult:
     """Where tokens and downloaded vectors are kept."""
     from sentiment.data.token_cache import default_cache_dir
 
@@ -231,7 +231,7 @@ def check_cache_folder() -> Finding:
     )
 
 
-def check_current_folder() -> Finding:
+def check_current_folder() -> CheckResult:
     """Where runs are kept, unless an output folder is given."""
     return check_folder(
         Path.cwd(),
@@ -241,7 +241,7 @@ def check_current_folder() -> Finding:
     )
 
 
-def check_folder(folder: Path, *, enough_bytes: int, purpose: str, otherwise: str) -> Finding:
+def check_folder(folder: Path, *, enough_bytes: int, purpose: str, otherwise: str) -> CheckResult:
     """Try to write to a folder, which need not be there yet, and ask what room is left.
 
     Args:
@@ -257,11 +257,11 @@ def check_folder(folder: Path, *, enough_bytes: int, purpose: str, otherwise: st
             file.flush()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return Finding(f"{folder}: can't be written ({reason})", "mend", otherwise)
+        return CheckResult(f"{folder}: can't be written ({reason})", "mend", otherwise)
     free = shutil.disk_usage(there).free
     found = f"{folder}, {free / _GB:,.1f} GB free"
     if free < enough_bytes / 10:
-        return Finding(found, "mend", f"{purpose}: make room, or {otherwise}")
+        return CheckResult(found, "mend", f"{purpose}: make room, or {otherwise}")
     if free < enough_bytes:
-        return Finding(found, "note", f"{purpose}: make room, or {otherwise}")
-    return Finding(found)
+        return CheckResult(found, "note", f"{purpose}: make room, or {otherwise}")
+    return CheckResult(found)

@@ -13,21 +13,21 @@ from typing import Literal
 from sentiment.config.config import Config
 from sentiment.config.parser import save_config
 from sentiment.diagnostics.run_diff import (
-    Circumstances,
     Difference,
-    Likeness,
     Receipt,
+    RunDiff,
+    RunEnvironment,
     check_pretraining_here,
     check_reviews,
     check_reviews_here,
     check_teachers_here,
     check_vectors,
-    circumstances_here,
     compare_runs,
+    current_environment,
     plain,
     read_receipt,
 )
-from sentiment.display.console import pad, printable, shorten
+from sentiment.display.console import pad, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.files import check_writable
 from sentiment.runtime.processes import Output, check_end, run_module
@@ -70,7 +70,7 @@ class Plan:
     run: Path
     config: Config
     then: Receipt
-    here: Circumstances
+    here: RunEnvironment
 
     @property
     def differences(self) -> list[Difference]:
@@ -86,7 +86,7 @@ class Outcome:
         then, now: their receipts.
     """
 
-    likeness: Likeness
+    likeness: RunDiff
     then: Receipt
     now: Receipt
 
@@ -138,7 +138,7 @@ def plan_training(run: Path, output: Path, places: Places) -> Plan:
     then = read_receipt(run)
     config = _config_here(load_settings(run), then, output, places)
     _check_comparable(run)
-    here = circumstances_here(
+    here = current_environment(
         config, ranks=then.circumstances.ranks, threads=_threads_here(then.circumstances)
     )
     _check_ranks(here)
@@ -187,7 +187,7 @@ def _check_comparable(run: Path) -> None:
             )
 
 
-def _threads_here(then: Circumstances) -> int:
+def _threads_here(then: RunEnvironment) -> int:
     """As many as then, where there are cores for them."""
     import joblib  # as sentiment.runtime.device does
 
@@ -196,7 +196,7 @@ def _threads_here(then: Circumstances) -> int:
     return share if then.ranks > 1 and then.threads == 1 else min(then.threads, share)
 
 
-def _check_ranks(here: Circumstances) -> None:
+def _check_ranks(here: RunEnvironment) -> None:
     """All ranks are started on this machine, and on GPUs each needs one of its own."""
     if here.ranks == 1 or here.device_type == "cpu":
         return
@@ -248,7 +248,7 @@ _MOST_NAMED = 4
 
 def differences_text(plan: Plan) -> str:
     """What differs between then and now: a line for each."""
-    lines = [shorten(str(each), _WIDTH) for each in plan.differences]
+    lines = [truncate(str(each), _WIDTH) for each in plan.differences]
     if not lines:
         lines = ["versions, revision, device, threads and precision: as then"]
     sides = {"then": plan.then.circumstances.is_dirty, "now": plan.here.is_dirty}
@@ -284,7 +284,7 @@ def outcome_table(outcome: Outcome) -> str:
     lines = [_row("", "then", "now"), *[_row(*each) for each in figures], ""]
     lines.append(_row("largest difference", "", ""))
     lines += [_row(f"  {name}", "", _number(value)) for name, value in distances]
-    lines += [shorten(f"differs: {each}", _WIDTH) for each in outcome.problems[:_MOST_NAMED]]
+    lines += [truncate(f"differs: {each}", _WIDTH) for each in outcome.problems[:_MOST_NAMED]]
     return "\n".join(lines)
 
 
@@ -356,7 +356,7 @@ def outcome_json(outcome: Outcome) -> str:
     distances = {name: getattr(likeness, name) for name in ("weights", "metrics", "curves")}
     values = {
         "verdict": outcome.verdict,
-        "sentence": printable(verdict_text(outcome)),
+        "sentence": sanitize(verdict_text(outcome)),
         "differences": [each._asdict() for each in outcome.differences],
         "largest_difference": {
             name: value if math.isfinite(value) else None for name, value in distances.items()
@@ -370,5 +370,5 @@ def outcome_json(outcome: Outcome) -> str:
 
 
 def _receipt(receipt: Receipt) -> dict[str, object]:
-    circumstances: Circumstances = receipt.circumstances
+    circumstances: RunEnvironment = receipt.circumstances
     return {**plain(circumstances), "result": receipt.result}

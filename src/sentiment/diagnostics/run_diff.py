@@ -22,7 +22,7 @@ from sentiment.runs.manifest import (
     git_state,
     is_baseline,
     is_pretraining,
-    read_description,
+    read_manifest,
     versions,
 )
 from sentiment.runs.pretrained import describe_pretraining
@@ -160,7 +160,7 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class RunEnvironment:
     """All but settings and data that can decide the last digits of a training.
 
     Attributes:
@@ -186,7 +186,7 @@ class Circumstances:
         """``cpu``, ``cuda`` or ``mps``."""
         return self.device.split(" ")[0]
 
-    def differences(self, now: Circumstances) -> list[Difference]:
+    def differences(self, now: RunEnvironment) -> list[Difference]:
         """What of these is otherwise now; of git the revision alone."""
         found = [
             Difference(name, self.versions.get(name, "unknown"), now.versions.get(name, "unknown"))
@@ -212,7 +212,7 @@ class Receipt:
         result: what training came to.
     """
 
-    circumstances: Circumstances
+    circumstances: RunEnvironment
     data: dict[str, dict[str, Any]]
     vectors: dict[str, Any] | None
     teachers: list[dict[str, str]]
@@ -243,7 +243,7 @@ def read_receipt(run: Path) -> Receipt:
         FileNotFoundError: the folder is not a run.
         ValueError: run.json is damaged or has no receipt, or the run is not finished.
     """
-    values = read_description(run)
+    values = read_manifest(run)
     if is_pretraining(values):
         raise ValueError(f"{run} is a pre-training: only a classifier's run can be reproduced")
     if is_baseline(values):
@@ -256,7 +256,7 @@ def read_receipt(run: Path) -> Receipt:
     try:
         git = values["git"] or {"revision": None, "is_dirty": False}
         receipt = Receipt(
-            Circumstances(
+            RunEnvironment(
                 versions=dict(values["versions"]),
                 revision=git["revision"],
                 is_dirty=git["is_dirty"],
@@ -305,7 +305,7 @@ def _look_at_all(receipt: Receipt) -> None:
         raise TypeError("no number of epochs")
 
 
-def circumstances_here(config: Config, *, ranks: int, threads: int) -> Circumstances:
+def current_environment(config: Config, *, ranks: int, threads: int) -> RunEnvironment:
     """What a training of these settings would be done by and on, here and now.
 
     Raises:
@@ -313,7 +313,7 @@ def circumstances_here(config: Config, *, ranks: int, threads: int) -> Circumsta
     """
     device = find_device(config.device)
     git = git_state() or {"revision": None, "is_dirty": False}
-    return Circumstances(
+    return RunEnvironment(
         versions=versions(),
         revision=git["revision"],
         is_dirty=git["is_dirty"],
@@ -324,7 +324,7 @@ def circumstances_here(config: Config, *, ranks: int, threads: int) -> Circumsta
     )
 
 
-def plain(circumstances: Circumstances) -> dict[str, Any]:
+def plain(circumstances: RunEnvironment) -> dict[str, Any]:
     """The same for JSON."""
     return asdict(circumstances)
 
@@ -339,7 +339,7 @@ _MEASURED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
 
 @dataclass(frozen=True)
-class Likeness:
+class RunDiff:
     """How far two runs are from each other.
 
     Attributes:
@@ -367,7 +367,7 @@ class Likeness:
         return max(self.weights, self.metrics, self.curves)
 
 
-def compare_runs(first: Path, second: Path) -> Likeness:
+def compare_runs(first: Path, second: Path) -> RunDiff:
     """Compare two finished runs.
 
     Raises:
@@ -380,7 +380,7 @@ def compare_runs(first: Path, second: Path) -> Likeness:
     curves = [_read_curves(run) for run in (first, second)]
     distance = _distance(curves[0], curves[1], "TensorBoard", problems)
     num_points = sum(len(points) for points in curves[0].values())
-    return Likeness(weights, metrics, distance, num_points, tuple(problems))
+    return RunDiff(weights, metrics, distance, num_points, tuple(problems))
 
 
 def _weights_distance(first: Path, second: Path, name: str, problems: list[str]) -> float:

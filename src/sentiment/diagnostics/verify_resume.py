@@ -12,7 +12,7 @@ from pathlib import Path
 from sentiment.config.config import Config
 from sentiment.config.parser import save_config
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import read_position
 from sentiment.runtime.processes import check_end, run_module
 
@@ -42,7 +42,7 @@ def verify_resume(config: Config) -> None:
         check_end(killed, -signal.SIGKILL)
         logger.info("resuming")
         check_end(run_module([*train, f"--resume={broken}"]))
-        assert read_description(broken)["result"]["num_resumed"] == 1
+        assert read_manifest(broken)["result"]["num_resumed"] == 1
         likeness = compare_runs(whole, broken)
     if not likeness.is_equal:
         problems = "".join(f"; {each}" for each in likeness.problems[:3])

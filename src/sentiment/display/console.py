@@ -16,7 +16,7 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 _NOT_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def printable(text: str) -> str:
+def sanitize(text: str) -> str:
     """One line that does nothing to a terminal.
 
     Control characters, line breaks and tabs among them, become their symbols (␛ for escape);
@@ -35,7 +35,7 @@ def width(text: str) -> int:
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
-def shorten(text: str, columns: int, *, keep_end: bool = False) -> str:
+def truncate(text: str, columns: int, *, keep_end: bool = False) -> str:
     """Text of at most so many columns, printable; what is cut off becomes an ellipsis.
 
     Args:
@@ -43,7 +43,7 @@ def shorten(text: str, columns: int, *, keep_end: bool = False) -> str:
         columns: at least 1.
         keep_end: whether the start is cut off, as suits paths.
     """
-    text = printable(text)
+    text = sanitize(text)
     if width(text) <= columns:
         return text
     letters = text[::-1] if keep_end else text

@@ -15,7 +15,7 @@ from sentiment.data.batches import EncodedCorpus
 from sentiment.data.sampler import BucketSampler
 from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime.device import autocast, exact_fp32
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 
 # Tokens of a batch, padding included: large enough for the kernels, small beside the model.
 BATCH_TOKENS = 30_000
@@ -55,7 +55,7 @@ def predict_corpus(
     device: torch.device,
     precision: torch.dtype = torch.float32,
     description: str = "evaluating",
-    world: World | None = None,
+    distributed: DistributedContext | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
     """Classify every review of a corpus; the model is left in evaluation mode.
@@ -74,10 +74,10 @@ def predict_corpus(
     Raises:
         ValueError: a logit is no finite number.
     """
-    world = world or World()
+    distributed = distributed or DistributedContext()
     with tqdm(
         total=len(corpus), desc=description, unit="review", leave=False,
-        disable=None if world.is_alone else True,
+        disable=None if distributed.is_alone else True,
     ) as bar:  # fmt: skip
 
         def tell(count: int) -> None:
@@ -85,7 +85,7 @@ def predict_corpus(
             report(count)
 
         logits = compute_logits(
-            model, corpus, device=device, precision=precision, report=tell, world=world
+            model, corpus, device=device, precision=precision, report=tell, distributed=distributed
         )
     return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
 
@@ -99,7 +99,7 @@ def compute_logits(
     precision: torch.dtype = torch.float32,
     batch_tokens: int = BATCH_TOKENS,
     report: Callable[[int], object] = lambda count: None,
-    world: World | None = None,
+    distributed: DistributedContext | None = None,
 ) -> torch.Tensor:
     """(num_reviews, num_classes) logits in the corpus's order, as float64.
 
@@ -114,17 +114,17 @@ def compute_logits(
     Raises:
         ValueError: a logit is no finite number.
     """
-    world = world or World()
+    distributed = distributed or DistributedContext()
     model.eval()
     corpus = corpus.to(device)
     sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
-    own = list(sampler)[world.rank :: world.size]
+    own = list(sampler)[distributed.rank :: distributed.size]
     found: list[torch.Tensor] = []
     with exact_fp32(), autocast(device, precision):
         for batch in corpus.batches(own):
             found.append(model(batch.tokens, batch.lengths))
             report(len(batch.lengths))
-    in_order = _in_order(own, found, len(corpus), world)
+    in_order = _in_order(own, found, len(corpus), distributed)
     if not in_order.isfinite().all():
         raise ValueError(
             "the model's logits are not numbers: its training diverged, or its weights were "
@@ -134,16 +134,19 @@ def compute_logits(
 
 
 def _in_order(
-    indices: list[torch.Tensor], logits: list[torch.Tensor], num_reviews: int, world: World
+    indices: list[torch.Tensor],
+    logits: list[torch.Tensor],
+    num_reviews: int,
+    distributed: DistributedContext,
 ) -> torch.Tensor:
     """(num_reviews, num_classes) float64: all ranks' logits at their reviews' places."""
-    num_classes = world.most([logits[0].shape[1] if logits else 0])[0]
+    num_classes = distributed.most([logits[0].shape[1] if logits else 0])[0]
     values = torch.zeros(num_reviews, num_classes + 1, dtype=torch.float64)
     if indices:
         places = torch.cat(indices)
         values[places, :-1] = torch.cat(logits).cpu().double()
         values[places, -1] += 1  # how often a review was classified
-    values = world.sum(values)
+    values = distributed.sum(values)
     assert (values[:, -1] == 1).all(), "each review is classified once, by one rank"
     return values[:, :-1].contiguous()
 

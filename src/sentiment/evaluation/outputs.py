@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.data.sources import has_validation
-from sentiment.display.console import printable
+from sentiment.display.console import sanitize
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, Rounding
 from sentiment.evaluation.metrics import Metrics, ranking_scores
@@ -74,8 +74,8 @@ class Setting:
         """The same in two lines."""
         epoch = self.run.checkpoint.epoch
         return (
-            f"{printable(str(self.run.path))}, {self.checkpoint} weights of epoch {epoch}\n"
-            f"on {self.split}: {printable(self._reviews)}"
+            f"{sanitize(str(self.run.path))}, {self.checkpoint} weights of epoch {epoch}\n"
+            f"on {self.split}: {sanitize(self._reviews)}"
         )
 
     @property

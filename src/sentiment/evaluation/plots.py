@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentiment.display.console import shorten
+from sentiment.display.console import truncate
 from sentiment.display.plots import COLORS, new_figure
 from sentiment.evaluation.metrics import NUM_BINS, calibration_bins
 from sentiment.evaluation.slices import Group
@@ -200,7 +200,7 @@ def _finish_curves(axes: Any, xlabel: str, ylabel: str, title: str) -> Figure:
 
 def _name(name: str, columns: int) -> str:
     """A class's name as matplotlib shows it: no formula, nor hidden from the legend."""
-    shown = shorten(name, columns).replace("$", r"\$")
+    shown = truncate(name, columns).replace("$", r"\$")
     return f"\u200b{shown}" if shown.startswith("_") else shown
 
 

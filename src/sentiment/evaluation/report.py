@@ -14,7 +14,7 @@ import numpy as np
 
 from sentiment.data.batches import EncodedCorpus
 from sentiment.data.reviews import Reviews
-from sentiment.display.console import pad, shorten, width
+from sentiment.display.console import pad, truncate, width
 from sentiment.display.pages import write_page
 from sentiment.display.plots import as_svg
 from sentiment.evaluation.calibration import Calibration, apply_temperature, measure_calibration
@@ -162,7 +162,7 @@ _CSV_COLUMNS = {
 def report_table(evaluation: Evaluation, title: str) -> str:
     """The figures as a table of at most 80 columns, below a title's lines."""
     metrics = evaluation.metrics
-    f1_name = f"F1 of {shorten(evaluation.class_names[1], 17)}"
+    f1_name = f"F1 of {truncate(evaluation.class_names[1], 17)}"
     if len(evaluation.class_names) > 2:
         f1_name = "F1, mean over classes"
     no_f1 = "undefined: the class neither occurs nor is predicted"
@@ -232,9 +232,9 @@ def _confusion_lines(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
     room = (_COLUMNS - len(_INDENT) - _ROW_NAME - len(_OVER_COLUMNS)) // len(class_names)
     if room < max(7, digits + 2):
         return _most_confused(metrics, class_names)
-    names = [shorten(name, min(room - 2, 20)) for name in class_names]
+    names = [truncate(name, min(room - 2, 20)) for name in class_names]
     wide = max(digits, 6, *map(width, names)) + 2
-    left = [shorten(name, _ROW_NAME - 1) for name in class_names]
+    left = [truncate(name, _ROW_NAME - 1) for name in class_names]
     header = "".join(pad(name, min(wide, room), right=True) for name in names)
     lines = [f"{_INDENT}{'right class':<{_ROW_NAME}}{header}{_OVER_COLUMNS}"]
     for name, row in zip(left, metrics.confusion, strict=True):
@@ -250,7 +250,7 @@ def _most_confused(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
     for place in np.argsort(-confusion, axis=None, kind="stable")[:10].tolist():
         right, predicted = divmod(place, len(class_names))
         if confusion[right, predicted]:
-            names = (pad(shorten(class_names[each], 25), 27) for each in (right, predicted))
+            names = (pad(truncate(class_names[each], 25), 27) for each in (right, predicted))
             lines.append(f"  {''.join(names)}{confusion[right, predicted]:>7,}")
     return lines
 

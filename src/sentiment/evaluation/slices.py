@@ -17,7 +17,7 @@ from sentiment.data.vocabulary import UNK_ID
 from sentiment.display.plots import new_figure
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Interval, accuracy_interval
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -236,7 +236,7 @@ def measure_cutting(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
-    world: World | None = None,
+    distributed: DistributedContext | None = None,
 ) -> list[Cut]:
     """Evaluate a model at each limit, shortest first, and each way to keep tokens.
 
@@ -258,7 +258,12 @@ def measure_cutting(
             if predictions is None:
                 title = f"{max_length} tokens, {keep}"
                 predictions = predict_corpus(
-                    model, each, device=device, precision=precision, description=title, world=world
+                    model,
+                    each,
+                    device=device,
+                    precision=precision,
+                    description=title,
+                    distributed=distributed,
                 )
             if cut_share == 0:
                 whole = predictions

@@ -15,7 +15,7 @@ from torch import nn
 from sentiment.data.batches import EncodedCorpus
 from sentiment.data.tokenizer import clean, cut_pieces
 from sentiment.data.vocabulary import UNK_ID
-from sentiment.display.console import printable
+from sentiment.display.console import sanitize
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import exact_fp32
 
@@ -277,5 +277,5 @@ def shown(word: str) -> str:
     if word.isprintable():
         return word
     kept = (each for each in word if each == _JOINER or unicodedata.category(each) != "Cf")
-    text = printable("".join(kept))
+    text = sanitize("".join(kept))
     return text if text.strip(_JOINER) else "\N{REPLACEMENT CHARACTER}"

@@ -26,7 +26,7 @@ _MOST_TOKENS = 500_000
 
 
 @dataclass(frozen=True)
-class Opinion:
+class PrefixPredictions:
     """What a model says of the beginnings of a text.
 
     Attributes:
@@ -51,7 +51,7 @@ def running_opinion(
     *,
     temperature: float = 1.0,
     most_tokens: int = _MOST_TOKENS,
-) -> Opinion:
+) -> PrefixPredictions:
     """Classify every beginning of a text; for a long one every k-th, and all of it.
 
     A bidirectional model reads each beginning from its own end, as if the text ended there.
@@ -78,7 +78,7 @@ def running_opinion(
     device = model.embedding.weight.device
     logits = compute_logits(model, beginnings, device=device)
     log_probabilities = apply_temperature(logits.numpy(), temperature)
-    return Opinion(num_read, np.exp(log_probabilities), stride)
+    return PrefixPredictions(num_read, np.exp(log_probabilities), stride)
 
 
 _UNITS_OF_TEXT = 12  # whose course is shown
@@ -202,7 +202,7 @@ class Explanation:
 
     words: Words
     class_names: tuple[str, ...]
-    opinion: Opinion
+    opinion: PrefixPredictions
     attribution: Attribution
     gates: GateCourse | None
     attention: np.ndarray | None

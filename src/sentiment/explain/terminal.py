@@ -8,7 +8,7 @@ from typing import TextIO
 
 import numpy as np
 
-from sentiment.display.console import pad, shorten, width
+from sentiment.display.console import pad, truncate, width
 from sentiment.explain.attribution import shown
 from sentiment.explain.explain import Explanation
 
@@ -50,7 +50,7 @@ def _verdict(explanation: Explanation) -> str:
         f"{shown(explanation.class_names[each])} {explanation.probabilities[each]:.1%}"
         for each in order
     ]
-    lines = [shorten(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
+    lines = [truncate(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
     words = explanation.words
     if words.num_total == 0:
         lines.append("no words: the text counts as one unknown word")
@@ -66,7 +66,7 @@ def _verdict(explanation: Explanation) -> str:
         ]
         if unknown:
             names = ", ".join(dict.fromkeys(unknown))
-            lines.append(shorten(f"{len(unknown):,} unknown: {names}", _COLUMNS))
+            lines.append(truncate(f"{len(unknown):,} unknown: {names}", _COLUMNS))
     return "\n".join(lines)
 
 
@@ -128,8 +128,8 @@ def _colored(word: str, strength: float, is_unknown: bool) -> str:
 
 
 def _key(explanation: Explanation, colors: bool) -> str:
-    against = shorten(shown(explanation.against), 22)
-    towards = shorten(shown(explanation.towards), 22)
+    against = truncate(shown(explanation.against), 22)
+    towards = truncate(shown(explanation.towards), 22)
     if colors:
         left, right = _colored(f" {against} ", -1, False), _colored(f" {towards} ", 1, False)
         return f"{left} {right}  underlined: unknown"
@@ -151,14 +151,15 @@ def _strongest(explanation: Explanation) -> str:
     ]
     head = f"for {shown(explanation.against)}", f"for {shown(explanation.towards)}"
     return "\n".join(
-        f"{pad(shorten(one, 38), 40)}{shorten(other, 38)}".rstrip() for one, other in [head, *rows]
+        f"{pad(truncate(one, 38), 40)}{truncate(other, 38)}".rstrip()
+        for one, other in [head, *rows]
     )
 
 
 def _cell(explanation: Explanation, place: int | None) -> str:
     if place is None:
         return ""
-    word = shorten(shown(explanation.words.written[place]), 16)
+    word = truncate(shown(explanation.words.written[place]), 16)
     bar = "█" * max(1, round(abs(float(explanation.strengths[place])) * 10))
     return f"{explanation.attribution.values[place]:+7.2f} {pad(word, 17)}{bar}"
 
@@ -168,7 +169,7 @@ def _courses(explanation: Explanation) -> str:
     names = [shown(name) for name in explanation.class_names]
     opinions = explanation.opinion.at_words()
     chosen = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)[:4].tolist()
-    rows = [(shorten(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
+    rows = [(truncate(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
     if explanation.attention is not None:
         rows.append(("attention", explanation.attention, (0.0, float(explanation.attention.max()))))
     gates = explanation.gates
@@ -210,7 +211,7 @@ def _units(explanation: Explanation) -> str:
     entries = []
     for unit, cell in list(zip(gates.units, gates.cell, strict=True))[:5]:
         place = int(np.abs(cell).argmax())
-        word = shorten(shown(explanation.words.written[place]), 14)
+        word = truncate(shown(explanation.words.written[place]), 14)
         entries.append(f"{gates.unit_name(unit)} {cell[place]:+.1f} {word}")
     lines = ["strongest cell states, by unit:"]
     for entry in entries:
@@ -227,7 +228,7 @@ def _completeness(explanation: Explanation) -> str:
     logits = f"logit of {towards}"
     if len(explanation.class_names) == 2:
         logits += f" less that of {against}"
-    logits = shorten(logits, 34)
+    logits = truncate(logits, 34)
     return (
         f"score, {logits}: {found.baseline_score:+.3f} as padding, {found.score:+.3f} as words\n"
         f"attributions miss the difference by {abs(found.error):.4f}{share}, "

@@ -23,7 +23,7 @@ from sentiment.inference.resume import (
     save_progress,
     writing_alone,
 )
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 
 
 class SharedPredictor:
@@ -34,15 +34,15 @@ class SharedPredictor:
         world: the ranks.
     """
 
-    def __init__(self, predictor: Predictor, world: World) -> None:
+    def __init__(self, predictor: Predictor, distributed: DistributedContext) -> None:
         self._predictor = predictor
-        self._world = world
+        self._distributed = distributed
 
     def predict(
         self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
     ) -> list[Prediction]:
         """As :meth:`Predictor.predict`; every rank gets all predictions."""
-        own = slice(self._world.rank, None, self._world.size)
+        own = slice(self._distributed.rank, None, self._distributed.size)
         found = self._predictor.predict(texts[own])
         num_classes = len(self._predictor.class_names)
         table = torch.zeros(len(texts), num_classes + 2, dtype=torch.float64)
@@ -51,7 +51,9 @@ class SharedPredictor:
                 [[*each.probabilities, each.num_tokens, each.was_cut] for each in found],
                 dtype=torch.float64,
             )
-        rows = self._world.sum(table).tolist()  # where others have filled it, a rank has zeros
+        rows = self._distributed.sum(
+            table
+        ).tolist()  # where others have filled it, a rank has zeros
         report(len(texts))
         return [self._prediction(row) for row in rows]
 
@@ -80,10 +82,10 @@ class NoOutput:
         pass
 
 
-def progress_of_first(progress: Progress, world: World) -> Progress:
+def progress_of_first(progress: Progress, distributed: DistributedContext) -> Progress:
     """What the first rank has found done already, for all of them."""
     counts = [progress.num_rows, progress.num_bad, progress.position, progress.is_whole]
-    counts = world.of_first(torch.tensor(counts, dtype=torch.int64)).tolist()
+    counts = distributed.broadcast(torch.tensor(counts, dtype=torch.int64)).tolist()
     return replace(
         progress,
         num_rows=counts[0],
@@ -128,7 +130,7 @@ def predict_to_file(
     window: int,
     skips_bad_rows: bool = False,
     watcher: Watcher,
-    world: World | None = None,
+    distributed: DistributedContext | None = None,
 ) -> tuple[Progress, Progress]:
     """Predict all rows of a source into a file that appears when it is whole.
 
@@ -151,25 +153,25 @@ def predict_to_file(
         ValueError: as :func:`predict_rows` says, or what is there is of another request.
         FileExistsError: another process is writing it.
     """
-    world = world or World()
-    with writing_alone(path) if world.is_first else nullcontext():
-        before = _begin(path, request, resumes) if world.is_first else Progress({})
-        before = done = progress_of_first(before, world)
+    distributed = distributed or DistributedContext()
+    with writing_alone(path) if distributed.is_main else nullcontext():
+        before = _begin(path, request, resumes) if distributed.is_main else Progress({})
+        before = done = progress_of_first(before, distributed)
         if not before.is_whole:
-            with _nothing_left_of_nothing(path) if world.is_first else nullcontext():
+            with _remove_if_empty(path) if distributed.is_main else nullcontext():
                 done = predict_rows(
                     source,
                     open_output(path, source, added, before.position)
-                    if world.is_first
+                    if distributed.is_main
                     else NoOutput(),
                     classify,
                     window=window,
                     skips_bad_rows=skips_bad_rows,
                     begin_at=before,
-                    save=partial(save_progress, path) if world.is_first and request else None,
+                    save=partial(save_progress, path) if distributed.is_main and request else None,
                     watcher=watcher,
                 )
-        if world.is_first:
+        if distributed.is_main:
             complete(path)
     return before, done
 
@@ -182,7 +184,7 @@ def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progres
 
 
 @contextmanager
-def _nothing_left_of_nothing(path: Path) -> Iterator[None]:
+def _remove_if_empty(path: Path) -> Iterator[None]:
     """Remove an unfinished output in which there is no row to be continued from."""
     try:
         yield

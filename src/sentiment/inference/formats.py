@@ -26,7 +26,7 @@ from sentiment.inference.readers import (
     is_utf8,
     unpacked_suffix,
 )
-from sentiment.runtime.files import LONGEST_LINE, Unpacked, shortened
+from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, truncate_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -186,8 +186,8 @@ class ParquetSource(FileSource):
             kind = kind.value_type
         if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
             raise ValueError(
-                f"{self.path}: column {self.text_column!r} holds {shortened(str(kind))}, but must "
-                "hold strings: name the one with the texts by --text-column"
+                f"{self.path}: column {self.text_column!r} holds {truncate_text(str(kind))}, but "
+                "must hold strings: name the one with the texts by --text-column"
             )
         return self.schema.names
 
@@ -195,7 +195,7 @@ class ParquetSource(FileSource):
         with self._open() as file:
             num_rows = max(1, file.metadata.num_rows)
             first, taken, num_bytes = 1, [], 0
-            unpacked = Unpacked(self.path)
+            unpacked = DecompressionLimit(self.path)
             with self.path.open("rb") as raw:
                 at_once = check_pages(self.path, raw, self.schema.names, file.schema)
             for batch in _batches(file, window, at_once):

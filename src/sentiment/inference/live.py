@@ -12,7 +12,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from sentiment.display.console import pad, printable, shorten, width
+from sentiment.display.console import pad, sanitize, truncate, width
 from sentiment.inference.formats import delimited_block
 from sentiment.inference.outputs import Predictions
 from sentiment.inference.predictor import Prediction
@@ -122,7 +122,7 @@ class AnswerTable:
 
     def __init__(self, stream: TextIO, class_names: tuple[str, ...], max_length: int) -> None:
         self._stream = stream
-        self._width = max(width(printable(name)) for name in class_names)
+        self._width = max(width(sanitize(name)) for name in class_names)
         self._max_length = max_length
 
     def write(self, block: Block, predictions: Predictions) -> None:
@@ -138,13 +138,13 @@ class AnswerTable:
         pass
 
     def _line(self, text: str, prediction: Prediction) -> str:
-        label = pad(printable(prediction.label), self._width)
+        label = pad(sanitize(prediction.label), self._width)
         head = f"{label}  {100 * prediction.probability:5.1f} %  "
         note = ""
         if prediction.was_cut:
             note = f"  (read {self._max_length:,} of its {prediction.num_tokens:,} tokens)"
         columns = shutil.get_terminal_size().columns - width(head) - width(note)
-        return head + shorten(_one_line(text), max(10, columns)) + note
+        return head + truncate(_one_line(text), max(10, columns)) + note
 
 
 class Bar:
@@ -171,7 +171,7 @@ class Bar:
         return self._bar.update(num_rows)
 
     def bad_row(self, message: str) -> None:
-        self.say(f"passed over: {printable(_one_line(message))}")
+        self.say(f"passed over: {sanitize(_one_line(message))}")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from sentiment.runtime.files import LONGEST_LINE, Unpacked, require_file, shortened
+from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, require_file, truncate_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,7 +252,7 @@ class FileSource(Source):
         """Names of the columns, the text column among them."""
 
     def check_columns(self, columns: Sequence[str]) -> None:
-        found = ", ".join(repr(shortened(name)) for name in columns[:20]) or "none"
+        found = ", ".join(repr(truncate_text(name)) for name in columns[:20]) or "none"
         if len(columns) > 20:
             found += f" and {len(columns) - 20} more"
         if self.text_column not in columns:
@@ -309,7 +309,7 @@ class _Gzip(gzip.GzipFile):
 
     def __init__(self, raw: BinaryIO, path: Path) -> None:
         super().__init__(fileobj=raw)
-        self._unpacked = Unpacked(path)
+        self._unpacked = DecompressionLimit(path)
 
     def read1(self, size: int = -1) -> bytes:
         """What is there next, as :class:`io.TextIOWrapper` asks for it."""

@@ -25,8 +25,8 @@ from sentiment.model.recurrence import (
     Implementation,
     InitialStates,
     choose_recurrence,
-    drop_state_weights,
-    start_weights,
+    init_weights,
+    weight_drop,
 )
 
 # Spread of an embedding that starts from no vectors: near that of trained GloVe vectors.
@@ -117,7 +117,7 @@ class SentimentClassifier(nn.Module):
         self.output = nn.Linear(len(self._poolings) * features, num_classes)
         self._start_embedding(vectors)
         self.embedding.weight.requires_grad_(not freeze_embedding)
-        start_weights(self.recurrence, input_init, recurrent_init, forget_bias)
+        init_weights(self.recurrence, input_init, recurrent_init, forget_bias)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Classify a batch.
@@ -184,7 +184,7 @@ class SentimentClassifier(nn.Module):
         """
         initial = None if self.initial_states is None else self.initial_states(len(lengths))
         if self.training and self._weight_dropout > 0:
-            dropped = drop_state_weights(self.recurrence, self._weight_dropout)
+            dropped = weight_drop(self.recurrence, self._weight_dropout)
             output, states = functional_call(self.recurrence, dropped, (embedded, lengths, initial))
         else:
             output, states = self.recurrence(embedded, lengths, initial)

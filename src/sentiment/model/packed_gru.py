@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from sentiment.model.layers import dropout
 from sentiment.model.onednn import run_side_by_side
-from sentiment.model.rnn_base import Places, RaggedRecurrence, find_places, multiplied_in
+from sentiment.model.rnn_base import PaddingIndex, VariableLengthRNN, find_places, multiplied_in
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -160,7 +160,7 @@ _KEPT = 3  # x as the direction read it, what the cell kept, its states
 def run_layer(
     cell: Cell,
     x: torch.Tensor,
-    places: Places,
+    places: PaddingIndex,
     weights: Sequence[torch.Tensor],
     initial: torch.Tensor,
     dtype: torch.dtype,
@@ -192,7 +192,7 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         cell: Cell,
         x: torch.Tensor,
-        places: Places,
+        places: PaddingIndex,
         initial: torch.Tensor,
         dtype: torch.dtype,
         is_recorded: bool,
@@ -231,7 +231,7 @@ class _Layer(torch.autograd.Function):
         initial, *rest = ctx.saved_tensors
         directions, batch, hidden = initial.shape
         weights, saved = rest[: _PER_DIRECTION * directions], rest[_PER_DIRECTION * directions :]
-        places: Places = ctx.places
+        places: PaddingIndex = ctx.places
 
         def run(direction: int) -> Sequence[torch.Tensor]:
             turned = places.turned if direction == 1 else None
@@ -352,7 +352,7 @@ def _of_direction(weights: Sequence[torch.Tensor], direction: int) -> Sequence[t
     return weights[_PER_DIRECTION * direction : _PER_DIRECTION * (direction + 1)]
 
 
-class PackedCell(RaggedRecurrence):
+class PackedCell(VariableLengthRNN):
     """What :class:`PackedGRU` and :class:`PackedRNN` share: all but the cell."""
 
     cell: ClassVar[Cell]

@@ -35,7 +35,13 @@ from torch import nn
 
 from sentiment.model.layers import dropout
 from sentiment.model.onednn import choose_dtype, count_parts, run_layer
-from sentiment.model.rnn_base import Places, RaggedRecurrence, cut_batch, find_places, multiplied_in
+from sentiment.model.rnn_base import (
+    PaddingIndex,
+    VariableLengthRNN,
+    cut_batch,
+    find_places,
+    multiplied_in,
+)
 
 # Far beyond where sigmoid is 0 or 1 to the last bit (about 104 in fp32), far within bf16 and fp16.
 _SATURATING = 10_000.0
@@ -43,7 +49,7 @@ _SATURATING = 10_000.0
 States = tuple[torch.Tensor, torch.Tensor]
 
 
-class PackedLSTM(RaggedRecurrence, nn.LSTM):
+class PackedLSTM(VariableLengthRNN, nn.LSTM):
     """``nn.LSTM`` on padded batches with lengths, equal to ``nn.LSTM`` on the ``PackedSequence``.
 
     Parameters have the names and shapes of ``nn.LSTM``, so state dicts fit both ways.
@@ -133,7 +139,11 @@ class PackedLSTM(RaggedRecurrence, nn.LSTM):
         return x, [marked[i // 4] if i % 4 == 0 else each for i, each in enumerate(weights)]
 
     def _run_layer_anywhere(
-        self, x: torch.Tensor, places: Places, weights: list[torch.Tensor], initial: States | None
+        self,
+        x: torch.Tensor,
+        places: PaddingIndex,
+        weights: list[torch.Tensor],
+        initial: States | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What :func:`run_layer` does, by the device's padded kernel, in the weights' precision.
 

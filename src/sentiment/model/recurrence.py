@@ -13,19 +13,19 @@ from sentiment.model.onednn import describe_kernel
 from sentiment.model.packed_gru import PackedGRU, PackedRNN
 from sentiment.model.packed_lstm import PackedLSTM
 from sentiment.model.reference_lstm import ReferenceLSTM
-from sentiment.model.rnn_base import RaggedRecurrence
+from sentiment.model.rnn_base import VariableLengthRNN
 
 Cell = Literal["lstm", "gru", "rnn"]
 Implementation = Literal["packed", "reference"]
 
-_PACKED: dict[str, type[RaggedRecurrence]] = {
+_PACKED: dict[str, type[VariableLengthRNN]] = {
     "lstm": PackedLSTM,
     "gru": PackedGRU,
     "rnn": PackedRNN,
 }
 
 
-def choose_recurrence(cell: Cell, implementation: Implementation) -> type[RaggedRecurrence]:
+def choose_recurrence(cell: Cell, implementation: Implementation) -> type[VariableLengthRNN]:
     """The class that runs a cell over reviews of different lengths.
 
     Raises:
@@ -55,8 +55,8 @@ def describe_recurrence(
 
 
 @torch.no_grad()
-def start_weights(
-    recurrence: RaggedRecurrence, input_init: str, recurrent_init: str, forget_bias: float
+def init_weights(
+    recurrence: VariableLengthRNN, input_init: str, recurrent_init: str, forget_bias: float
 ) -> None:
     """Draw a recurrence's weights, gate by gate.
 
@@ -85,7 +85,7 @@ def start_weights(
                 parameter[hidden : 2 * hidden] = forget_bias
 
 
-def drop_state_weights(recurrence: RaggedRecurrence, p: float) -> dict[str, torch.Tensor]:
+def weight_drop(recurrence: VariableLengthRNN, p: float) -> dict[str, torch.Tensor]:
     """A recurrence's matrices from state to state, with a share of their entries dropped.
 
     DropConnect (Wan et al. 2013) on these alone, as Merity, Keskar & Socher (2018) have it: the
@@ -112,7 +112,7 @@ class InitialStates(nn.Module):
         recurrence: whose states they are.
     """
 
-    def __init__(self, recurrence: RaggedRecurrence) -> None:
+    def __init__(self, recurrence: VariableLengthRNN) -> None:
         super().__init__()
         shape = recurrence.num_layers * recurrence.directions, recurrence.hidden_size
         self.h = nn.Parameter(torch.zeros(shape))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from sentiment.model.rnn_base import RaggedRecurrence
+from sentiment.model.rnn_base import VariableLengthRNN
 
 States = tuple[torch.Tensor, torch.Tensor]
 
@@ -71,7 +71,7 @@ def lstm_cell(
     return Gates(forget=f, input=i, candidate=g, output=o, cell=new_c, hidden=new_h)
 
 
-class ReferenceLSTM(RaggedRecurrence, nn.LSTM):
+class ReferenceLSTM(VariableLengthRNN, nn.LSTM):
     """:class:`sentiment.model.PackedLSTM` written to be read: same weights, call and results."""
 
     def forward(  # type: ignore[override]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
-class RaggedRecurrence(nn.RNNBase):
+class VariableLengthRNN(nn.RNNBase):
     """To stand before ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` among a class's bases.
 
     Parameters keep their names and shapes, so state dicts fit both ways.
@@ -96,7 +96,7 @@ class RaggedRecurrence(nn.RNNBase):
 
 
 @dataclass(frozen=True)
-class Places:
+class PaddingIndex:
     """Where reviews end, in rows of (time * batch).
 
     Attributes:
@@ -113,7 +113,7 @@ class Places:
 
 def find_places(
     lengths: torch.Tensor, time: int, device: torch.device, *, with_turned: bool = False
-) -> Places:
+) -> PaddingIndex:
     """The places of a batch of these lengths, on a device."""
     lengths = lengths.to(device)
     batch = len(lengths)
@@ -122,7 +122,7 @@ def find_places(
     is_padding = word >= lengths  # (time, batch)
     padded = is_padding.flatten().nonzero().squeeze(1)
     turned = torch.where(is_padding, word, lengths - 1 - word) * batch + review
-    return Places(
+    return PaddingIndex(
         padded if len(padded) else None,
         (lengths - 1) * batch + review,
         turned.flatten() if with_turned else None,
@@ -139,7 +139,7 @@ class Part:
     """
 
     rows: slice
-    places: Places
+    places: PaddingIndex
 
 
 def cut_batch(

@@ -26,11 +26,11 @@ from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
 from sentiment.pretraining.streams import num_windows, stream_windows
 from sentiment.runtime.device import autocast
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
-    Cadence,
-    TrainingState,
+    CheckpointData,
+    CheckpointSchedule,
     generator_states,
     restore_generators,
     save_state,
@@ -222,7 +222,7 @@ class Pretrainer:
         device: torch.device,
         precision: torch.dtype,
         path: Path,
-        state: TrainingState | None = None,
+        state: CheckpointData | None = None,
     ) -> None:
         pretraining = config.pretraining
         self._pretraining = pretraining
@@ -245,7 +245,7 @@ class Pretrainer:
         self._optimizer = build_optimizer(self._model, training)
         num_updates = self._plan.num_updates(pretraining.num_epochs)
         self._schedule = Schedule(self._optimizer, training, num_updates)
-        self._cadence = Cadence(config.training)
+        self._cadence = CheckpointSchedule(config.training)
         self._stop = StopRequests()
         self._update, self._epoch, self._num_batches = 0, 1, 0
         self._earlier_seconds, self._started = 0.0, time.perf_counter()
@@ -360,7 +360,7 @@ class Pretrainer:
             },
             **{
                 f"generators/{name}": each
-                for name, each in generator_states(self._device, World()).items()
+                for name, each in generator_states(self._device, DistributedContext()).items()
             },
         }
         values: dict[str, Any] = {
@@ -373,10 +373,10 @@ class Pretrainer:
             "seconds": self.seconds,
             "curves": self._curves.state(),
         }
-        save_state(self._path, TrainingState(values, tensors))
+        save_state(self._path, CheckpointData(values, tensors))
         self._cadence.note()
 
-    def _restore(self, state: TrainingState) -> None:
+    def _restore(self, state: CheckpointData) -> None:
         values = state.values
         self._update, self._epoch = values["update"], values["epoch"]
         self._num_batches, self.perplexities = values["num_batches"], values["perplexities"]
@@ -390,7 +390,7 @@ class Pretrainer:
         for group, rate in zip(own["param_groups"], values["rates"], strict=True):
             group["lr"] = rate
         self._optimizer.load_state_dict(own)
-        restore_generators(state.section("generators"), self._device, World())
+        restore_generators(state.section("generators"), self._device, DistributedContext())
 
 
 def _as_training(config: Config) -> TrainingConfig:

@@ -18,7 +18,7 @@ from sentiment.data.pipeline import (
 from sentiment.data.reviews import Reviews, reviews_fingerprint
 from sentiment.data.vocabulary import token_counts
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs.manifest import LANGUAGE_MODEL, write_receipt
+from sentiment.runs.manifest import LANGUAGE_MODEL, collect_provenance
 from sentiment.runs.pretrained import (
     check_fits,
     check_kind,
@@ -34,10 +34,10 @@ from sentiment.runs.run import (
     is_finished,
     load_words,
 )
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.runtime.device import describe_device, set_up
-from sentiment.runtime.distributed import World
-from sentiment.runtime.files import check_links, written_alone
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.files import check_links, run_lock
 from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import load_state, state_path
 from sentiment.training.distillation import check_trusted, named_teachers
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_pretraining(
-    config: Config, device: torch.device, precision: torch.dtype, world: World
+    config: Config, device: torch.device, precision: torch.dtype, distributed: DistributedContext
 ) -> Path | None:
     """The folder of the finished pre-training that the settings ask for, None if they ask for none.
 
@@ -66,12 +66,12 @@ def find_pretraining(
                 f"pretraining.path and output_dir are both {path}: choose another output_dir"
             )
     else:
-        if not world.is_alone and not ((path / "run.json").exists() and is_finished(path)):
+        if not distributed.is_alone and not ((path / "run.json").exists() and is_finished(path)):
             raise ValueError(
                 "pre-training knows one process alone: call sentiment pretrain with these settings "
                 "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
             )
-        if world.is_alone:
+        if distributed.is_alone:
             _make(config, path, device, precision)
         else:
             check_same(config, path)
@@ -109,7 +109,7 @@ def pretrain(config: Config, path: Path, device: torch.device, precision: torch.
             settings, reviews or vectors, unless it came to nothing yet and is begun again.
         Interrupted: a signal came; the same call goes on from there.
     """
-    with written_alone(path):
+    with run_lock(path):
         if (path / "run.json").exists():
             check_links(path)
             check_kind(path, "output_dir")
@@ -150,9 +150,9 @@ def _go_on(
         frequencies=token_counts(texts.vocabulary),
     ).to(device)
     if not resumes:
-        receipt = write_receipt(
-            seed=config.seed, device=describe_device(device), precision=precision, world=World(),
-            data=texts.fingerprints, vectors=texts.vectors_fingerprint, coverage=None,
+        receipt = collect_provenance(
+            seed=config.seed, device=describe_device(device), precision=precision,
+            distributed=DistributedContext(), data=texts.fingerprints, vectors=texts.vectors_fingerprint, coverage=None,
         )  # fmt: skip
         receipt["kind"] = LANGUAGE_MODEL
         # Over one that was killed before its first checkpoint.
@@ -168,7 +168,7 @@ def _go_on(
     names = ("perplexity_forward", "perplexity_backward")
     metrics = dict(zip(names, trainer.perplexities, strict=False))  # one of one direction
     epochs = config.pretraining.num_epochs
-    save_weights(path, "last", classifier, Checkpoint(epochs, trainer.num_updates, metrics))
+    save_weights(path, "last", classifier, WeightsInfo(epochs, trainer.num_updates, metrics))
     seconds = round(trainer.seconds, 2)
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
     finish_run(path, {"finished": finished, "seconds": seconds, "metrics": metrics})

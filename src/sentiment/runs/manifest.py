@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any
-from sentiment.runtime.files import write_json
-from sentiment.display.console import shorten
 import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
-import torch
-from sentiment.runtime.distributed import World, launch_name
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from sentiment.display.console import truncate
+from sentiment.runtime.distributed import DistributedContext, launch_name
+from sentiment.runtime.files import write_json
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
 
@@ -27,17 +28,17 @@ BASELINE = "baseline"
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
-def write_description(run: Path, values: dict[str, Any]) -> None:
+def write_manifest(run: Path, values: dict[str, Any]) -> None:
     """Write run.json in one step.
 
     Args:
         run: the run's folder.
-        values: what :func:`read_description` will return.
+        values: what :func:`read_manifest` will return.
     """
     write_json(run / "run.json", {**values, "sha256": _checksum(values)})
 
 
-def read_description(run: Path) -> dict[str, Any]:
+def read_manifest(run: Path) -> dict[str, Any]:
     """What run.json says, checked.
 
     Raises:
@@ -52,7 +53,7 @@ def read_description(run: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         version, names = int(values["format_version"]), values["class_names"]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {shorten(repr(error), 100)}") from error
+        raise ValueError(f"{path} is damaged: {truncate(repr(error), 100)}") from error
     check_version(path, version)
     if values.pop("sha256", None) != _checksum(values):
         raise ValueError(f"{path} is damaged: its checksum is not that of its content")
@@ -75,7 +76,7 @@ def holds_pretraining(path: Path) -> bool:
     Raises:
         ValueError: its run.json is damaged, or of another format.
     """
-    return (path / "run.json").exists() and is_pretraining(read_description(path))
+    return (path / "run.json").exists() and is_pretraining(read_manifest(path))
 
 
 def is_baseline(description: dict[str, Any]) -> bool:
@@ -89,7 +90,7 @@ def holds_baseline(path: Path) -> bool:
     Raises:
         ValueError: its run.json is damaged, or of another format.
     """
-    return (path / "run.json").exists() and is_baseline(read_description(path))
+    return (path / "run.json").exists() and is_baseline(read_manifest(path))
 
 
 def require_run(path: Path, description: dict[str, Any]) -> None:
@@ -136,12 +137,12 @@ def _checksum(values: dict[str, Any]) -> str:
 _PACKAGES = ("sentiment", "torch", "torchtext", "spacy", "numpy", "scikit-learn", "safetensors")
 
 
-def write_receipt(
+def collect_provenance(
     *,
     seed: int,
     device: str,
     precision: torch.dtype,
-    world: World,
+    distributed: DistributedContext,
     data: dict[str, Any],
     vectors: dict[str, Any] | None,
     coverage: dict[str, Any] | None,
@@ -165,7 +166,7 @@ def write_receipt(
         "device": device,
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "ranks": world.size,
+        "ranks": distributed.size,
         "data": data,
         "vectors": vectors,
         "vectors_coverage": coverage,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-import torch
-from sentiment.config.config import Config, first_difference, flat_settings
-from sentiment.runs.manifest import is_pretraining, read_description
-from sentiment.model import SentimentClassifier
-from sentiment.runtime.files import beside
-from sentiment.runs.run import is_finished, load_settings
-from sentiment.data.reviews import file_fingerprint
-from sentiment.runs.weights import read_weights
 
+import torch
+
+from sentiment.config.config import Config, first_difference, flat_settings
+from sentiment.data.reviews import file_fingerprint
+from sentiment.model import SentimentClassifier
+from sentiment.runs.manifest import is_pretraining, read_manifest
+from sentiment.runs.run import is_finished, load_settings
+from sentiment.runs.weights import read_weights
+from sentiment.runtime.files import beside
 
 # Settings that decide what a pre-training learns.
 _SECTIONS = ("data", "vocabulary", "vectors", "pretraining")
@@ -88,7 +89,7 @@ def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:
     Raises:
         ValueError: reviews, or the file that vectors.path names, are others than then.
     """
-    description = read_description(path)
+    description = read_manifest(path)
     then = description["data"]
     way_out = f"give those of then, or choose another output_dir, or remove {path} to begin again"
     for split in sorted(then.keys() | found.keys()):
@@ -132,7 +133,7 @@ def check_kind(path: Path, setting: str) -> None:
         ValueError: it holds a classifier's run.
     """
     try:
-        description = read_description(path)
+        description = read_manifest(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
     if not is_pretraining(description):
@@ -184,7 +185,7 @@ def describe_pretraining(path: Path) -> dict[str, str]:
     Raises:
         FileNotFoundError: it is not there.
     """
-    identity = read_description(path)["identity"]
+    identity = read_manifest(path)["identity"]
     weights = file_fingerprint(path / "checkpoints" / "last" / "model.safetensors")
     return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}
 
@@ -199,7 +200,7 @@ def check_held_out(path: Path, validation: dict[str, Any]) -> None:
     Raises:
         ValueError: it had others held out.
     """
-    own = read_description(path)["data"]["validation"]
+    own = read_manifest(path)["data"]["validation"]
     if own != validation:
         raise ValueError(
             f"the pre-training in {path} held out {own['rows']} validation reviews with digest "

@@ -24,16 +24,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import torch
 from torchtext.vocab import Vocab
+
 from sentiment.config.config import Config, ModelConfig, deciding_settings
-from sentiment.runs.manifest import FORMAT_VERSION, is_baseline, is_pretraining, read_description, require_run, write_description
-from sentiment.model import SentimentClassifier
-from sentiment.runtime.files import LOCK, check_links, check_writable
 from sentiment.config.parser import load_config, save_config
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary, token_counts
-from sentiment.runs.weights import Checkpoint, load_weights
-
+from sentiment.model import SentimentClassifier
+from sentiment.runs.manifest import (
+    FORMAT_VERSION,
+    is_baseline,
+    is_pretraining,
+    read_manifest,
+    require_run,
+    write_manifest,
+)
+from sentiment.runs.weights import WeightsInfo, load_weights
+from sentiment.runtime.files import LOCK, check_links, check_writable
 
 # Stands in a folder while a run is made there, so that another training may do it over.
 HALF_MADE = ".begun"
@@ -60,7 +68,7 @@ class Run:
     class_names: tuple[str, ...]
     vocabulary: Vocab
     model: SentimentClassifier
-    checkpoint: Checkpoint
+    checkpoint: WeightsInfo
 
 
 def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = False) -> None:
@@ -110,7 +118,7 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
 def _readable_description(path: Path) -> dict[str, Any] | None:
     """What run.json says; None where there is none that can be read."""
     try:
-        return read_description(path)
+        return read_manifest(path)
     except (OSError, ValueError):
         return None
 
@@ -146,7 +154,7 @@ def create_run(
     save_config(config, path / "config.yaml")
     save_vocabulary(vocabulary, path / "vocabulary.txt")
     vocabulary_sha256 = _sha256(path / "vocabulary.txt")
-    write_description(
+    write_manifest(
         path,
         {
             "format_version": FORMAT_VERSION,
@@ -162,12 +170,12 @@ def create_run(
 
 def finish_run(path: Path, result: dict[str, Any]) -> None:
     """Write what training came to into run.json, which marks the run as finished."""
-    write_description(path, {**read_description(path), "result": result})
+    write_manifest(path, {**read_manifest(path), "result": result})
 
 
 def is_finished(path: Path) -> bool:
     """Whether a run's training has come to its end."""
-    return "result" in read_description(path)
+    return "result" in read_manifest(path)
 
 
 def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: str) -> str:
@@ -204,7 +212,7 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
         ValueError: a file is damaged, of a newer format, or does not fit the others.
     """
     check_links(path)
-    description = read_description(path)
+    description = read_manifest(path)
     require_run(path, description)
     config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
@@ -243,7 +251,7 @@ def _check_own(path: Path, name: str) -> None:
     """Refuse a file that is missing, or not the one that the run was made with."""
     if not (path / name).is_file():
         raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
-    if _sha256(path / name) != read_description(path)[f"{name.partition('.')[0]}_sha256"]:
+    if _sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:
         raise ValueError(f"{path / name} is not the one this run was trained with")
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from sentiment.runs.manifest import FORMAT_VERSION, check_version
-from sentiment.runtime.files import write_whole
-from sentiment.display.console import shorten
-from dataclasses import asdict, dataclass
 from torch import nn
-from sentiment.runs.manifest import read_description
 
+from sentiment.display.console import truncate
+from sentiment.runs.manifest import FORMAT_VERSION, check_version, read_manifest
+from sentiment.runtime.files import atomic_write
 
 _METADATA_KEY = "sentiment"
 
@@ -38,7 +38,7 @@ def write_tensors(
     description = {"format_version": FORMAT_VERSION, "identity": identity, "values": values}
     description["sha256"] = _checksum(description, tensors)
     # In one value, because safetensors writes several in no fixed order: equal runs, equal files.
-    write_whole(path, save(tensors, {_METADATA_KEY: json.dumps(description)}))
+    atomic_write(path, save(tensors, {_METADATA_KEY: json.dumps(description)}))
 
 
 def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -59,7 +59,7 @@ def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], di
     except KeyError as error:
         raise ValueError(f"{path} is damaged, or no file of ours: it lacks {error}") from error
     except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path} is damaged: {shorten(str(error), 100)}") from error
+        raise ValueError(f"{path} is damaged: {truncate(str(error), 100)}") from error
     except RecursionError as error:
         raise ValueError(f"{path} is damaged: its metadata is nested too deep") from error
     check_version(path, version)
@@ -80,7 +80,7 @@ def _checksum(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WeightsInfo:
     """Where training stood when weights were saved.
 
     Attributes:
@@ -96,7 +96,7 @@ class Checkpoint:
     temperature: float = 1.0
 
 
-def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: WeightsInfo) -> None:
     """Write a model's weights to ``checkpoints/NAME`` in one step.
 
     Raises:
@@ -105,10 +105,10 @@ def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Check
     path = weights_path(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"checkpoint": asdict(checkpoint), "name": name}
-    write_tensors(path, dict(model.state_dict()), values, read_description(run)["identity"])
+    write_tensors(path, dict(model.state_dict()), values, read_manifest(run)["identity"])
 
 
-def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
+def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
     """Give a model the weights of ``checkpoints/NAME``; it may be a bare one, on ``meta``.
 
     Raises:
@@ -124,17 +124,17 @@ def load_weights(run: Path, name: str, model: nn.Module) -> Checkpoint:
         # The file's own tensors, so that settings alone never make a model larger than the file.
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        reason = shorten(" ".join(str(error).split()), 300)
+        reason = truncate(" ".join(str(error).split()), 300)
         raise ValueError(f"{path} does not fit the run's settings: {reason}") from error
     return position
 
 
-def read_position(run: Path, name: str) -> Checkpoint:
+def read_position(run: Path, name: str) -> WeightsInfo:
     """Where training stood at ``checkpoints/NAME``; raises what :func:`load_weights` does."""
     return read_weights(run, name)[1]
 
 
-def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpoint]:
+def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], WeightsInfo]:
     """The tensors of ``checkpoints/NAME`` by name, and where training stood.
 
     Raises:
@@ -144,9 +144,9 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Checkpo
     path = weights_path(run, name)
     if not path.is_file():
         raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
-    tensors, values = read_tensors(path, read_description(run)["identity"])
+    tensors, values = read_tensors(path, read_manifest(run)["identity"])
     try:
-        position = Checkpoint(**values["checkpoint"])
+        position = WeightsInfo(**values["checkpoint"])
         if not 0 < position.temperature < float("inf"):
             raise ValueError(f"temperature is {position.temperature}")
     except (KeyError, TypeError, ValueError) as error:

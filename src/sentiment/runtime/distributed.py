@@ -17,7 +17,7 @@ _TIMEOUT = timedelta(minutes=5)  # of exchanges in which all take part at once
 _PATIENCE = timedelta(days=30)
 
 
-class World:
+class DistributedContext:
     """The ranks, and this one among them.
 
     Args:
@@ -42,7 +42,7 @@ class World:
         self._patient = patient
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the rank that writes and speaks."""
         return self.rank == 0
 
@@ -66,7 +66,7 @@ class World:
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return values.tolist()
 
-    def of_first(self, values: torch.Tensor) -> torch.Tensor:
+    def broadcast(self, values: torch.Tensor) -> torch.Tensor:
         """What the first rank has, for tensors on the CPU that are equally shaped on all."""
         if not self.is_alone:
             values = values.clone()
@@ -91,7 +91,7 @@ class World:
             dist.barrier(self._patient)
 
     @contextmanager
-    def first_on_machine(self) -> Iterator[None]:
+    def local_main_first(self) -> Iterator[None]:
         """Let one rank of each machine do the body before its others do.
 
         What the first one leaves in the cache, the others find there.
@@ -105,7 +105,7 @@ class World:
 
 
 @contextmanager
-def join_world(*, uses_cuda: bool = False) -> Iterator[World]:
+def init_distributed(*, uses_cuda: bool = False) -> Iterator[DistributedContext]:
     """The world that the environment tells of, joined for as long as the body runs.
 
     Args:
@@ -116,7 +116,7 @@ def join_world(*, uses_cuda: bool = False) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield DistributedContext()
         return
     rank = int(os.environ["RANK"])
     try:
@@ -132,14 +132,14 @@ def join_world(*, uses_cuda: bool = False) -> Iterator[World]:
     dist.destroy_process_group()
 
 
-def _join(rank: int, size: int, uses_cuda: bool) -> World:
+def _join(rank: int, size: int, uses_cuda: bool) -> DistributedContext:
     store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=_TIMEOUT))
     # The launcher keeps one store, in which the addresses of ranks that are gone still stand.
     store = dist.PrefixStore(f"attempt/{num_restarts()}", store)
     backend = "cpu:gloo,cuda:nccl" if uses_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
     patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    return World(rank, size, local_rank() or 0, patient)
+    return DistributedContext(rank, size, local_rank() or 0, patient)
 
 
 def local_rank() -> int | None:
@@ -192,20 +192,20 @@ def _is_of_connection(error: RuntimeError) -> bool:
 
 
 @torch.no_grad()
-def share_weights(model: nn.Module, world: World) -> None:
+def share_weights(model: nn.Module, distributed: DistributedContext) -> None:
     """Give all ranks the first one's weights."""
-    if world.is_alone:
+    if distributed.is_alone:
         return
     for values in model.state_dict().values():
-        values.copy_(world.of_first(values.cpu()))
+        values.copy_(distributed.broadcast(values.cpu()))
 
 
-def sum_gradients(model: nn.Module, world: World) -> None:
+def sum_gradients(model: nn.Module, distributed: DistributedContext) -> None:
     """Give all ranks the sum of their gradients; a rank that has none adds zeros."""
-    if world.is_alone:
+    if distributed.is_alone:
         return
     trained = [each for each in model.parameters() if each.requires_grad]
     own = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
-    total = world.sum(torch.cat([each.flatten() for each in own]))
+    total = distributed.sum(torch.cat([each.flatten() for each in own]))
     for each, gradient in zip(trained, total.split([part.numel() for part in own]), strict=True):
         each.grad = gradient.view_as(each)

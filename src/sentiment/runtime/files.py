@@ -23,11 +23,11 @@ ALWAYS_UNPACKED = 256 * 2**20
 LONGEST_LINE = 64 * 2**20
 
 
-class OutOfProportion(ValueError):
+class DecompressionBomb(ValueError):
     """A file unpacks to more than the rule allows."""
 
 
-class Unpacked:
+class DecompressionLimit:
     """Counts what comes out of a packed file, and refuses what is out of proportion to it.
 
     Args:
@@ -47,7 +47,7 @@ class Unpacked:
         """
         self._num_bytes += num_bytes
         if self._num_bytes > self.most:
-            raise OutOfProportion(
+            raise DecompressionBomb(
                 f"{self._path} unpacks to more than {self.most // 2**20:,} MiB, which is over "
                 f"{MOST_TIMES_UNPACKED} times its size: it was made to fill memory, or write it "
                 "again unpacked if you trust it"
@@ -70,7 +70,7 @@ def require_file(path: Path) -> None:
     raise FileNotFoundError(f"there is no file {path}")
 
 
-def shortened(text: str, most: int = 60) -> str:
+def truncate_text(text: str, most: int = 60) -> str:
     """What a message quotes of a file's text."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -125,7 +125,7 @@ def check_links(folder: Path) -> None:
 
 
 @contextmanager
-def written_alone(path: Path) -> Iterator[None]:
+def run_lock(path: Path) -> Iterator[None]:
     """Hold a run's folder against other trainings, until the process ends in whatever way.
 
     Raises:
@@ -139,14 +139,14 @@ def written_alone(path: Path) -> Iterator[None]:
             try:
                 yield
             finally:
-                _leave_nothing_of_nothing(path)
+                _remove_if_empty(path)
     except Timeout as error:
         raise FileExistsError(
             f"another training writes to {path}: let it end, or choose another output_dir"
         ) from error
 
 
-def _leave_nothing_of_nothing(path: Path) -> None:
+def _remove_if_empty(path: Path) -> None:
     """Remove a folder in which there is nothing but the lock: its training failed to begin."""
     with suppress(OSError):  # it may be gone already
         if [each.name for each in path.iterdir()] == [LOCK]:
@@ -155,10 +155,10 @@ def _leave_nothing_of_nothing(path: Path) -> None:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file in one step: readers see the old one or the new one."""
-    write_whole(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    atomic_write(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write a file in one step, to last: after it, a loss of power leaves the new one.
 
     Raises:

@@ -57,7 +57,7 @@ def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
     return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1)
 
 
-class Passes:
+class FixedDropoutForward:
     """Passes of one batch through recurrence, pooling and output.
 
     Dropout takes the same units and weights in all of them, so that what differs between two passes
@@ -126,7 +126,7 @@ def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) 
     return found * (norm / length.clamp_min(1.0))
 
 
-def away_from(
+def adversarial_direction(
     classes: torch.Tensor, gradient: torch.Tensor, of_logits: torch.Tensor
 ) -> torch.Tensor:
     """Where one of two classes loses probability fastest, found in the gradient of any loss.

@@ -12,16 +12,16 @@ import torch
 
 from sentiment.config.config import TrainingConfig
 from sentiment.model import SentimentClassifier
-from sentiment.runs.manifest import read_description
-from sentiment.runs.weights import Checkpoint, read_tensors, write_tensors
+from sentiment.runs.manifest import read_manifest
+from sentiment.runs.weights import WeightsInfo, read_tensors, write_tensors
 from sentiment.runtime.device import mixed_seed
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.meters import EpochProgress
-from sentiment.training.step import Updates
+from sentiment.training.step import TrainStep
 
 
 @dataclass(frozen=True)
-class TrainingState:
+class CheckpointData:
     """Where training stands.
 
     Attributes:
@@ -52,7 +52,7 @@ def has_lost_state(run: Path) -> bool:
     return not state_path(run).exists() and any((run / "checkpoints").rglob("model.safetensors"))
 
 
-def save_state(run: Path, state: TrainingState) -> None:
+def save_state(run: Path, state: CheckpointData) -> None:
     """Write the state in one step.
 
     Raises:
@@ -60,10 +60,10 @@ def save_state(run: Path, state: TrainingState) -> None:
     """
     path = state_path(run)
     path.parent.mkdir(exist_ok=True)
-    write_tensors(path, state.tensors, state.values, read_description(run)["identity"])
+    write_tensors(path, state.tensors, state.values, read_manifest(run)["identity"])
 
 
-def load_state(run: Path) -> TrainingState:
+def load_state(run: Path) -> CheckpointData:
     """The state of an unfinished training.
 
     Raises:
@@ -76,11 +76,11 @@ def load_state(run: Path) -> TrainingState:
             f"{run} has no checkpoint to resume from, {path.name}: its training was stopped before "
             "the first one; begin it again with --overwrite"
         )
-    tensors, values = read_tensors(path, read_description(run)["identity"])
-    return TrainingState(values, tensors)
+    tensors, values = read_tensors(path, read_manifest(run)["identity"])
+    return CheckpointData(values, tensors)
 
 
-class Cadence:
+class CheckpointSchedule:
     """When the next checkpoint is due.
 
     Args:
@@ -104,7 +104,9 @@ class Cadence:
         self._last = time.monotonic()
 
 
-def generator_states(device: torch.device, world: World) -> dict[str, torch.Tensor]:
+def generator_states(
+    device: torch.device, distributed: DistributedContext
+) -> dict[str, torch.Tensor]:
     """The states of torch's generators on all ranks; all ranks must ask at once."""
     found = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
@@ -114,14 +116,16 @@ def generator_states(device: torch.device, world: World) -> dict[str, torch.Tens
     return {
         f"{name}.{rank}": state
         for name, own in found.items()
-        for rank, state in enumerate(world.gather(own))
+        for rank, state in enumerate(distributed.gather(own))
     }
 
 
-def restore_generators(states: dict[str, torch.Tensor], device: torch.device, world: World) -> None:
+def restore_generators(
+    states: dict[str, torch.Tensor], device: torch.device, distributed: DistributedContext
+) -> None:
     """Take up the states of a training with as many ranks."""
-    torch.set_rng_state(states[f"cpu.{world.rank}"])
-    own = states.get(f"device.{world.rank}")
+    torch.set_rng_state(states[f"cpu.{distributed.rank}"])
+    own = states.get(f"device.{distributed.rank}")
     if own is not None and device.type == "cuda":
         torch.cuda.set_rng_state(own, device)
     elif own is not None and device.type == "mps":
@@ -158,7 +162,7 @@ class FitResult:
         }
 
 
-class Standing:
+class TrainerState:
     """Model, optimizer, position, best epoch.
 
     Args:
@@ -174,14 +178,18 @@ class Standing:
     """
 
     def __init__(
-        self, model: SentimentClassifier, updates: Updates, device: torch.device, world: World
+        self,
+        model: SentimentClassifier,
+        updates: TrainStep,
+        device: torch.device,
+        distributed: DistributedContext,
     ) -> None:
         self._model = model
         self._updates = updates
         self._device = device
-        self._world = world
+        self._distributed = distributed
         self.progress = EpochProgress(1, device)
-        self.best: Checkpoint | None = None
+        self.best: WeightsInfo | None = None
         self.num_resumed = 0
         self._best_score = float("-inf")
         self._earlier_seconds = 0.0
@@ -201,7 +209,7 @@ class Standing:
         """Whether a score is the best so far."""
         return self.best is None or score > self._best_score
 
-    def end_epoch(self, last: Checkpoint, score: float) -> None:
+    def end_epoch(self, last: WeightsInfo, score: float) -> None:
         """An epoch is over and measured; the next one begins."""
         if self.is_better(score):
             self.best, self._best_score = last, score
@@ -218,7 +226,7 @@ class Standing:
             num_resumed=self.num_resumed,
         )
 
-    def state(self, journal: dict[str, Any], last: Checkpoint | None) -> TrainingState:
+    def state(self, journal: dict[str, Any], last: WeightsInfo | None) -> CheckpointData:
         """All of it; all ranks must ask at once.
 
         Args:
@@ -226,13 +234,13 @@ class Standing:
             last: the epoch that is just over, if one is.
         """
         updates, moments = self._updates.state()
-        progress, sums = self.progress.state(self._world)
+        progress, sums = self.progress.state(self._distributed)
         sections = {
             "model": self._model.state_dict(),
             "optimizer": moments,
             "average": {} if self._updates.average is None else self._updates.average.state(),
             "sums": sums,
-            "generators": generator_states(self._device, self._world),
+            "generators": generator_states(self._device, self._distributed),
         }
         values = {
             "updates": updates,
@@ -242,7 +250,7 @@ class Standing:
             "last": None if last is None else asdict(last),
             "seconds": self.seconds,
             "num_resumed": self.num_resumed,
-            "num_ranks": self._world.size,
+            "num_ranks": self._distributed.size,
             "device": self._device.type,
             "journal": journal,
         }
@@ -251,9 +259,9 @@ class Standing:
             for section, part in sections.items()
             for name, tensor in part.items()
         }
-        return TrainingState(values, tensors)
+        return CheckpointData(values, tensors)
 
-    def restore(self, state: TrainingState) -> Checkpoint | None:
+    def restore(self, state: CheckpointData) -> WeightsInfo | None:
         """Take up what :meth:`state` returned; returns the epoch that was just over, if any.
 
         With another number of ranks, or on another device, random numbers go other ways.
@@ -264,15 +272,15 @@ class Standing:
         if self._updates.average is not None:
             self._updates.average.restore(state.section("average"))
         self.progress = EpochProgress.restore(
-            values["progress"], state.section("sums"), self._device, self._world
+            values["progress"], state.section("sums"), self._device, self._distributed
         )
-        if values["num_ranks"] == self._world.size and values["device"] == self._device.type:
-            restore_generators(state.section("generators"), self._device, self._world)
+        if values["num_ranks"] == self._distributed.size and values["device"] == self._device.type:
+            restore_generators(state.section("generators"), self._device, self._distributed)
         else:
             update = values["updates"]["update"]
-            torch.manual_seed(mixed_seed(torch.initial_seed(), update, self._world.rank))
-        self.best = None if values["best"] is None else Checkpoint(**values["best"])
+            torch.manual_seed(mixed_seed(torch.initial_seed(), update, self._distributed.rank))
+        self.best = None if values["best"] is None else WeightsInfo(**values["best"])
         self._best_score = values["best_score"]
         self._earlier_seconds = values["seconds"]
         self.num_resumed = values["num_resumed"] + 1
-        return None if values["last"] is None else Checkpoint(**values["last"])
+        return None if values["last"] is None else WeightsInfo(**values["last"])

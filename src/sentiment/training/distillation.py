@@ -16,10 +16,10 @@ from sentiment.config.learning_sections import MOST_TEACHERS
 from sentiment.config.parser import TrainingRequest
 from sentiment.data.pipeline import TrainingData, encode_reviews
 from sentiment.data.reviews import Reviews, file_fingerprint
-from sentiment.display.console import shorten
+from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import predict_corpus
-from sentiment.runs.manifest import holds_pretraining, is_baseline, is_pretraining, read_description
+from sentiment.runs.manifest import holds_pretraining, is_baseline, is_pretraining, read_manifest
 from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runs.run import check_place, is_finished, load_run, load_settings
 from sentiment.runs.weights import read_tensors, weights_path, write_tensors
@@ -84,7 +84,7 @@ def check_named_teachers(config: Config) -> None:
 
 def _check_finished(path: Path) -> None:
     try:
-        description = read_description(path)
+        description = read_manifest(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{error}: distillation.teachers must name folders of finished runs"
@@ -113,7 +113,7 @@ def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str
     Raises:
         ValueError: it is one.
     """
-    description = read_description(path)
+    description = read_manifest(path)
     names = tuple(description["class_names"])
     if names != class_names:
         raise ValueError(
@@ -140,7 +140,7 @@ def describe_teachers(config: Config) -> list[dict[str, str]]:
 
 
 def _describe(path: Path) -> dict[str, str]:
-    identity = read_description(path)["identity"]
+    identity = read_manifest(path)["identity"]
     weights = file_fingerprint(path / "checkpoints" / CHECKPOINT / "model.safetensors")
     return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}
 
@@ -212,7 +212,7 @@ def _ask(path: Path, reviews: Reviews, config: Config, device: torch.device) -> 
     ours = config.data
     own = replace(run.config.data, cache_dir=ours.cache_dir, num_processes=ours.num_processes)
     corpus = encode_reviews(reviews, run.vocabulary, own)
-    title = f"labelling by {shorten(path.name, 30)}"
+    title = f"labelling by {truncate(path.name, 30)}"
     try:
         said = predict_corpus(run.model.to(device), corpus, device=device, description=title)
     except ValueError as error:
@@ -237,7 +237,7 @@ def _tell(
         100 * float((probabilities.max(axis=1) > _SURE).mean()),
         100 * _SURE,
         "" if temperature == 1 else f", at temperature {temperature:g}",
-        shorten(classes, 200),
+        truncate(classes, 200),
     )
 
 
@@ -254,7 +254,7 @@ def save_soft_labels(run: Path, soft_labels: torch.Tensor) -> None:
     """
     path = soft_labels_path(run)
     path.parent.mkdir(exist_ok=True)
-    write_tensors(path, {_NAME: soft_labels}, {}, read_description(run)["identity"])
+    write_tensors(path, {_NAME: soft_labels}, {}, read_manifest(run)["identity"])
 
 
 def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
@@ -266,7 +266,7 @@ def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
     """
     path = soft_labels_path(run)
     try:
-        tensors, _ = read_tensors(path, read_description(run)["identity"])
+        tensors, _ = read_tensors(path, read_manifest(run)["identity"])
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{run} has no {path.name}, what its teachers said: copy it from where the run was "
@@ -347,7 +347,7 @@ def _lack(path: Path) -> str | None:
 
 def _other_beginning(path: Path, pretraining: Path | None, reviews: dict[str, Any]) -> str | None:
     """What else than a student a folder's run began with, in words."""
-    description = read_description(path)
+    description = read_manifest(path)
     for split in ("train", "validation"):
         if description["data"][split] != reviews[split]:
             return f"has other {split} reviews"

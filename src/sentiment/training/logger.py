@@ -22,7 +22,7 @@ from sentiment.config.config import Config, deciding_settings
 from sentiment.data.batches import EncodedCorpus
 from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import clean
-from sentiment.display.console import printable
+from sentiment.display.console import sanitize
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
@@ -78,7 +78,7 @@ _LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
 
 
 @dataclass(frozen=True)
-class EpochSummary:
+class EpochMetrics:
     """What an epoch of training came to.
 
     Attributes:
@@ -104,7 +104,7 @@ class EpochSummary:
     peak_memory_bytes: int
 
 
-class Journal:
+class RunLogger:
     """Writes a run's course into its folder.
 
     Args:
@@ -157,7 +157,7 @@ class Journal:
         for name, value in means.items():
             self._train.add_scalar(f"objectives/{name}", value, update)
 
-    def epoch(self, summary: EpochSummary, metrics: Metrics, *, is_best: bool) -> None:
+    def epoch(self, summary: EpochMetrics, metrics: Metrics, *, is_best: bool) -> None:
         """The end of an epoch: its curves, its line, its entry in metrics.json."""
         if self._is_silent:
             return
@@ -176,7 +176,7 @@ class Journal:
         self._say(summary, metrics, is_best)
         self.flush()
 
-    def _say(self, summary: EpochSummary, metrics: Metrics, is_best: bool) -> None:
+    def _say(self, summary: EpochMetrics, metrics: Metrics, is_best: bool) -> None:
         low, high = metrics.accuracy_ci95
         logger.info(
             "epoch %-2d training    loss %.4f  accuracy %.2f %%  %.1f s, %s tokens/s",
@@ -276,7 +276,7 @@ def _as_markdown(text: str) -> str:
     if len(line) > _LONGEST_REVIEW:
         line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
     # Any mark may mean something, by itself or where it stands: by their numbers none does.
-    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", printable(line))
+    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", sanitize(line))
 
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
@@ -293,7 +293,7 @@ _NUM_EXPLAINED = 3
 _LONGEST_EXPLAINED = 60  # tokens: a picture is read at a glance, and made in a moment
 
 
-class Showcase:
+class ValidationSamples:
     """Chooses reviews by a seed, and shows how a model takes them.
 
     Args:

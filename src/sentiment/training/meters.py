@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 
 
-class RunningSums:
+class MeanMeter:
     """Loss, hits and reviews added up on the device, read once in a while.
 
     Reading a value makes the host wait for the device; adding to it does not.
@@ -30,13 +30,13 @@ class RunningSums:
         self._sums[:2] += new
         self._sums[2] += num_reviews
 
-    def totals(self, world: World) -> torch.Tensor:
+    def totals(self, distributed: DistributedContext) -> torch.Tensor:
         """(3,) the sums over all ranks, on the CPU; all ranks must ask at once."""
-        return world.sum(self._sums).cpu()
+        return distributed.sum(self._sums).cpu()
 
-    def means(self, world: World) -> tuple[float, float]:
+    def means(self, distributed: DistributedContext) -> tuple[float, float]:
         """Mean loss and accuracy over all ranks; all ranks must ask at once."""
-        loss, correct, num_reviews = self.totals(world).tolist()
+        loss, correct, num_reviews = self.totals(distributed).tolist()
         return loss / max(1, num_reviews), correct / max(1, num_reviews)
 
 
@@ -57,8 +57,8 @@ class EpochProgress:
         self.epoch = epoch
         self.num_updates = 0
         self.num_tokens = 0
-        self.all = RunningSums(device)
-        self.recent = RunningSums(device)
+        self.all = MeanMeter(device)
+        self.recent = MeanMeter(device)
         self._device = device
         self._recent_tokens = 0
         self._seconds = 0.0  # before the clock was last started
@@ -92,10 +92,12 @@ class EpochProgress:
 
     def begin_point(self) -> None:
         """A point of the curves is drawn: count anew for the next."""
-        self.recent = RunningSums(self._device)
+        self.recent = MeanMeter(self._device)
         self._recent_tokens, self._point_seconds = 0, self.seconds
 
-    def state(self, world: World) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    def state(
+        self, distributed: DistributedContext
+    ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Values and tensors that :meth:`restore` takes; all ranks must ask at once."""
         values = {
             "epoch": self.epoch,
@@ -105,7 +107,10 @@ class EpochProgress:
             "seconds": self.seconds,
             "recent_seconds": self.seconds - self._point_seconds,
         }
-        return values, {"all": self.all.totals(world), "recent": self.recent.totals(world)}
+        return values, {
+            "all": self.all.totals(distributed),
+            "recent": self.recent.totals(distributed),
+        }
 
     @classmethod
     def restore(
@@ -113,7 +118,7 @@ class EpochProgress:
         values: dict[str, Any],
         tensors: dict[str, torch.Tensor],
         device: torch.device,
-        world: World,
+        distributed: DistributedContext,
     ) -> EpochProgress:
         """The progress that had this state; the first rank takes the sums of all."""
         progress = cls(values["epoch"], device)
@@ -122,7 +127,7 @@ class EpochProgress:
         progress._recent_tokens = values["recent_tokens"]
         progress._seconds = values["seconds"]
         progress._point_seconds = values["seconds"] - values["recent_seconds"]
-        if world.is_first:
-            progress.all = RunningSums(device, tensors["all"])
-            progress.recent = RunningSums(device, tensors["recent"])
+        if distributed.is_main:
+            progress.all = MeanMeter(device, tensors["all"])
+            progress.recent = MeanMeter(device, tensors["recent"])
         return progress

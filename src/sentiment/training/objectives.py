@@ -13,10 +13,10 @@ from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches
 from sentiment.data.sampler import deal
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast, mixed_seed
-from sentiment.runtime.distributed import World, share_weights, sum_gradients
+from sentiment.runtime.distributed import DistributedContext, share_weights, sum_gradients
 from sentiment.training.adversarial import (
-    Passes,
-    away_from,
+    FixedDropoutForward,
+    adversarial_direction,
     divergence,
     entropy,
     power_method,
@@ -55,21 +55,21 @@ class TermSums:
         """The update is carried out: it counts."""
         self._sums += self._update
 
-    def take_means(self, world: World) -> dict[str, float]:
+    def take_means(self, distributed: DistributedContext) -> dict[str, float]:
         """Mean of each term over the reviews of all ranks, and begin anew; all must ask at once."""
-        sums = world.sum(self._sums).tolist()
+        sums = distributed.sum(self._sums).tolist()
         self._sums.zero_()
         named = zip(self._names, sums, strict=True)
         return {name: total / max(1, count) for name, (total, count) in named}
 
-    def state(self, world: World) -> list[list[float]]:
+    def state(self, distributed: DistributedContext) -> list[list[float]]:
         """Values over all ranks that :meth:`restore` takes; all must ask at once."""
-        return world.sum(self._sums).tolist()
+        return distributed.sum(self._sums).tolist()
 
-    def restore(self, values: list[list[float]], world: World) -> None:
+    def restore(self, values: list[list[float]], distributed: DistributedContext) -> None:
         """Take up the state of the same training; the first rank takes the sums of all."""
         self._sums.zero_()
-        if world.is_first:
+        if distributed.is_main:
             self._sums.copy_(torch.tensor(values, dtype=self._sums.dtype))
 
 
@@ -77,7 +77,7 @@ _PORTION_SEED = 1  # beside the run's own, which orders labelled reviews
 
 
 @dataclass(frozen=True)
-class Portion:
+class MicroBatch:
     """A rank's share of one batch of an update.
 
     Attributes:
@@ -102,7 +102,7 @@ class Portion:
         return self.num_all - self.num_labelled
 
 
-class Portions:
+class MicroBatches:
     """Deals out batches, and beside each batch with labels one without.
 
     Args:
@@ -117,11 +117,11 @@ class Portions:
         unlabelled: EncodedCorpus | None,
         soft_labels: torch.Tensor | None,
         config: Config,
-        world: World,
+        distributed: DistributedContext,
     ) -> None:
         self._unlabelled = unlabelled
         self._soft_labels = soft_labels
-        self._world = world
+        self._distributed = distributed
         self._batches_per_update = config.training.accumulation_steps
         self._batches: EndlessBatches | None = None
         if unlabelled is not None:
@@ -135,7 +135,7 @@ class Portions:
 
     def of_update(
         self, update: int, corpus: EncodedCorpus, group: list[torch.Tensor]
-    ) -> Iterator[Portion]:
+    ) -> Iterator[MicroBatch]:
         """This rank's portions; one of no review is left out.
 
         Args:
@@ -151,10 +151,12 @@ class Portions:
             batches += [(self._unlabelled, indices, False) for indices in others]
             num_all += sum(map(len, others))
         for source, indices, is_labelled in batches:
-            own = deal(indices, self._world.rank, self._world.size)
+            own = deal(indices, self._distributed.rank, self._distributed.size)
             if len(own):
                 said = None if is_labelled else self._said_of(own)
-                yield Portion(source.batch(own), is_labelled, update, num_labelled, num_all, said)
+                yield MicroBatch(
+                    source.batch(own), is_labelled, update, num_labelled, num_all, said
+                )
 
     def _said_of(self, indices: torch.Tensor) -> torch.Tensor | None:
         if self._soft_labels is None:
@@ -183,7 +185,7 @@ class _Here:
     unlikely: torch.Tensor | None = None
 
 
-class Mixture:
+class CombinedObjective:
     """Adds up the gradients of all terms, portion by portion of an update.
 
     Args:
@@ -209,14 +211,14 @@ class Mixture:
         *,
         device: torch.device,
         precision: torch.dtype,
-        world: World,
+        distributed: DistributedContext,
     ) -> None:
         self._model = model
         self._objectives = objectives = config.objectives
         self._distillation = distillation = config.distillation
         self._device = device
         self._precision = precision
-        self._world = world
+        self._distributed = distributed
         self._seed = mixed_seed(config.seed, _NUMBER_OF_SEED)
         self._losses = nn.CrossEntropyLoss(
             reduction="none", label_smoothing=config.training.label_smoothing
@@ -224,7 +226,7 @@ class Mixture:
         self._is_binary = model.output.out_features == 2
         self._iterations = objectives.power_iterations or (0 if self._is_binary else 1)
         assert (soft_labels is not None) == distillation.is_wanted
-        self.portions = Portions(unlabelled, soft_labels, config, world)
+        self.portions = MicroBatches(unlabelled, soft_labels, config, distributed)
         weights = {
             "adversarial": objectives.adversarial,
             "virtual_adversarial": objectives.virtual_adversarial,
@@ -232,9 +234,9 @@ class Mixture:
             "distillation": distillation.weight if distillation.is_wanted else 0.0,
         }
         self.sums = TermSums(tuple(name for name, each in weights.items() if each > 0), device)
-        share_weights(model, world)
+        share_weights(model, distributed)
 
-    def add_gradients(self, portion: Portion) -> tuple[torch.Tensor, torch.Tensor]:
+    def add_gradients(self, portion: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the gradients of all terms of some reviews.
 
         Returns:
@@ -246,7 +248,7 @@ class Mixture:
         # All passes start from one leaf, in which their gradients add up, to go through embedding
         # and dropout together.
         words = embedded.detach().requires_grad_()
-        passes = Passes(self._model, batch.lengths, self._device, self._precision)
+        passes = FixedDropoutForward(self._model, batch.lengths, self._device, self._precision)
         here = self._learn_here(portion, passes, words)
         loss = here.loss
         # All moves first: the gradient that they are found in is part of the sum, which grows.
@@ -258,9 +260,11 @@ class Mixture:
 
     def exchange(self) -> None:
         """Give all ranks the sum of their gradients, when those of all portions are added."""
-        sum_gradients(self._model, self._world)
+        sum_gradients(self._model, self._distributed)
 
-    def _learn_here(self, portion: Portion, passes: Passes, words: torch.Tensor) -> _Here:
+    def _learn_here(
+        self, portion: MicroBatch, passes: FixedDropoutForward, words: torch.Tensor
+    ) -> _Here:
         """The first pass: the terms at the words as they are."""
         objectives, labels = self._objectives, portion.batch.labels
         soft_labels = portion.soft_labels
@@ -299,7 +303,7 @@ class Mixture:
         return self._distillation.weight * losses.sum()
 
     def _find_moves(
-        self, portion: Portion, passes: Passes, words: torch.Tensor, here: _Here
+        self, portion: MicroBatch, passes: FixedDropoutForward, words: torch.Tensor, here: _Here
     ) -> dict[str, torch.Tensor]:
         """Where the words are moved to, (batch, time, embedding), by the term that is for."""
         batch, objectives = portion.batch, self._objectives
@@ -322,7 +326,12 @@ class Mixture:
         return {name: scale_reviews(each, batch.lengths, norm) for name, each in found.items()}
 
     def _learn_there(
-        self, name: str, portion: Portion, passes: Passes, words: torch.Tensor, here: _Here
+        self,
+        name: str,
+        portion: MicroBatch,
+        passes: FixedDropoutForward,
+        words: torch.Tensor,
+        here: _Here,
     ) -> torch.Tensor:
         """A pass at moved words, for the term of that name; returns its part of the loss."""
         logits = passes.classify(words)
@@ -345,17 +354,19 @@ def build_mixture(
     *,
     device: torch.device,
     precision: torch.dtype,
-    world: World,
+    distributed: DistributedContext,
     soft_labels: torch.Tensor | None = None,
-) -> Mixture | None:
+) -> CombinedObjective | None:
     """The mixture that the settings ask for, None where they ask for the supervised loss alone."""
     if not (config.objectives.are_any or config.distillation.is_wanted):
         return None
     there = None if unlabelled is None else unlabelled.to(device)
     said = None if soft_labels is None else soft_labels.to(device)
-    return Mixture(model, there, said, config, device=device, precision=precision, world=world)
+    return CombinedObjective(
+        model, there, said, config, device=device, precision=precision, distributed=distributed
+    )
 
 
 def _away_from(classes: torch.Tensor, here: _Here) -> torch.Tensor:
     assert here.gradient is not None and here.of_logits is not None
-    return away_from(classes, here.gradient, here.of_logits)
+    return adversarial_direction(classes, here.gradient, here.of_logits)

@@ -15,11 +15,11 @@ from sentiment.data.sources import has_validation
 from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.runs.manifest import (
+    collect_provenance,
     holds_baseline,
     holds_pretraining,
-    read_description,
+    read_manifest,
     versions,
-    write_receipt,
 )
 from sentiment.runs.pretrained import (
     check_held_out,
@@ -29,9 +29,9 @@ from sentiment.runs.pretrained import (
 )
 from sentiment.runs.run import build_model, create_run, is_finished, load_settings, load_words
 from sentiment.runtime.device import describe_device, mixed_seed, set_up
-from sentiment.runtime.distributed import World, launch_name, num_restarts
+from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
 from sentiment.runtime.files import check_links
-from sentiment.training.checkpoint import TrainingState, has_lost_state, load_state, state_path
+from sentiment.training.checkpoint import CheckpointData, has_lost_state, load_state, state_path
 from sentiment.training.distillation import (
     check_named_teachers,
     describe_teachers,
@@ -43,7 +43,7 @@ from sentiment.training.distillation import (
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StartPlan:
     """How a training is to begin.
 
     Attributes:
@@ -52,7 +52,7 @@ class Beginning:
         overwrites: whether what is in its folder may be replaced.
     """
 
-    state: TrainingState | None = None
+    state: CheckpointData | None = None
     is_finished: bool = False
     overwrites: bool = False
 
@@ -61,7 +61,9 @@ class Beginning:
         return self.state is not None
 
 
-def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginning:
+def resolve_start(
+    request: TrainingRequest, path: Path, distributed: DistributedContext
+) -> StartPlan:
     """Look at what there is of a run; all ranks take part, and do what the first one finds.
 
     Raises:
@@ -70,7 +72,7 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
             what is no teacher.
     """
     kind = _NEW
-    if world.is_first:
+    if distributed.is_main:
         _check_is_run(path)
         if request.resumes:
             check_links(path)
@@ -84,12 +86,12 @@ def find_beginning(request: TrainingRequest, path: Path, world: World) -> Beginn
         if kind in (_NEW, _BEGUN):  # now: pre-training may take hours
             check_named_teachers(request.config)
             plan_teachers(request, starting_folder(request.config), None)
-    kind = int(world.of_first(torch.tensor(kind)).item())
+    kind = int(distributed.broadcast(torch.tensor(kind)).item())
     if kind == _FINISHED:
-        return Beginning(is_finished=True)
+        return StartPlan(is_finished=True)
     if kind == _RESUMED:
-        return Beginning(load_state(path))
-    return Beginning(overwrites=request.overwrites or kind == _BEGUN)
+        return StartPlan(load_state(path))
+    return StartPlan(overwrites=request.overwrites or kind == _BEGUN)
 
 
 _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
@@ -112,7 +114,7 @@ def _is_of_this_launch(path: Path) -> bool:
     """Whether a launcher has begun the run and now starts its ranks again: it is to go on."""
     if num_restarts() == 0 or not (path / "run.json").exists():
         return False
-    return read_description(path).get("launch") == launch_name()
+    return read_manifest(path).get("launch") == launch_name()
 
 
 def _find_begun(config: Config, path: Path) -> int:
@@ -139,11 +141,11 @@ logger = logging.getLogger(__name__)
 
 def begin(
     config: Config,
-    beginning: Beginning,
+    beginning: StartPlan,
     path: Path,
     device: torch.device,
     precision: torch.dtype,
-    world: World,
+    distributed: DistributedContext,
     pretrained: Path | None = None,
 ) -> tuple[SentimentClassifier, TrainingData]:
     """Read the reviews and build the model; make the run's folder where it is new.
@@ -158,29 +160,29 @@ def begin(
     """
     source = path if beginning.resumes else pretrained
     vocabulary = None if source is None else load_words(source)
-    with_vectors = world.is_first and source is None
-    with world.first_on_machine():
+    with_vectors = distributed.is_main and source is None
+    with distributed.local_main_first():
         data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
     # Before there is a folder, which a teacher that is refused must not leave behind.
-    is_made_here = world.is_first and not beginning.resumes
+    is_made_here = distributed.is_main and not beginning.resumes
     soft_labels = teach(config, data, device) if is_made_here else None
     model = build_fresh(config, data, device)
     if pretrained is not None:
         check_held_out(pretrained, data.fingerprints["validation"])
         start_from(model, pretrained)
-    if not world.is_alone:
-        set_up(device, mixed_seed(config.seed, world.rank))  # of dropout, which must differ
+    if not distributed.is_alone:
+        set_up(device, mixed_seed(config.seed, distributed.rank))  # of dropout, which must differ
     if is_made_here:
         _create(
-            config, data, soft_labels, beginning, path, device, precision, world, pretrained
+            config, data, soft_labels, beginning, path, device, precision, distributed, pretrained
         )  # fmt: skip
-    world.wait()
-    _check_reviews(path, data, beginning, world)
+    distributed.wait()
+    _check_reviews(path, data, beginning, distributed)
     if config.distillation.is_wanted:  # of all ranks the same, to the bit, and when resumed
         said = read_soft_labels(path, data)
         data = replace(data, soft_labels=said, unlabelled_reviews=None)
     if beginning.state is not None:
-        _tell_resumed(path, beginning.state, device, world)
+        _tell_resumed(path, beginning.state, device, distributed)
     return model, data
 
 
@@ -201,17 +203,17 @@ def _create(
     config: Config,
     data: TrainingData,
     soft_labels: torch.Tensor | None,
-    beginning: Beginning,
+    beginning: StartPlan,
     path: Path,
     device: torch.device,
     precision: torch.dtype,
-    world: World,
+    distributed: DistributedContext,
     pretrained: Path | None,
 ) -> None:
     """Make the run's folder, with its receipt and what its teachers said."""
-    receipt = write_receipt(
-        seed=config.seed, device=describe_device(device), precision=precision, world=world,
-        data=data.fingerprints, vectors=data.vectors_fingerprint,
+    receipt = collect_provenance(
+        seed=config.seed, device=describe_device(device), precision=precision,
+        distributed=distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
         coverage=data.coverage.as_dict() if data.coverage else None,
     )  # fmt: skip
     receipt["hold_out"] = None if has_validation(config.data) else config.data.describe_hold_out()
@@ -226,12 +228,14 @@ def _create(
         save_soft_labels(path, soft_labels)
 
 
-def _check_reviews(path: Path, data: TrainingData, beginning: Beginning, world: World) -> None:
-    wanted = read_description(path).get("data", {})
+def _check_reviews(
+    path: Path, data: TrainingData, beginning: StartPlan, distributed: DistributedContext
+) -> None:
+    wanted = read_manifest(path).get("data", {})
     for split, found in data.fingerprints.items():
         if wanted.get(split) != found:
             then = wanted.get(split) or {"rows": "?", "sha256": "?"}
-            who = "" if world.is_alone else f"rank {world.rank} has other reviews: "
+            who = "" if distributed.is_alone else f"rank {distributed.rank} has other reviews: "
             raise ValueError(
                 f"{who}the {split} reviews are {found['rows']} with digest "
                 f"{found['sha256'][:12]}, but those of {path} are {then['rows']} with "
@@ -239,17 +243,19 @@ def _check_reviews(path: Path, data: TrainingData, beginning: Beginning, world: 
             )
 
 
-def _tell_resumed(path: Path, state: TrainingState, device: torch.device, world: World) -> None:
+def _tell_resumed(
+    path: Path, state: CheckpointData, device: torch.device, distributed: DistributedContext
+) -> None:
     progress = state.values["progress"]
     logger.info(
         "resuming at update %d, in epoch %d", state.values["updates"]["update"], progress["epoch"]
     )
-    before = read_description(path)
+    before = read_manifest(path)
     before |= before.get("versions", {})
     now = {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
-        "ranks": world.size,
+        "ranks": distributed.size,
         **versions(),
     }
     for name, value in now.items():

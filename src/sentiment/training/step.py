@@ -16,16 +16,16 @@ from sentiment.data.batches import Batch, EncodedCorpus
 from sentiment.data.sampler import deal
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast
-from sentiment.runtime.distributed import World
-from sentiment.training.meters import RunningSums
-from sentiment.training.objectives import Mixture
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.meters import MeanMeter
+from sentiment.training.objectives import CombinedObjective
 from sentiment.training.optim import Schedule, WeightAverage, build_optimizer
 
 _MOST_SKIPPED_IN_A_ROW = 50  # beyond, no batch is at fault but the weights
 
 
 @dataclass(frozen=True)
-class UpdatePlace:
+class StepInfo:
     """Where in training an update is, for messages.
 
     Attributes:
@@ -52,7 +52,7 @@ class UpdatePlace:
         )
 
 
-class FiniteGuard:
+class NonFiniteGuard:
     """Watches losses and gradients.
 
     On a GPU looking at a number means waiting for it. Where training is to stop, it is looked at
@@ -71,11 +71,11 @@ class FiniteGuard:
     def __init__(self, reaction: Literal["stop", "skip"], device: torch.device) -> None:
         self._skips = reaction == "skip"
         self._looks_at_once = self._skips or device.type == "cpu"
-        self._waiting: list[tuple[UpdatePlace, torch.Tensor]] = []
+        self._waiting: list[tuple[StepInfo, torch.Tensor]] = []
         self.num_in_a_row = 0
         self.num_skipped = 0
 
-    def allows(self, place: UpdatePlace, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    def allows(self, place: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool:
         """Whether an update is to be carried out.
 
         Args:
@@ -129,7 +129,7 @@ _Counts = list[tuple[torch.Tensor, torch.Tensor, int]]  # sums of losses, hits, 
 _BUCKET_MEGABYTES = 4  # of gradients that are exchanged while the others are still computed
 
 
-class Updates:
+class TrainStep:
     """Updates a model from batches.
 
     Args:
@@ -158,18 +158,18 @@ class Updates:
         device: torch.device,
         precision: torch.dtype,
         num_updates: int,
-        world: World,
-        mixture: Mixture | None = None,
+        distributed: DistributedContext,
+        mixture: CombinedObjective | None = None,
     ) -> None:
         self._model = model
         self._corpus = corpus
         self._config = config
         self._device = device
         self._precision = precision
-        self._world = world
+        self._distributed = distributed
         self._mixture = mixture
         self._parallel: nn.Module = model
-        if not world.is_alone and mixture is None:
+        if not distributed.is_alone and mixture is None:
             self._parallel = DistributedDataParallel(
                 model,
                 gradient_as_bucket_view=True,
@@ -180,13 +180,11 @@ class Updates:
         self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=config.label_smoothing)
         decay = config.average_decay
         self.average = None if decay is None else WeightAverage(model, decay)
-        self.guard = FiniteGuard(config.nonfinite, device)
+        self.guard = NonFiniteGuard(config.nonfinite, device)
         self.update = 0
         self.learning_rate = 0.0
 
-    def carry_out(
-        self, group: list[torch.Tensor], *sums: RunningSums, epoch: int = 1
-    ) -> torch.Tensor:
+    def step(self, group: list[torch.Tensor], *sums: MeanMeter, epoch: int = 1) -> torch.Tensor:
         """One update from the mean loss over all reviews of some batches.
 
         Args:
@@ -235,7 +233,7 @@ class Updates:
         return total
 
     def _add_mixed(
-        self, mixture: Mixture, group: list[torch.Tensor], counts: _Counts
+        self, mixture: CombinedObjective, group: list[torch.Tensor], counts: _Counts
     ) -> torch.Tensor:
         """The same of all terms of a mixture, in which only labelled reviews are counted."""
         total = torch.zeros((), device=self._device)
@@ -261,7 +259,7 @@ class Updates:
         self, indices: torch.Tensor, num_reviews: int, counts: _Counts
     ) -> torch.Tensor:
         """Add a batch's gradients, and its counts; returns its part of the mean loss here."""
-        own = deal(indices, self._world.rank, self._world.size)
+        own = deal(indices, self._distributed.rank, self._distributed.size)
         # A last batch of fewer reviews than ranks leaves some without. Gradients are exchanged by
         # all, so these take a review too and count it for nothing.
         batch = self._corpus.batch(own if len(own) else indices[:1])
@@ -270,7 +268,7 @@ class Updates:
                 logits = self._parallel(batch.tokens, batch.lengths)
             loss = self._loss(logits.float(), batch.labels) / num_reviews
             # The exchange takes the mean over ranks, where their sum is wanted.
-            (loss * (self._world.size if len(own) else 0)).backward()
+            (loss * (self._distributed.size if len(own) else 0)).backward()
         except RuntimeError as error:
             raise self._explained(error, batch) from error
         if len(own) == 0:
@@ -285,10 +283,10 @@ class Updates:
         num_correct = (logits.argmax(dim=1) == batch.labels).sum()
         return loss_sum, num_correct, len(batch.lengths)
 
-    def _place(self, group: list[torch.Tensor], epoch: int) -> UpdatePlace:
+    def _place(self, group: list[torch.Tensor], epoch: int) -> StepInfo:
         rows = [index for indices in group for index in indices.tolist()]
         longest = max(int(self._corpus.lengths[indices].max()) for indices in group)
-        return UpdatePlace(self.update + 1, epoch, self.learning_rate, rows, longest)
+        return StepInfo(self.update + 1, epoch, self.learning_rate, rows, longest)
 
     def _explained(self, error: RuntimeError, batch: Batch) -> Exception:
         is_of_memory = isinstance(error, torch.OutOfMemoryError) or (
@@ -310,7 +308,7 @@ class Updates:
 
     def take_terms(self) -> dict[str, float]:
         """Means of a mixture's terms since they were last taken; all ranks must ask at once."""
-        return {} if self._mixture is None else self._mixture.sums.take_means(self._world)
+        return {} if self._mixture is None else self._mixture.sums.take_means(self._distributed)
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """Values, and the optimizer's tensors, for :meth:`restore`; all ranks must ask at once."""
@@ -324,7 +322,7 @@ class Updates:
             "schedule": self._schedule.state(),
         }
         if self._mixture is not None:
-            values["terms"] = self._mixture.sums.state(self._world)
+            values["terms"] = self._mixture.sums.state(self._distributed)
         tensors = {
             f"{number}.{name}": tensor
             for number, moments in state["state"].items()
@@ -340,7 +338,7 @@ class Updates:
         self.guard.num_in_a_row = values["num_skipped_in_a_row"]
         self._schedule.restore(values["schedule"])
         if self._mixture is not None:
-            self._mixture.sums.restore(values["terms"], self._world)
+            self._mixture.sums.restore(values["terms"], self._distributed)
         state = self._optimizer.state_dict()
         for key, tensor in tensors.items():
             number, name = key.split(".")

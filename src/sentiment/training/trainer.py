@@ -14,15 +14,21 @@ from sentiment.data.pipeline import TrainingData
 from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
-from sentiment.runs.weights import Checkpoint, save_weights
+from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.runtime.device import peak_memory_bytes
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.processes import Interrupted, StopRequests
-from sentiment.training.checkpoint import Cadence, FitResult, Standing, TrainingState, save_state
-from sentiment.training.logger import EpochSummary, Journal
+from sentiment.training.checkpoint import (
+    CheckpointData,
+    CheckpointSchedule,
+    FitResult,
+    TrainerState,
+    save_state,
+)
+from sentiment.training.logger import EpochMetrics, RunLogger
 from sentiment.training.objectives import build_mixture
-from sentiment.training.step import Updates
-from sentiment.training.validation import Validation
+from sentiment.training.step import TrainStep
+from sentiment.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +58,9 @@ class Trainer:
         device: torch.device,
         precision: torch.dtype,
         path: Path,
-        journal: Journal,
-        world: World | None = None,
-        state: TrainingState | None = None,
+        journal: RunLogger,
+        distributed: DistributedContext | None = None,
+        state: CheckpointData | None = None,
         after_update: Callable[[int], object] = lambda update: None,
     ) -> None:
         self._model = model
@@ -64,7 +70,7 @@ class Trainer:
         self._device = device
         self._path = path
         self._journal = journal
-        self._world = world or World()
+        self._distributed = distributed or DistributedContext()
         self._after_update = after_update
         self._corpus = data.train.to(device)
         self._sampler = BucketSampler(
@@ -73,26 +79,28 @@ class Trainer:
             unit=self._training.batch_unit,
             seed=config.seed,
         )
-        self._updates = Updates(
+        self._updates = TrainStep(
             model,
             self._corpus,
             config.training,
             device=device,
             precision=precision,
             num_updates=self._training.num_epochs * self._updates_per_epoch(),
-            world=self._world,
+            distributed=self._distributed,
             mixture=build_mixture(
                 model, data.unlabelled, config,
-                device=device, precision=precision, world=self._world,
+                device=device, precision=precision, distributed=self._distributed,
                 soft_labels=data.soft_labels,
             ),
         )  # fmt: skip
         average = self._updates.average
         self._kept_model = model if average is None else average.model
-        self._validation = Validation(self._kept_model, data, config, device, journal, self._world)
-        self._standing = Standing(model, self._updates, device, self._world)
-        self._stop = StopRequests(ends_at_second=self._world.is_alone)
-        self._cadence = Cadence(config.training)
+        self._validation = Validator(
+            self._kept_model, data, config, device, journal, self._distributed
+        )
+        self._standing = TrainerState(model, self._updates, device, self._distributed)
+        self._stop = StopRequests(ends_at_second=self._distributed.is_alone)
+        self._cadence = CheckpointSchedule(config.training)
         if state is not None and (last := self._standing.restore(state)):
             self._keep(last)
 
@@ -125,7 +133,7 @@ class Trainer:
     def _updates_per_epoch(self) -> int:
         return -(-len(self._sampler) // self._training.accumulation_steps)
 
-    def _train_epoch(self) -> EpochSummary:
+    def _train_epoch(self) -> EpochMetrics:
         """What remains of the epoch that has been reached."""
         progress = self._standing.progress
         self._model.train()
@@ -134,7 +142,7 @@ class Trainer:
         progress.start_clock()
         with self._bar(groups[: progress.num_updates]) as bar:
             for group in groups[progress.num_updates :]:
-                norm = self._updates.carry_out(
+                norm = self._updates.step(
                     group, progress.all, progress.recent, epoch=progress.epoch
                 )
                 progress.count(sum(int(self._corpus.lengths[each].sum()) for each in group))
@@ -157,14 +165,14 @@ class Trainer:
             desc=f"epoch {self._standing.progress.epoch}/{self._training.num_epochs}",
             unit="review",
             leave=False,
-            disable=None if self._world.is_first else True,
+            disable=None if self._distributed.is_main else True,
         )
 
     def _log(self, bar: tqdm, norm: torch.Tensor) -> None:
         self._updates.guard.settle()
         progress = self._standing.progress
         speed = progress.recent_tokens_per_second
-        loss, accuracy = progress.recent.means(self._world)
+        loss, accuracy = progress.recent.means(self._distributed)
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
         self._journal.update(
             self._updates.update,
@@ -177,11 +185,11 @@ class Trainer:
         self._journal.terms(self._updates.update, self._updates.take_terms())
         progress.begin_point()
 
-    def _summarize(self) -> EpochSummary:
+    def _summarize(self) -> EpochMetrics:
         progress = self._standing.progress
-        loss, accuracy = progress.all.means(self._world)
+        loss, accuracy = progress.all.means(self._distributed)
         seconds = progress.seconds
-        return EpochSummary(
+        return EpochMetrics(
             epoch=progress.epoch,
             update=self._updates.update,
             loss=loss,
@@ -198,25 +206,25 @@ class Trainer:
         update = self._updates.update
         self._after_update(update)
         # The ranks must agree: signals reach them at different updates, and clocks differ.
-        is_due = self._world.is_first and self._cadence.is_due(update)
-        stop, due = self._world.most([self._stop.signal, int(is_due)])
+        is_due = self._distributed.is_main and self._cadence.is_due(update)
+        stop, due = self._distributed.most([self._stop.signal, int(is_due)])
         if stop or due:
             self._save_state()
         if stop:
             raise Interrupted(stop)
 
-    def _end_epoch(self, summary: EpochSummary) -> None:
+    def _end_epoch(self, summary: EpochMetrics) -> None:
         """Validate, keep what has come of the epoch, and tell it."""
         epoch, update = summary.epoch, summary.update
         predictions = self._validation.predict(self._stop_validating)
         metrics = predictions.metrics()
         # Of one rank, so that rounding on other hardware cannot make the ranks part.
         own = torch.tensor(metrics.score(self._training.monitor), dtype=torch.float64)
-        score = self._world.of_first(own).item()
+        score = self._distributed.broadcast(own).item()
         self._updates.after_epoch(score)
         is_best = self._standing.is_better(score)
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
-        last = Checkpoint(epoch, update, metrics.as_dict(), temperature)
+        last = WeightsInfo(epoch, update, metrics.as_dict(), temperature)
         self._standing.end_epoch(last, score)
         self._validation.tell(summary, predictions, metrics, temperature, is_best=is_best)
         # First of all files, so that those after it can be made from it.
@@ -225,18 +233,18 @@ class Trainer:
 
     def _stop_validating(self, num_reviews: int) -> None:
         # Alone: several ranks would have to agree, batch by batch, on something that is soon over.
-        if self._stop.signal and self._world.is_alone:
+        if self._stop.signal and self._distributed.is_alone:
             self._save_state()
             raise Interrupted(self._stop.signal)
 
-    def _keep(self, last: Checkpoint) -> None:
+    def _keep(self, last: WeightsInfo) -> None:
         """Save the weights of an epoch that is over; done twice, the same files stand there."""
-        if self._world.is_first:
+        if self._distributed.is_main:
             for name in ("last", "best") if last.epoch == self._standing.best_epoch else ("last",):
                 save_weights(self._path, name, self._kept_model, last)
-        self._world.wait()
+        self._distributed.wait()
 
-    def _save_state(self, last: Checkpoint | None = None) -> None:
+    def _save_state(self, last: WeightsInfo | None = None) -> None:
         """Save all that a process needs to go on from here; all ranks take part.
 
         Args:
@@ -244,7 +252,7 @@ class Trainer:
         """
         self._updates.guard.settle()
         state = self._standing.state(self._journal.state(), last)
-        if self._world.is_first:
+        if self._distributed.is_main:
             save_state(self._path, state)
         self._cadence.note()
-        self._world.wait()
+        self._distributed.wait()

@@ -11,11 +11,11 @@ from sentiment.data.pipeline import TrainingData
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
-from sentiment.runtime.distributed import World
-from sentiment.training.logger import EpochSummary, Journal, Showcase
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.logger import EpochMetrics, RunLogger, ValidationSamples
 
 
-class Validation:
+class Validator:
     """Validates a model, and tells how it went.
 
     Args:
@@ -33,17 +33,17 @@ class Validation:
         data: TrainingData,
         config: Config,
         device: torch.device,
-        journal: Journal,
-        world: World,
+        journal: RunLogger,
+        distributed: DistributedContext,
     ) -> None:
         self._model = model
         self._class_names = data.class_names
         self._corpus = data.validation.to(device)
-        self._showcase = Showcase(data.validation_reviews, self._corpus, config.seed)
+        self._showcase = ValidationSamples(data.validation_reviews, self._corpus, config.seed)
         self._with_pictures = config.training.pictures
         self._device = device
         self._journal = journal
-        self._world = world
+        self._distributed = distributed
 
     def predict(self, report: Callable[[int], object]) -> Predictions:
         """All predictions, on every rank; ``report`` is called with reviews as they are done."""
@@ -52,13 +52,13 @@ class Validation:
             self._corpus,
             device=self._device,
             description="validating",
-            world=self._world,
+            distributed=self._distributed,
             report=report,
         )
 
     def tell(
         self,
-        summary: EpochSummary,
+        summary: EpochMetrics,
         predictions: Predictions,
         metrics: Metrics,
         temperature: float,
@@ -66,7 +66,7 @@ class Validation:
         is_best: bool,
     ) -> None:
         """Curves, reviews and pictures of an epoch, by the first rank."""
-        if not self._world.is_first:
+        if not self._distributed.is_main:
             return
         epoch = summary.epoch
         self._journal.epoch(summary, metrics, is_best=is_best)

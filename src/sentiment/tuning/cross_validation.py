@@ -17,13 +17,13 @@ from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.reviews import reviews_fingerprint
-from sentiment.data.splits import copy_key
+from sentiment.data.splits import dedup_key
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
-from sentiment.runs.manifest import read_description
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.claims import Claim, try_claim
 from sentiment.runtime.files import write_json
-from sentiment.tuning.sweep import Stop, read_epochs, train_trial
+from sentiment.tuning.sweep import SignalForwarder, read_epochs, train_trial
 
 LOCK = ".lock"  # held by whoever writes the folder's own files
 _FILE = "cross_validation.json"
@@ -154,7 +154,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], tell: Callable[[str], None]
     """
     for name in ("folds", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    with Stop() as stop:
+    with SignalForwarder() as stop:
         for fold in folds:
             if stop.signal:
                 break
@@ -177,7 +177,9 @@ def is_trained(fold: Fold) -> bool:
     return (fold.run / "run.json").is_file() and is_finished(fold.run)
 
 
-def _train(folder: Path, fold: Fold, claim: Claim, stop: Stop, tell: Callable[[str], None]) -> None:
+def _train(
+    folder: Path, fold: Fold, claim: Claim, stop: SignalForwarder, tell: Callable[[str], None]
+) -> None:
     tell(f"{fold.name}: training")
     settings, log = fold.work(folder, "yaml"), fold.work(folder, "log")
     save_config(fold.config, settings)
@@ -256,7 +258,7 @@ def collect(folds: Sequence[Fold], device: torch.device) -> OutOfFold:
         reviews, corpus = prepare_split(
             run.config.data, "validation", run.vocabulary, run.class_names
         )
-        held_out = read_description(fold.run)["data"]["validation"]
+        held_out = read_manifest(fold.run)["data"]["validation"]
         if reviews_fingerprint(reviews) != held_out:
             raise ValueError(
                 f"the reviews that {fold.run} held out are others now: train its folds again in "
@@ -265,7 +267,7 @@ def collect(folds: Sequence[Fold], device: torch.device) -> OutOfFold:
         found = predict_corpus(run.model.to(device), corpus, device=device, description=fold.name)
         assert reviews.rows is not None
         numbers = (np.full(len(reviews), each) for each in (fold.repeat, fold.number))
-        keys = np.array([copy_key(text).hex()[:16] for text in reviews.texts])
+        keys = np.array([dedup_key(text).hex()[:16] for text in reviews.texts])
         parts.append((*numbers, reviews.rows, keys, found.log_probabilities, found.labels))
     repeats, numbers_, rows, keys, log_probabilities, labels = map(
         np.concatenate, zip(*parts, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sentiment.comparison.significance import bootstrap_difference, mcnemar
-from sentiment.display.console import printable, shorten
+from sentiment.display.console import sanitize, truncate
 from sentiment.evaluation.metrics import Interval, accuracy_interval, compute_metrics
 from sentiment.runtime.files import write_json
 from sentiment.tuning.cross_validation import OutOfFold
@@ -150,7 +150,7 @@ def compare_out_of_fold(first: OutOfFold, second: OutOfFold, seed: int = 0) -> D
 
 def difference_text(difference: Difference, first: Path, second: Path) -> str:
     """The comparison in a few lines of at most 80 columns."""
-    names = [shorten(printable(str(each)), 40) for each in (first, second)]
+    names = [truncate(sanitize(str(each)), 40) for each in (first, second)]
     lines = [
         f"  {'A':<4}{names[0]:<42}{100 * difference.first:>8.2f} %",
         f"  {'B':<4}{names[1]:<42}{100 * difference.second:>8.2f} %",

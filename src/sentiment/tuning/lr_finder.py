@@ -22,14 +22,14 @@ from sentiment.evaluation.outputs import add_picture
 from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
-from sentiment.runtime.distributed import World
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.files import write_json
 from sentiment.training.distillation import teach
-from sentiment.training.meters import RunningSums
+from sentiment.training.meters import MeanMeter
 from sentiment.training.objectives import build_mixture
 from sentiment.training.optim import Schedule
 from sentiment.training.setup import build_fresh
-from sentiment.training.step import Updates
+from sentiment.training.step import TrainStep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -240,7 +240,7 @@ class _Rise(Schedule):
         return self._step**update
 
 
-class _RisingUpdates(Updates):
+class _RisingUpdates(TrainStep):
     """Training's own updates, by a rate that rises."""
 
     def __init__(
@@ -255,17 +255,17 @@ class _RisingUpdates(Updates):
         lowest: float,
         highest: float,
     ) -> None:
-        self._alone = World()
+        self._alone = DistributedContext()
         training = replace(
             config.training, learning_rate=lowest, schedule="constant", warmup_share=0.0,
             nonfinite="stop",
         )  # fmt: skip
         super().__init__(
             model, data.train.to(device), training, device=device, precision=precision,
-            num_updates=num_updates, world=self._alone,
+            num_updates=num_updates, distributed=self._alone,
             mixture=build_mixture(
                 model, data.unlabelled, config,
-                device=device, precision=precision, world=self._alone,
+                device=device, precision=precision, distributed=self._alone,
                 soft_labels=data.soft_labels,
             ),
         )  # fmt: skip
@@ -273,9 +273,9 @@ class _RisingUpdates(Updates):
 
     def loss_of(self, group: list[torch.Tensor]) -> float:
         """Carry out an update; returns the loss before it, NaN where a number is not finite."""
-        sums = RunningSums(self._device)
+        sums = MeanMeter(self._device)
         try:
-            self.carry_out(group, sums)
+            self.step(group, sums)
             self.guard.settle()
         except ValueError:  # the guard's, who says that training would end here
             return math.nan

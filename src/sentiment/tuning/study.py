@@ -118,7 +118,7 @@ _NAME = "sweep"
 
 
 @dataclass
-class HeldTrial:
+class ClaimedTrial:
     """A trial that this process works on.
 
     Attributes:
@@ -167,7 +167,7 @@ class Study:
         else:
             self._study.pruner = optuna.pruners.NopPruner()
 
-    def next_trial(self, num_trials: int) -> HeldTrial | None:
+    def next_trial(self, num_trials: int) -> ClaimedTrial | None:
         """A trial to work on: one that was left, or a new one; None where there is none to begin.
 
         Args:
@@ -188,13 +188,13 @@ class Study:
                     return new
         return None
 
-    def _hold(self, trial: Trial, claim: Claim, *, is_taken_up: bool) -> HeldTrial:
+    def _hold(self, trial: Trial, claim: Claim, *, is_taken_up: bool) -> ClaimedTrial:
         space = self._search.space
         values = {key: dimension.suggest(trial, key) for key, dimension in space.items()}
         told = set(self._frozen(trial.number).intermediate_values)
-        return HeldTrial(trial, values, claim, is_taken_up, told)
+        return ClaimedTrial(trial, values, claim, is_taken_up, told)
 
-    def _is_known(self, new: HeldTrial) -> bool:
+    def _is_known(self, new: ClaimedTrial) -> bool:
         """Give a trial the score of an earlier one with the same values: it would be the same."""
         for each in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             if each.params == new.values:
@@ -204,7 +204,7 @@ class Study:
                 return True
         return False
 
-    def report(self, held_trial: HeldTrial, epoch: int, score: float) -> bool:
+    def report(self, held_trial: ClaimedTrial, epoch: int, score: float) -> bool:
         """Note an epoch's score; returns whether the trial has fallen behind."""
         with held(self.folder / ".lock"):
             if epoch not in held_trial.told:
@@ -212,7 +212,7 @@ class Study:
                 held_trial.trial.report(score, epoch)
             return held_trial.trial.should_prune()
 
-    def complete(self, held_trial: HeldTrial, score: float) -> None:
+    def complete(self, held_trial: ClaimedTrial, score: float) -> None:
         """The trial was trained to its end; the best one's settings are written."""
         with held(self.folder / ".lock"):
             self._study.tell(held_trial.number, score)
@@ -221,12 +221,12 @@ class Study:
             place = f"{config.output_dir.rstrip('/')}-best"
             save_config(replace(config, output_dir=place), self.folder / "best.yaml")
 
-    def prune(self, held_trial: HeldTrial) -> None:
+    def prune(self, held_trial: ClaimedTrial) -> None:
         """The trial was ended because it had fallen behind."""
         with held(self.folder / ".lock"):
             self._study.tell(held_trial.number, state=TrialState.PRUNED)
 
-    def fail(self, held_trial: HeldTrial, message: str) -> None:
+    def fail(self, held_trial: ClaimedTrial, message: str) -> None:
         """The trial ended by a mistake."""
         with held(self.folder / ".lock"):
             held_trial.trial.set_user_attr("message", message)
@@ -237,7 +237,7 @@ class Study:
         with held(self.folder / ".lock"):
             return self._study.get_trials()
 
-    def config_of(self, held_trial: HeldTrial) -> Config:
+    def config_of(self, held_trial: ClaimedTrial) -> Config:
         """The settings of a trial's training.
 
         Raises:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from sentiment.config.parser import save_config
-from sentiment.display.console import pad, printable, shorten
-from sentiment.runtime.files import shortened
+from sentiment.display.console import pad, sanitize, truncate
+from sentiment.runtime.files import truncate_text
 from sentiment.tuning.study import (
-    HeldTrial,
+    ClaimedTrial,
     Study,
     best_score,
     run_of,
@@ -47,7 +47,7 @@ class Outcome:
     message: str = ""
 
 
-class Stop:
+class SignalForwarder:
     """Hands signals on to the training that is under way while its body runs.
 
     A training makes a checkpoint at the first one and ends at once at the second.
@@ -61,7 +61,7 @@ class Stop:
         self.process: subprocess.Popen[bytes] | None = None
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> SignalForwarder:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
                 self._before[number] = signal.signal(number, self._note)
@@ -85,7 +85,7 @@ def train_trial(
     log: Path,
     *,
     descriptor: int,
-    stop: Stop,
+    stop: SignalForwarder,
     after_epoch: Callable[[dict[str, Any]], bool],
 ) -> Outcome:
     """Train, or go on training, until the end or until there is a reason to stop.
@@ -135,7 +135,7 @@ def read_epochs(run: Path) -> list[dict[str, Any]]:
 def _watch(
     process: subprocess.Popen[bytes],
     run: Path,
-    stop: Stop,
+    stop: SignalForwarder,
     after_epoch: Callable[[dict[str, Any]], bool],
 ) -> bool:
     """Wait for the end; returns whether it was asked for."""
@@ -166,10 +166,12 @@ def _message(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
     said = (errors or lines or ["nothing"])[-1]
-    return shortened(printable(said.strip()), _LONGEST_MESSAGE)
+    return truncate_text(sanitize(said.strip()), _LONGEST_MESSAGE)
 
 
-def work(study: Study, num_trials: int, metric: str, tell: Callable[[HeldTrial, str], None]) -> int:
+def work(
+    study: Study, num_trials: int, metric: str, tell: Callable[[ClaimedTrial, str], None]
+) -> int:
     """Carry out trials as long as there are any to begin or to take up.
 
     Args:
@@ -181,7 +183,7 @@ def work(study: Study, num_trials: int, metric: str, tell: Callable[[HeldTrial, 
     Returns:
         the number of the signal that ended it, 0 where none did.
     """
-    with Stop() as stop:
+    with SignalForwarder() as stop:
         while not stop.signal and (trial := study.next_trial(num_trials)) is not None:
             try:
                 tell(trial, "taken up" if trial.is_taken_up else "begun")
@@ -192,7 +194,7 @@ def work(study: Study, num_trials: int, metric: str, tell: Callable[[HeldTrial, 
     return stop.signal
 
 
-def _train(study: Study, trial: HeldTrial, metric: str, stop: Stop) -> Outcome:
+def _train(study: Study, trial: ClaimedTrial, metric: str, stop: SignalForwarder) -> Outcome:
     try:
         config = study.config_of(trial)
     except ValueError as error:  # of values that contradict each other
@@ -211,7 +213,7 @@ def _train(study: Study, trial: HeldTrial, metric: str, stop: Stop) -> Outcome:
     )  # fmt: skip
 
 
-def _settle(study: Study, trial: HeldTrial, metric: str, outcome: Outcome) -> str:
+def _settle(study: Study, trial: ClaimedTrial, metric: str, outcome: Outcome) -> str:
     """Write what a trial came to; returns it in words."""
     if outcome.kind == "stopped":
         return "stopped, to be taken up"
@@ -256,7 +258,7 @@ def trials_table(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> st
     head = (metric, "state", "run", "settings")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
     room = _WIDTH - sum(widths) - 6
-    lines = [f"validation, best epoch; runs in {shorten(str(folder), 47, keep_end=True)}", ""]
+    lines = [f"validation, best epoch; runs in {truncate(str(folder), 47, keep_end=True)}", ""]
     for row in [head, *rows]:
         first, *others = textwrap.wrap(row[3], room, break_long_words=True) or [""]
         cells = [pad(row[0], widths[0], right=True), pad(row[1], widths[1]), pad(row[2], widths[2])]
@@ -290,11 +292,11 @@ def summary_text(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> st
         return "\n".join(["no trial is complete yet", *_open_text(open_ones)])
     best = ordered[0]
     own = best.user_attrs.get("same_as", best.number)
-    place = printable(str(folder))
+    place = sanitize(str(folder))
     score = score_text(best.values[0], metric)
     lines = [
         *_open_text(open_ones),
-        f"best: {metric} {score}, {printable(str(run_of(folder, own)))}",
+        f"best: {metric} {score}, {sanitize(str(run_of(folder, own)))}",
         f"next: python train.py --config {place}/best.yaml",
         f"      tensorboard --logdir {place}/trials",
     ]
@@ -332,7 +334,7 @@ def _messages(trials: Sequence[FrozenTrial]) -> list[str]:
             reasons.setdefault(reason, []).append(f"{each.number:03d}")
     lines: list[str] = []
     for reason, numbers in reasons.items():
-        text = f"{', '.join(numbers)} failed: {printable(reason)}"
+        text = f"{', '.join(numbers)} failed: {sanitize(reason)}"
         lines += ["", *textwrap.wrap(text, _WIDTH, subsequent_indent="  ")]
     return lines
 
@@ -342,4 +344,4 @@ def _value_text(value: Any) -> str:
         return f"{value:.3g}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return printable(str(value))
+    return sanitize(str(value))
