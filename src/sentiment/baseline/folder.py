@@ -35,6 +35,7 @@ from sentiment.runs.manifest import (
 )
 from sentiment.runs.run import HALF_MADE, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
@@ -174,12 +175,12 @@ def load_baseline(path: Path) -> Baseline:
 
     Raises:
         FileNotFoundError: the folder is not a baseline, or a file of it is missing.
-        ValueError: a file is damaged, of a newer format, or does not fit the others.
+        UserError: a file is damaged, of a newer format, or does not fit the others.
     """
     check_links(path)
     description = read_manifest(path)
     if not is_baseline(description):
-        raise ValueError(f"{path} is no baseline: make one with sentiment baseline")
+        raise UserError(f"{path} is no baseline: make one with sentiment baseline")
     config, class_names = load_settings(path), tuple(description["class_names"])
     ngrams = _load_ngrams(path / "ngrams.txt", description["vocabulary_sha256"])
     file = path / "weights.safetensors"
@@ -190,12 +191,12 @@ def load_baseline(path: Path) -> Baseline:
     shapes = {"weights": (num_outputs, len(ngrams)), "biases": (num_outputs,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if found != shapes or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-        raise ValueError(f"{file} does not fit the baseline's n-grams and classes")
+        raise UserError(f"{file} does not fit the baseline's n-grams and classes")
     temperature = values.get("temperature")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     is_finite = all(np.isfinite(array).all() for array in arrays.values())
     if not is_finite or not isinstance(temperature, float) or not 0 < temperature < float("inf"):
-        raise ValueError(f"{file} is damaged: it holds non-finite weights, or no temperature")
+        raise UserError(f"{file} is damaged: it holds non-finite weights, or no temperature")
     return Baseline(path, config, class_names, ngrams, LinearModel(**arrays), temperature)
 
 
@@ -204,11 +205,11 @@ def _load_ngrams(path: Path, sha256: str) -> Ngrams:
         raise FileNotFoundError(f"the baseline has no {path}: make it again")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise ValueError(f"{path} is not the one this baseline was made with")
+        raise UserError(f"{path} is not the one this baseline was made with")
     try:
         return parse_ngrams(data.decode("utf-8").split("\n")[:-1])
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 _NOTE = (

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from scipy.special import log_expit, logsumexp
 
 from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.runtime.errors import UserError
 
 LONGEST = 3  # words of an n-gram
 
@@ -85,17 +86,17 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
     """Read what :meth:`Ngrams.texts` gave.
 
     Raises:
-        ValueError: they are not in the order of their numbers, or one continues an n-gram that is
+        UserError: they are not in the order of their numbers, or one continues an n-gram that is
             not among them.
     """
     split = [line.split(" ") for line in lines]
     lengths = np.fromiter(map(len, split), np.int64, len(split))
     if (np.diff(lengths) < 0).any() or (lengths > LONGEST).any():
-        raise ValueError(f"n-grams must stand by their lengths, from 1 to {LONGEST} words")
+        raise UserError(f"n-grams must stand by their lengths, from 1 to {LONGEST} words")
     words = [line for line, each in zip(lines, split, strict=True) if len(each) == 1]
     number_by_word = {word: number for number, word in enumerate(words)}
     if len(number_by_word) < len(words) or "" in number_by_word:
-        raise ValueError("a word stands twice among the n-grams, or is empty")
+        raise UserError("a word stands twice among the n-grams, or is empty")
     numbers: dict[str, int] = number_by_word
     levels = []
     for length in range(2, LONGEST + 1):
@@ -104,9 +105,9 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
         try:
             keys = np.fromiter(_parsed_keys(level, numbers, number_by_word), np.int64, len(level))
         except KeyError as error:
-            raise ValueError(f"an n-gram continues {error}, which is not among them") from error
+            raise UserError(f"an n-gram continues {error}, which is not among them") from error
         if (np.diff(keys) <= 0).any():
-            raise ValueError(f"n-grams of {length} words are not in their order")
+            raise UserError(f"n-grams of {length} words are not in their order")
         numbers = {line: number for number, line in enumerate(level)}
         levels.append(keys)
     return Ngrams(words, tuple(levels))

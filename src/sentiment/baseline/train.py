@@ -32,6 +32,7 @@ from sentiment.evaluation.calibration import fit_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.report import Evaluation, measure
 from sentiment.runs.manifest import git_state, versions
+from sentiment.runtime.errors import UserError
 
 # Rarer n-grams make the model twice as large on IMDB, and no more accurate on held-out stretches.
 MIN_REVIEWS = 3
@@ -67,7 +68,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
 
     Raises:
         OSError: the folder holds something else, or cannot be written; or reviews are not there.
-        ValueError: a file of reviews is not as it must be, or no n-gram is in enough of them.
+        UserError: a file of reviews is not as it must be, or no n-gram is in enough of them.
     """
     check_place(path, overwrite=overwrite)
     started = time.perf_counter()
@@ -79,7 +80,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     tokenizing_seconds = time.perf_counter() - before
     ngrams = find_ngrams(tokens, min_texts=MIN_REVIEWS)
     if len(ngrams) == 0:
-        raise ValueError(
+        raise UserError(
             f"{train.origin}: no word is in {MIN_REVIEWS} of its {len(train)} training reviews, "
             "and a baseline learns from no others: give more reviews"
         )

@@ -12,6 +12,7 @@ from sentiment.behaviour.roles import Roles
 from sentiment.behaviour.suite import Behaviour, Capability
 from sentiment.behaviour.templates import Fillings
 from sentiment.evaluation.metrics import wilson_interval
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from sentiment.inference.predictor import Prediction
@@ -69,7 +70,7 @@ def make_cases(behaviour: Behaviour, *, seed: int) -> list[Case]:
     Of several templates each gives an equal part of the draw, as far as it has so many.
 
     Raises:
-        ValueError: there are too many cases or none, or a change leaves a text as it is.
+        UserError: there are too many cases or none, or a change leaves a text as it is.
     """
     try:
         cases = _fill(behaviour, random.Random(f"{seed}, {behaviour.name}"))
@@ -82,9 +83,9 @@ def make_cases(behaviour: Behaviour, *, seed: int) -> list[Case]:
             ]
         for case in cases:
             if case.text == case.changed:
-                raise ValueError(f"the change leaves {case.text!r} as it is")
+                raise UserError(f"the change leaves {case.text!r} as it is")
     except ValueError as error:
-        raise ValueError(f"{behaviour.place}: {error}") from error
+        raise UserError(f"{behaviour.place}: {error}") from error
     return cases
 
 
@@ -95,12 +96,12 @@ def _fill(behaviour: Behaviour, generator: random.Random) -> list[Case]:
     ]
     for template, filling in zip(behaviour.templates, fillings, strict=True):
         if not filling:
-            raise ValueError(f"{template!r} has more slots of a list than the list has words")
+            raise UserError(f"{template!r} has more slots of a list than the list has words")
     numbers = [len(filling) for filling in fillings]
     total = sum(numbers)
     number = min(total, behaviour.max_cases or total)
     if number > _MOST_CASES:
-        raise ValueError(f"{number:,} cases, more than {_MOST_CASES:,}: give a lower max_cases")
+        raise UserError(f"{number:,} cases, more than {_MOST_CASES:,}: give a lower max_cases")
     cases = [
         Case(*filling[index])
         for filling, part in zip(fillings, _parts(numbers, number), strict=True)
@@ -195,7 +196,7 @@ def run_behaviours(
         seed: what the draws of cases and changes depend on.
 
     Raises:
-        ValueError: a test cannot be filled.
+        UserError: a test cannot be filled.
     """
     cases = [
         [make_cases(behaviour, seed=seed) for behaviour in capability.tests]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sentiment.behaviour.checks import Predict, Proportion
 from sentiment.behaviour.roles import Roles, class_of
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from sentiment.inference.predictor import Prediction
@@ -85,7 +86,7 @@ def read_pairs(
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file or a row is not as it must be, or one file has more rows.
+        UserError: a file or a row is not as it must be, or one file has more rows.
     """
     sides = (
         _read_side(original, class_names, roles),
@@ -93,7 +94,7 @@ def read_pairs(
     )
     num_originals, num_contrasts = (len(side.texts) for side in sides)
     if num_originals != num_contrasts:
-        raise ValueError(
+        raise UserError(
             f"{original} has {num_originals} rows, but {contrast} has {num_contrasts}: row by row "
             "they must belong together"
         )
@@ -154,35 +155,35 @@ def _read_side(path: Path, class_names: Sequence[str], roles: Roles | None) -> S
     texts, labels = [], []
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
-            raise ValueError(
+            raise UserError(
                 f"{path}, row {number}: {len(row)} values, but the header names {len(header)} "
                 "columns: quote a value that holds the delimiter"
             )
         if not row[text_column].strip():
-            raise ValueError(f"{path}, row {number}: no text: fill it in or delete the pair")
+            raise UserError(f"{path}, row {number}: no text: fill it in or delete the pair")
         label = class_of(row[label_column], class_names, roles)
         if label is None:
-            raise ValueError(
+            raise UserError(
                 f"{path}, row {number}: label {row[label_column]!r} is none of the classes "
                 f"({', '.join(class_names)})"
             )
         texts.append(row[text_column])
         labels.append(label)
     if not texts:
-        raise ValueError(f"{path}: no rows, where pairs were expected")
+        raise UserError(f"{path}: no rows, where pairs were expected")
     return Side(path, tuple(texts), tuple(labels))
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows, empty lines left out."""
     if path.suffix.lower() not in _DELIMITERS:
-        raise ValueError(f"{path}: pairs are read from .tsv and .csv files")
+        raise UserError(f"{path}: pairs are read from .tsv and .csv files")
     try:
         text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     delimiter = _DELIMITERS[path.suffix.lower()]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     limit = csv.field_size_limit(_LONGEST_VALUE)  # else longer reviews than 128 KiB are refused
@@ -190,7 +191,7 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         header = next(reader, [])
         return header, [row for row in reader if row]
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {reader.line_num}: {error}: quote a value that holds quotes, "
             'delimiters or line breaks, and double the quotes inside ("")'
         ) from error
@@ -202,5 +203,5 @@ def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
     places = [place for place, name in enumerate(header) if name.strip().lower() in names]
     if len(places) != 1:
         found = ", ".join(map(repr, header)) or "none"
-        raise ValueError(f"{path}: one column {' or '.join(names)} needed, but found: {found}")
+        raise UserError(f"{path}: one column {' or '.join(names)} needed, but found: {found}")
     return places[0]

@@ -12,6 +12,7 @@ from sentiment.behaviour.checks import BehaviourOutcome, CapabilityOutcome, Fail
 from sentiment.behaviour.contrast import PairsOutcome
 from sentiment.display.console import pad, sanitize, truncate
 from sentiment.display.pages import write_page
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
 _WIDTH = 80
@@ -53,9 +54,9 @@ class Check:
         return sum(len(each.tests) for each in self.behaviours)
 
     def refuse_above(self, max_failure_rate: float | None) -> None:
-        """Raise ValueError if more than this share of all cases fail; None allows all."""
+        """Raise UserError if more than this share of all cases fail; None allows all."""
         if max_failure_rate is not None and self.failed.share > max_failure_rate:
-            raise ValueError(
+            raise UserError(
                 f"{self.failed.count:,} of {self.failed.total:,} cases fail, "
                 f"{100 * self.failed.share:.2f} %: more than --max-failure-rate {max_failure_rate}"
             )

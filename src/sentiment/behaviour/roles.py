@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sentiment.runtime.errors import UserError
+
 Role = Literal["negative", "positive"]
 ROLES: tuple[Role, Role] = ("negative", "positive")
 
@@ -44,12 +46,12 @@ def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = Non
         given: names of both roles' classes, which are then taken as they are.
 
     Raises:
-        ValueError: a given name is no class, or one class was given both roles.
+        UserError: a given name is no class, or one class was given both roles.
     """
     if given:
         negative, positive = (_given_index(class_names, given[role], role) for role in ROLES)
         if negative == positive:
-            raise ValueError(f"--roles: class {class_names[negative]!r} was given both roles")
+            raise UserError(f"--roles: class {class_names[negative]!r} was given both roles")
         return Roles(negative, positive)
     meanings = [_common_role(name) for name in class_names]
     if meanings.count("negative") == meanings.count("positive") == 1 and None not in meanings:
@@ -65,11 +67,11 @@ def require_roles(class_names: Sequence[str], given: Mapping[str, str] | None = 
     """As :func:`find_roles`, but an error where the names do not tell.
 
     Raises:
-        ValueError: as there, or there are three classes or more whose names do not tell.
+        UserError: as there, or there are three classes or more whose names do not tell.
     """
     roles = find_roles(class_names, given)
     if roles is None:
-        raise ValueError(
+        raise UserError(
             f"the classes are {', '.join(class_names)}, whose names do not tell which is the "
             "negative and which the positive one: say so with --roles negative=NAME positive=NAME"
         )
@@ -105,5 +107,5 @@ def _common_role(name: str) -> str | None:
 
 def _given_index(class_names: Sequence[str], name: str, role: str) -> int:
     if name not in class_names:
-        raise ValueError(f"--roles {role}={name}: the classes are {', '.join(class_names)}")
+        raise UserError(f"--roles {role}={name}: the classes are {', '.join(class_names)}")
     return list(class_names).index(name)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from sentiment.behaviour.roles import ROLES, Role
 from sentiment.behaviour.templates import CHANGES, Change, Lists, check_template, suggest
 from sentiment.config.yaml import read_mapping
+from sentiment.runtime.errors import UserError
 
 
 def check_keys(
@@ -18,10 +19,10 @@ def check_keys(
     """Refuse unknown keys, and needed ones that are missing."""
     for key in values:
         if key not in known:
-            raise ValueError(f"{place}: unknown key {key!r}{suggest(str(key), known)}")
+            raise UserError(f"{place}: unknown key {key!r}{suggest(str(key), known)}")
     for key in needed:
         if key not in values:
-            raise ValueError(f"{place}: no {key}, which is needed")
+            raise UserError(f"{place}: no {key}, which is needed")
 
 
 def one_of(place: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -29,27 +30,27 @@ def one_of(place: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
     given = [key for key in keys if key in values]
     if len(given) != 1:
         found = f"{listed(given)} are" if given else "none is"
-        raise ValueError(f"{place}: {' or '.join(keys)} is needed, but {found} given")
+        raise UserError(f"{place}: {' or '.join(keys)} is needed, but {found} given")
     return given[0]
 
 
 def read_choice(place: str, value: Any, choices: Sequence[str]) -> Any:
     """One of a few words."""
     if value not in choices:
-        raise ValueError(f"{place} is {value!r}, which is unknown{suggest(str(value), choices)}")
+        raise UserError(f"{place} is {value!r}, which is unknown{suggest(str(value), choices)}")
     return value
 
 
 def read_texts(place: str, value: Any) -> tuple[str, ...]:
     """A list of texts, none of them twice."""
     if not isinstance(value, list):
-        raise ValueError(f"{place} must be a list of texts")
+        raise UserError(f"{place} must be a list of texts")
     if not value:
-        raise ValueError(f"{place} is empty: give at least one text")
+        raise UserError(f"{place} is empty: give at least one text")
     texts: dict[str, None] = {}
     for each in value:
         if (text := read_text(place, each)) in texts:
-            raise ValueError(f"{place} has {text!r} twice: delete one")
+            raise UserError(f"{place} has {text!r} twice: delete one")
         texts[text] = None
     return tuple(texts)
 
@@ -57,27 +58,27 @@ def read_texts(place: str, value: Any) -> tuple[str, ...]:
 def read_text(place: str, value: Any) -> str:
     """A text that is not empty; YAML takes an unquoted no or 7 for something else than text."""
     if not isinstance(value, str):
-        raise ValueError(f"{place}: {value!r} is no text: put it in quotes")
+        raise UserError(f"{place}: {value!r} is no text: put it in quotes")
     if not value.strip():
-        raise ValueError(f"{place}: an empty text")
+        raise UserError(f"{place}: an empty text")
     try:
         value.encode()
     except UnicodeEncodeError:  # YAML can write one as "\\ud83d", and UTF-8 cannot
-        raise ValueError(f"{place}: {value!r} holds half a surrogate pair") from None
+        raise UserError(f"{place}: {value!r} holds half a surrogate pair") from None
     return value
 
 
 def read_tolerance(place: str, value: Any) -> float:
     """A change of a probability."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{place} is {value!r}, but must be a change of probability, 0 to 1")
+        raise UserError(f"{place} is {value!r}, but must be a change of probability, 0 to 1")
     return float(value)
 
 
 def read_number(place: str, value: Any) -> int:
     """A number of things."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{place} is {value!r}, but must be an integer of at least 1")
+        raise UserError(f"{place} is {value!r}, but must be an integer of at least 1")
     return value
 
 
@@ -160,7 +161,7 @@ def read_behaviours(places: Sequence[Path]) -> list[Capability]:
 
     Raises:
         FileNotFoundError: a place is not there, or a folder has no such files.
-        ValueError: a file is not as it must be; the message says which, where and why.
+        UserError: a file is not as it must be; the message says which, where and why.
     """
     paths = [path for place in places for path in _files(place)]
     capabilities: dict[str, Capability] = {}
@@ -168,7 +169,7 @@ def read_behaviours(places: Sequence[Path]) -> list[Capability]:
     for path in paths:
         capability = read_capability(path)
         if capability.name in capabilities:
-            raise ValueError(
+            raise UserError(
                 f"{path}: capability {capability.name!r} is also that of "
                 f"{origins[capability.name]}: give each file another, and each file once"
             )
@@ -191,7 +192,7 @@ def read_capability(path: Path) -> Capability:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file, or the lexicon beside it, is not as it must be.
+        UserError: the file, or the lexicon beside it, is not as it must be.
     """
     values = read_mapping(path)
     check_keys(str(path), values, _FILE_KEYS, needed=("capability", "tests"))
@@ -202,16 +203,16 @@ def read_capability(path: Path) -> Capability:
         check_keys(str(beside), shared, ("lexicon",), needed=("lexicon",))
         for name, words in _read_lists(beside, shared["lexicon"]).items():
             if name in lists:
-                raise ValueError(f"{path}: list {name!r} is in {beside} too: give it another name")
+                raise UserError(f"{path}: list {name!r} is in {beside} too: give it another name")
             lists[name] = words
     tests = values["tests"]
     if not isinstance(tests, list) or not tests:
-        raise ValueError(f"{path}: tests must be a list of at least one test")
+        raise UserError(f"{path}: tests must be a list of at least one test")
     behaviours: dict[str, Behaviour] = {}
     for number, test in enumerate(tests, 1):
         behaviour = _read_test(f"{path}, test {number}", path, test, lists)
         if behaviour.name in behaviours:
-            raise ValueError(f"{path}: two tests are named {behaviour.name!r}: rename one")
+            raise UserError(f"{path}: two tests are named {behaviour.name!r}: rename one")
         behaviours[behaviour.name] = behaviour
     about = read_text(f"{path}: about", values["about"]) if "about" in values else ""
     name = read_text(f"{path}: capability", values["capability"])
@@ -220,7 +221,7 @@ def read_capability(path: Path) -> Capability:
 
 def _read_lists(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: lexicon must name lists, as noun: [film, movie]")
+        raise UserError(f"{path}: lexicon must name lists, as noun: [film, movie]")
     return {
         read_text(f"{path}: lexicon", name): read_texts(f"{path}: list {name!r}", words)
         for name, words in values.items()
@@ -229,14 +230,14 @@ def _read_lists(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
 
 def _read_test(place: str, path: Path, values: Any, lists: Lists) -> Behaviour:
     if not isinstance(values, dict):
-        raise ValueError(f"{place}: must have keys and values, as name: …")
+        raise UserError(f"{place}: must have keys and values, as name: …")
     if "name" in values:
         place = f"{path}, test {read_text(f'{place}: name', values['name'])!r}"
     check_keys(place, values, _ALL_KEYS, needed=("name", "kind", "templates"))
     kind = read_choice(f"{place}: kind", values["kind"], tuple(_KEYS))
     allowed = (*_COMMON_KEYS, *_KEYS[kind])
     if others := [key for key in values if key not in allowed]:
-        raise ValueError(f"{place}: kind {kind} has no {others[0]}, but {listed(allowed)}")
+        raise UserError(f"{place}: kind {kind} has no {others[0]}, but {listed(allowed)}")
     details: dict[str, Any] = {"templates": _templates(place, "templates", values, lists)}
     if kind == "minimum":
         one_of(place, values, ("expect",))
@@ -246,7 +247,7 @@ def _read_test(place: str, path: Path, values: Any, lists: Lists) -> Behaviour:
     else:
         details["changed"] = changed = _templates(place, "changed", values, lists)
         if len(changed) != len(details["templates"]):
-            raise ValueError(
+            raise UserError(
                 f"{place}: templates has {len(details['templates'])}, but changed {len(changed)}: "
                 "write one for each, in their order"
             )
@@ -264,7 +265,7 @@ def _read_test(place: str, path: Path, values: Any, lists: Lists) -> Behaviour:
 
 def _change(place: str, value: Any, lists: Lists) -> Change:
     if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"{place} must be one of {listed(CHANGES)}, as typos: 1")
+        raise UserError(f"{place} must be one of {listed(CHANGES)}, as typos: 1")
     ((name, argument),) = value.items()
     read_choice(place, name, tuple(CHANGES))
     if name == "typos":
@@ -283,5 +284,5 @@ def _templates(place: str, key: str, values: dict[str, Any], lists: Lists) -> tu
         try:
             check_template(template, lists)
         except ValueError as error:
-            raise ValueError(f"{place}: {key}: {error}") from None
+            raise UserError(f"{place}: {key}: {error}") from None
     return templates

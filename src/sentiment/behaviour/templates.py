@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sentiment.runtime.errors import UserError
+
 Lists = Mapping[str, tuple[str, ...]]
 
 _SLOT = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -21,13 +23,13 @@ def check_template(template: str, lists: Lists) -> None:
     """Check a template's slots against the lists.
 
     Raises:
-        ValueError: a slot names no list, or a brace belongs to no slot.
+        UserError: a slot names no list, or a brace belongs to no slot.
     """
     for match in _SLOT.finditer(template):
         if match[1] not in lists:
-            raise ValueError(f"{template!r}: slot {match[0]} has no list{suggest(match[1], lists)}")
+            raise UserError(f"{template!r}: slot {match[0]} has no list{suggest(match[1], lists)}")
     if re.search(r"[{}]", _SLOT.sub("", template)):
-        raise ValueError(
+        raise UserError(
             f"{template!r}: a brace that belongs to no slot: slots are {{LIST}} or {{LIST:NAME}}, "
             "in letters, digits and _"
         )
@@ -42,7 +44,7 @@ class Fillings(Sequence[tuple[str, ...]]):
         lists: the words.
 
     Raises:
-        ValueError: there are more combinations than a sequence can have.
+        UserError: there are more combinations than a sequence can have.
     """
 
     def __init__(self, templates: Sequence[str], lists: Lists) -> None:
@@ -58,7 +60,7 @@ class Fillings(Sequence[tuple[str, ...]]):
             self._num_choices.append(max(len(lists[name]) - earlier[name], 0))
             earlier[name] += 1
         if math.prod(self._num_choices) > sys.maxsize:
-            raise ValueError(f"{templates[0]!r} has too many combinations: use fewer slots")
+            raise UserError(f"{templates[0]!r} has too many combinations: use fewer slots")
 
     def __len__(self) -> int:
         return math.prod(self._num_choices)

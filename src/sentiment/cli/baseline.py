@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sentiment.cli.options import CommandParser
 from sentiment.config.config import Config
 from sentiment.config.parser import parse_training
+from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
     "Train the linear model that a run has to beat, naive-Bayes-weighted n-grams and logistic "
@@ -63,7 +64,7 @@ def execute(request: BaselineRequest) -> None:
     from sentiment.runtime.files import run_lock
 
     if local_rank() is not None:
-        raise ValueError("a baseline knows one process alone: call it without torchrun")
+        raise UserError("a baseline knows one process alone: call it without torchrun")
     started = time.perf_counter()
     prepare_threads()
     path = request.path

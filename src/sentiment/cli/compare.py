@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentiment.cli.options import CommandParser
+from sentiment.runtime.errors import UserError
 
 
 def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
@@ -105,7 +106,7 @@ def _compare_cross_validations(folders: Sequence[Path]) -> None:
     from sentiment.tuning.folds_report import compare_out_of_fold, difference_text
 
     if len(folders) < 2:
-        raise ValueError(f"{folders[0]} is one cross-validation: give another one's folder too")
+        raise UserError(f"{folders[0]} is one cross-validation: give another one's folder too")
     first = read_predictions(folders[0])
     texts = [
         difference_text(compare_out_of_fold(first, read_predictions(each)), folders[0], each)

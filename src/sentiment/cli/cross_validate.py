@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sentiment.cli.options import CommandParser, positive
 from sentiment.config.config import Config
 from sentiment.config.parser import parse_training
+from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
     "Train as many times as there are folds, each time holding out one fold of the training "
@@ -71,7 +72,7 @@ def execute(request: CrossValidationRequest) -> None:
     """Train the folds that are left; once all are finished, measure.
 
     Raises:
-        ValueError: nothing is held out, there are too few groups for the folds, or a training
+        UserError: nothing is held out, there are too few groups for the folds, or a training
             failed.
     """
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
@@ -91,7 +92,7 @@ def execute(request: CrossValidationRequest) -> None:
     from sentiment.tuning.folds_report import summarize, summary_table, write_summary
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a cross-validation starts its trainings itself: call it without torchrun")
+        raise UserError("a cross-validation starts its trainings itself: call it without torchrun")
     config, folder = request.config, request.folder
     _check_source(config)
     folds = plan_folds(config, folder, request.num_folds, request.num_repeats)
@@ -128,7 +129,7 @@ def _check_source(config: Config) -> None:
     from sentiment.data.sources import has_validation, source_name
 
     if has_validation(config.data):
-        raise ValueError(
+        raise UserError(
             f"{source_name(config.data)} brings a validation split of its own, so no fold would be "
             "held out: give reviews without one by --data.path"
         )

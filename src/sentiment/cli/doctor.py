@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from sentiment.cli.options import CommandParser
+from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
     "Examine the installation: versions, device, precision, threads, memory, folders, libraries "
@@ -26,7 +27,7 @@ def execute(options: argparse.Namespace) -> None:
     """Examine, each finding shown as it comes, and say what to do.
 
     Raises:
-        ValueError: something must be mended.
+        UserError: something must be mended.
     """
     from sentiment.diagnostics.doctor import advice, as_json, examine, num_to_mend, row
 
@@ -41,6 +42,6 @@ def execute(options: argparse.Namespace) -> None:
     elif text := advice(findings):
         print(f"\n{text}")
     if count := num_to_mend(findings):
-        raise ValueError(f"{count} of {len(findings)} checks found what must be mended")
+        raise UserError(f"{count} of {len(findings)} checks found what must be mended")
     if not options.json:
         print(f"\nsound: {len(findings)} checks in {time.perf_counter() - started:.0f} s")

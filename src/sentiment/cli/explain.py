@@ -10,6 +10,7 @@ from pathlib import Path
 from zlib import crc32
 
 from sentiment.cli.options import CommandParser, positive
+from sentiment.runtime.errors import UserError
 
 _LONGEST_NAME = 40
 
@@ -83,10 +84,10 @@ def _read_row(path: Path, row: int) -> str:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give one of its files")
     if path.suffix not in FORMATS:
-        raise ValueError(f"{path} ends in {path.suffix!r}, but must end in {', '.join(FORMATS)}")
+        raise UserError(f"{path} ends in {path.suffix!r}, but must end in {', '.join(FORMATS)}")
     texts = read_files([path], with_labels=False).texts
     if row > len(texts):
-        raise ValueError(f"{path} has {len(texts):,} rows, but --row asks for {row:,}")
+        raise UserError(f"{path} has {len(texts):,} rows, but --row asks for {row:,}")
     return texts[row - 1]
 
 

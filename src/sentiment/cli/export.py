@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sentiment.cli.options import CommandParser
+from sentiment.runtime.errors import UserError
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt"}
 _DESCRIPTION = (
@@ -48,7 +49,7 @@ def execute(options: argparse.Namespace) -> None:
     """Export, check, and say what was written."""
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if options.format == "onnx" and missing:
-        raise ValueError(
+        raise UserError(
             f'{" and ".join(missing)} not installed: pip install "sentiment[export]" (or --format '
             "torch, which needs nothing more)"
         )

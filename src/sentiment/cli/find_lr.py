@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sentiment.cli.options import CommandParser, positive
 from sentiment.config.config import Config
 from sentiment.config.parser import parse_training
+from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
     "Train a fresh model for some updates with a rising learning rate, and suggest rates from "
@@ -104,7 +105,7 @@ def execute(request: RangeRequest) -> None:
     )
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a range test is of one process: call it without torchrun")
+        raise UserError("a range test is of one process: call it without torchrun")
     config = request.config
     check_writable(request.output)
     if (request.output / "run.json").exists():

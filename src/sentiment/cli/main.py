@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 from sentiment.display.console import did_you_mean, sanitize
 from sentiment.runtime.environment import set_variables
+from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger("sentiment")
 
@@ -93,7 +94,7 @@ def report_mistakes(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
         logger.debug("what went wrong:", exc_info=True)  # for train.log alone

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentiment.cli.options import CommandParser, positive
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from sentiment.inference.predictor import Predictor
@@ -112,7 +113,7 @@ def execute(options: argparse.Namespace) -> None:
     device = find_device(options.device, local_rank())
     with init_distributed(uses_cuda=device.type == "cuda") as distributed:
         if not distributed.is_alone and (options.file is None or options.output is None):
-            raise ValueError("several ranks share a file: give --file and --output")
+            raise UserError("several ranks share a file: give --file and --output")
         if options.output is not None and distributed.is_main:
             check_output(
                 options.output, options.file, resumes=options.resume, overwrites=options.overwrite

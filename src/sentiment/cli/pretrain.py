@@ -12,6 +12,7 @@ from typing import NamedTuple
 from sentiment.config.config import Config
 from sentiment.config.parser import parse_settings
 from sentiment.runs.manifest import holds_pretraining
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
 logger = logging.getLogger("sentiment")
@@ -41,7 +42,7 @@ def execute(request: PretrainingRequest) -> None:
     """Pre-train, and say how to go on.
 
     Raises:
-        ValueError: the settings ask for no pre-training, name one that is there, or ask for
+        UserError: the settings ask for no pre-training, name one that is there, or ask for
             several processes.
     """
     from sentiment.display.console import sanitize
@@ -58,17 +59,17 @@ def execute(request: PretrainingRequest) -> None:
 
     config = request.config
     if config.pretraining.num_epochs == 0:
-        raise ValueError(
+        raise UserError(
             "pretraining.num_epochs is 0, which pre-trains nothing: set it, as by "
             "--pretraining.num_epochs 3"
         )
     if config.pretraining.path is not None:
-        raise ValueError(
+        raise UserError(
             f"pretraining.path is {config.pretraining.path!r}, but sentiment pretrain starts from "
             "no other pre-training and writes to output_dir: set pretraining.path to null"
         )
     if local_rank() is not None:
-        raise ValueError("pre-training knows one process alone: call it without torchrun")
+        raise UserError("pre-training knows one process alone: call it without torchrun")
     if not request.is_named and not holds_pretraining(Path(config.output_dir).expanduser()):
         config = replace(config, output_dir=beside(config.output_dir, "-pretraining"))
     prepare_threads()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sentiment.cli.options import CommandParser
 from sentiment.config.config import check_device_name
+from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
     "Train a finished run again, from its settings and its receipt, and compare weights, metrics "
@@ -59,7 +60,7 @@ def execute(options: argparse.Namespace) -> None:
     """Train again, show both side by side, and judge.
 
     Raises:
-        ValueError: the two differ by more than they may.
+        UserError: the two differ by more than they may.
     """
     from sentiment.diagnostics.reproduce import (
         Places,
@@ -74,7 +75,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.display.console import sanitize
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("reproduce starts the ranks of a run itself: call it without torchrun")
+        raise UserError("reproduce starts the ranks of a run itself: call it without torchrun")
     places = Places(options.device, options.data_path, options.data_cache_dir, options.vectors_path)
     with _folder(options.output) as output:
         plan = plan_training(options.run, output, places)
@@ -90,7 +91,7 @@ def execute(options: argparse.Namespace) -> None:
         if options.output is not None:
             print(f"trained again: {sanitize(str(options.output))}")
     if outcome.verdict == "differs":
-        raise ValueError(sentence)
+        raise UserError(sentence)
     if not options.json:
         print(sentence)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from sentiment.cli.options import CommandParser, positive
 from sentiment.config.config import Config
 from sentiment.config.parser import parse_training
+from sentiment.runtime.errors import UserError
 from sentiment.tuning.search_space import Search, check_space, read_search
 
 if TYPE_CHECKING:
@@ -70,14 +71,14 @@ def _fixed_settings(search: Search, settings: list[str], prog: str) -> Config:
     for each in settings:
         key = each.removeprefix("--").partition("=")[0]
         if key in search.space:
-            raise ValueError(f"{key} is searched, so it cannot be fixed: leave one of them out")
+            raise UserError(f"{key} is searched, so it cannot be fixed: leave one of them out")
         if key in ("config", "print_config"):
-            raise ValueError(f"--{key} does not go with a sweep: its file names the config")
+            raise UserError(f"--{key} does not go with a sweep: its file names the config")
     begin = [] if search.config is None else [f"--config={search.config}"]
     metric = [] if search.metric is None else [f"--training.monitor={search.metric}"]
     request = parse_training([*begin, *metric, *settings], prog)
     if request.overwrites or request.resumes or request.resumes_if_begun or request.verifies:
-        raise ValueError("a sweep resumes by itself and overwrites nothing: give settings only")
+        raise UserError("a sweep resumes by itself and overwrites nothing: give settings only")
     return request.config
 
 
@@ -85,7 +86,7 @@ def execute(request: SweepRequest) -> None:
     """Carry out the trials that are left, and show all.
 
     Raises:
-        ValueError: every trial failed.
+        UserError: every trial failed.
     """
     from sentiment.display.console import sanitize
     from sentiment.runtime.files import check_writable
@@ -93,7 +94,7 @@ def execute(request: SweepRequest) -> None:
     from sentiment.tuning.sweep import summary_text, trials_table, values_text, work
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a sweep starts its trainings itself: call it without torchrun")
+        raise UserError("a sweep starts its trainings itself: call it without torchrun")
     folder, signal = request.folder, 0
     if not request.shows:
         check_writable(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.config.parser import TrainingRequest, parse_training
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -55,9 +56,7 @@ def execute(
     path = Path(config.output_dir).expanduser()
     if request.verifies:
         if local_rank() is not None:
-            raise ValueError(
-                "--verify_resume starts trainings of its own: call it without torchrun"
-            )
+            raise UserError("--verify_resume starts trainings of its own: call it without torchrun")
         from sentiment.diagnostics.verify_resume import verify_resume
 
         verify_resume(config)
@@ -227,7 +226,7 @@ def train_teachers(
         is_alone: whether this is the only process of the training.
 
     Raises:
-        FileExistsError, ValueError: a teacher's folder holds something else; or teachers would be
+        FileExistsError, UserError: a teacher's folder holds something else; or teachers would be
             trained by several processes.
         SystemExit: a signal came, and the teacher that was being trained is saved.
     """
@@ -241,7 +240,7 @@ def train_teachers(
     plan = plan_teachers(request, pretraining, reviews)
     if plan and not is_alone:
         first = plan[0].config
-        raise ValueError(
+        raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
             "teachers are trained by one process each: train those that there are not yet by the "
             f"same settings with --distillation.num_teachers 0, as --seed {first.seed} "

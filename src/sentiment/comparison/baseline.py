@@ -17,6 +17,7 @@ from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import load_run, load_settings
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
 ENDING = "-baseline"
@@ -78,13 +79,13 @@ def _read_hits(path: Path, num_reviews: int) -> np.ndarray:
     """(num_reviews,) bool, which reviews a predictions.csv has right.
 
     Raises:
-        OSError, ValueError: it is not there, or not of so many reviews.
+        OSError, UserError: it is not there, or not of so many reviews.
     """
     with path.open(encoding="utf-8", newline="") as file:
         try:
             hits = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
         except (KeyError, csv.Error) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise UserError(f"{path} is damaged: {error}") from error
     if len(hits) != num_reviews:
-        raise ValueError(f"{path} has {len(hits)} reviews, not {num_reviews}")
+        raise UserError(f"{path} has {len(hits)} reviews, not {num_reviews}")
     return np.array(hits, dtype=bool)

@@ -21,6 +21,7 @@ from sentiment.comparison.significance import (
 )
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import accuracy_interval
+from sentiment.runtime.errors import UserError
 
 AnyRun = TypeVar("AnyRun")  # a loaded run, or its predictions
 
@@ -94,13 +95,13 @@ def compare(
             averages those of ``sides``.
 
     Raises:
-        ValueError: there is nothing to compare, or the reviews are not the same.
+        UserError: there is nothing to compare, or the reviews are not the same.
     """
     opponents = list_opponents(sides)
     labels = next(iter(opponents.values()))[0].labels
     for name, runs in opponents.items():
         if any(not np.array_equal(run.labels, labels) for run in runs):
-            raise ValueError(f"{name} has predictions of other reviews than the first")
+            raise UserError(f"{name} has predictions of other reviews than the first")
     names = list(opponents)
     chosen = list(combinations(names, 2))
     if len(names) > _MOST_TO_PAIR_ALL:
@@ -125,7 +126,7 @@ def list_opponents(sides: Mapping[str, Sequence[Predictions]]) -> dict[str, Sequ
         return dict(sides)
     (name, runs), *_ = sides.items()
     if len(runs) < 2:
-        raise ValueError("one run alone has nothing to be compared with")
+        raise UserError("one run alone has nothing to be compared with")
     return {name: [run] for name, run in name_runs(name, runs)}
 
 

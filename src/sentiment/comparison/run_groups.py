@@ -22,6 +22,7 @@ from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
+from sentiment.runtime.errors import UserError
 
 
 class Classifier(Protocol):
@@ -104,7 +105,7 @@ def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
 
     Raises:
         FileNotFoundError: the folder is neither, or a file is missing.
-        ValueError: a file is damaged, of a newer format, or does not fit the others.
+        UserError: a file is damaged, of a newer format, or does not fit the others.
     """
     if holds_baseline(path):
         return load_baseline(path)
@@ -135,11 +136,11 @@ def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[RunGr
 
     Raises:
         FileNotFoundError: a folder is neither, or a file of a run is missing.
-        ValueError: there is one run alone, a run is damaged, or their classes are not the same.
+        UserError: there is one run alone, a run is damaged, or their classes are not the same.
     """
     found = [find_runs(path) for path in paths]
     if sum(map(len, found)) == 1:
-        raise ValueError(
+        raise UserError(
             f"{paths[0]} is one run, and there is nothing to compare it with: give another run's "
             "folder too, or a folder that holds several runs"
         )
@@ -154,7 +155,7 @@ def load_sides(paths: Sequence[Path], *, checkpoint: str = "best") -> list[RunGr
     first = sides[0].runs[0]
     for run in (run for side in sides for run in side.runs):
         if run.class_names != first.class_names:
-            raise ValueError(
+            raise UserError(
                 f"{run.path} has the classes {', '.join(run.class_names)}, but {first.path} has "
                 f"{', '.join(first.class_names)}: runs can be compared if their classes are the "
                 "same, in the same order"
@@ -169,7 +170,7 @@ def find_runs(path: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: a run.json is damaged.
+        UserError: a run.json is damaged.
     """
     if (path / "run.json").is_file():
         return [path]
@@ -195,14 +196,14 @@ def predict_side(side: RunGroup, reviews: Reviews, *, device: torch.device) -> l
     It says so at temperature 1.
 
     Raises:
-        ValueError: a model's outputs are not numbers.
+        UserError: a model's outputs are not numbers.
     """
     predictions = []
     for run in side.runs:
         try:
             predictions.append(run.predict(reviews, device=device))
         except ValueError as error:
-            raise ValueError(f"{run.path}: {error}") from error
+            raise UserError(f"{run.path}: {error}") from error
     return predictions
 
 
@@ -282,7 +283,7 @@ def load_common_reviews(
 
     Raises:
         FileNotFoundError: the reviews are not there.
-        ValueError: a run was, or may have been, trained on reviews that others were not.
+        UserError: a run was, or may have been, trained on reviews that others were not.
     """
     first = runs[0]
     data = first.config.data if path is None else replace(first.config.data, path=path)
@@ -312,7 +313,7 @@ def _check_same_holdout(run: Classifier, first: Classifier) -> None:
         values += [(key, own.get(key), others.get(key)) for key in {**own, **others}]
     for key, found, expected in values:
         if found != expected:
-            raise ValueError(
+            raise UserError(
                 f"{key} of {run.path} is {found}, but of {first.path} {expected}: not the same "
                 "reviews were held out, so one may have been trained on what the other has not "
                 "seen: compare on reviews that none was trained on, by --split test or "
@@ -340,7 +341,7 @@ def _remarks_on_training(
                 "whether it knows some of these reviews is not known."
             )
         elif share > _MOST_TRAINED_ON:
-            raise ValueError(
+            raise UserError(
                 f"{run.path} was trained on {share:.0%} of these reviews, or on copies of them: "
                 "compare on reviews that none was trained on, by --split or --data.path FOLDER"
             )

@@ -24,6 +24,7 @@ from sentiment.config.sections import (
     VocabularyConfig,
     require,
 )
+from sentiment.runtime.errors import UserError
 
 __all__ = [
     "Config",
@@ -78,34 +79,34 @@ class Config:
         check_device_name(self.device)
         dimension = self.vectors.dimension_by_name
         if dimension is not None and dimension != self.model.embedding_size:
-            raise ValueError(
+            raise UserError(
                 f"vectors.name is {self.vectors.name!r} of {dimension} dimensions, but "
                 f"model.embedding_size is {self.model.embedding_size}: set model.embedding_size "
                 f"to {dimension} or choose other vectors"
             )
         training = self.training
         if training.batch_unit == "tokens" and training.batch_size < self.data.max_length:
-            raise ValueError(
+            raise UserError(
                 f"training.batch_size is {training.batch_size} tokens, but data.max_length is "
                 f"{self.data.max_length}: a batch must hold a review; set training.batch_size to "
                 "some 10,000 or training.batch_unit to reviews"
             )
         size = self.objectives.unlabelled_batch_size
         if training.batch_unit == "tokens" and size is not None and size < self.data.max_length:
-            raise ValueError(
+            raise UserError(
                 f"objectives.unlabelled_batch_size is {size} tokens, but data.max_length is "
                 f"{self.data.max_length}: a batch must hold a review; set it to some 10,000 or "
                 "training.batch_unit to reviews"
             )
         if self.distillation.is_wanted and not self.objectives.unlabelled:
-            raise ValueError(
+            raise UserError(
                 "objectives.unlabelled is False, but distillation has unlabelled reviews "
                 f"labelled to learn from: set it to true, or {self.distillation.off}"
             )
         self._check_pretraining()
         self._check_unfreezing()
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
-            raise ValueError(
+            raise UserError(
                 f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "
                 "is 'adam', which does not decay weights: set training.optimizer to adamw"
             )
@@ -117,18 +118,18 @@ class Config:
         setting = "pretraining.path" if self.pretraining.path else "pretraining.num_epochs"
         model = self.model
         if model.cell != "lstm" or model.implementation != "packed":
-            raise ValueError(
+            raise UserError(
                 f"model.cell is {model.cell!r} and model.implementation {model.implementation!r}, "
                 f"but {setting} wants the packed lstm: set them to lstm and packed"
             )
         if model.bidirectional and model.num_layers > 1:
-            raise ValueError(
+            raise UserError(
                 f"model.num_layers is {model.num_layers} and model.bidirectional is true, but of "
                 f"what {setting} wants, the second layer would see the words to be predicted: set "
                 "model.num_layers to 1, or model.bidirectional to false"
             )
         if self.vectors.freeze:
-            raise ValueError(
+            raise UserError(
                 f"vectors.freeze is True, but {setting} trains the embedding, from vectors too: "
                 "set vectors.freeze to false"
             )
@@ -138,7 +139,7 @@ class Config:
         wait, epochs = self.training.unfreeze_epochs, self.training.num_epochs
         depth = self.model.num_layers + (not self.vectors.freeze)  # of the lowest that learns
         if wait is not None and depth * wait >= epochs:
-            raise ValueError(
+            raise UserError(
                 f"training.unfreeze_epochs is {wait:g}, so the lowest layer would begin to learn "
                 f"after {depth * wait:g} epochs, but training.num_epochs is {epochs}: set "
                 f"training.unfreeze_epochs below {epochs / depth:g}"
@@ -146,7 +147,7 @@ class Config:
 
 
 def check_device_name(device: str) -> None:
-    """Raise ``ValueError`` unless ``device`` is a name of a device."""
+    """Raise ``UserError`` unless ``device`` is a name of a device."""
     known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device)
     require(known is not None, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")
 

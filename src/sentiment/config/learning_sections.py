@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Literal
 
 from sentiment.config.sections import MOST, require
+from sentiment.runtime.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class PretrainingConfig:
 
         least = 2 * self.max_length
         if self.objective == "autoencoder" and self.window < least:
-            raise ValueError(
+            raise UserError(
                 f"pretraining.window is {self.window}, but an autoencoder reads a review twice and "
                 f"must remember all of it: set it to {least}, twice pretraining.max_length, or "
                 "lower that too"

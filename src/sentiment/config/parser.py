@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.yaml import read_yaml
 from sentiment.display.console import did_you_mean, sanitize
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write, truncate_text
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -28,7 +29,7 @@ class SettingsParser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = _plain(message)
         if not self.exit_on_error:
-            raise ValueError(text)
+            raise UserError(text)
         hint = nearest_choice(text, ("config", *_OPTIONS, "print_config"))
         message = f"{self.prog}: error: {text}{hint}"
         sys.stderr.write(f"{sanitize(message)}\n")
@@ -114,7 +115,7 @@ def parse_training(arguments: Sequence[str] | None, prog: str) -> TrainingReques
         namespace = parser.parse_args(arguments)
         options = [namespace.pop(name) for name in _OPTIONS]
         if sum(bool(each) for each in options) > 1:
-            raise ValueError("give one of --overwrite, --resume, --auto_resume, --verify_resume")
+            raise UserError("give one of --overwrite, --resume, --auto_resume, --verify_resume")
         overwrites, resumed, resumes_if_begun, verifies = options
         if resumed is not None:
             given = list(sys.argv[1:] if arguments is None else arguments)
@@ -149,7 +150,7 @@ def _parse_resumed(
 ) -> Config:
     """A run's settings, with those given anew that do not change what is learned."""
     if namespace.get("config"):
-        raise ValueError("--resume takes the run's own settings: leave --config out")
+        raise UserError("--resume takes the run's own settings: leave --config out")
     own = load_config(Path(run).expanduser() / "config.yaml")
     text = yaml.safe_dump(_plain_values(own))
     namespace = parser.parse_args([f"--config={text}", *arguments])
@@ -158,7 +159,7 @@ def _parse_resumed(
     before, config = flat_settings(own), _to_config(parser, namespace)
     for key, value in flat_settings(config).items():
         if value != before[key] and key not in _CHANGEABLE:
-            raise ValueError(
+            raise UserError(
                 f"{key} is {value!r}, but the run to resume has {before[key]!r}: a resumed run "
                 "must be as if it had never stopped; begin another one to change it"
             )
@@ -169,7 +170,7 @@ def _given(parser: SettingsParser, namespace: Namespace) -> Config:
     """Settings as somebody gives them now, who is told what those of old runs may hold."""
     config = _to_config(parser, namespace)
     if config.distillation.teachers is not None and config.distillation.num_teachers > 0:
-        raise ValueError(
+        raise UserError(
             f"distillation.num_teachers is {config.distillation.num_teachers}, but "
             "distillation.teachers names those to learn from: set it to 0, or name none"
         )
@@ -180,10 +181,10 @@ def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
     namespace.pop("config", None)
     for name, hint in get_type_hints(Config).items():
         if is_dataclass(hint) and not isinstance(namespace[name], Namespace):
-            raise ValueError(f"{name} is {namespace[name]!r}, but must be a section of settings")
+            raise UserError(f"{name} is {namespace[name]!r}, but must be a section of settings")
     for key, hint in setting_keys().items():  # which jsonargparse lets pass for any of them
         if namespace[key] is None and type(None) not in get_args(hint):
-            raise ValueError(f"{key} is null, but must have a value: leave it out for its default")
+            raise UserError(f"{key} is null, but must have a value: leave it out for its default")
     return Config(**parser.instantiate(namespace).as_dict())
 
 
@@ -211,7 +212,7 @@ def load_config(path: Path) -> Config:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not a valid settings file; the message says why.
+        UserError: the file is not a valid settings file; the message says why.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no settings file {path}")
@@ -223,7 +224,7 @@ def load_config(path: Path) -> Config:
         return _to_config(parser, namespace)
     except ValueError as error:
         reason = truncate_text(str(error).removeprefix(f"{path}: "), _LONGEST_MESSAGE)
-        raise ValueError(f"{path} is not a valid settings file: {reason}") from error
+        raise UserError(f"{path} is not a valid settings file: {reason}") from error
 
 
 # jsonargparse's phrases for a key it does not know, each with the key in its first group.
@@ -311,17 +312,17 @@ def check_settings_file(path: Path, *, options: set[str]) -> None:
         options: all that the parser knows, settings or not.
 
     Raises:
-        ValueError: the file holds something else; the message is one line.
+        UserError: the file holds something else; the message is one line.
     """
     values = read_yaml(path, _Loader)
     if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no settings: write a key and its value a line, as seed: 1")
+        raise UserError(f"{path} holds no settings: write a key and its value a line, as seed: 1")
     if "space" in values:
-        raise ValueError(f"{path} holds settings to search: give it to sentiment sweep")
+        raise UserError(f"{path} holds settings to search: give it to sentiment sweep")
     try:
         _check_mapping(values, options)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _check_mapping(values: dict[Any, Any], options: set[str]) -> None:
@@ -331,15 +332,15 @@ def _check_mapping(values: dict[Any, Any], options: set[str]) -> None:
         name = str(key)
         first = name.split(".")[0]
         if first in options and first not in settings and value not in (None, False):
-            raise ValueError(f"{first} is no setting: give it on the command line, as --{first}")
+            raise UserError(f"{first} is no setting: give it on the command line, as --{first}")
         if name in settings and is_dataclass(hints[name]) and not isinstance(value, dict):
-            raise ValueError(f"{name} must be a section of settings, not a {type(value).__name__}")
+            raise UserError(f"{name} must be a section of settings, not a {type(value).__name__}")
         _refuse_classes(name, value)
 
 
 def _refuse_classes(key: str, value: Any) -> None:
     if any(part == "class_path" or part.startswith("__") for part in key.split(".")):
-        raise ValueError(f"{truncate_text(key)} is no setting: a settings file cannot name classes")
+        raise UserError(f"{truncate_text(key)} is no setting: a settings file cannot name classes")
     if isinstance(value, dict):
         for inner, each in value.items():
             _refuse_classes(f"{key}.{inner}", each)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
+from sentiment.runtime.errors import UserError
+
 # What can be downloaded by name, with its dimension: a contradiction with the model's embedding
 # is then refused before 800 MB are fetched.
 VectorsName = Literal[
@@ -17,9 +19,9 @@ MOST = 2**31 - 1  # of what is counted: far beyond use, and within every integer
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ``ValueError`` with the one message form of every check: key, value, what is valid."""
+    """Raise ``UserError`` with the one message form of every check: key, value, what is valid."""
     if not holds:
-        raise ValueError(f"{key} is {value!r}, but must be {expected}")
+        raise UserError(f"{key} is {value!r}, but must be {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class VectorsConfig:
     def __post_init__(self) -> None:
         require(self.path != "", "vectors.path", self.path, "a file, or null")
         if self.freeze and self.name is None and self.path is None:
-            raise ValueError(
+            raise UserError(
                 "vectors.freeze is True, but there is nothing to freeze: set vectors.name or "
                 "vectors.path, or vectors.freeze to false"
             )
@@ -154,7 +156,7 @@ class TrainingConfig:
         valid = wait is None or 0 < wait < float("inf")
         require(valid, "training.unfreeze_epochs", wait, "above 0, or null")
         if wait is not None and self.schedule == "plateau":
-            raise ValueError(
+            raise UserError(
                 "training.unfreeze_epochs and schedule 'plateau' both wait: choose another "
                 "training.schedule"
             )
@@ -237,7 +239,7 @@ class DataConfig:
             is_other, "data.group_column", column, "another column than text and label, or null"
         )
         if (self.validation == "groups") != (self.group_column is not None):
-            raise ValueError(
+            raise UserError(
                 f"data.validation is {self.validation!r} and data.group_column is "
                 f"{self.group_column!r}: to hold out whole groups, set data.validation to groups "
                 "and data.group_column to the column that names them"

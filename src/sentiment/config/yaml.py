@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file, truncate_text
 
 # PyYAML takes some ten seconds for so many characters; what people write has a few thousand.
@@ -25,16 +26,16 @@ def read_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is none, no YAML in UTF-8, or not a tree of bounded size without a key twice;
+        UserError: it is none, no YAML in UTF-8, or not a tree of bounded size without a key twice;
             the message is one line and names the path.
     """
     try:
         return parse_yaml(path, loader)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except yaml.YAMLError as error:
         why = truncate_text(" ".join(str(error).split()), 300)
-        raise ValueError(f"{path}: not YAML: {why}") from error
+        raise UserError(f"{path}: not YAML: {why}") from error
 
 
 def parse_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
@@ -47,16 +48,16 @@ def parse_yaml(path: Path, loader: Any = yaml.SafeLoader) -> Any:
     require_file(path)
     num_bytes = path.stat().st_size
     if num_bytes > _MOST_BYTES:
-        raise ValueError(f"{path}: {num_bytes:,} bytes, but it may have {_MOST_BYTES:,} at most")
+        raise UserError(f"{path}: {num_bytes:,} bytes, but it may have {_MOST_BYTES:,} at most")
     text = path.read_bytes().decode("utf-8")
     try:
         _check_size(text, loader)
         _refuse_double_keys(text, loader)
         return yaml.load(text, Loader=loader)
     except (AttributeError, LookupError, TypeError) as error:  # PyYAML's, over «!!int x»
-        raise ValueError(f"{path}: a value is not what its tag says: write it without") from error
+        raise UserError(f"{path}: a value is not what its tag says: write it without") from error
     except ValueError as error:  # of ours, or of a date that is none
-        raise ValueError(f"{path}: {truncate_text(str(error), 300)}") from error
+        raise UserError(f"{path}: {truncate_text(str(error), 300)}") from error
 
 
 def _check_size(text: str, loader: Any) -> None:
@@ -67,14 +68,14 @@ def _check_size(text: str, loader: Any) -> None:
     for event in yaml.parse(text, Loader=loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:  # not there, or open: part of itself
-                raise ValueError(f"line {_line(event)}: *{event.anchor} names nothing before it")
+                raise UserError(f"line {_line(event)}: *{event.anchor} names nothing before it")
             num_values += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionStartEvent):
             sizes.pop(event.anchor or "", None)
             waiting.append((event.anchor, num_values))
             num_values += 1
             if len(waiting) > _DEEPEST:
-                raise ValueError(f"nested too deeply in line {_line(event)}: unfold it")
+                raise UserError(f"nested too deeply in line {_line(event)}: unfold it")
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, start = waiting.pop()
             if anchor is not None:
@@ -84,7 +85,7 @@ def _check_size(text: str, loader: Any) -> None:
             if event.anchor is not None:
                 sizes[event.anchor] = 1
         if num_values > _MOST_VALUES:
-            raise ValueError(f"its aliases repeat over {_MOST_VALUES:,} values: write fewer")
+            raise UserError(f"its aliases repeat over {_MOST_VALUES:,} values: write fewer")
 
 
 def _refuse_double_keys(text: str, loader: Any) -> None:
@@ -100,7 +101,7 @@ def _refuse_double_keys(text: str, loader: Any) -> None:
             waiting += node.value
         elif isinstance(node, yaml.MappingNode):
             for line, name in _double_keys(node):
-                raise ValueError(f"key {name!r} a second time in line {line}")
+                raise UserError(f"key {name!r} a second time in line {line}")
             waiting += [value for _, value in node.value]
 
 
@@ -123,7 +124,7 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not text, not YAML, not a mapping, has a key twice, or is out of all
+        UserError: it is not text, not YAML, not a mapping, has a key twice, or is out of all
             proportion.
     """
     try:
@@ -131,15 +132,15 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there") from None
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a text file in UTF-8 (byte {error.start}): give files of behaviour tests "
             "(.yaml)"
         ) from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path}{_where(error)}: not YAML: {_reason(error)}") from error
+        raise UserError(f"{path}{_where(error)}: not YAML: {_reason(error)}") from error
     if not isinstance(values, dict):
         kind = "nothing" if values is None else f"a {type(values).__name__}"
-        raise ValueError(f"{path}: holds {kind}, but must hold keys and values, as capability: …")
+        raise UserError(f"{path}: holds {kind}, but must hold keys and values, as capability: …")
     return values
 
 

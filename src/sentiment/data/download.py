@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sentiment.data.vectors import damage
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 
 logger = logging.getLogger(__name__)
@@ -98,11 +99,11 @@ KNOWN_VECTORS: dict[str, Archive] = {
 def fetch_vectors(name: str, cache_dir: Path, *, patience: Patience = _PATIENCE) -> Path:
     """Return the archive that holds ``KNOWN_VECTORS[name]``, downloading it the first time.
 
-    Raises ValueError for an unknown name; DownloadError, which says what to do instead, if the
+    Raises UserError for an unknown name; DownloadError, which says what to do instead, if the
     archive cannot be got from any of its addresses; OSError if the cache cannot be written.
     """
     if name not in KNOWN_VECTORS:
-        raise ValueError(f"there are no vectors {name!r}: choose one of {', '.join(KNOWN_VECTORS)}")
+        raise UserError(f"there are no vectors {name!r}: choose one of {', '.join(KNOWN_VECTORS)}")
     archive = KNOWN_VECTORS[name]
     destination = cache_dir / archive.file_name
     begun_at = address_of(_part(destination))
@@ -145,7 +146,7 @@ def download(
         patience: how often to try, with which waits.
 
     Raises:
-        ValueError: the address is not one to trust.
+        UserError: the address is not one to trust.
         DownloadError: the file could not be got, or is not what it must be.
         OSError: the disk is full, the folder cannot be written.
     """
@@ -255,14 +256,14 @@ class Interrupted(Exception):
 
 
 def check_address(url: str) -> None:
-    """Raise ValueError for what is not verified HTTPS; plain HTTP may only go to this machine."""
+    """Raise UserError for what is not verified HTTPS; plain HTTP may only go to this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if parts.scheme == "https" and host:
         return
     if parts.scheme == "http" and (host == "localhost" or _is_loopback(host)):
         return
-    raise ValueError(f"{url} is not fetched, for nothing proves whose it is: give an https:// one")
+    raise UserError(f"{url} is not fetched, for nothing proves whose it is: give an https:// one")
 
 
 def transfer(url: str, part: Path, *, timeout_seconds: float, num_bytes: int | None = None) -> None:

@@ -9,13 +9,14 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import DecompressionLimit
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _, _STRUCT = range(1, 13)
 _DEEPEST = 12  # Parquet nests its structs half as deep
 
 
-class Damaged(ValueError):
+class Damaged(UserError):
     """Bytes that are no such encoding."""
 
 

@@ -37,6 +37,7 @@ from sentiment.data.vocabulary import (
     number_lexicon,
     token_counts,
 )
+from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -126,11 +127,11 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
 
     Raises:
         FileNotFoundError: some are not there.
-        ValueError: a file is not as it must be, or validation has one class only.
+        UserError: a file is not as it must be, or validation has one class only.
     """
     train, validation = load_training_splits(config.data)
     if len(set(validation.labels.tolist())) < 2:
-        raise ValueError(
+        raise UserError(
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
@@ -144,7 +145,7 @@ def look_ahead(config: Config) -> dict[str, Reviews]:
         the training and validation reviews, by split.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_training`.
+        FileNotFoundError, UserError: as :func:`load_training`.
     """
     data = config.data
     if data.shared_reviews == "report":  # the training itself will, and it changes no review
@@ -183,7 +184,7 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
         corpora: reviews with their tokens, the training reviews first.
 
     Raises:
-        ValueError: there are none.
+        UserError: there are none.
     """
     counts = sum((count_tokens(tokens) for _, tokens in corpora), start=Counter())
     least = config.vocabulary.min_groups
@@ -199,7 +200,7 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
         wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
         if least > 1:
             wanted += f" and in vocabulary.min_groups = {least} groups of reviews"
-        raise ValueError(
+        raise UserError(
             f"no word of {corpora[0][0].origin} occurs {wanted}: lower it, or give more reviews"
         )
     return vocabulary
@@ -293,7 +294,7 @@ def load_pretraining(config: Config) -> dict[str, Reviews]:
 
     Raises:
         FileNotFoundError: there are none, or the hub has them and cannot be reached.
-        ValueError: a file is not as it must be.
+        UserError: a file is not as it must be.
     """
     data = config.data
     train, validation = load_training_splits(data)

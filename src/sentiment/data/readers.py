@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentiment.data.parquet import ROW_BYTES, Damaged, check_pages
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import (
     LONGEST_LINE,
     DecompressionLimit,
@@ -75,7 +76,7 @@ def needed_columns(
         if list(names).count(name) != 1:
             found = ", ".join(repr(truncate_text(each)) for each in names[:_MOST_LISTED]) or "none"
             found += ", …" if len(names) > _MOST_LISTED else ""
-            raise ValueError(f"{place}: columns {' and '.join(columns)} needed, but found: {found}")
+            raise UserError(f"{place}: columns {' and '.join(columns)} needed, but found: {found}")
     return columns
 
 
@@ -88,7 +89,7 @@ def read_parquet(path: Path, with_labels: bool, group_column: str | None = None)
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is broken, unpacks out of proportion, lacks a column or a value.
+        UserError: it is broken, unpacks out of proportion, lacks a column or a value.
     """
     require_file(path)
     read = Columns()
@@ -111,7 +112,7 @@ def read_parquet(path: Path, with_labels: bool, group_column: str | None = None)
                 raise pa.ArrowInvalid("it ends before its last row")
     except (pa.ArrowException, OSError, UnicodeDecodeError, Damaged) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ValueError(
+        raise UserError(
             f"{path}: not a whole Parquet file ({reason}): download or write it again"
         ) from error
     return read
@@ -126,7 +127,7 @@ def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
     is_label = is_string or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
     is_empty = pa.types.is_null(kind) or not num_rows  # said with the first row, or of the file
     if not (is_string if column.name == "text" else is_label) and not is_empty:
-        raise ValueError(
+        raise UserError(
             f"{path}: column {column.name!r} holds {truncate_text(str(kind))}, but must hold "
             f"{expected(column.name)}"
         )
@@ -141,13 +142,13 @@ def _values(path: Path, num_before: int, name: str, column: pa.Array) -> list[An
     """Values of a part of a Parquet column, whose first row follows ``num_before`` others."""
     if column.null_count:
         row = next(row for row, value in enumerate(column, num_before + 1) if not value.is_valid)
-        raise ValueError(f"{path}, row {row}: no {name}: fill it in or delete the row")
+        raise UserError(f"{path}, row {row}: no {name}: fill it in or delete the row")
     try:
         values = column.to_pylist()
     except UnicodeDecodeError as error:
         places = enumerate(column, num_before + 1)
         row = next(row for row, value in places if not _is_utf8(value.as_buffer()))
-        raise ValueError(f"{path}, row {row}: the {name} is not UTF-8") from error
+        raise UserError(f"{path}, row {row}: the {name} is not UTF-8") from error
     return [int(value) for value in values] if pa.types.is_boolean(column.type) else values
 
 
@@ -201,7 +202,7 @@ def read_files(
         group_column: a third column to read, None where no groups are wanted.
 
     Raises:
-        ValueError: a file is broken, lacks a column or a value, or there are no rows.
+        UserError: a file is broken, lacks a column or a value, or there are no rows.
     """
     read = Columns()
     files = []
@@ -211,11 +212,11 @@ def read_files(
         files.append((str(path), len(own.texts)))
     origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     if not read.texts:
-        raise ValueError(f"{origin}: no rows, where reviews were expected")
+        raise UserError(f"{origin}: no rows, where reviews were expected")
     rows = Rows(read.texts, read.labels, files, origin, read.groups)
     for index, label in enumerate(read.labels):
         if isinstance(label, str) and len(label) > _LONGEST_LABEL:
-            raise ValueError(
+            raise UserError(
                 f"{rows.place(index)}: a label of {len(label):,} characters: do the columns text "
                 "and label have each other's names?"
             )
@@ -234,7 +235,7 @@ def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
             _check_characters(str(folder), f"folder's name {each.name!r}", each.name)
     paths = [path for each in folders for path in sorted(each.glob("*.txt"), key=_numeric_name)]
     if not paths:
-        raise ValueError(f"{folder}: no .txt files, where reviews were expected")
+        raise UserError(f"{folder}: no .txt files, where reviews were expected")
     return Rows(
         texts=[read_text(path) for path in paths],
         labels=[path.parent.name for path in paths] if with_labels else [],
@@ -271,11 +272,11 @@ def _read_delimited(path: Path, with_labels: bool, group_column: str | None) -> 
             for name, place in places:
                 read.of(name).append(row[place])
                 if name != "text" and not row[place].strip():
-                    raise ValueError(
+                    raise UserError(
                         f"{path}, row {number}: no {name}: fill it in or delete the row"
                     )
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {rows.line_num}: {error}: quote a value that holds quotes, "
             'delimiters or line breaks, and double the quotes inside ("")'
         ) from error
@@ -286,7 +287,7 @@ def _read_delimited(path: Path, with_labels: bool, group_column: str | None) -> 
 
 def _check_row(place: str, row: Sequence[str], header: Sequence[str]) -> None:
     if len(row) != len(header):
-        raise ValueError(
+        raise UserError(
             f"{place}: {len(row)} values, but the header names {len(header)} columns: quote a "
             "value that holds the delimiter"
         )
@@ -302,9 +303,9 @@ def _read_json_lines(path: Path, with_labels: bool, group_column: str | None) ->
         for name in needed_columns(place, list(record), with_labels, group_column):
             value = record[name]
             if value is None:
-                raise ValueError(f"{place}: no {name}: fill it in or delete the row")
+                raise UserError(f"{place}: no {name}: fill it in or delete the row")
             if not isinstance(value, str if name == "text" else (int, str)):
-                raise ValueError(
+                raise UserError(
                     f"{place}: {name} {reprlib.repr(value)}, but must be {expected(name)}"
                 )
             if isinstance(value, str):
@@ -317,17 +318,17 @@ def _parse_record(place: str, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line.rstrip("\n"))
     except json.JSONDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{place}: {error.msg} at character {error.colno}: write one JSON object a line"
         ) from error
     except RecursionError:
-        raise ValueError(
+        raise UserError(
             f"{place}: nested too deeply: write one JSON object a line, of a text and a label"
         ) from None
     except ValueError as error:  # an integer of more digits than Python reads
-        raise ValueError(f"{place}: {str(error).split(';')[0]}") from error
+        raise UserError(f"{place}: {str(error).split(';')[0]}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{place}: {type(record).__name__}, but must be a JSON object")
+        raise UserError(f"{place}: {type(record).__name__}, but must be a JSON object")
     return record
 
 
@@ -339,7 +340,7 @@ def _check_characters(place: str, name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{place}: character {error.start + 1} of the {name} is half a surrogate pair"
         ) from error
 

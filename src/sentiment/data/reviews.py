@@ -25,6 +25,7 @@ from sentiment.data.splits import (
     read_test_keys,
     report,
 )
+from sentiment.runtime.errors import UserError
 
 Split = Literal["train", "validation", "test", "unsupervised"]
 
@@ -89,7 +90,7 @@ def load_split(
 
     Raises:
         FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
-        ValueError: a file or a label is not as it must be; the message says where.
+        UserError: a file or a label is not as it must be; the message says where.
     """
     class_names = class_names or _configured_class_names(data)
     if split in ("test", "unsupervised"):
@@ -112,7 +113,7 @@ def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
     or ignored, as ``data.shared_reviews`` says.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_split`; or all reviews of one split stand in
+        FileNotFoundError, UserError: as :func:`load_split`; or all reviews of one split stand in
             another.
     """
     train, validation = _split_training(data, _configured_class_names(data))
@@ -133,7 +134,7 @@ def _leave_out(
     for each in shared:
         stays[each.split] &= ~each.is_shared
     if len(set(train.labels[stays["train"]].tolist())) < 2:
-        raise ValueError(
+        raise UserError(
             f"{train.origin}: of its {len(train):,} reviews, {np.count_nonzero(stays['train']):,} "
             "stand in no other split, and not of two classes, which training needs: give others, "
             "or set data.shared_reviews to report"
@@ -179,7 +180,7 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
         return Reviews(rows.texts, labels, class_names or (), rows.origin, groups, numbers)
     labels, names = _number_labels(rows, class_names)
     if split == "train" and labels.min() == labels.max():
-        raise ValueError(
+        raise UserError(
             f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
             "training needs two classes"
         )
@@ -194,7 +195,7 @@ def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
         return None
     names = [str(each).strip() for each in rows.groups]
     if "" in names:
-        raise ValueError(
+        raise UserError(
             f"{rows.place(names.index(''))}: no {data.group_column}: fill it in or delete the row"
         )
     return number_keys(names)
@@ -221,7 +222,7 @@ def _number_labels(
         labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
     except KeyError:
         row = next(row for row, value in enumerate(values) if value not in index_by_label)
-        raise ValueError(_unknown_label(rows.place(row), values[row], class_names)) from None
+        raise UserError(_unknown_label(rows.place(row), values[row], class_names)) from None
     return labels, class_names
 
 
@@ -232,14 +233,14 @@ def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[
     if integers:
         kind = type(rows.labels[0])
         row = next(row for row, label in enumerate(rows.labels) if not isinstance(label, kind))
-        raise ValueError(
+        raise UserError(
             f"{rows.place(row)}: label {rows.labels[row]!r}, but the first is {rows.labels[0]!r}: "
             "use integers or names, not both"
         )
     names = [str(label).strip() for label in rows.labels]
     distinct = set(names)
     if "" in distinct:
-        raise ValueError(f"{rows.place(names.index(''))}: no label: fill it in or delete the row")
+        raise UserError(f"{rows.place(names.index(''))}: no label: fill it in or delete the row")
     if distinct <= set(class_names or ()) or not all(_INTEGER.fullmatch(name) for name in distinct):
         return names
     return [int(name) for name in names]
@@ -248,13 +249,13 @@ def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[
 def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, ...]:
     distinct: list[Any] = sorted(set(values))  # all of one type
     if len(distinct) == 1:
-        raise ValueError(
+        raise UserError(
             f"{rows.origin}: all {len(values)} reviews have label {distinct[0]!r}, but there must "
             "be two classes: add reviews of another, or name the classes with --data.class_names"
         )
     if isinstance(distinct[0], int) and distinct != list(range(len(distinct))):
         found = ", ".join(map(str, distinct[:_MOST_LISTED]))
-        raise ValueError(
+        raise UserError(
             f"{rows.origin}: labels are {found}, but integers must count from 0 without a gap: "
             "renumber them, or write names instead"
         )
@@ -310,7 +311,7 @@ def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
 
     Raises:
         FileNotFoundError: the source has no such split, or cannot be reached.
-        ValueError: a file is not as it must be, or nothing remains.
+        UserError: a file is not as it must be, or nothing remains.
     """
     reviews = load_split(data, "unsupervised", validation.class_names)
     keys = [dedup_key(text) for text in reviews.texts]
@@ -323,7 +324,7 @@ def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
         if are_dropped:
             stays &= differs
     if not stays.any():
-        raise ValueError(f"{reviews.origin}: no review remains that stands in no other split")
+        raise UserError(f"{reviews.origin}: no review remains that stands in no other split")
     return reviews.select(np.flatnonzero(stays))
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from sentiment.runtime.errors import UserError
+
 BatchUnit = Literal["reviews", "tokens"]
 # Reviews are shuffled, then sorted within pools of this many batches: enough for neighbours of
 # nearly the same length, few enough that the same reviews do not meet in every epoch.
@@ -41,10 +43,10 @@ class BucketSampler(Sampler[torch.Tensor]):
         shuffle: bool = True,
     ) -> None:
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, but must be at least 1")
+            raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         self._lengths = lengths.numpy().astype(np.int64)
         if len(self._lengths) and self._lengths.min() < 1:
-            raise ValueError("a review of no tokens cannot stand in a batch")
+            raise UserError("a review of no tokens cannot stand in a batch")
         self._batch_size = batch_size
         self._unit = unit
         self._seed = seed

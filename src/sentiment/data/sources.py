@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sentiment.config.config import DataConfig
 from sentiment.data.readers import FORMATS, UNLABELLED_FOLDER, Rows, read_files, read_text_folder
+from sentiment.runtime.errors import UserError
 
 IMDB_CLASS_NAMES = ("neg", "pos")
 
@@ -46,7 +47,7 @@ def has_validation(data: DataConfig) -> bool:
 
     Raises:
         FileNotFoundError: the folder is not there.
-        ValueError: a file is named as others name a validation split, which would go unread.
+        UserError: a file is named as others name a validation split, which would go unread.
     """
     if is_on_hub(data):
         return False
@@ -55,7 +56,7 @@ def has_validation(data: DataConfig) -> bool:
         return True
     for name in _OTHER_NAMES_OF_VALIDATION:
         if found := _find(folder, name):
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {next(iter(found))} looks like a validation split: rename it to "
                 "validation, or take it out of the folder to hold reviews out of train"
             )
@@ -69,12 +70,12 @@ def read_split(data: DataConfig, split: str, group_column: str | None = None) ->
 
     Raises:
         FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
-        ValueError: files are not as they must be; the message says where.
+        UserError: files are not as they must be; the message says where.
     """
     with_labels = split != "unsupervised"
     if is_on_hub(data):
         if group_column is not None:
-            raise ValueError(_no_groups(_IMDB, group_column))
+            raise UserError(_no_groups(_IMDB, group_column))
         return _read_hub(split, with_labels)
     folder = _folder(data)
     found = _find(folder, split)
@@ -87,11 +88,11 @@ def read_split(data: DataConfig, split: str, group_column: str | None = None) ->
             f"{listed}{', …' if len(names) > _MOST_LISTED else ''}"
         )
     if len(found) > 1:
-        raise ValueError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")
+        raise UserError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")
     (paths,) = found.values()
     if paths[0].is_dir():
         if group_column is not None:
-            raise ValueError(_no_groups(str(paths[0]), group_column))
+            raise UserError(_no_groups(str(paths[0]), group_column))
         return read_text_folder(paths[0], with_labels=with_labels)
     return read_files(paths, with_labels=with_labels, group_column=group_column)
 
@@ -114,7 +115,7 @@ def _folder(data: DataConfig) -> Path:
         return _MINI_FOLDER
     folder = Path(data.path).expanduser()
     if folder.is_file():
-        raise ValueError(
+        raise UserError(
             f"data.path is {data.path}, a file: give the folder that it is in, with files named "
             f"train, validation and test ({', '.join(FORMATS)})"
         )
@@ -140,7 +141,7 @@ def _find(folder: Path, split: str) -> dict[str, list[Path]]:
     for name, paths in found.items():
         num_shards = int(name.split("-of-")[1].split(".")[0]) if "-of-" in name else 1
         if len(paths) != num_shards:
-            raise ValueError(f"{folder} has {len(paths)} of the files {name}: fetch the others")
+            raise UserError(f"{folder} has {len(paths)} of the files {name}: fetch the others")
     texts = folder / "train" / UNLABELLED_FOLDER if split == "unsupervised" else folder / split
     if texts.is_dir():
         found[f"{texts.relative_to(folder).as_posix()}/"] = [texts]

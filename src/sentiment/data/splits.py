@@ -17,6 +17,7 @@ from sentiment.config.config import DataConfig
 from sentiment.data.readers import FORMATS, read_files, read_text_folder
 from sentiment.data.sources import is_on_hub, read_split, source_name
 from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.runtime.errors import UserError
 
 _LOWER_CASE = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
 _ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
@@ -84,7 +85,7 @@ def hold_out(
         fold: which one, from 1.
 
     Raises:
-        ValueError: a class is in too few groups to stand on both sides.
+        UserError: a class is in too few groups to stand on both sides.
     """
     copies = number_keys(map(dedup_key, texts))
     own = copies if groups is None else number_keys(groups.tolist())
@@ -110,7 +111,7 @@ def hold_out(
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
     into = "hold some out" if num_folds is None else f"make {num_folds} folds"
-    raise ValueError(
+    raise UserError(
         f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
         f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
         f"that class{_OTHER_WAYS[groups is None, num_folds is None]}"
@@ -224,7 +225,7 @@ def find_shared(
         One for each pair of splits that share a review.
 
     Raises:
-        ValueError: all reviews of one split stand in another, as where a file was copied; or
+        UserError: all reviews of one split stand in another, as where a file was copied; or
             shared reviews are to be dropped, and the test split cannot be read.
     """
     keys = {
@@ -237,7 +238,7 @@ def find_shared(
         known = set(keys[other])
         is_shared = np.array([key in known for key in keys[split]], dtype=bool)
         if is_shared.all():
-            raise ValueError(
+            raise UserError(
                 f"{source_name(data)}: all {len(is_shared):,} reviews of {split} stand in {other} "
                 f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains all the same)"
             )
@@ -265,7 +266,7 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
     except (OSError, ValueError) as error:
         reason = f"the test split can't be compared with the others: {error}"
         if data.shared_reviews == "drop":
-            raise ValueError(f"{reason} (or set data.shared_reviews to report)") from error
+            raise UserError(f"{reason} (or set data.shared_reviews to report)") from error
         logger.warning("%s", reason)
         return []
 

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import (
     DecompressionBomb,
     DecompressionLimit,
@@ -100,10 +101,10 @@ def load_vectors(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty, damaged, of another dimension, or holds none of the words.
+        UserError: it is empty, damaged, of another dimension, or holds none of the words.
     """
     if len(words) != len(counts) or num_special < 1:
-        raise ValueError(f"{len(words)} words, {len(counts)} counts, {num_special} special words")
+        raise UserError(f"{len(words)} words, {len(counts)} counts, {num_special} special words")
     matrix = torch.zeros(len(words), dimension)
     rows = matrix.numpy()  # the same memory
     # Row 0 stays zero even if the file has a vector for «<pad>». A lone surrogate is in no file,
@@ -170,23 +171,23 @@ class _Survey:
             self.other_dimensions[num_values] += 1
 
     def check_dimension(self) -> None:
-        """Raise ValueError if more than half of the lines agree on another dimension."""
+        """Raise UserError if more than half of the lines agree on another dimension."""
         for other, count in self.other_dimensions.most_common(1):
             if 2 * count > self.num_lines:
-                raise ValueError(
+                raise UserError(
                     f"{self.path} holds {other}-dimensional vectors, but model.embedding_size is "
                     f"{self.dimension}: set --model.embedding_size {other} or give a "
                     f"{self.dimension}-dimensional file"
                 )
 
     def check(self, coverage: Coverage) -> None:
-        """Raise ValueError if the file as a whole was of no use."""
+        """Raise UserError if the file as a whole was of no use."""
         if self.num_lines == 0:
-            raise ValueError(f"{self.path} holds no vectors: it is empty")
+            raise UserError(f"{self.path} holds no vectors: it is empty")
         self.check_dimension()
         if not coverage.types_found:
             malformed = _malformed_text(self.num_malformed, self.malformed_lines)
-            raise ValueError(
+            raise UserError(
                 f"none of the {coverage.num_types:,} words of the vocabulary is among the "
                 f"{self.num_lines:,} lines of {self.path} ({malformed}): give a file of lines "
                 f"«word value value …» in the language of the reviews, in lower case if they are"
@@ -282,7 +283,7 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
 
     Of several texts in a zip, the one with ``name_part`` in its name is taken.
 
-    Raises FileNotFoundError without a file, ValueError if it is damaged or the choice is unclear.
+    Raises FileNotFoundError without a file, UserError if it is damaged or the choice is unclear.
     """
     if not path.exists() or path.is_dir():
         raise FileNotFoundError(
@@ -366,7 +367,7 @@ def _lines_of(path: Path, file: _File, unpacked: DecompressionLimit | None) -> I
 
 @contextmanager
 def _damage_named(what: Path | str) -> Iterator[None]:
-    """Turn what gzip and zipfile raise over missing or wrong bytes into one ValueError."""
+    """Turn what gzip and zipfile raise over missing or wrong bytes into one UserError."""
     try:
         yield
     except (_Refused, DecompressionBomb):
@@ -375,10 +376,10 @@ def _damage_named(what: Path | str) -> Iterator[None]:
         # gzip's own OSErrors have no number, and EINVAL comes from an offset that a zip makes up.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # of the disk
-        raise ValueError(f"{what} is damaged, cut off or locked ({error}): get it again") from error
+        raise UserError(f"{what} is damaged, cut off or locked ({error}): get it again") from error
 
 
-class _Refused(ValueError):
+class _Refused(UserError):
     """A zip that is whole and yet of no use."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from torchtext.vocab import Vocab
 
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write, text_lines
 
 PAD, UNK = "<pad>", "<unk>"
@@ -90,7 +91,7 @@ def load_vocabulary(path: Path) -> Vocab:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is not a word and its count, or the words are not in their order.
+        UserError: a line is not a word and its count, or the words are not in their order.
     """
     if not path.exists():
         raise FileNotFoundError(f"no vocabulary file {path}")
@@ -99,12 +100,12 @@ def load_vocabulary(path: Path) -> Vocab:
     for number, line in enumerate(text_lines(path, newline="\n"), start=1):
         found = _LINE.fullmatch(line)
         if found is None:
-            raise ValueError(f"{path}, line {number}: expected a word, a tab and a count")
+            raise UserError(f"{path}, line {number}: expected a word, a tab and a count")
         words.append(found[1])
         counts[found[1]] = int(found[2])
     vocabulary = build_vocabulary(counts)
     if vocabulary.itos != words:
-        raise ValueError(
+        raise UserError(
             f"{path} is not a vocabulary of this program: it must hold {PAD}, {UNK}, then each "
             "word once by falling count"
         )

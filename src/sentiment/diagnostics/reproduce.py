@@ -29,6 +29,7 @@ from sentiment.diagnostics.run_diff import (
 )
 from sentiment.display.console import pad, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_writable
 from sentiment.runtime.processes import Output, check_end, run_module
 
@@ -129,7 +130,7 @@ def plan_training(run: Path, output: Path, places: Places) -> Plan:
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
         FileExistsError: ``output`` is not empty.
-        ValueError: the run is damaged or not finished; its reviews, vectors, teachers or
+        UserError: the run is damaged or not finished; its reviews, vectors, teachers or
             pre-training are others now; its device is not there.
     """
     check_writable(output)
@@ -204,7 +205,7 @@ def _check_ranks(here: RunEnvironment) -> None:
 
     count = torch.cuda.device_count()
     if count < here.ranks:
-        raise ValueError(
+        raise UserError(
             f"the run was trained by {here.ranks} ranks with a GPU each, and this machine has "
             f"{count}: reproduce it on one with as many, or give --device cpu"
         )
@@ -214,7 +215,7 @@ def train_again(plan: Plan, output: Output = "shown") -> None:
     """Train as planned, in processes of their own.
 
     Raises:
-        ValueError: it failed.
+        UserError: it failed.
     """
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         file = Path(folder) / "config.yaml"
@@ -232,7 +233,7 @@ def reproduce(plan: Plan, train: Callable[[Plan], None] = train_again) -> Outcom
     """Train as planned, and compare.
 
     Raises:
-        ValueError: the training failed, or it found other reviews than were there before.
+        UserError: the training failed, or it found other reviews than were there before.
     """
     train(plan)
     again = Path(plan.config.output_dir)

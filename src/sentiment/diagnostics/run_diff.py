@@ -28,6 +28,7 @@ from sentiment.runs.manifest import (
 from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runs.run import load_run
 from sentiment.runtime.device import describe_device, find_device, find_precision
+from sentiment.runtime.errors import UserError
 from sentiment.training.distillation import (
     check_named_teachers,
     check_same_teachers,
@@ -45,7 +46,7 @@ def check_reviews_here(then: dict[str, dict[str, Any]], config: Config, run: Pat
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: they are others.
+        UserError: they are others.
     """
     data = config.data
     if data.shared_reviews == "report":  # the training will, and it changes no review
@@ -64,7 +65,7 @@ def check_reviews(
     for split, wanted in then.items():
         found = now[split]
         if found != wanted:
-            raise ValueError(
+            raise UserError(
                 f"the {split} reviews are {found['rows']} with digest {found['sha256'][:12]}, but "
                 f"{run} was trained with {wanted['rows']} with {wanted['sha256'][:12]}: give the "
                 "reviews of then by --data.path"
@@ -81,7 +82,7 @@ def check_vectors(then: dict[str, Any] | None, config: Config, run: Path) -> Non
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is another.
+        UserError: it is another.
     """
     if then is None:
         return
@@ -93,7 +94,7 @@ def check_vectors(then: dict[str, Any] | None, config: Config, run: Path) -> Non
         )
     found = file_fingerprint(path)
     if found["sha256"] != then["sha256"]:
-        raise ValueError(
+        raise UserError(
             f"{path} has digest {found['sha256'][:12]}, but the vectors of {run} had "
             f"{then['sha256'][:12]}: give those of then by --vectors.path"
         )
@@ -109,7 +110,7 @@ def check_teachers_here(then: list[dict[str, str]], config: Config, run: Path) -
 
     Raises:
         FileNotFoundError: one is not there.
-        ValueError: one is another.
+        UserError: one is another.
     """
     check_named_teachers(config)
     check_same_teachers(then, describe_teachers(config), run)
@@ -124,7 +125,7 @@ def check_pretraining_here(then: dict[str, str] | None, run: Path) -> None:
 
     Raises:
         FileNotFoundError: it is gone.
-        ValueError: it is another.
+        UserError: it is another.
     """
     if then is None:
         return
@@ -137,7 +138,7 @@ def check_pretraining_here(then: dict[str, str] | None, run: Path) -> None:
         ) from error
     for name, what in (("identity", "identity"), ("sha256", "weights with digest")):
         if now[name] != then[name]:
-            raise ValueError(
+            raise UserError(
                 f"the pre-training {then['path']} has {what} {now[name][:12]}, but {run} started "
                 f"from one with {then[name][:12]}: put that of then there"
             )
@@ -241,15 +242,15 @@ def read_receipt(run: Path) -> Receipt:
 
     Raises:
         FileNotFoundError: the folder is not a run.
-        ValueError: run.json is damaged or has no receipt, or the run is not finished.
+        UserError: run.json is damaged or has no receipt, or the run is not finished.
     """
     values = read_manifest(run)
     if is_pretraining(values):
-        raise ValueError(f"{run} is a pre-training: only a classifier's run can be reproduced")
+        raise UserError(f"{run} is a pre-training: only a classifier's run can be reproduced")
     if is_baseline(values):
-        raise ValueError(f"{run} is a baseline: make it again with sentiment baseline --overwrite")
+        raise UserError(f"{run} is a baseline: make it again with sentiment baseline --overwrite")
     if "result" not in values:
-        raise ValueError(
+        raise UserError(
             f"{run} is not finished, so there is nothing to compare with: resume it with python "
             f"train.py --resume {run}"
         )
@@ -273,7 +274,7 @@ def read_receipt(run: Path) -> Receipt:
         )
         _look_at_all(receipt)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{run / 'run.json'} has no whole receipt ({error!r}): this run cannot be reproduced; "
             "train it again, from its config.yaml"
         ) from error
@@ -309,7 +310,7 @@ def current_environment(config: Config, *, ranks: int, threads: int) -> RunEnvir
     """What a training of these settings would be done by and on, here and now.
 
     Raises:
-        ValueError: the device is not there.
+        UserError: the device is not there.
     """
     device = find_device(config.device)
     git = git_state() or {"revision": None, "is_dirty": False}
@@ -371,7 +372,7 @@ def compare_runs(first: Path, second: Path) -> RunDiff:
     """Compare two finished runs.
 
     Raises:
-        FileNotFoundError, ValueError: one cannot be read.
+        FileNotFoundError, UserError: one cannot be read.
     """
     problems: list[str] = []
     weights = max(_weights_distance(first, second, name, problems) for name in ("best", "last"))

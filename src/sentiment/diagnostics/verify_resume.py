@@ -14,6 +14,7 @@ from sentiment.config.parser import save_config
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import read_position
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import check_end, run_module
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def verify_resume(config: Config) -> None:
     """Train twice in processes of their own, one of them killed at a random update and resumed.
 
     Raises:
-        ValueError: the two are not equal, or a training failed by itself.
+        UserError: the two are not equal, or a training failed by itself.
     """
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         whole, broken = Path(folder) / "whole", Path(folder) / "broken"
@@ -46,7 +47,7 @@ def verify_resume(config: Config) -> None:
         likeness = compare_runs(whole, broken)
     if not likeness.is_equal:
         problems = "".join(f"; {each}" for each in likeness.problems[:3])
-        raise ValueError(
+        raise UserError(
             "the resumed run differs from the one that was never stopped: by "
             f"{likeness.weights:.3g} in a weight, {likeness.metrics:.3g} in a metric, "
             f"{likeness.curves:.3g} in a curve{problems}: on a GPU some "

@@ -16,6 +16,7 @@ from sentiment.data.sampler import BucketSampler
 from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime.device import autocast, exact_fp32
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 
 # Tokens of a batch, padding included: large enough for the kernels, small beside the model.
 BATCH_TOKENS = 30_000
@@ -72,7 +73,7 @@ def predict_corpus(
         report: called with numbers of reviews as they are classified here.
 
     Raises:
-        ValueError: a logit is no finite number.
+        UserError: a logit is no finite number.
     """
     distributed = distributed or DistributedContext()
     with tqdm(
@@ -112,7 +113,7 @@ def compute_logits(
             on how many there are.
 
     Raises:
-        ValueError: a logit is no finite number.
+        UserError: a logit is no finite number.
     """
     distributed = distributed or DistributedContext()
     model.eval()
@@ -126,7 +127,7 @@ def compute_logits(
             report(len(batch.lengths))
     in_order = _in_order(own, found, len(corpus), distributed)
     if not in_order.isfinite().all():
-        raise ValueError(
+        raise UserError(
             "the model's logits are not numbers: its training diverged, or its weights were "
             "changed: train it again with a lower training.learning_rate"
         )

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sentiment.runtime.errors import UserError
+
 NUM_BINS = 15  # of the calibration error, as in Guo et al. 2017
 
 
@@ -81,7 +83,7 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
 
     num_reviews, num_classes = log_probabilities.shape
     if num_reviews == 0:
-        raise ValueError("no predictions to measure")
+        raise UserError("no predictions to measure")
     predicted = log_probabilities.argmax(axis=1)
     num_right = int((predicted == labels).sum())
     confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))

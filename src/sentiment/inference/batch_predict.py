@@ -24,6 +24,7 @@ from sentiment.inference.resume import (
     writing_alone,
 )
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 
 
 class SharedPredictor:
@@ -150,7 +151,7 @@ def predict_to_file(
         What was done before, and what is done.
 
     Raises:
-        ValueError: as :func:`predict_rows` says, or what is there is of another request.
+        UserError: as :func:`predict_rows` says, or what is there is of another request.
         FileExistsError: another process is writing it.
     """
     distributed = distributed or DistributedContext()
@@ -222,7 +223,7 @@ def predict_rows(
         watcher: told how it goes.
 
     Raises:
-        ValueError: a row is bad, or the source cannot be read further.
+        UserError: a row is bad, or the source cannot be read further.
     """
     done = begin_at
     watcher.begin(done.num_rows)
@@ -250,7 +251,7 @@ def _tell_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None
     for place, problem in sorted(block.problems.items()):
         message = f"{block.place}, row {block.first_row + place}: {problem}"
         if not skips_bad_rows:
-            raise ValueError(f"{message} (--on-error skip passes over such rows)")
+            raise UserError(f"{message} (--on-error skip passes over such rows)")
         watcher.bad_row(message)
 
 

@@ -18,6 +18,7 @@ from sentiment.data.vocabulary import token_counts
 from sentiment.inference.onnx_graph import Attention, Direction, Parts, take_apart
 from sentiment.runs.run import Run
 from sentiment.runtime.device import exact_fp32
+from sentiment.runtime.errors import UserError
 
 
 class ScriptedClassifier(nn.Module):
@@ -220,7 +221,7 @@ def export_run(run: Run, path: Path, format: Format) -> Exported:
         format: ``onnx``, for onnxruntime and others; ``torch``, for ``torch.jit.load``.
 
     Raises:
-        ValueError: the model has a part that cannot be exported, is too large for the format, or
+        UserError: the model has a part that cannot be exported, is too large for the format, or
             logits differ by more than a ten-thousandth; nothing is written then.
         ModuleNotFoundError: onnx or onnxruntime is not installed.
     """
@@ -231,7 +232,7 @@ def export_run(run: Run, path: Path, format: Format) -> Exported:
         write(run, new)
         difference = largest_difference(run, load(new))
         if not difference <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"logits of the exported model differ from the run's by {difference:.2g}, where "
                 f"{TOLERANCE:g} is allowed: nothing was written; please report this"
             )
@@ -270,7 +271,7 @@ def _write_onnx(run: Run, path: Path) -> None:
     parts = take_apart(run.model)
     size = sum(value.numel() * value.element_size() for value in run.model.state_dict().values())
     if size > _MOST_BYTES_OF_ONNX:
-        raise ValueError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
+        raise UserError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
     model = build_onnx(parts, describe(run))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())

@@ -26,6 +26,7 @@ from sentiment.inference.readers import (
     is_utf8,
     unpacked_suffix,
 )
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, truncate_text
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -51,9 +52,9 @@ class DelimitedSource(TextSource):
         with self.open_text(newline="") as (file, _):
             header = next(self._rows(file), None)
         if header is None:
-            raise ValueError(f"{self.path} is empty: it needs a header that names its columns")
+            raise UserError(f"{self.path} is empty: it needs a header that names its columns")
         if not all(map(is_utf8, header)) or any("\0" in name for name in header):
-            raise ValueError(f"{self.path}: the header is not UTF-8 text: save the file as UTF-8")
+            raise UserError(f"{self.path}: the header is not UTF-8 text: save the file as UTF-8")
         self.check_columns(header)
         return header
 
@@ -75,7 +76,7 @@ class DelimitedSource(TextSource):
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                raise ValueError(
+                raise UserError(
                     f"{self.path}, in the row that begins in line {line}: {error}: quote a value "
                     "that holds quotes, delimiters or line breaks, and double the quotes inside "
                     '("")'
@@ -185,7 +186,7 @@ class ParquetSource(FileSource):
         if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
             kind = kind.value_type
         if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: column {self.text_column!r} holds {truncate_text(str(kind))}, but "
                 "must hold strings: name the one with the texts by --text-column"
             )
@@ -219,7 +220,7 @@ class ParquetSource(FileSource):
                 yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError, Damaged) as error:
             reason = (str(error).splitlines() or [""])[0]
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: not a whole Parquet file ({reason}): download or write it again"
             ) from error
 
@@ -284,17 +285,17 @@ def open_source(path: Path, text_column: str) -> FileSource:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is of no kind that can be read, is broken, or has no such column.
+        UserError: it is of no kind that can be read, is broken, or has no such column.
     """
     if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file of texts")
+        raise UserError(f"{path} is a folder: name a file of texts")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".parquet":
         return ParquetSource(path, text_column)
     kind = _TEXT_SOURCES.get(unpacked_suffix(path))
     if kind is None:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot tell what kind of file it is: its name must end in "
             f"{', '.join(_TEXT_SOURCES)} (or one of these and .gz) or .parquet"
         )
@@ -305,10 +306,10 @@ def output_format(path: Path) -> str:
     """The ending of an output's name.
 
     Raises:
-        ValueError: nothing is written in that format.
+        UserError: nothing is written in that format.
     """
     if path.suffix not in OUTPUT_FORMATS:
-        raise ValueError(
+        raise UserError(
             f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
         )
     return path.suffix

@@ -17,6 +17,7 @@ from sentiment.inference.formats import delimited_block
 from sentiment.inference.outputs import Predictions
 from sentiment.inference.predictor import Prediction
 from sentiment.inference.readers import LONGEST, Block, Source, whole_characters
+from sentiment.runtime.errors import UserError
 
 _BYTES_OF_A_READ = 1 << 18
 _READS_AHEAD = 64
@@ -87,7 +88,7 @@ def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
             yield lines
         rest += last
         if len(rest) > LONGEST:
-            raise ValueError(f"standard input: a line of more than {LONGEST:,} bytes")
+            raise UserError(f"standard input: a line of more than {LONGEST:,} bytes")
     if rest:
         yield [rest]
 

@@ -10,6 +10,7 @@ import torch
 
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import Pooling, split_pooling
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
@@ -87,13 +88,13 @@ def take_apart(model: SentimentClassifier) -> Parts:
     """The parts of a classifier, on the CPU in fp32.
 
     Raises:
-        ValueError: it has something that no exported file can have.
+        UserError: it has something that no exported file can have.
     """
     weights = {key: value.detach().cpu().float() for key, value in model.state_dict().items()}
     recurrence = model.recurrence
     num_directions = 2 if recurrence.bidirectional else 1
     if recurrence.mode not in _CELLS or not set(model.pooling.split("+")) <= _POOLINGS:
-        raise ValueError(
+        raise UserError(
             f"a model of cell {recurrence.mode} and pooling {model.pooling} cannot be exported"
         )
     layers = [
@@ -112,7 +113,7 @@ def take_apart(model: SentimentClassifier) -> Parts:
     embedding = model.embedding_table().detach().cpu().float()
     output = weights.pop("output.weight"), weights.pop("output.bias")
     if weights:  # of a part that came later than this
-        raise ValueError(f"the model cannot be exported: it has {', '.join(sorted(weights))}")
+        raise UserError(f"the model cannot be exported: it has {', '.join(sorted(weights))}")
     return Parts(embedding, recurrence.mode, layers, poolings, attention, *output)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 from sentiment.inference.formats import DELIMITERS
 from sentiment.inference.predictor import Prediction
 from sentiment.inference.readers import Block, Source, to_json
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class AddedColumns:
         """Refuse a file that has such a column already.
 
         Raises:
-            ValueError: it has.
+            UserError: it has.
         """
         clash = next((name for name in self.names if name in columns), None)
         if clash is not None:
-            raise ValueError(
+            raise UserError(
                 f"{place} has a column {clash!r} already: give the added ones names of their own "
                 "by --prefix, as in --prefix lstm_"
             )

@@ -23,6 +23,7 @@ from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import BATCH_TOKENS, Rounding, compute_logits, measure_rounding
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.device import find_device, find_inference_precision
+from sentiment.runtime.errors import UserError
 
 # Texts that are sorted by length together: enough that a batch holds hardly any padding.
 WINDOW = 20_000
@@ -61,7 +62,7 @@ class Predictor:
         rounding: how far bf16 moved the probabilities of the first texts; None in fp32.
 
     Raises:
-        ValueError: ``precision`` is bf16, in which the device does not compute.
+        UserError: ``precision`` is bf16, in which the device does not compute.
     """
 
     def __init__(
@@ -122,12 +123,12 @@ class Predictor:
 
         Raises:
             TypeError: ``texts`` is one string, or holds something else than strings.
-            ValueError: ``window`` is less than 1.
+            UserError: ``window`` is less than 1.
         """
         if isinstance(texts, str):
             raise TypeError("predict_stream takes strings: predict([text]) for one of them")
         if window < 1:
-            raise ValueError(f"window is {window}, but must be at least 1")
+            raise UserError(f"window is {window}, but must be at least 1")
         return (each for taken in windows(texts, window) for each in self.predict(taken))
 
     def encode(self, texts: Sequence[str]) -> EncodedCorpus:
@@ -192,7 +193,7 @@ def load(
 
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
-        ValueError: a file is damaged, or the device is not there.
+        UserError: a file is damaged, or the device is not there.
     """
     return Predictor(
         load_run(Path(run), checkpoint=checkpoint),

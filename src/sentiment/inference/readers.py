@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, require_file, truncate_text
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class JsonBlock(Block):
             record = record or {}
             if not record.keys() <= known:
                 extra = next(key for key in record if key not in known)
-                raise ValueError(
+                raise UserError(
                     f"{self.place}, row {self.first_row + place}: {extra!r} is not among the keys "
                     "of the first row, which become the columns: write JSON Lines, whose rows may "
                     "differ (--output NAME.jsonl)"
@@ -153,7 +154,7 @@ class ParquetBlock(Block):
         try:
             return self.rows.to_pylist()
         except UnicodeDecodeError as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.place}, rows {self.first_row} to {self.last_row}: a value is not UTF-8: "
                 "write Parquet, which carries it as it is (--output NAME.parquet)"
             ) from error
@@ -256,13 +257,13 @@ class FileSource(Source):
         if len(columns) > 20:
             found += f" and {len(columns) - 20} more"
         if self.text_column not in columns:
-            raise ValueError(
+            raise UserError(
                 f"{self.path}: no column {self.text_column!r}; found: {found}: name the one with "
                 "the texts by --text-column"
             )
         twice = next((name for name in columns if columns.count(name) > 1), None)
         if twice is not None:
-            raise ValueError(f"{self.path}: column {twice!r} is there twice: rename one of them")
+            raise UserError(f"{self.path}: column {twice!r} is there twice: rename one of them")
 
 
 class TextSource(FileSource):
@@ -277,12 +278,12 @@ class TextSource(FileSource):
                 data: Any = _Gzip(raw, self.path) if is_packed else raw
                 yield io.TextIOWrapper(data, "utf-8-sig", _ESCAPED, newline), raw
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{self.path} is damaged: {error}: pack it again") from error
+            raise UserError(f"{self.path} is damaged: {error}: pack it again") from error
 
     def lines(self, file: TextIO) -> Iterator[str]:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
             if len(line) == LONGEST:
-                raise ValueError(
+                raise UserError(
                     f"{self.path}, line {number} has more than {LONGEST:,} characters: is this "
                     "a text file?"
                 )

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from sentiment.inference.formats import output_format
 from sentiment.inference.outputs import partial_path, publish
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
 FORMAT_VERSION = 1
@@ -53,21 +54,21 @@ def load_progress(output: Path) -> Progress | None:
     """The progress beside an output, or None where there is none.
 
     Raises:
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     path = progress_path(output)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("format_version") != FORMAT_VERSION:
-            raise ValueError("it is of another release")
+            raise UserError("it is of another release")
         progress = Progress(**values)
         counts = (progress.num_rows, progress.num_bad, progress.position)
         if not isinstance(progress.request, dict) or not all(isinstance(n, int) for n in counts):
-            raise ValueError("a value is not of its kind")
+            raise UserError("a value is not of its kind")
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}): begin again with --overwrite") from error
+        raise UserError(f"{path} is damaged ({error}): begin again with --overwrite") from error
     return progress
 
 
@@ -75,7 +76,7 @@ def check_same(progress: Progress, request: dict[str, Any]) -> None:
     """Refuse to continue what was begun otherwise.
 
     Raises:
-        ValueError: the input, the run or an option has changed.
+        UserError: the input, the run or an option has changed.
     """
     for name in {**progress.request, **request}:
         before, value = (each.get(name, "the default") for each in (progress.request, request))
@@ -83,7 +84,7 @@ def check_same(progress: Progress, request: dict[str, Any]) -> None:
             is_file = isinstance(value, dict)
             was, now = (each if each == "the default" else repr(each) for each in (before, value))
             change = "has changed" if is_file else f"was {was} and is now {now}"
-            raise ValueError(
+            raise UserError(
                 f"cannot resume: {name} {change}: give what the output was begun with, or "
                 "begin again with --overwrite"
             )
@@ -127,7 +128,7 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
     Raises:
         FileExistsError: it is there, or an interrupted one, and nobody said what to do.
         FileNotFoundError: its folder is not there.
-        ValueError: nothing is written in that format, or it is the input.
+        UserError: nothing is written in that format, or it is the input.
     """
     output_format(path)
     if not path.parent.is_dir():
@@ -135,7 +136,7 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
     if path.is_dir():
         raise FileExistsError(f"{path} is a folder: name a file to write")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise ValueError(f"{path} is the input: write to another file")
+        raise UserError(f"{path} is the input: write to another file")
     if overwrites:
         return
     is_begun = progress_path(path).exists()
@@ -172,7 +173,7 @@ def begin(path: Path, request: dict[str, Any], *, resumes: bool) -> Progress:
     """Where an output is to be continued; at 0, with nothing left of an earlier one, to begin.
 
     Raises:
-        ValueError: what is there was begun with another input, run or option, or is damaged.
+        UserError: what is there was begun with another input, run or option, or is damaged.
     """
     progress = load_progress(path) if resumes else None
     if progress is not None:

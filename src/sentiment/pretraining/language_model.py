@@ -15,6 +15,7 @@ from sentiment.model.packed_lstm import PackedLSTM, States
 from sentiment.model.rnn_base import multiplied_in
 from sentiment.pretraining.streams import Window, read_streams, stream_windows
 from sentiment.runtime.device import autocast, mixed_seed
+from sentiment.runtime.errors import UserError
 
 _SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
 IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
@@ -103,7 +104,7 @@ class LanguageModel(nn.Module):
         drop_share: share of embedded words' values and of the recurrence's outputs dropped.
 
     Raises:
-        ValueError: the recurrence is none that can read streams.
+        UserError: the recurrence is none that can read streams.
     """
 
     def __init__(
@@ -112,12 +113,12 @@ class LanguageModel(nn.Module):
         super().__init__()
         lstm = classifier.recurrence
         if not isinstance(lstm, PackedLSTM):
-            raise ValueError(
+            raise UserError(
                 "pre-training knows the packed lstm alone: set model.cell to lstm and "
                 "model.implementation to packed"
             )
         if lstm.bidirectional and lstm.num_layers > 1:
-            raise ValueError(
+            raise UserError(
                 f"model.num_layers is {lstm.num_layers} and model.bidirectional is true, but the "
                 "second layer would see the words to be predicted: pre-train one layer, or more in "
                 "one direction"
@@ -243,13 +244,13 @@ def measure_perplexity(
         precision: arithmetic of matrix products.
 
     Raises:
-        ValueError: no review has two words, or a perplexity is beyond all numbers.
+        UserError: no review has two words, or a perplexity is beyond all numbers.
     """
     was_training = model.training
     model.eval()
     readable = (corpus.lengths >= 2).nonzero().squeeze(1)
     if len(readable) == 0:
-        raise ValueError("no validation review has two words, the least to tell a perplexity on")
+        raise UserError("no validation review has two words, the least to tell a perplexity on")
     places = torch.linspace(0, len(readable) - 1, min(len(readable), _MOST_REVIEWS))
     chosen = readable[places.long()]
     chosen = chosen[corpus.lengths[chosen].argsort(descending=True, stable=True)]
@@ -266,7 +267,7 @@ def measure_perplexity(
     model.train(was_training)
     found = torch.exp(sums / count).tolist()
     if not all(map(math.isfinite, found)):
-        raise ValueError(
+        raise UserError(
             "pre-training has gone astray, its perplexity is no finite number: lower "
             "pretraining.learning_rate and begin again"
         )

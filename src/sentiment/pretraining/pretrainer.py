@@ -27,6 +27,7 @@ from sentiment.pretraining.language_model import Candidates, LanguageModel, meas
 from sentiment.pretraining.streams import num_windows, stream_windows
 from sentiment.runtime.device import autocast
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     CheckpointData,
@@ -52,7 +53,7 @@ class Plan:
         seed: decides the order together with the epoch.
 
     Raises:
-        ValueError: no review has two words.
+        UserError: no review has two words.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Plan:
         self._seed = seed
         self._readable = [(each >= _SHORTEST).nonzero().squeeze(1) for each in self._lengths]
         if not any(len(each) for each in self._readable):
-            raise ValueError("no review has two words, the least to pre-train on")
+            raise UserError("no review has two words, the least to pre-train on")
         self._samplers = [
             BucketSampler(lengths[readable], batch_size=batch_size, seed=seed)
             for lengths, readable in zip(self._lengths, self._readable, strict=True)
@@ -150,7 +151,7 @@ class Curves:
         """A point of the curves by update.
 
         Raises:
-            ValueError: the loss is not finite.
+            UserError: the loss is not finite.
         """
         self.check()
         sums = self._sums[:-1]
@@ -169,9 +170,9 @@ class Curves:
             self._writer.add_scalar(f"perplexity/{name}", value, update)
 
     def check(self) -> None:
-        """Raise ``ValueError`` if a loss or gradient since the last point is not finite."""
+        """Raise ``UserError`` if a loss or gradient since the last point is not finite."""
         if not math.isfinite(float(self._sums.sum())):
-            raise ValueError(
+            raise UserError(
                 "pre-training's loss or gradient is not finite: lower pretraining.learning_rate "
                 "and begin again"
             )
@@ -271,7 +272,7 @@ class Pretrainer:
 
         Raises:
             Interrupted: a signal came; the state is saved.
-            ValueError: the loss is not finite.
+            UserError: the loss is not finite.
         """
         self._model.train()
         with self._stop, closing(self._curves):

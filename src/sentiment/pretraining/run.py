@@ -37,6 +37,7 @@ from sentiment.runs.run import (
 from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.runtime.device import describe_device, set_up
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links, run_lock
 from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import load_state, state_path
@@ -53,7 +54,7 @@ def find_pretraining(
     Where they name no folder, it lies beside the run's and is made now, unless it is there.
 
     Raises:
-        FileNotFoundError, ValueError: it is not there, not finished, or does not fit; or one is
+        FileNotFoundError, UserError: it is not there, not finished, or does not fit; or one is
             to be made, and the training after it could not be.
         SystemExit: a signal came, and the pre-training is saved.
     """
@@ -62,12 +63,12 @@ def find_pretraining(
         return None
     if config.pretraining.path is not None:
         if path.resolve() == Path(config.output_dir).expanduser().resolve():
-            raise ValueError(
+            raise UserError(
                 f"pretraining.path and output_dir are both {path}: choose another output_dir"
             )
     else:
         if not distributed.is_alone and not ((path / "run.json").exists() and is_finished(path)):
-            raise ValueError(
+            raise UserError(
                 "pre-training knows one process alone: call sentiment pretrain with these settings "
                 "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
             )
@@ -105,7 +106,7 @@ def pretrain(config: Config, path: Path, device: torch.device, precision: torch.
         precision: arithmetic of matrix products.
 
     Raises:
-        FileExistsError, ValueError: the folder holds something else, or a pre-training of other
+        FileExistsError, UserError: the folder holds something else, or a pre-training of other
             settings, reviews or vectors, unless it came to nothing yet and is begun again.
         Interrupted: a signal came; the same call goes on from there.
     """
@@ -152,7 +153,8 @@ def _go_on(
     if not resumes:
         receipt = collect_provenance(
             seed=config.seed, device=describe_device(device), precision=precision,
-            distributed=DistributedContext(), data=texts.fingerprints, vectors=texts.vectors_fingerprint, coverage=None,
+            distributed=DistributedContext(), data=texts.fingerprints,
+            vectors=texts.vectors_fingerprint, coverage=None,
         )  # fmt: skip
         receipt["kind"] = LANGUAGE_MODEL
         # Over one that was killed before its first checkpoint.

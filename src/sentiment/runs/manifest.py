@@ -16,6 +16,7 @@ import torch
 
 from sentiment.display.console import truncate
 from sentiment.runtime.distributed import DistributedContext, launch_name
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
@@ -43,7 +44,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the folder is not a run.
-        ValueError: the file is damaged, or of another format.
+        UserError: the file is damaged, or of another format.
     """
     path = run / "run.json"
     if not path.is_file():
@@ -53,15 +54,15 @@ def read_manifest(run: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
         version, names = int(values["format_version"]), values["class_names"]
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {truncate(repr(error), 100)}") from error
+        raise UserError(f"{path} is damaged: {truncate(repr(error), 100)}") from error
     check_version(path, version)
     if values.pop("sha256", None) != _checksum(values):
-        raise ValueError(f"{path} is damaged: its checksum is not that of its content")
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
     texts = [values.get(name) for name in _TEXTS]
     if not isinstance(names, list) or not all(isinstance(each, str) for each in [*names, *texts]):
-        raise ValueError(f"{path} is damaged: a value is not of its kind")
+        raise UserError(f"{path} is damaged: a value is not of its kind")
     if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
-        raise ValueError(f"{path} is damaged: its classes are not two names or more")
+        raise UserError(f"{path} is damaged: its classes are not two names or more")
     return values
 
 
@@ -74,7 +75,7 @@ def holds_pretraining(path: Path) -> bool:
     """Whether a folder holds a pre-training; False where it holds no run at all.
 
     Raises:
-        ValueError: its run.json is damaged, or of another format.
+        UserError: its run.json is damaged, or of another format.
     """
     return (path / "run.json").exists() and is_pretraining(read_manifest(path))
 
@@ -88,7 +89,7 @@ def holds_baseline(path: Path) -> bool:
     """Whether a folder holds a baseline; False where it holds no run at all.
 
     Raises:
-        ValueError: its run.json is damaged, or of another format.
+        UserError: its run.json is damaged, or of another format.
     """
     return (path / "run.json").exists() and is_baseline(read_manifest(path))
 
@@ -97,14 +98,14 @@ def require_run(path: Path, description: dict[str, Any]) -> None:
     """Refuse a folder whose run.json says that it holds something else than an LSTM classifier.
 
     Raises:
-        ValueError: it does.
+        UserError: it does.
     """
     if is_pretraining(description):
-        raise ValueError(
+        raise UserError(
             f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
         )
     if is_baseline(description):
-        raise ValueError(
+        raise UserError(
             f"{path} is a baseline, no LSTM's run: its figures are in {path / 'evaluation'}, and "
             f"sentiment compare RUN {path} measures it against a run"
         )
@@ -113,12 +114,12 @@ def require_run(path: Path, description: dict[str, Any]) -> None:
 def check_version(path: Path, version: int) -> None:
     """Refuse a file that another release wrote."""
     if version > FORMAT_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path} has format {version}, but this program reads up to {FORMAT_VERSION}: "
             "install a newer release of sentiment"
         )
     if version < FORMAT_VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path} has format {version}, which this program no longer reads: train the run "
             "again, from its config.yaml"
         )

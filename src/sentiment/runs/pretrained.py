@@ -13,6 +13,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.runs.manifest import is_pretraining, read_manifest
 from sentiment.runs.run import is_finished, load_settings
 from sentiment.runs.weights import read_weights
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
 # Settings that decide what a pre-training learns.
@@ -62,7 +63,7 @@ def check_same(config: Config, path: Path) -> None:
     """Refuse a folder, which output_dir leads to, whose pre-training is one of other settings.
 
     Raises:
-        ValueError: it is; or the folder holds a run.
+        UserError: it is; or the folder holds a run.
     """
     check_kind(path, "output_dir")
     own, asked = learned_settings(load_settings(path)), learned_settings(config)
@@ -72,7 +73,7 @@ def check_same(config: Config, path: Path) -> None:
         advice = "to start from it all the same, name it by --pretraining.path"
     else:
         advice = "to go on, set it as then"
-    raise ValueError(
+    raise UserError(
         f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {asked[key]!r}: "
         f"{advice}; to begin again, remove {path}, or choose another output_dir"
     )
@@ -87,14 +88,14 @@ def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:
         found: fingerprints of the reviews that the settings lead to, by split.
 
     Raises:
-        ValueError: reviews, or the file that vectors.path names, are others than then.
+        UserError: reviews, or the file that vectors.path names, are others than then.
     """
     description = read_manifest(path)
     then = description["data"]
     way_out = f"give those of then, or choose another output_dir, or remove {path} to begin again"
     for split in sorted(then.keys() | found.keys()):
         if then.get(split) != found.get(split):
-            raise ValueError(
+            raise UserError(
                 f"the {split} reviews are {_told(found.get(split))}, but the pre-training in "
                 f"{path} has {_told(then.get(split))}: {way_out}"
             )
@@ -107,7 +108,7 @@ def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:
     if before is None and load_settings(path).vectors.path is not None:
         return  # a receipt that does not tell
     if (now or {}).get("sha256") != (before or {}).get("sha256"):
-        raise ValueError(
+        raise UserError(
             f"vectors.path is {config.vectors.path!r}, with {_told(now)}, but the pre-training in "
             f"{path} began with {_told(before)}: {way_out}"
         )
@@ -130,14 +131,14 @@ def check_kind(path: Path, setting: str) -> None:
 
     Raises:
         FileNotFoundError: there is nothing of the kind in it.
-        ValueError: it holds a classifier's run.
+        UserError: it holds a classifier's run.
     """
     try:
         description = read_manifest(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
     if not is_pretraining(description):
-        raise ValueError(f"{path} holds a classifier, no pre-training: choose another {setting}")
+        raise UserError(f"{path} holds a classifier, no pre-training: choose another {setting}")
 
 
 def check_fits(config: Config, path: Path) -> None:
@@ -145,7 +146,7 @@ def check_fits(config: Config, path: Path) -> None:
 
     Raises:
         FileNotFoundError: there is no finished pre-training in it.
-        ValueError: it does not fit; the message names the setting.
+        UserError: it does not fit; the message names the setting.
     """
     setting = "output_dir" if config.pretraining.path is None else "pretraining.path"
     check_kind(path, setting)
@@ -157,12 +158,12 @@ def check_fits(config: Config, path: Path) -> None:
     own, asked = flat_settings(load_settings(path)), flat_settings(config)
     for key in _SHAPES:
         if own[key] != asked[key]:
-            raise ValueError(
+            raise UserError(
                 f"{key} is {asked[key]!r}, but the pre-training in {path} has {own[key]!r}: set "
                 f"both alike, or choose another {setting}"
             )
     if config.data.shared_reviews == "drop" != own["data.shared_reviews"]:
-        raise ValueError(
+        raise UserError(
             f"data.shared_reviews is 'drop', but the pre-training in {path} was made with "
             f"{own['data.shared_reviews']!r} and may have read copies of test reviews: choose "
             f"another {setting}, made with drop too"
@@ -198,11 +199,11 @@ def check_held_out(path: Path, validation: dict[str, Any]) -> None:
         validation: the fingerprint of the validation reviews.
 
     Raises:
-        ValueError: it had others held out.
+        UserError: it had others held out.
     """
     own = read_manifest(path)["data"]["validation"]
     if own != validation:
-        raise ValueError(
+        raise UserError(
             f"the pre-training in {path} held out {own['rows']} validation reviews with digest "
             f"{own['sha256'][:12]}, but these are {validation['rows']} with "
             f"{validation['sha256'][:12]}, which it may have read: pre-train with the same data"

@@ -41,6 +41,7 @@ from sentiment.runs.manifest import (
     write_manifest,
 )
 from sentiment.runs.weights import WeightsInfo, load_weights
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, check_links, check_writable
 
 # Stands in a folder while a run is made there, so that another training may do it over.
@@ -209,7 +210,7 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
 
     Raises:
         FileNotFoundError: the folder is not a run, or a file of it is missing.
-        ValueError: a file is damaged, of a newer format, or does not fit the others.
+        UserError: a file is damaged, of a newer format, or does not fit the others.
     """
     check_links(path)
     description = read_manifest(path)
@@ -231,7 +232,7 @@ def load_settings(path: Path) -> Config:
     """A run's settings.
 
     Raises:
-        FileNotFoundError, ValueError: as for :func:`load_run`.
+        FileNotFoundError, UserError: as for :func:`load_run`.
     """
     _check_own(path, "config.yaml")
     return load_config(path / "config.yaml")
@@ -241,7 +242,7 @@ def load_words(path: Path) -> Vocab:
     """A run's vocabulary.
 
     Raises:
-        FileNotFoundError, ValueError: as for :func:`load_run`.
+        FileNotFoundError, UserError: as for :func:`load_run`.
     """
     _check_own(path, "vocabulary.txt")
     return load_vocabulary(path / "vocabulary.txt")
@@ -252,7 +253,7 @@ def _check_own(path: Path, name: str) -> None:
     if not (path / name).is_file():
         raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
     if _sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:
-        raise ValueError(f"{path / name} is not the one this run was trained with")
+        raise UserError(f"{path / name} is not the one this run was trained with")
 
 
 def _sha256(path: Path) -> str:

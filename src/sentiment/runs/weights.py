@@ -15,6 +15,7 @@ from torch import nn
 
 from sentiment.display.console import truncate
 from sentiment.runs.manifest import FORMAT_VERSION, check_version, read_manifest
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write
 
 _METADATA_KEY = "sentiment"
@@ -46,7 +47,7 @@ def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], di
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, of another format or of another run.
+        UserError: it is damaged, of another format or of another run.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -57,16 +58,16 @@ def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], di
     except FileNotFoundError:
         raise
     except KeyError as error:
-        raise ValueError(f"{path} is damaged, or no file of ours: it lacks {error}") from error
+        raise UserError(f"{path} is damaged, or no file of ours: it lacks {error}") from error
     except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ValueError(f"{path} is damaged: {truncate(str(error), 100)}") from error
+        raise UserError(f"{path} is damaged: {truncate(str(error), 100)}") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is damaged: its metadata is nested too deep") from error
+        raise UserError(f"{path} is damaged: its metadata is nested too deep") from error
     check_version(path, version)
     if found != _checksum(description, tensors):
-        raise ValueError(f"{path} is damaged: its checksum is not that of its content")
+        raise UserError(f"{path} is damaged: its checksum is not that of its content")
     if description.get("identity") != identity:
-        raise ValueError(f"{path} belongs to another run: its files were mixed up")
+        raise UserError(f"{path} belongs to another run: its files were mixed up")
     return tensors, dict(description["values"])
 
 
@@ -113,19 +114,19 @@ def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: the file is damaged, of another format, of another run or of another model.
+        UserError: the file is damaged, of another format, of another run or of another model.
     """
     tensors, position = read_weights(run, name)
     path = weights_path(run, name)
     if any(tensors[key].dtype != own.dtype for key, own in model.state_dict().items()
            if key in tensors):  # fmt: skip
-        raise ValueError(f"{path} does not fit the run's settings: its numbers are of another kind")
+        raise UserError(f"{path} does not fit the run's settings: its numbers are of another kind")
     try:
         # The file's own tensors, so that settings alone never make a model larger than the file.
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = truncate(" ".join(str(error).split()), 300)
-        raise ValueError(f"{path} does not fit the run's settings: {reason}") from error
+        raise UserError(f"{path} does not fit the run's settings: {reason}") from error
     return position
 
 
@@ -139,7 +140,7 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
 
     Raises:
         FileNotFoundError: there are none.
-        ValueError: the file is damaged, of another format or of another run.
+        UserError: the file is damaged, of another format or of another run.
     """
     path = weights_path(run, name)
     if not path.is_file():
@@ -148,11 +149,11 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
     try:
         position = WeightsInfo(**values["checkpoint"])
         if not 0 < position.temperature < float("inf"):
-            raise ValueError(f"temperature is {position.temperature}")
+            raise UserError(f"temperature is {position.temperature}")
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged: {error}") from error
     if values.get("name") != name:
-        raise ValueError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
+        raise UserError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
     return tensors, position
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sentiment.runtime.errors import UserError
+
 
 def find_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
@@ -22,7 +24,7 @@ def find_device(name: str, local_rank: int | None = None) -> torch.device:
         local_rank: of several ranks on this machine, which this is: each has a GPU of its own.
 
     Raises:
-        ValueError: the device is not there.
+        UserError: the device is not there.
     """
     if local_rank is not None:
         return _find_device_of_rank(name, local_rank)
@@ -35,10 +37,10 @@ def find_device(name: str, local_rank: int | None = None) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
-            raise ValueError(f"device is {name!r}, but {found} can be found: use auto or cpu")
+            raise UserError(f"device is {name!r}, but {found} can be found: use auto or cpu")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device is 'mps', but there is none here: use auto or cpu")
+        raise UserError("device is 'mps', but there is none here: use auto or cpu")
     return device
 
 
@@ -46,10 +48,10 @@ def _find_device_of_rank(name: str, local_rank: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
-        raise ValueError(f"device is {name!r}, but several ranks need auto, cpu or cuda")
+        raise UserError(f"device is {name!r}, but several ranks need auto, cpu or cuda")
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise ValueError(
+        raise UserError(
             f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most as "
             "many processes with --nproc-per-node, or give --device cpu"
         )
@@ -78,10 +80,10 @@ def find_inference_precision(name: str, device: torch.device) -> torch.dtype:
     """What ``--precision`` of a trained model means, ``fp32`` or ``bf16``.
 
     Raises:
-        ValueError: the device would only emulate bf16, which is slower than fp32.
+        UserError: the device would only emulate bf16, which is slower than fp32.
     """
     if name == "bf16" and find_precision("auto", device) != torch.bfloat16:
-        raise ValueError(
+        raise UserError(
             f"--precision is bf16, but {device} does not compute in it: leave it at fp32"
         )
     return torch.bfloat16 if name == "bf16" else torch.float32
@@ -96,7 +98,7 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     ``auto`` takes bf16 where the hardware computes in it, not where it would be emulated.
 
     Raises:
-        ValueError: bf16 is asked for on a device that does not know it.
+        UserError: bf16 is asked for on a device that does not know it.
     """
     if name == "fp32":
         return torch.float32
@@ -107,7 +109,7 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     else:
         has_bf16 = False
     if name == "bf16" and not has_bf16 and device.type != "cpu":
-        raise ValueError(f"training.precision is 'bf16', but {device} does not compute in it")
+        raise UserError(f"training.precision is 'bf16', but {device} does not compute in it")
     return torch.bfloat16 if has_bf16 or name == "bf16" else torch.float32
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from sentiment.runtime.errors import UserError
+
 _TIMEOUT = timedelta(minutes=5)  # of exchanges in which all take part at once
 # Of waiting for what takes one rank long, as tokenizing a large corpus does. A rank that is lost
 # closes its connections, which the others notice at once, however long they would wait.
@@ -146,13 +148,13 @@ def local_rank() -> int | None:
     """Which of several ranks on its machine a process is, also before it has joined them.
 
     Raises:
-        ValueError: the environment speaks of several ranks, but no launcher of torch's has set it.
+        UserError: the environment speaks of several ranks, but no launcher of torch's has set it.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return None
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not set: start several "
             "ranks by torchrun, or unset WORLD_SIZE"
         )

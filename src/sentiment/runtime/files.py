@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
+from sentiment.runtime.errors import UserError
+
 # Text packs to a third or a fifth of its size, and to a twentieth where lines are much alike: a
 # hundred times is no text any more. What unpacks to less than the floor hurts no machine that can
 # train, however small its file.
@@ -23,7 +25,7 @@ ALWAYS_UNPACKED = 256 * 2**20
 LONGEST_LINE = 64 * 2**20
 
 
-class DecompressionBomb(ValueError):
+class DecompressionBomb(UserError):
     """A file unpacks to more than the rule allows."""
 
 
@@ -59,14 +61,14 @@ def require_file(path: Path) -> None:
 
     Raises:
         FileNotFoundError: there is nothing of that name.
-        ValueError: it is a folder, a pipe, a device or the like.
+        UserError: it is a folder, a pipe, a device or the like.
     """
     if path.is_file():
         return
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, where a file was expected")
+        raise UserError(f"{path} is a folder, where a file was expected")
     if path.exists():
-        raise ValueError(f"{path} is a pipe or a device: give a file")
+        raise UserError(f"{path} is a pipe or a device: give a file")
     raise FileNotFoundError(f"there is no file {path}")
 
 
@@ -82,13 +84,13 @@ def beside(output_dir: str, ending: str) -> str:
     """A folder that belongs to a run's and lies next to it.
 
     Raises:
-        ValueError: the run's is the whole disk, which nothing lies next to.
+        UserError: the run's is the whole disk, which nothing lies next to.
     """
     path = Path(output_dir).expanduser()
     if path.name in ("", ".."):
         path = path.resolve()
     if not path.name:
-        raise ValueError(f"output_dir is {output_dir!r}: choose a folder below it")
+        raise UserError(f"output_dir is {output_dir!r}: choose a folder below it")
     return str(path.with_name(path.name + ending))
 
 
@@ -112,14 +114,14 @@ def check_links(folder: Path) -> None:
     Whoever writes a report into it would write, by such a link, to a place of their choice.
 
     Raises:
-        ValueError: one does.
+        UserError: one does.
     """
     if not folder.is_dir():
         return
     place = folder.resolve()
     for each in folder.rglob("*"):
         if each.is_symlink() and not each.resolve().is_relative_to(place):
-            raise ValueError(
+            raise UserError(
                 f"{each} is a link out of {folder}: put what it leads to in its place, or remove it"
             )
 
@@ -195,12 +197,12 @@ def read_text(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, larger than a text can be, or not UTF-8.
+        UserError: it is no plain file, larger than a text can be, or not UTF-8.
     """
     require_file(path)
     num_bytes = path.stat().st_size
     if num_bytes > LONGEST_LINE:
-        raise ValueError(
+        raise UserError(
             f"{path} has {num_bytes:,} bytes, more than the {LONGEST_LINE:,} that a text may have: "
             "is it one?"
         )
@@ -220,7 +222,7 @@ def text_lines(path: Path, *, newline: str) -> Iterator[str]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no plain file, not UTF-8, or a line is longer than LONGEST_LINE.
+        UserError: it is no plain file, not UTF-8, or a line is longer than LONGEST_LINE.
     """
     require_file(path)
     with path.open(encoding="utf-8-sig", newline=newline) as file:
@@ -229,7 +231,7 @@ def text_lines(path: Path, *, newline: str) -> Iterator[str]:
             while line := file.readline(LONGEST_LINE):
                 number += 1
                 if len(line) == LONGEST_LINE:
-                    raise ValueError(
+                    raise UserError(
                         f"{path}, line {number} has more than {LONGEST_LINE:,} characters: is "
                         "this a text file?"
                     )
@@ -251,10 +253,10 @@ def _refuse(path: Path) -> NoReturn:
             except UnicodeDecodeError as error:
                 line += (kept + block).count(b"\n", 0, error.start)
                 place = num_bytes - len(kept) + error.start
-                raise ValueError(
+                raise UserError(
                     f"{path}: not UTF-8 at byte {place}, in line {line}: save it as UTF-8"
                 ) from error
             if not block:  # another process mended it meanwhile
-                raise ValueError(f"{path} changed while it was read: read it again")
+                raise UserError(f"{path} changed while it was read: read it again")
             num_bytes += len(block)
             line += block.count(b"\n")

@@ -12,6 +12,8 @@ from subprocess import CompletedProcess
 from types import FrameType
 from typing import Any, Literal
 
+from sentiment.runtime.errors import UserError
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -115,7 +117,7 @@ def run_module(
 
 
 def check_end(done: subprocess.CompletedProcess[str], expected: int = 0) -> None:
-    """Raise ``ValueError`` unless a process ended as expected (negative: by that signal)."""
+    """Raise ``UserError`` unless a process ended as expected (negative: by that signal)."""
     if done.returncode == expected:
         return
     lines = (done.stderr or done.stdout or "its own message stands above").strip().splitlines()
@@ -123,7 +125,7 @@ def check_end(done: subprocess.CompletedProcess[str], expected: int = 0) -> None
         how = f"was ended by {signal.Signals(-done.returncode).name}"
     else:
         how = f"ended with status {done.returncode}"
-    raise ValueError(f"a training {how}: {lines[-1]}")
+    raise UserError(f"a training {how}: {lines[-1]}")
 
 
 _MEANINGS = {

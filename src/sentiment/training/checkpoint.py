@@ -68,7 +68,7 @@ def load_state(run: Path) -> CheckpointData:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: the file is damaged, of another format or of another run.
+        UserError: the file is damaged, of another format or of another run.
     """
     path = state_path(run)
     if not path.is_file():

@@ -23,6 +23,7 @@ from sentiment.runs.manifest import holds_pretraining, is_baseline, is_pretraini
 from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runs.run import check_place, is_finished, load_run, load_settings
 from sentiment.runs.weights import read_tensors, weights_path, write_tensors
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 from sentiment.training.checkpoint import has_lost_state
 
@@ -70,12 +71,12 @@ def check_named_teachers(config: Config) -> None:
 
     Raises:
         FileNotFoundError: a folder is not a run, or not finished.
-        ValueError: it is damaged, a pre-training, or the student's own.
+        UserError: it is damaged, a pre-training, or the student's own.
     """
     student = Path(config.output_dir).expanduser()
     for path in named_teachers(config):
         if path.resolve() == student.resolve():
-            raise ValueError(
+            raise UserError(
                 f"the teacher {path} is where the student is to be written: choose another "
                 "output_dir"
             )
@@ -90,12 +91,12 @@ def _check_finished(path: Path) -> None:
             f"{error}: distillation.teachers must name folders of finished runs"
         ) from error
     if is_pretraining(description):
-        raise ValueError(
+        raise UserError(
             f"the teacher {path} is a pre-training, no classifier: start from it with "
             "--pretraining.path, or name the run that did"
         )
     if is_baseline(description):
-        raise ValueError(f"the teacher {path} is a baseline: only an LSTM's run can be a teacher")
+        raise UserError(f"the teacher {path} is a baseline: only an LSTM's run can be a teacher")
     if not is_finished(path):
         raise FileNotFoundError(
             f"the teacher {path} is not finished: resume it with python train.py --resume {path}"
@@ -111,18 +112,18 @@ def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str
         validation: the fingerprint of the reviews that choices are made on.
 
     Raises:
-        ValueError: it is one.
+        UserError: it is one.
     """
     description = read_manifest(path)
     names = tuple(description["class_names"])
     if names != class_names:
-        raise ValueError(
+        raise UserError(
             f"the teacher {path} has the classes {', '.join(names)}, but these reviews have "
             f"{', '.join(class_names)}: classes must be the same, in the same order"
         )
     own = description.get("data", {}).get("validation", {"rows": "unknown", "sha256": "unknown"})
     if own != validation:
-        raise ValueError(
+        raise UserError(
             f"the teacher {path} held out {own['rows']} validation reviews with digest "
             f"{own['sha256'][:12]}, but these are {validation['rows']} with "
             f"{validation['sha256'][:12]}, which it may have learned from: train it with the same "
@@ -153,14 +154,14 @@ def check_same_teachers(then: list[dict[str, str]], now: list[dict[str, str]], r
         run: for the message.
 
     Raises:
-        ValueError: one is another, or speaks by other weights.
+        UserError: one is another, or speaks by other weights.
     """
     if len(then) != len(now):
-        raise ValueError(f"{run} had {len(then)} teachers, but its settings name {len(now)}")
+        raise UserError(f"{run} had {len(then)} teachers, but its settings name {len(now)}")
     for wanted, found in zip(then, now, strict=True):
         for name, what in (("identity", "identity"), ("sha256", "weights with digest")):
             if found[name] != wanted[name]:
-                raise ValueError(
+                raise UserError(
                     f"the teacher {found['path']} has {what} {found[name][:12]}, but {run} learned "
                     f"from one with {wanted[name][:12]}: put that of then there"
                 )
@@ -187,7 +188,7 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Ten
 
     Raises:
         FileNotFoundError: a teacher, or a file of it, is not there.
-        ValueError: one is damaged, or not to be trusted
+        UserError: one is damaged, or not to be trusted
             (:func:`sentiment.training.distillation.check_trusted`).
     """
     if not config.distillation.is_wanted:
@@ -216,7 +217,7 @@ def _ask(path: Path, reviews: Reviews, config: Config, device: torch.device) -> 
     try:
         said = predict_corpus(run.model.to(device), corpus, device=device, description=title)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     return np.exp(apply_temperature(said.log_probabilities, config.distillation.temperature))
 
 
@@ -262,7 +263,7 @@ def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
 
     Raises:
         FileNotFoundError: it is gone.
-        ValueError: the file is damaged, or not of this run and its reviews.
+        UserError: the file is damaged, or not of this run and its reviews.
     """
     path = soft_labels_path(run)
     try:
@@ -276,7 +277,7 @@ def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
     expected = (len(data.unlabelled), len(data.class_names))
     found = tensors.get(_NAME)
     if found is None or tuple(found.shape) != expected:
-        raise ValueError(f"{path} is not of this run's reviews: its files were mixed up")
+        raise UserError(f"{path} is not of this run's reviews: its files were mixed up")
     return found
 
 
@@ -298,7 +299,7 @@ def plan_teachers(
 
     Raises:
         FileExistsError: a teacher's folder holds something else.
-        ValueError: it holds another run, or a damaged one.
+        UserError: it holds another run, or a damaged one.
     """
     plan = []
     for teacher in own_teachers(request.config, pretraining):
@@ -308,7 +309,7 @@ def plan_teachers(
             plan.append(TrainingRequest(teacher))
             continue
         if holds_pretraining(path):
-            raise ValueError(
+            raise UserError(
                 f"{path}, where a teacher is to be, holds a pre-training: choose another output_dir"
             )
         try:
@@ -318,7 +319,7 @@ def plan_teachers(
         except (ValueError, FileNotFoundError) as error:
             problem = f"is damaged ({error})"
         if problem is not None and not request.overwrites:
-            raise ValueError(
+            raise UserError(
                 f"the teacher {path} {problem}: choose another output_dir, or replace it with "
                 "--overwrite"
             )

@@ -30,6 +30,7 @@ from sentiment.evaluation.outputs import add_picture, add_scalars, draw_pictures
 from sentiment.explain.attribution import Words, read_words
 from sentiment.explain.page import explanation_figure
 from sentiment.model import SentimentClassifier
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder, write_json
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
     for name, length in lengths.items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"the checkpoint names {name!r}, a file outside {folder}")
+            raise UserError(f"the checkpoint names {name!r}, a file outside {folder}")
         if not path.is_file() or path.stat().st_size < length:
             lost.append(name)
         else:

@@ -30,6 +30,7 @@ from sentiment.runs.pretrained import (
 from sentiment.runs.run import build_model, create_run, is_finished, load_settings, load_words
 from sentiment.runtime.device import describe_device, mixed_seed, set_up
 from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links
 from sentiment.training.checkpoint import CheckpointData, has_lost_state, load_state, state_path
 from sentiment.training.distillation import (
@@ -68,7 +69,7 @@ def resolve_start(
 
     Raises:
         FileNotFoundError: a run is to be resumed, and there is none, or no checkpoint of it.
-        ValueError: the run is damaged, or one of other settings; or a new one is to learn from
+        UserError: the run is damaged, or one of other settings; or a new one is to learn from
             what is no teacher.
     """
     kind = _NEW
@@ -100,12 +101,12 @@ _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 def _check_is_run(path: Path) -> None:
     """Refuse a folder of another kind, which is neither gone on with nor replaced here."""
     if holds_pretraining(path):
-        raise ValueError(
+        raise UserError(
             f"{path} holds a pre-training, no run to resume or replace: start from it with "
             f"--pretraining.path {path} and another output_dir; sentiment pretrain goes on with it"
         )
     if holds_baseline(path):
-        raise ValueError(
+        raise UserError(
             f"{path} holds a baseline, no run to resume or replace: choose another output_dir"
         )
 
@@ -122,7 +123,7 @@ def _find_begun(config: Config, path: Path) -> int:
         return _NEW
     own, asked = deciding_settings(load_settings(path)), deciding_settings(config)
     if (key := first_difference(own, asked)) is not None:
-        raise ValueError(
+        raise UserError(
             f"{path} holds a run whose {key} is {own[key]!r}, not {asked[key]!r}: choose another "
             "output_dir, or begin this one with --overwrite"
         )
@@ -155,7 +156,7 @@ def begin(
     and weights, where its folder is given. Teachers are asked once: what they said is kept.
 
     Raises:
-        ValueError: a run is resumed with other reviews, or the ranks have different ones; or a
+        UserError: a run is resumed with other reviews, or the ranks have different ones; or a
             teacher is not to be trusted.
     """
     source = path if beginning.resumes else pretrained
@@ -236,7 +237,7 @@ def _check_reviews(
         if wanted.get(split) != found:
             then = wanted.get(split) or {"rows": "?", "sha256": "?"}
             who = "" if distributed.is_alone else f"rank {distributed.rank} has other reviews: "
-            raise ValueError(
+            raise UserError(
                 f"{who}the {split} reviews are {found['rows']} with digest "
                 f"{found['sha256'][:12]}, but those of {path} are {then['rows']} with "
                 f"{then['sha256'][:12]}: give the reviews that the run began with by --data.path"

@@ -17,6 +17,7 @@ from sentiment.data.sampler import deal
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 from sentiment.training.meters import MeanMeter
 from sentiment.training.objectives import CombinedObjective
 from sentiment.training.optim import Schedule, WeightAverage, build_optimizer
@@ -84,7 +85,7 @@ class NonFiniteGuard:
             norm: () norm of the gradient, which is the same on all ranks.
 
         Raises:
-            ValueError: a number is not finite, and training is to stop.
+            UserError: a number is not finite, and training is to stop.
         """
         self._waiting.append((place, torch.stack((loss.detach().double(), norm.double()))))
         if not self._looks_at_once:
@@ -100,7 +101,7 @@ class NonFiniteGuard:
         self.num_skipped += 1
         self.num_in_a_row += 1
         if self.num_in_a_row > _MOST_SKIPPED_IN_A_ROW:
-            raise ValueError(
+            raise UserError(
                 f"the gradient was not finite {self.num_in_a_row} times in a row, last at "
                 f"{place}: lower training.learning_rate; the last checkpoint is from before"
             )
@@ -110,14 +111,14 @@ class NonFiniteGuard:
         """Look at all numbers that have not been looked at.
 
         Raises:
-            ValueError: one is not finite.
+            UserError: one is not finite.
         """
         if not self._waiting:
             return
         numbers = torch.stack([each for _, each in self._waiting]).tolist()
         for (place, _), (loss, norm) in zip(self._waiting, numbers, strict=True):
             if not (math.isfinite(norm) and math.isfinite(loss)):
-                raise ValueError(
+                raise UserError(
                     f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at {place}: lower "
                     "training.learning_rate or training.gradient_clip, or pass over such batches "
                     "with training.nonfinite skip; the last checkpoint is from before"
@@ -196,7 +197,7 @@ class TrainStep:
             () the gradient's norm before clipping, on the device.
 
         Raises:
-            ValueError: loss or gradient is not finite.
+            UserError: loss or gradient is not finite.
             MemoryError: the device has too little memory for a batch.
         """
         self._optimizer.zero_grad(set_to_none=True)

@@ -109,7 +109,7 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; the state is saved.
-            ValueError: loss or gradient is not finite, and ``training.nonfinite`` is ``stop``.
+            UserError: loss or gradient is not finite, and ``training.nonfinite`` is ``stop``.
         """
         if self._updates.update == 0:
             self._save_state()  # so that whatever happens next, there is something to resume

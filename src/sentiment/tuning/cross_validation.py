@@ -22,6 +22,7 @@ from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.claims import Claim, try_claim
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 from sentiment.tuning.sweep import SignalForwarder, read_epochs, train_trial
 
@@ -91,7 +92,7 @@ def check_definition(
 
     Raises:
         FileExistsError: the folder holds something else.
-        ValueError: it was begun with other settings, folds or reviews, or its file is damaged.
+        UserError: it was begun with other settings, folds or reviews, or its file is damaged.
     """
     own: dict[str, Any] = {"num_folds": num_folds, "settings": deciding_settings(config)}
     own["reviews"] = list(reviews)
@@ -112,12 +113,12 @@ def check_definition(
     ]
     for key, before, now in pairs:
         if before != now:
-            raise ValueError(
+            raise UserError(
                 f"{folder} was begun with {key} {before!r}, not {now!r}: go on as it was begun, or "
                 "choose another --output_dir"
             )
     if there["reviews"] != own["reviews"]:
-        raise ValueError(
+        raise UserError(
             f"{folder} was begun with other reviews, or they were divided into folds otherwise: "
             "choose another --output_dir"
         )
@@ -127,14 +128,14 @@ def read_definition(folder: Path) -> dict[str, Any]:
     """What a cross-validation's folder was begun for.
 
     Raises:
-        ValueError: its file is damaged.
+        UserError: its file is damaged.
     """
     path = folder / _FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values["num_folds"] + 0, values["settings"].keys(), values["reviews"][1]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: begin again in another --output_dir") from error
+        raise UserError(f"{path} is damaged: begin again in another --output_dir") from error
     return values
 
 
@@ -150,7 +151,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], tell: Callable[[str], None]
         the number of the signal that ended it, 0 where none did.
 
     Raises:
-        ValueError: a training failed.
+        UserError: a training failed.
     """
     for name in ("folds", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _train(
         after_epoch=lambda entry: False,
     )  # fmt: skip
     if outcome.kind == "failed":
-        raise ValueError(f"the training of {fold.name} failed: {outcome.message} (see {log})")
+        raise UserError(f"the training of {fold.name} failed: {outcome.message} (see {log})")
     if outcome.kind == "stopped":
         tell(f"{fold.name}: stopped")
         return
@@ -247,7 +248,7 @@ def collect(folds: Sequence[Fold], device: torch.device) -> OutOfFold:
     """Have each fold's model predict the reviews that it was not trained on.
 
     Raises:
-        FileNotFoundError, ValueError: a run, or the reviews, cannot be read, or they are not those
+        FileNotFoundError, UserError: a run, or the reviews, cannot be read, or they are not those
             that a fold's training held out.
     """
     parts: list[tuple[np.ndarray, ...]] = []
@@ -260,7 +261,7 @@ def collect(folds: Sequence[Fold], device: torch.device) -> OutOfFold:
         )
         held_out = read_manifest(fold.run)["data"]["validation"]
         if reviews_fingerprint(reviews) != held_out:
-            raise ValueError(
+            raise UserError(
                 f"the reviews that {fold.run} held out are others now: train its folds again in "
                 "another --output_dir"
             )
@@ -309,7 +310,7 @@ def read_predictions(folder: Path) -> OutOfFold:
 
     Raises:
         FileNotFoundError: the cross-validation is not finished.
-        ValueError: the file is damaged.
+        UserError: the file is damaged.
     """
     path = folder / _TABLE
     if not path.is_file():
@@ -328,9 +329,9 @@ def read_predictions(folder: Path) -> OutOfFold:
         with np.errstate(divide="ignore"):
             log_probabilities = np.log(probabilities.reshape(len(rows), len(names)))
         if not rows or len(names) < 2 or not np.isfinite(probabilities).all():
-            raise ValueError("no predictions")
+            raise UserError("no predictions")
     except (ValueError, LookupError, OverflowError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged: sentiment cross-validate writes it again") from error
+        raise UserError(f"{path} is damaged: sentiment cross-validate writes it again") from error
     repeats, folds, places = counts.T
     keys = np.array([row[3] for row in rows])
     return OutOfFold(names, repeats, folds, places, keys, Predictions(log_probabilities, labels))

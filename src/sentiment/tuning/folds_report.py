@@ -11,6 +11,7 @@ import numpy as np
 from sentiment.comparison.significance import bootstrap_difference, mcnemar
 from sentiment.display.console import sanitize, truncate
 from sentiment.evaluation.metrics import Interval, accuracy_interval, compute_metrics
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 from sentiment.tuning.cross_validation import OutOfFold
 
@@ -123,16 +124,16 @@ def compare_out_of_fold(first: OutOfFold, second: OutOfFold, seed: int = 0) -> D
     """Compare two cross-validations on the reviews that both have.
 
     Raises:
-        ValueError: their classes differ, or rows of the same number hold other reviews.
+        UserError: their classes differ, or rows of the same number hold other reviews.
     """
     if first.class_names != second.class_names:
-        raise ValueError("the cross-validations have other classes, or in another order")
+        raise UserError("the cross-validations have other classes, or in another order")
     (rows, shares), (others, other_shares) = first.share_right(), second.share_right()
     common, own, other = np.intersect1d(rows, others, return_indices=True)
     places = [np.searchsorted(each.rows[each.repeats == 1], common) for each in (first, second)]
     keys = [each.keys[place] for each, place in zip((first, second), places, strict=True)]
     if len(common) == 0 or (keys[0] != keys[1]).any():
-        raise ValueError(
+        raise UserError(
             "the cross-validations are of other reviews: compare those of one training split"
         )
     ours, theirs = shares[own], other_shares[other]

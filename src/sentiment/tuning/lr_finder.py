@@ -23,6 +23,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 from sentiment.training.distillation import teach
 from sentiment.training.meters import MeanMeter
@@ -123,10 +124,10 @@ def prepare_range(config: Config) -> TrainingData:
     """What a training by the settings would learn from.
 
     Raises:
-        ValueError: it would begin with a pre-training or teachers, which there are not yet.
+        UserError: it would begin with a pre-training or teachers, which there are not yet.
     """
     if config.distillation.trains_teachers:
-        raise ValueError(
+        raise UserError(
             "a range test trains no teachers: set distillation.num_teachers to 0, and name "
             "finished ones by distillation.teachers or learn from none"
         )
@@ -142,7 +143,7 @@ def _pretrained(config: Config) -> Path | None:
     if not config.pretraining.is_wanted:
         return None
     if config.pretraining.path is None:
-        raise ValueError(
+        raise UserError(
             "a range test makes no pre-training: call sentiment pretrain with these settings and "
             "--output_dir FOLDER first, then this with --pretraining.path FOLDER"
         )
@@ -173,7 +174,7 @@ def measure_range(
 
     Raises:
         MemoryError: the device has too little memory for a batch.
-        ValueError: the loss was never finite.
+        UserError: the loss was never finite.
     """
     data = replace(data, soft_labels=teach(config, data, device))
     model = build_fresh(config, data, device)
@@ -202,7 +203,7 @@ def measure_range(
             end = "the loss diverged"
             break
     if not losses:
-        raise ValueError(
+        raise UserError(
             f"the loss is not finite at the lowest learning rate, {lowest:g}: give a lower "
             "--lowest, or look at the settings"
         )

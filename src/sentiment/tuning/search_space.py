@@ -15,6 +15,7 @@ from sentiment.config.config import WITHOUT_EFFECT, Config
 from sentiment.config.parser import setting_keys
 from sentiment.config.yaml import read_yaml
 from sentiment.display.console import did_you_mean
+from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -94,24 +95,24 @@ def read_space(values: Any) -> Space:
         values: dotted settings with ``{low, high}``, and ``log`` or ``step``, or ``{choices}``.
 
     Raises:
-        ValueError: a setting is unknown, or cannot be searched, or its values are none.
+        UserError: a setting is unknown, or cannot be searched, or its values are none.
     """
     if not isinstance(values, Mapping) or not values:
-        raise ValueError("space must name settings, as training.learning_rate: {low: …, high: …}")
+        raise UserError("space must name settings, as training.learning_rate: {low: …, high: …}")
     keys = setting_keys()
     space: Space = {}
     for key, value in values.items():
         name = str(key)
         if name not in keys:
-            raise ValueError(f"space: there is no setting {name}{did_you_mean(name, list(keys))}")
+            raise UserError(f"space: there is no setting {name}{did_you_mean(name, list(keys))}")
         if name in WITHOUT_EFFECT:
-            raise ValueError(f"space: {name} does not change what is learned: leave it out")
+            raise UserError(f"space: {name} does not change what is learned: leave it out")
         if name in _OF_THE_SCORE:
-            raise ValueError(f"space: {name} must be the same for all trials to be compared")
+            raise UserError(f"space: {name} must be the same for all trials to be compared")
         try:
             space[name] = _read_dimension(value, keys[name])
         except ValueError as error:
-            raise ValueError(f"space: {name} {error}") from None
+            raise UserError(f"space: {name} {error}") from None
     return space
 
 
@@ -119,7 +120,7 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
     """The settings with some of them replaced, by their dotted keys.
 
     Raises:
-        ValueError: a value is out of range, or contradicts another.
+        UserError: a value is out of range, or contradicts another.
     """
     sections: dict[str, dict[str, Any]] = {}
     top: dict[str, Any] = {}
@@ -139,18 +140,18 @@ def check_space(space: Space, config: Config) -> None:
     bring the two together.
 
     Raises:
-        ValueError: a value is not allowed; the message is the setting's own. Or each trial would
+        UserError: a value is not allowed; the message is the setting's own. Or each trial would
             begin with a pre-training or teachers of its own.
     """
     pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
     if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
-        raise ValueError(
+        raise UserError(
             "pretraining.num_epochs asks for a pre-training of its own for each trial: call "
             "sentiment pretrain with these settings and --output_dir FOLDER first, then this with "
             "--pretraining.path FOLDER"
         )
     if config.distillation.trains_teachers or "distillation.num_teachers" in space:
-        raise ValueError(
+        raise UserError(
             "distillation.num_teachers asks for teachers of its own for each trial: train them "
             "first, then this with --distillation.num_teachers 0 and --distillation.teachers "
             "naming their folders"
@@ -161,21 +162,21 @@ def check_space(space: Space, config: Config) -> None:
                 with_values(config, {key: value})
             except ValueError as error:
                 if not any(other in str(error) for other in space if other != key):
-                    raise ValueError(f"space: {error}") from None
+                    raise UserError(f"space: {error}") from None
 
 
 def _read_dimension(value: Any, hint: Any) -> Choices | Range:
     if not isinstance(value, Mapping):
-        raise ValueError(f"is {value!r}, but must be {{low: …, high: …}} or {{choices: […]}}")
+        raise UserError(f"is {value!r}, but must be {{low: …, high: …}} or {{choices: […]}}")
     unknown = [str(each) for each in value if each not in ("low", "high", "log", "step", "choices")]
     if unknown:
-        raise ValueError(f"has {unknown[0]}, which is none of low, high, log, step, choices")
+        raise UserError(f"has {unknown[0]}, which is none of low, high, log, step, choices")
     if "choices" in value:
         if len(value) > 1:
-            raise ValueError("has choices, which stand alone: leave the others out")
+            raise UserError("has choices, which stand alone: leave the others out")
         return _read_choices(value["choices"], hint)
     if "low" not in value or "high" not in value:
-        raise ValueError("needs both low and high, or choices")
+        raise UserError("needs both low and high, or choices")
     return _read_range(
         value["low"], value["high"], value.get("log", False), value.get("step"), hint
     )
@@ -183,32 +184,32 @@ def _read_dimension(value: Any, hint: Any) -> Choices | Range:
 
 def _read_choices(values: Any, hint: Any) -> Choices:
     if not isinstance(values, list) or len(values) < 2:
-        raise ValueError(f"has choices {values!r}, but they must be a list of two or more")
+        raise UserError(f"has choices {values!r}, but they must be a list of two or more")
     for each in values:
         if not _fits(each, hint):
-            raise ValueError(f"has the choice {each!r}, which is not {_kinds(hint)}")
+            raise UserError(f"has the choice {each!r}, which is not {_kinds(hint)}")
     if len({(type(each), each) for each in values}) < len(values):
-        raise ValueError("has one choice twice: delete one")
+        raise UserError("has one choice twice: delete one")
     return Choices(tuple(values))
 
 
 def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> Range:
     kinds = (hint, *get_args(hint)) if get_origin(hint) is not Literal else ()
     if int not in kinds and float not in kinds:
-        raise ValueError(f"is no number but {_kinds(hint)}: give choices")
+        raise UserError(f"is no number but {_kinds(hint)}: give choices")
     is_integer = float not in kinds
     for name, each in (("low", low), ("high", high), ("step", step)):
         if (name != "step" or each is not None) and not _fits(each, int if is_integer else float):
             kind = "an integer" if is_integer else "a number"
-            raise ValueError(f"has {name} {each!r}, but it must be {kind}")
+            raise UserError(f"has {name} {each!r}, but it must be {kind}")
     if not low < high:
-        raise ValueError(f"has low {low!r}, which must be below high {high!r}")
+        raise UserError(f"has low {low!r}, which must be below high {high!r}")
     if not isinstance(log, bool):
-        raise ValueError(f"has log {log!r}, but it must be true or false")
+        raise UserError(f"has log {log!r}, but it must be true or false")
     if log and (step is not None or low <= 0):
-        raise ValueError("with log: true must begin above 0, and have no step")
+        raise UserError("with log: true must begin above 0, and have no step")
     if step is not None and not (step > 0 and math.isclose((high - low) % step, 0, abs_tol=1e-9)):
-        raise ValueError(f"has step {step!r}, but steps must lead from {low!r} to {high!r}")
+        raise UserError(f"has step {step!r}, but steps must lead from {low!r} to {high!r}")
     return Range(low, high, log, step, is_integer)
 
 
@@ -273,7 +274,7 @@ def read_search(path: Path) -> Search:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it says something else; the message names the file.
+        UserError: it says something else; the message names the file.
     """
     try:
         values = read_yaml(path, _Loader)
@@ -282,30 +283,30 @@ def read_search(path: Path) -> Search:
     try:
         return _read_values(values)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read_values(values: Any) -> Search:
     if not isinstance(values, dict):
-        raise ValueError("must hold config, trials and space")
+        raise UserError("must hold config, trials and space")
     if settings := {each.name for each in fields(Config)} & set(values):
-        raise ValueError(
+        raise UserError(
             f"{min(settings)} is a setting, for train.py: a search holds config, trials and space"
         )
     for key in values:
         if key not in _KEYS:
-            raise ValueError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
+            raise UserError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
     config, metric = values.get("config"), values.get("metric")
     if not (config is None or (isinstance(config, str) and config)):
-        raise ValueError(f"config is {config!r}, but must be a settings file")
+        raise UserError(f"config is {config!r}, but must be a settings file")
     if metric is not None and metric not in get_args(Metric):
-        raise ValueError(f"metric is {metric!r}, but must be one of {', '.join(get_args(Metric))}")
+        raise UserError(f"metric is {metric!r}, but must be one of {', '.join(get_args(Metric))}")
     trials = values.get("trials", 20)
     if type(trials) is not int or trials < 1:
-        raise ValueError(f"trials is {trials!r}, but must be an integer of at least 1")
+        raise UserError(f"trials is {trials!r}, but must be an integer of at least 1")
     pruning = values.get("pruning", True)
     if not isinstance(pruning, bool):
-        raise ValueError(f"pruning is {pruning!r}, but must be true or false")
+        raise UserError(f"pruning is {pruning!r}, but must be true or false")
     space = values.get("space")
     return Search(
         config=config, trials=trials, metric=metric, pruning=pruning,

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
 from sentiment.runtime.claims import Claim, held, try_claim
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 from sentiment.tuning.search_space import Search, Value, with_values
 
@@ -63,7 +64,7 @@ def check_definition(folder: Path, search: Search, config: Config) -> None:
 
     Raises:
         FileExistsError: the folder holds something else than a sweep.
-        ValueError: it holds another search.
+        UserError: it holds another search.
     """
     own = _definition(search, config)
     if not (folder / _FILE).exists():
@@ -80,7 +81,7 @@ def check_definition(folder: Path, search: Search, config: Config) -> None:
         for key in own[part].keys() | there[part].keys():
             before, now = there[part].get(key, defaults.get(key)), own[part].get(key)
             if before != now:
-                raise ValueError(
+                raise UserError(
                     f"{folder} was begun with {key} {before!r}, not {now!r}: go on as it was "
                     "begun, or choose another --output_dir"
                 )
@@ -91,7 +92,7 @@ def read_definition(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: it is none.
-        ValueError: the file is damaged.
+        UserError: the file is damaged.
     """
     path = folder / _FILE
     if not path.is_file():
@@ -99,9 +100,9 @@ def read_definition(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not (values["settings"]["training.monitor"] and values["space"].keys()):
-            raise ValueError("it is empty")
+            raise UserError("it is empty")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: begin again in another --output_dir") from error
+        raise UserError(f"{path} is damaged: begin again in another --output_dir") from error
     return values
 
 
@@ -149,7 +150,7 @@ class Study:
         config: the settings that are not.
 
     Raises:
-        ValueError: the folder holds another search, or a damaged one.
+        UserError: the folder holds another search, or a damaged one.
         FileExistsError: it holds something else.
     """
 
@@ -241,7 +242,7 @@ class Study:
         """The settings of a trial's training.
 
         Raises:
-            ValueError: its values contradict each other.
+            UserError: its values contradict each other.
         """
         config = with_values(self._config, held_trial.values)
         return replace(config, output_dir=str(self.run(held_trial.number)))
@@ -263,7 +264,7 @@ def read_trials(folder: Path) -> tuple[list[FrozenTrial], str]:
 
     Raises:
         FileNotFoundError: the folder holds no sweep.
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     metric = read_definition(folder)["settings"]["training.monitor"]
     with held(folder / ".lock"):
@@ -279,7 +280,7 @@ def open_journal(folder: Path, metric: str) -> optuna.Study:
     """The study in a sweep's folder, whose lock is held; a new one where there is none.
 
     Raises:
-        ValueError: the journal is damaged.
+        UserError: the journal is damaged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Absolute, because Optuna's lock is a link to it, which is looked up from where it lies.
@@ -293,7 +294,7 @@ def open_journal(folder: Path, metric: str) -> optuna.Study:
             load_if_exists=True,
         )
     except (ValueError, LookupError, TypeError, AssertionError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged ({type(error).__name__}): begin again in another --output_dir"
         ) from error
 

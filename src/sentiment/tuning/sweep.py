@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sentiment.config.parser import save_config
 from sentiment.display.console import pad, sanitize, truncate
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import truncate_text
 from sentiment.tuning.study import (
     ClaimedTrial,
@@ -281,13 +282,13 @@ def summary_text(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> st
     """What came of the sweep, and what to do next.
 
     Raises:
-        ValueError: every trial has failed.
+        UserError: every trial has failed.
     """
     ordered = sort_trials(trials, metric)
     open_ones = sum(each.state == TrialState.RUNNING for each in trials)
     if trials and all(each.state == TrialState.FAIL for each in trials):
         message = trials[-1].user_attrs.get("message", "")
-        raise ValueError(f"all {len(trials)} trials failed, the last one by: {message}")
+        raise UserError(f"all {len(trials)} trials failed, the last one by: {message}")
     if not ordered or ordered[0].state != TrialState.COMPLETE:
         return "\n".join(["no trial is complete yet", *_open_text(open_ones)])
     best = ordered[0]
