@@ -44,8 +44,8 @@ bench: setup
 
 # The pictures and figures of docs/lstm.md.
 docs: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m docs.studies  # small matrices: one thread is faster
-	$(BIN)/python -m docs.studies.scaling
+	OMP_NUM_THREADS=1 $(BIN)/python -m studies  # small matrices: one thread is faster
+	$(BIN)/python -m studies.scaling
 
 tensorboard: setup
 	$(BIN)/tensorboard --logdir runs --host 127.0.0.1

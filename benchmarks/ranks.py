@@ -1,6 +1,6 @@
 """What several ranks cost, and what grows with the corpus: the constants of docs/scaling.md.
 
-    python -m benchmarks.ranks [--imdb FOLDER] --write docs/studies/scaling.json
+    python -m benchmarks.ranks [--imdb FOLDER] --write studies/scaling.json
 
 Two ranks share the cores of this machine, so together they can be as fast as one process with all
 of its cores, and no faster: what they lose is what dealing and exchanging cost. Each contestant
@@ -37,7 +37,7 @@ _SECTION = "ranks, configs/imdb.yaml"
 _CPU = torch.device("cpu")
 _SETTLING = 5  # updates that are not timed: the first ones pay for memory
 _EXCHANGES = 20
-_COMMAND = "python -m benchmarks.ranks --write docs/studies/scaling.json"
+_COMMAND = "python -m benchmarks.ranks --write studies/scaling.json"
 
 
 @dataclass(frozen=True)

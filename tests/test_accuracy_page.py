@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from docs.studies import ablation, accuracy
-from docs.studies.ablation import VARIANTS
-from docs.studies.accuracy import PAGE, RESULTS, filled, table
 from sentiment.config.parser import parse_training, save_config
+from studies import ablation, accuracy
+from studies.ablation import VARIANTS
+from studies.accuracy import PAGE, RESULTS, filled, table
 
 ROOT = Path(__file__).resolve().parents[1]
 WHATS = {name: each.what for name, each in VARIANTS.items()}
@@ -18,7 +18,7 @@ def test_the_page_holds_the_results():
     page = PAGE.read_text(encoding="utf-8")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     assert set(results) <= set(VARIANTS)
-    assert filled(page, results, WHATS) == page, "run python -m docs.studies.ablation"
+    assert filled(page, results, WHATS) == page, "run python -m studies.ablation"
 
 
 def test_means_and_deviations():

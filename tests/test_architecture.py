@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from conftest import ROOT
+from helpers.corpus import ROOT
 
 SOURCE = ROOT / "src" / "sentiment"
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")

@@ -9,8 +9,11 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.ranks import Size, _rows, constants_of_ranks
-from docs.studies import growth, scaling
-from docs.studies.growth import (
+from sentiment.config.config import ModelConfig, TrainingConfig
+from sentiment.config.parser import load_config
+from sentiment.runs.run import build_model
+from studies import growth, scaling
+from studies.growth import (
     ASSUMED,
     Constants,
     binding,
@@ -19,10 +22,7 @@ from docs.studies.growth import (
     limits,
     read_constants,
 )
-from docs.studies.scaling import GPUS, PAGE, REVIEWS, TABLES, filled
-from sentiment.config.config import ModelConfig, TrainingConfig
-from sentiment.config.parser import load_config
-from sentiment.runs.run import build_model
+from studies.scaling import GPUS, PAGE, REVIEWS, TABLES, filled
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def constants() -> Constants:
 
 def test_the_page_holds_the_tables_of_its_constants(constants):
     page = PAGE.read_text(encoding="utf-8")
-    assert filled(page, constants) == page, "run python -m docs.studies.scaling"
+    assert filled(page, constants) == page, "run python -m studies.scaling"
 
 
 def computed(constants: Constants) -> list[object]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import torch
-from conftest import ROOT
+from helpers.corpus import ROOT
 
-from docs.studies.__main__ import FIGURES, FOLDER, NAMES, PAGE, filled
-from docs.studies.tasks import draw_sentences, make_classifier, measure_accuracy, train
+from studies.__main__ import FIGURES, FOLDER, NAMES, PAGE, filled
+from studies.tasks import draw_sentences, make_classifier, measure_accuracy, train
 
 
 def test_the_page_holds_the_figures_of_its_studies():

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import ROOT
+from helpers.corpus import ROOT
 
 SMALL = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.batch_size=16",

@@ -150,7 +150,7 @@ def run_folder() -> dict[str, bytes]:
     import contextlib
     import os
 
-    from conftest import write_corpus
+    from helpers.corpus import write_corpus
 
     from sentiment.cli.main import main
 

@@ -1,0 +1,54 @@
+"""How far a hold-out flatters, by what it holds out: the linear model on tenths of IMDB's reviews.
+
+    python -m studies.hold_outs --data FOLDER
+
+``FOLDER`` holds ``train.parquet``. Prints the rows of a table in docs/accuracy.md, in some minutes.
+Which n-grams there are is counted once, over all reviews; their weights are learned from the
+training reviews of each draw alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from sentiment.baseline.linear import find_ngrams, fit_linear
+from sentiment.baseline.train import MIN_REVIEWS
+from sentiment.config.config import DataConfig
+from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.sources import read_split
+from sentiment.data.splits import hold_out
+
+LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 is at random
+NUM_DRAWS = 4
+CLASS_NAMES = ("neg", "pos")
+
+
+def main() -> None:
+    """Print a line for each length as soon as it is measured."""
+    parser = argparse.ArgumentParser(prog="python -m studies.hold_outs")
+    parser.add_argument("--data", required=True, help="folder with train.parquet")
+    data = DataConfig(source="imdb", path=parser.parse_args().data)
+    rows = read_split(data, "train")
+    labels = np.array(rows.labels, dtype=np.int64)
+    tokens = tokenize_reviews(rows, data)
+    matrix = find_ngrams(tokens, min_texts=MIN_REVIEWS).matrix(tokens)
+    for length in LENGTHS:
+        accuracies = []
+        for seed in range(NUM_DRAWS):
+            chosen = hold_out(
+                rows.texts, labels, class_names=CLASS_NAMES, share=0.1, seed=seed,
+                origin=rows.origin,
+                groups=None if length == 1 else np.arange(len(labels)) // length,
+            )  # fmt: skip
+            trains, validates = map(np.flatnonzero, (chosen.trains, chosen.validates))
+            model = fit_linear(matrix[trains], labels[trains], len(CLASS_NAMES))
+            predicted = model.log_probabilities(matrix[validates]).argmax(axis=1)
+            accuracies.append(100 * float((predicted == labels[validates]).mean()))
+        shown = ", ".join(f"{each:.2f}" for each in accuracies)
+        print(f"| {length} | {shown} % | {np.mean(accuracies):.2f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

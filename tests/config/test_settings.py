@@ -1,0 +1,196 @@
+"""What a wrong setting says, and that every right one is used."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+from dataclasses import fields, is_dataclass, replace
+from typing import get_type_hints
+
+import pytest
+import yaml
+from helpers.corpus import ROOT
+
+from sentiment.config.config import Config, DataConfig, TrainingConfig
+from sentiment.config.parser import load_config, parse_training, save_config, setting_keys
+
+
+def parse(*arguments: str) -> Config:
+    return parse_training(list(arguments), "train.py")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ("--data.max_lenght 3", ["data.max_lenght", "did you mean data.max_length?"]),
+        ("--max_length 3", ["max_length", "did you mean data.max_length?"]),
+        ("--model.pooling maxx", ["model.pooling", "maxx", "did you mean max?"]),
+        ("--model.pooling last+maxx", ["model.pooling", "last+maxx", "did you mean max?"]),
+        ("--model.pooling max+max", ["model.pooling is 'max+max'", "different ones joined by +"]),
+        ("--model.weight_dropout 1", ["model.weight_dropout is 1.0", "from 0 to below 1"]),
+        ("--model.normalize_embedding x", ["model.normalize_embedding", "bool", "x"]),
+        ("--model.cell lstn", ["model.cell", "lstn", "did you mean lstm?"]),
+        ("--model.implementation referenc", ["model.implementation", "did you mean reference?"]),
+        ("--model.implementation reference --model.cell gru", ["model.cell is 'gru'", "lstm"]),
+        ("--model.learned_initial_state x", ["model.learned_initial_state", "bool", "x"]),
+        ("--model.hidden_size x", ["model.hidden_size", "Expected a int", "x"]),
+        ("--model.hidden_size 1.5", ["model.hidden_size", "Expected a int", "1.5"]),
+        ("--training.gradient_clip x", ["training.gradient_clip", "float or null", "x"]),
+        ("--vectors.name glove.6B.10d", ["vectors.name", "did you mean glove.6B.100d?"]),
+        ("--data.validation_share 3", ["data.validation_share is 3.0", "between 0 and 1"]),
+        ("--training.learning_rate -1", ["training.learning_rate is -1.0", "above 0"]),
+        ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
+        ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [a, b]"]),
+        ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
+        ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
+        ("--device gpu", ["device is 'gpu'", "cuda:1"]),
+        ("--seed -1", ["seed is -1", "2**32"]),
+        ("--vectors.freeze true", ["vectors.freeze is True", "nothing to freeze"]),
+        ("--vectors.name glove.6B.50d", ["of 50 dimensions", "model.embedding_size is 100"]),
+        ("--training.weight_decay 0.1", ["training.weight_decay is 0.1", "adamw"]),
+        ("--config nowhere.yaml", ["nowhere.yaml", "does not exist"]),
+        ("--overwrit", ["overwrit", "did you mean overwrite?"]),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse(*arguments.split())
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("data:\n  max_lenght: 3\n", ["max_lenght", "did you mean data.max_length?"]),
+        ("trainig:\n  num_epochs: 3\n", ["trainig", "did you mean training"]),
+        ("model:\n  hidden_size: big\n", ["model.hidden_size", "big"]),
+        ("data: [1\n", ["settings.yaml: not YAML", "line 2"]),
+        ("", ["settings.yaml holds no settings"]),
+        ("just words\n", ["settings.yaml holds no settings"]),
+        ("config: a.yaml\nspace: {}\n", ["settings to search: give it to sentiment sweep"]),
+    ],
+)
+def test_a_wrong_settings_file_ends_in_one_line(content, parts, tmp_path, capsys):
+    path = tmp_path / "settings.yaml"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        parse("--config", str(path))
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    for part in parts:
+        assert part in message
+
+
+def test_the_command_line_overrides_the_file(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("seed: 3\nmodel:\n  hidden_size: 7\n  num_layers: 2\n")
+    config = parse("--config", str(path), "--model.hidden_size", "9")
+    assert (config.seed, config.model.hidden_size, config.model.num_layers) == (3, 9, 2)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "imdb", "tutorial"])
+def test_shipped_settings_are_valid(name):
+    config = parse("--config", str(ROOT / "configs" / f"{name}.yaml"))
+    assert config.output_dir == f"runs/{name}"
+
+
+def test_saved_equals_loaded(tmp_path):
+    config = Config(
+        seed=5,
+        data=DataConfig(class_names=("no", "ÿes")),
+        training=TrainingConfig(gradient_clip=None, patience=3, learning_rate=1e-5),
+    )
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert parse("--config", str(tmp_path / "config.yaml")) == config
+
+
+def test_settings_saved_before_a_choice_of_cells_still_load(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("model:\n  hidden_size: 7\n  pooling: last\n  forget_bias: 0.5\n")
+    model = load_config(path).model
+    assert (model.cell, model.implementation, model.learned_initial_state) == (
+        "lstm", "packed", False,
+    )  # fmt: skip
+
+
+def test_a_damaged_settings_file_is_named(tmp_path):
+    path = tmp_path / "config.yaml"
+    for content in ("model: 3\n", "seed: -1\n", "data: [1\n", "nonsense: 1\n"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="not a valid settings file"):
+            load_config(path)
+    with pytest.raises(FileNotFoundError, match="no settings file"):
+        load_config(tmp_path / "missing.yaml")
+
+
+def test_print_config_is_complete_and_reusable(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse("--seed", "4", "--print_config")
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["training"]["patience"] is None
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert parse("--config", str(tmp_path / "printed.yaml")) == replace(Config(), seed=4)
+
+
+def test_help_explains_every_key_within_a_second():
+    seconds = []
+    for _ in range(3):  # the quickest, as other work on the machine only slows
+        started = time.perf_counter()
+        result = subprocess.run(
+            [sys.executable, "train.py", "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 1.0
+    for key in setting_keys():
+        assert f"--{key} " in result.stdout
+    assert "held out where the data brings no validation split" in " ".join(result.stdout.split())
+
+
+def test_parsing_settings_imports_nothing_heavy():
+    code = (
+        "import sys; from sentiment.config.parser import parse_training; parse_training([], 'x');"
+        "print([name for name in ('torch', 'spacy', 'numpy', 'datasets') if name in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_setting_is_read_by_the_program():
+    """Each key of each section is asked for by name somewhere outside of config.py.
+
+    ``build_model`` hands the model section over as keywords, so that the classifier must name
+    each of its keys as a parameter.
+    """
+    read: set[str] = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        if path.name in ("config.py", "settings.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = node.value.attr if isinstance(node.value, ast.Attribute) else None
+                owner = node.value.id if isinstance(node.value, ast.Name) else owner
+                read.add(f"{(owner or '').lstrip('_')}.{node.attr}")
+            elif path.name == "classifier.py" and isinstance(node, ast.arg):
+                read.add(f"model.{node.arg}")
+    aliases = {"training": ("training", "config"), "": ("config",)}
+    for section, hint in {"": Config, **get_type_hints(Config)}.items():
+        if not is_dataclass(hint):
+            continue
+        for each in fields(hint):
+            owners = aliases.get(section, (section,))
+            assert any(f"{owner}.{each.name}" in read for owner in owners), f"{section}.{each.name}"

@@ -1,0 +1,212 @@
+"""IMDB from the hub: one split's file at a time, from the cache without a network.
+
+The hub here is a small server of our own that answers what the clients ask of the real one, and
+writes down what they asked. Where the clients look is fixed when they are imported, so each case
+runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+COMMIT = "e" * 40
+API = "/api/datasets/stanfordnlp/imdb"
+FILES = "/datasets/stanfordnlp/imdb/resolve/"
+
+# As on the hub: with the splits that the card counts, loading one split alone must not be taken
+# for an incomplete download.
+CARD = """---
+dataset_info:
+  config_name: plain_text
+  features:
+  - name: text
+    dtype: string
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': neg
+          '1': pos
+  splits:
+  - {name: train, num_bytes: 33432823, num_examples: 25000}
+  - {name: test, num_bytes: 32650685, num_examples: 25000}
+  - {name: unsupervised, num_bytes: 67106794, num_examples: 50000}
+configs:
+- config_name: plain_text
+  data_files:
+  - {split: train, path: plain_text/train-*}
+  - {split: test, path: plain_text/test-*}
+  - {split: unsupervised, path: plain_text/unsupervised-*}
+  default: true
+---
+"""
+
+CLIENT = """
+import json, sys
+from sentiment.config import DataConfig
+from sentiment.data.reviews import load_split, load_training_splits
+assert "datasets" not in sys.modules and "huggingface_hub" not in sys.modules
+data = DataConfig(source="imdb", validation="random", validation_share=0.2)
+try:
+    if sys.argv[1] == "training":
+        loaded = load_training_splits(data)
+    else:
+        loaded = [load_split(data, sys.argv[1])]
+except Exception as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+else:
+    print(json.dumps([[r.texts, r.labels.tolist(), list(r.class_names)] for r in loaded]))
+"""
+
+
+def parquet(split: str, labels: list[int]) -> bytes:
+    sink = io.BytesIO()
+    texts = [f"{split} review {number}" for number in range(len(labels))]
+    pq.write_table(pa.table({"text": texts, "label": labels}), sink)
+    return sink.getvalue()
+
+
+STORED = {
+    "README.md": CARD.encode(),
+    "plain_text/train-00000-of-00001.parquet": parquet("train", [0] * 10 + [1] * 10),
+    "plain_text/test-00000-of-00001.parquet": parquet("test", [0, 1, 1]),
+    "plain_text/unsupervised-00000-of-00001.parquet": parquet("unsupervised", [-1, -1]),
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the repository's revision, the listing of its folder and its files."""
+
+    protocol_version = "HTTP/1.1"
+    server: Hub
+
+    def do_GET(self) -> None:
+        self.server.requests.append(self.path)
+        path = self.path.split("?")[0]
+        if path.startswith(f"{API}/revision/"):
+            self.answer(json.dumps({"id": "stanfordnlp/imdb", "sha": COMMIT, "siblings": []}))
+        elif path.startswith(f"{API}/tree/"):
+            folder = path.removeprefix(f"{API}/tree/{COMMIT}").strip("/")
+            self.answer(json.dumps([entry(name) for name in STORED if name.startswith(folder)]))
+        elif (name := path.removeprefix(FILES).partition("/")[2]) in STORED:
+            headers = {"ETag": f'"{digest(name)}"', "X-Repo-Commit": COMMIT}
+            self.answer(STORED[name], headers=headers)
+        else:
+            self.answer(b"", status=404, headers={"X-Error-Code": "EntryNotFound"})
+
+    do_HEAD = do_GET
+
+    def answer(
+        self, body: str | bytes, *, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        body = body.encode() if isinstance(body, str) else body
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing: the test reads what was requested."""
+
+
+class Hub(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requests: list[str] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def splits_requested(self) -> set[str]:
+        """Splits whose files were asked for, not only listed, since the last call."""
+        requests, self.requests = self.requests, []
+        names = [path for path in requests if path.startswith(FILES) and ".parquet" in path]
+        return {Path(name).name.split("-")[0] for name in names}
+
+
+def digest(name: str) -> str:
+    return hashlib.sha1(STORED[name]).hexdigest()
+
+
+def entry(name: str) -> dict[str, Any]:
+    return {"type": "file", "oid": digest(name), "size": len(STORED[name]), "path": name}
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    server = Hub()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def load(what: str, endpoint: str, cache: Path, **settings: str) -> Any:
+    """What a process of its own loads: texts, labels and class names, or the error and its text."""
+    keep = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGINGFACE_")) and not name.lower().endswith("_proxy")
+    }
+    environment = {**keep, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), **settings}
+    done = subprocess.run(
+        [sys.executable, "-c", CLIENT, what],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_training_downloads_no_other_split(hub: Hub, tmp_path: Path) -> None:
+    train, validation = load("training", hub.endpoint, tmp_path)
+    assert hub.splits_requested() == {"train"}
+    assert (len(train[0]), len(validation[0])) == (16, 4)
+    assert sorted(train[0] + validation[0]) == sorted(f"train review {n}" for n in range(20))
+    assert train[2] == validation[2] == ["neg", "pos"]
+    # Again without a network: from the cache, be it said or not that there is none.
+    nowhere = "http://127.0.0.1:9"
+    assert load("training", nowhere, tmp_path, HF_HUB_OFFLINE="1") == [train, validation]
+    assert load("validation", nowhere, tmp_path) == [validation]
+    (test,) = load("test", hub.endpoint, tmp_path)
+    assert hub.splits_requested() == {"test"}
+    assert test == [[f"test review {n}" for n in range(3)], [0, 1, 1], ["neg", "pos"]]
+
+
+def test_unsupervised_reviews(hub: Hub, tmp_path: Path) -> None:
+    (reviews,) = load("unsupervised", hub.endpoint, tmp_path)
+    assert hub.splits_requested() == {"unsupervised"}
+    assert reviews[:2] == [["unsupervised review 0", "unsupervised review 1"], [-1, -1]]
+
+
+@pytest.mark.parametrize("offline", ["0", "1"])
+def test_hub_out_of_reach(tmp_path: Path, offline: str) -> None:
+    start = time.monotonic()
+    error, message = load("training", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=offline)
+    assert time.monotonic() - start < 15  # the clients' own retries take 23 s
+    assert error == "FileNotFoundError"
+    assert "IMDB's train split is not in the cache" in message
+    assert "can't be reached or read" in message
+    assert message.endswith("give a local copy with --data.path FOLDER")
+    assert "\n" not in message

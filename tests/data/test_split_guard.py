@@ -1,0 +1,297 @@
+"""Copies of one review in two splits: counted, left out, or refused where a split is all copies."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers.corpus import SHARED, needs_imdb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sentiment.config.config import Config, DataConfig
+from sentiment.data import splits as split_guard
+from sentiment.data.pipeline import prepare_training
+from sentiment.data.reviews import Reviews, load_split, load_training_splits
+
+TRAIN = [f"review {number}" for number in range(20)]
+VALIDATION = [f"other {number}" for number in range(6)]
+TEST = [f"third {number}" for number in range(8)]
+
+
+def write(folder: Path, split: str, texts: Sequence[str], labels: Sequence[Any] | None = None):
+    """A split in CSV, its classes in turns unless labels are given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = labels or [("neg", "pos")[number % 2] for number in range(len(texts))]
+    with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *zip(texts, names, strict=True)])
+
+
+def load(folder: Path, **settings: Any) -> tuple[Reviews, Reviews]:
+    return load_training_splits(DataConfig(path=str(folder), **settings))
+
+
+def refusal(folder: Path, **settings: Any) -> str:
+    with pytest.raises(ValueError) as raised:
+        load(folder, **settings)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.fixture
+def overlapping(tmp_path: Path) -> Path:
+    """train holds two reviews of validation and three of test, validation one of test."""
+    copies = ["OTHER 1!", "other<br />2", "Third 0", "third 1", "third 1."]
+    write(tmp_path, "train", [*TRAIN, *copies])
+    write(tmp_path, "validation", [*VALIDATION, "third 7"])
+    write(tmp_path, "test", TEST)
+    return tmp_path
+
+
+def test_shared_reviews_are_reported(overlapping, caplog):
+    train, validation = load(overlapping)
+    assert caplog.messages == [
+        "train and validation share 2 reviews (data.shared_reviews drop leaves them out of train)",
+        "train and test share 3 reviews (data.shared_reviews drop leaves them out of train)",
+        "validation and test share 1 review (data.shared_reviews drop leaves them out of "
+        "validation)",
+    ]
+    assert (len(train), len(validation)) == (25, 7), "reporting changes nothing"
+
+
+def test_shared_reviews_are_dropped(overlapping, caplog):
+    train, validation = load(overlapping, shared_reviews="drop")
+    assert train.texts == TRAIN
+    assert train.labels.tolist() == [0, 1] * 10
+    assert validation.texts == VALIDATION
+    assert [line.rsplit(" (")[1] for line in caplog.messages] == [
+        "left out of train)",
+        "left out of train)",
+        "left out of validation)",
+    ]
+
+
+@pytest.mark.parametrize("class_names", [None, ("neg", "pos")])
+def test_evaluating_drops_what_training_dropped(overlapping, class_names, caplog):
+    data = DataConfig(path=str(overlapping), shared_reviews="drop")
+    assert load_split(data, "train", class_names).texts == TRAIN
+    assert load_split(data, "validation", class_names).texts == VALIDATION
+    assert load_split(data, "test", class_names).texts == TEST
+    assert not caplog.messages, "it was said in training"
+
+
+def test_what_is_held_out_does_not_depend_on_the_test_split(tmp_path):
+    """Dropping takes reviews out of both sides and moves none across."""
+    write(tmp_path, "train", TRAIN)
+    train, validation = load(tmp_path, validation_share=0.3)
+    write(tmp_path, "test", [*TEST, *TRAIN[:9]])
+    for before, after in zip(
+        (train, validation),
+        load(tmp_path, validation_share=0.3, shared_reviews="drop"),
+        strict=True,
+    ):
+        assert after.texts == [text for text in before.texts if text not in TRAIN[:9]]
+        assert len(after) < len(before)
+
+
+def test_dropped_words_are_not_counted(overlapping):
+    def vocabulary(**settings: Any) -> list[str]:
+        data = DataConfig(path=str(overlapping), **settings)
+        return prepare_training(Config(data=data)).vocabulary.itos
+
+    assert "third" in vocabulary()
+    assert "third" not in vocabulary(shared_reviews="drop")
+
+
+@given(*[st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6) for _ in range(3)])
+def test_shared_reviews_are_those_of_set_arithmetic(tmp_path_factory, train, validation, test):
+    folder = tmp_path_factory.getbasetemp() / "sets"
+    write(folder, "test", [f"{text.upper()}!" for text in test])
+    texts = {"train": train, "validation": validation, "test": test}
+    pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
+    expected = {
+        pair: [text in texts[pair[1]] for text in texts[pair[0]]]
+        for pair in pairs
+        if set(texts[pair[0]]) & set(texts[pair[1]])
+    }
+    data = DataConfig(path=str(folder))
+    if any(all(is_shared) for is_shared in expected.values()):
+        with pytest.raises(ValueError, match="stand in"):
+            split_guard.find_shared(data, train, validation)
+        return
+    found = split_guard.find_shared(data, train, validation)
+    assert {(each.split, each.other): each.is_shared.tolist() for each in found} == expected
+
+
+@pytest.mark.parametrize("mode", ["report", "drop"])
+@pytest.mark.parametrize(
+    ("split", "other", "advice"),
+    [
+        ("validation", "test", "give others, or none to hold reviews out of train"),
+        ("train", "test", "give other reviews to train on"),
+        ("train", "validation", "give other reviews to train on"),
+    ],
+)
+def test_a_copied_file_is_refused(tmp_path, split, other, advice, mode):
+    for name, texts in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        write(tmp_path, name, texts)
+    shutil.copy(tmp_path / f"{other}.csv", tmp_path / f"{split}.csv")
+    count = {"test": 8, "validation": 6}[other]
+    assert refusal(tmp_path, shared_reviews=mode) == (
+        f"{tmp_path}: all {count} reviews of {split} stand in {other} too: {advice} "
+        "(--data.shared_reviews ignore trains all the same)"
+    )
+    train, validation = load(tmp_path, shared_reviews="ignore")
+    assert (len(train), len(validation)) == (
+        count if split == "train" else 20,
+        count if split == "validation" else 6,
+    )
+
+
+def test_neither_order_nor_format_nor_case_hides_a_copied_file(tmp_path):
+    write(tmp_path, "train", TRAIN)
+    write(tmp_path, "validation", TEST)
+    shuffled = [f"  {text.upper()}?" for text in reversed(TEST)]
+    pq.write_table(pa.table({"text": shuffled}), tmp_path / "test.parquet")
+    assert "all 8 reviews of validation stand in test too" in refusal(tmp_path)
+
+
+def test_train_equal_to_test_is_refused_where_validation_is_held_out(tmp_path):
+    write(tmp_path, "train", TRAIN)
+    write(tmp_path, "test", TRAIN)
+    assert "all 18 reviews of train stand in test too" in refusal(tmp_path)
+
+
+def test_dropping_that_leaves_one_class_is_refused(tmp_path):
+    write(tmp_path, "train", TRAIN)
+    write(tmp_path, "validation", VALIDATION)
+    write(tmp_path, "test", TRAIN[::2])
+    expected = "of its 20 reviews, 10 stand in no other split, and not of two classes"
+    assert expected in refusal(tmp_path, shared_reviews="drop")
+    assert len(load(tmp_path)[0]) == 20
+
+
+@pytest.mark.parametrize("labels", [[""] * 20, ["?"] * 20, list(range(7, 27))])
+def test_labels_of_the_test_split_are_not_read(tmp_path, labels, caplog):
+    write(tmp_path, "train", TRAIN)
+    write(tmp_path, "test", [*TEST, *TRAIN[:9], *TEST[:3]], labels)
+    load(tmp_path)
+    assert any("train and test share" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("kind", ["no labels", "shards", "text files"])
+def test_test_splits_of_every_kind_are_found(tmp_path, kind):
+    write(tmp_path, "train", TRAIN)
+    if kind == "no labels":
+        (tmp_path / "test.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in TRAIN))
+    elif kind == "shards":
+        for number in range(2):
+            table = pa.table({"text": TRAIN[10 * number :][:10]})
+            pq.write_table(table, tmp_path / f"test-0000{number}-of-00002.parquet")
+    else:
+        for number, text in enumerate(TRAIN):
+            path = tmp_path / "test" / ("neg", "pos")[number % 2] / f"{number}_5.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    assert "all 18 reviews of train stand in test too" in refusal(tmp_path)
+
+
+def test_no_test_split_is_needed(tmp_path, caplog):
+    write(tmp_path, "train", TRAIN)
+    for mode in ("report", "drop", "ignore"):
+        train, validation = load(tmp_path, shared_reviews=mode)
+        assert (len(train), len(validation)) == (18, 2)
+    assert not caplog.messages
+
+
+def test_an_unreadable_test_split_is_said_but_stops_only_dropping(tmp_path, caplog):
+    write(tmp_path, "train", TRAIN)
+    (tmp_path / "test.csv").write_bytes(b"text,label\n\xff,pos\n")
+    assert len(load(tmp_path)[0]) == 18
+    (line,) = caplog.messages
+    assert line.startswith("the test split can't be compared with the others: ")
+    assert "not UTF-8 at byte 11, in line 2" in line
+    message = refusal(tmp_path, shared_reviews="drop")
+    assert message == f"{line} (or set data.shared_reviews to report)"
+
+
+def test_ignoring_never_opens_the_test_split(overlapping, caplog):
+    opened: list[str] = []
+    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+    load(overlapping, shared_reviews="ignore")
+    names = {Path(name).name for name in list(opened) if name.startswith(str(overlapping))}
+    assert names == {"train.csv", "validation.csv"}
+    assert not caplog.messages
+    load(overlapping)
+    assert str(overlapping / "test.csv") in opened
+
+
+def test_nothing_of_the_test_split_reaches_training(tmp_path):
+    """Whatever stands in test, training gets the same reviews, words and ids."""
+    write(tmp_path, "train", TRAIN)
+    config = Config(data=DataConfig(path=str(tmp_path)))
+    alone = prepare_training(config)
+    write(tmp_path, "test", ["never seen"] * 50 + TRAIN[:10], ["strange"] * 60)
+    beside = prepare_training(config)
+    assert beside.vocabulary.itos == alone.vocabulary.itos
+    assert beside.class_names == alone.class_names
+    assert beside.validation_reviews.texts == alone.validation_reviews.texts
+    assert len(beside.train) == len(alone.train)
+
+
+def test_the_hub_is_asked_for_what_it_has_in_its_cache_alone(tmp_path, monkeypatch):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    asked: list[tuple[str, str]] = []
+    place: list[Any] = [None]
+
+    def try_to_load(repository: str, name: str, repo_type: str) -> Any:
+        asked.append((repository, name))
+        return place[0]
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", try_to_load)
+    data = DataConfig(source="imdb")
+    assert split_guard.find_shared(data, TRAIN, VALIDATION) == []
+    pq.write_table(pa.table({"text": TRAIN[:3]}), tmp_path / "test.parquet")
+    place[0] = str(tmp_path / "test.parquet")
+    (shared,) = split_guard.find_shared(data, TRAIN, VALIDATION)
+    assert (shared.split, shared.other, shared.is_shared.sum()) == ("train", "test", 3)
+    assert set(asked) == {("stanfordnlp/imdb", "plain_text/test-00000-of-00001.parquet")}
+
+
+def test_the_embedded_corpus_shares_nothing(caplog):
+    load_training_splits(DataConfig())
+    assert not caplog.messages
+
+
+@needs_imdb
+def test_imdb_against_as_many_takes_no_time(tmp_path, caplog):
+    """The training split stands in for the test split, less what is held out and 5,000 others."""
+    table = pq.read_table(SHARED / "imdb" / "train.parquet")
+    (tmp_path / "train.parquet").symlink_to(SHARED / "imdb" / "train.parquet")
+    data = DataConfig(path=str(tmp_path))
+    train, validation = load_training_splits(data)
+    known = [
+        *train.texts[5_000:],
+        *(f"changed {text}" for text in [*train.texts, *validation.texts]),
+    ]
+    pq.write_table(pa.table({"text": known[: len(table)]}), tmp_path / "test.parquet")
+    caplog.set_level(logging.INFO)
+    started = time.perf_counter()
+    (shared,) = split_guard.find_shared(data, train.texts, validation.texts)
+    assert time.perf_counter() - started < 3  # 0.5 s where nothing else runs
+    copies = {re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower()) for text in known}
+    expected = [
+        re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower()) in copies for text in train.texts
+    ]
+    assert shared.is_shared.tolist() == expected
+    assert sum(expected) >= 17_500

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.corpus import SHARED, needs_imdb
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentiment.data import token_cache
+from sentiment.data.token_cache import cache_key, tokenize_cached
+from sentiment.data.tokenizer import Tokenizer, clean, cut_pieces, tokenize
+
+TEXTS = [
+    "A great film!<br /><br />Isn't it? I'd say it's 10/10 :-) ...",
+    "",
+    "   \n\t ",
+    "Don't go, e.g. at 9p.m. to the U.S.A.; (really) &quot;awful&quot; &amp; l-o-n-g",
+    "caf\u00e9 \u2028 \x85 \u00a0x\u3000y \U0001f600\U0001f600 na\u0308ive",
+    "\u0627\u0644\u0633\u0644\u0627\u0645 \u4f60\u597d\u3002",
+]
+
+
+@pytest.fixture(scope="module")
+def spacy_tokens():
+    import spacy
+
+    rules = spacy.blank("en").tokenizer
+
+    def tokens(text: str, lower_case: bool = True) -> list[str]:
+        words = [token.text for token in rules(clean(text)) if not token.text.isspace()]
+        return [word.lower() for word in words] if lower_case else words
+
+    return tokens
+
+
+def test_cleaning():
+    assert clean("a<br />b<BR>c &lt;i&gt; &amp;") == "a b c <i> &"
+    assert clean("2 < 3") == "2 < 3"
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_tokens_are_spacys(spacy_tokens, lower_case):
+    tokenized = tokenize(TEXTS, lower_case=lower_case)
+    assert len(tokenized) == len(TEXTS)
+    for index, text in enumerate(TEXTS):
+        assert tokenized.words(index) == spacy_tokens(text, lower_case)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(
+        alphabet=st.one_of(
+            st.sampled_from(list("abcINTnt'’.,:;!?()[]-/&$%<>=*_~\" \t\n019")), st.characters()
+        ),
+        max_size=60,
+    )
+)
+def test_tokens_are_spacys_on_any_text(spacy_tokens, text):
+    assert tokenize([text]).words(0) == spacy_tokens(text)
+
+
+@needs_imdb
+def test_tokens_are_spacys_on_real_reviews(spacy_tokens):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(SHARED / "imdb" / "train.parquet", columns=["text"])
+    texts = table.column("text").to_pylist()[::50]
+    tokenized = tokenize(texts)
+    for index, text in enumerate(texts):
+        assert tokenized.words(index) == spacy_tokens(text)
+
+
+@pytest.mark.long
+@needs_imdb
+def test_pieces_are_cut_as_spacy_cuts_them():
+    """Every different piece of the 75,000 reviews."""
+    import pyarrow.parquet as pq
+    import spacy
+
+    rules = spacy.blank("en").tokenizer
+    pieces: set[str] = set()
+    for name in ("train", "unsupervised"):
+        table = pq.read_table(SHARED / "imdb" / f"{name}.parquet", columns=["text"])
+        for text in table.column("text").to_pylist():
+            pieces.update(clean(text).split())
+    for piece in pieces:
+        assert cut_pieces([piece], False)[0] == [token.text for token in rules(piece)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.from_regex(r"[a-zA-Z]{0,4}[a-zA-Z.'(]?[a-zA-Z]{0,3}[,!?;:).]{0,2}", fullmatch=True)
+    | st.sampled_from(
+        ["cannot", "Mr.", "cant,", "a.", "A.", "US.", "im", "Im!", "gonna?", "xD", "o.O"]
+    )
+)
+def test_short_pieces_are_cut_as_spacy_cuts_them(spacy_tokens, piece):
+    assert tokenize([piece]).words(0) == spacy_tokens(piece)
+
+
+def test_texts_do_not_influence_each_other():
+    together = tokenize(TEXTS)
+    tokenizer = Tokenizer()
+    for index in reversed(range(len(TEXTS))):
+        assert tokenizer([TEXTS[index]]).words(0) == together.words(index)
+
+
+def test_processes_do_not_change_the_result():
+    texts = [f"{text} number {number}" for number in range(1_300) for text in TEXTS]
+    one, two = tokenize(texts, num_processes=1), tokenize(texts, num_processes=2)
+    assert one.lexicon == two.lexicon
+    assert np.array_equal(one.tokens, two.tokens)
+    assert np.array_equal(one.offsets, two.offsets)
+
+
+def test_cache_gives_the_same_tokens_without_tokenizing(tmp_path, monkeypatch):
+    first = tokenize_cached(TEXTS, tmp_path)
+    monkeypatch.setattr(token_cache, "tokenize", None)  # calling it would fail
+    second = tokenize_cached(TEXTS, tmp_path)
+    assert second.lexicon == first.lexicon
+    assert np.array_equal(second.tokens, first.tokens)
+    assert np.array_equal(second.offsets, first.offsets)
+
+
+def test_cache_never_reuses_tokens_of_other_texts_or_settings(tmp_path):
+    keys = {
+        cache_key(TEXTS, lower_case=True),
+        cache_key(TEXTS, lower_case=False),
+        cache_key(TEXTS[::-1], lower_case=True),
+        cache_key(["ab", "c"], lower_case=True),
+        cache_key(["a", "bc"], lower_case=True),
+        cache_key(["abc"], lower_case=True),
+    }
+    assert len(keys) == 6
+    tokenize_cached(["Good"], tmp_path, lower_case=True)
+    assert tokenize_cached(["Good"], tmp_path, lower_case=False).words(0) == ["Good"]
+    assert tokenize_cached(["Bad"], tmp_path, lower_case=True).words(0) == ["bad"]
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt"])
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_damaged_cache_is_filled_again(tmp_path, name, damage):
+    expected = tokenize(TEXTS)
+    tokenize_cached(TEXTS, tmp_path)
+    (file,) = tmp_path.rglob(name)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-5])
+    else:
+        file.unlink()
+    again = tokenize_cached(TEXTS, tmp_path)
+    assert [again.words(i) for i in range(len(TEXTS))] == [
+        expected.words(i) for i in range(len(TEXTS))
+    ]
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == [file.parent.name]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    assert tokenize_cached(["Good film"], blocker).words(0) == ["good", "film"]

@@ -1,0 +1,356 @@
+"""``sentiment reproduce``: what it finds equal, what it finds to differ, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.corpus import write_corpus
+
+from sentiment.cli import main as cli
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.diagnostics.reproduce import Outcome, Plan, outcome_json, outcome_table, verdict_text
+from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, read_receipt
+from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import save_weights
+from sentiment.runtime.processes import check_end, run_module
+
+SMALL = [
+    "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",
+    "--training.learning_rate=0.02", "--training.batch_size=16", "--training.precision=fp32",
+    "--training.pictures=false", "--vocabulary.min_frequency=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("vectors") / "small.txt"
+    path.write_text("".join(f"{word} {'0.5 ' * 7}0.25\n" for word in ("great", "dull", "film")))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, vectors, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    places = [f"--data.path={corpus}", f"--vectors.path={vectors}", f"--output_dir={path}"]
+    assert cli.train([*places, *SMALL]) == 0
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def in_process(monkeypatch) -> None:
+    """Train without the seconds that a process of its own takes to start."""
+
+    def train(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        status = cli.main(arguments[1:])
+        return subprocess.CompletedProcess(arguments, status, "", "")
+
+    monkeypatch.setattr(reproducing, "run_module", train)
+
+
+@pytest.fixture
+def never(monkeypatch) -> None:
+    """Training must not begin."""
+
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError("training began")
+
+    monkeypatch.setattr(reproducing, "run_module", train)
+
+
+def rewrite(run: Path, **values: object) -> None:
+    """Change run.json as one would who wants it to look whole."""
+    description = read_manifest(run)
+    description.pop("sha256", None)
+    write_manifest(run, {**description, **values})
+
+
+def refusal(arguments: list[object], capfd) -> str:
+    """The one line that a mistake costs."""
+    capfd.readouterr()
+    assert cli.main(["reproduce", *map(str, arguments)]) == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_run_is_reproduced_to_the_bit_by_another_process(trained, tmp_path, capfd):
+    output = tmp_path / "again"
+    assert cli.main(["reproduce", str(trained), f"--output={output}"]) == 0
+    shown = capfd.readouterr().out
+    assert "versions, revision, device, threads and precision: as then" in shown
+    assert "epoch 2  training    loss" in shown, "what the training says is shown"
+    assert shown.endswith("\nequal to the bit: weights, metrics and curves\n")
+    names = ("best", "last")
+    for one, two in [(load_run(p, checkpoint=n) for p in (trained, output)) for n in names]:
+        for first, second in zip(one.model.parameters(), two.model.parameters(), strict=True):
+            assert torch.equal(first, second)
+
+
+def test_json_is_all_there_is_on_standard_output(trained, in_process, capsys):
+    """In this process training's lines share standard output, so the object is its last part."""
+    capsys.readouterr()
+    assert cli.main(["reproduce", str(trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.partition("\n{")[2].join(("{", "")))
+    assert found["verdict"] == "equal" and found["differences"] == []
+    assert found["largest_difference"] == {"weights": 0, "metrics": 0, "curves": 0}
+    assert found["then"]["result"]["metrics"] == found["now"]["result"]["metrics"]
+
+
+def test_altered_weights_are_found(run, in_process, capfd):
+    trained = load_run(run, checkpoint="best")
+    with torch.no_grad():
+        trained.model.output.weight[0, 0] += 2**-10
+    save_weights(run, "best", trained.model, trained.checkpoint)  # with its checksum
+    message = refusal([run], capfd)
+    assert (
+        "differs, where versions, revision, device, threads and precision are the same" in message
+    )
+    assert "the run was changed after" in message or "changed after training" in message
+
+
+def test_altered_metrics_are_found(run, in_process, capfd):
+    """The same better accuracy in all places that state it."""
+    result = read_manifest(run)["result"]
+    result["metrics"]["accuracy"] += 0.01
+    rewrite(run, result=result)
+    history = json.loads((run / "metrics.json").read_text())
+    history["epochs"][result["best_epoch"] - 1]["validation"]["accuracy"] += 0.01
+    (run / "metrics.json").write_text(json.dumps(history))
+    assert cli.main(["reproduce", str(run)]) == 1
+    shown = capfd.readouterr()
+    assert "differs: run.json: metrics of the result" in shown.out
+    assert (
+        "  metrics of all epochs                                                     0.01"
+        in shown.out
+    )
+    assert shown.err.startswith("error: differs")
+
+
+def test_an_altered_result_alone_is_found(run, in_process, capfd):
+    rewrite(run, result={**read_manifest(run)["result"], "best_epoch": 1, "num_epochs": 3})
+    assert "differs" in refusal([run], capfd)
+
+
+def test_other_versions_are_told_before_training_and_excuse_no_equality(run, in_process, capfd):
+    versions = {**read_manifest(run)["versions"], "torch": "2.0.0"}
+    rewrite(run, versions=versions)
+    assert cli.main(["reproduce", str(run)]) == 0
+    shown = capfd.readouterr().out
+    assert shown.startswith(f"torch: 2.0.0 then, {torch.__version__} now\n")
+    assert shown.endswith("equal to the bit: weights, metrics and curves, though torch differs\n")
+
+
+def test_other_threads_are_told(run, in_process, capfd):
+    rewrite(run, threads=1_000)
+    assert cli.main(["reproduce", str(run)]) == 0
+    assert "threads: 1000 then, " in capfd.readouterr().out
+
+
+def outcome(then: Path, *, accuracy: float, distance: float, **changes: object) -> Outcome:
+    """A run against a fictitious reproduction."""
+    receipt = read_receipt(then)
+    metrics = {**receipt.result["metrics"], "accuracy": accuracy}
+    now = replace(
+        receipt,
+        circumstances=replace(receipt.circumstances, **changes),
+        result={**receipt.result, "metrics": metrics},
+    )
+    return Outcome(RunDiff(distance, distance, distance, 7, ()), receipt, now)
+
+
+def test_verdicts(trained):
+    receipt = read_receipt(trained)
+    low, high = receipt.interval
+    same = receipt.accuracy
+    assert outcome(trained, accuracy=same, distance=0).verdict == "equal"
+    assert outcome(trained, accuracy=same, distance=1e-9).verdict == "differs"
+    assert outcome(trained, accuracy=same, distance=1e-9, threads=99).verdict == "within"
+    assert outcome(trained, accuracy=low, distance=0.1, threads=99).verdict == "within"
+    assert outcome(trained, accuracy=low - 0.01, distance=0.1, threads=99).verdict == "differs"
+    assert outcome(trained, accuracy=high + 0.01, distance=0.1, threads=99).verdict == "differs"
+    gpu = outcome(trained, accuracy=same, distance=1e-9, device="cuda (H)")
+    assert gpu.verdict == "within" and "other device" in verdict_text(gpu)
+    infinite = outcome(trained, accuracy=same, distance=float("inf"), precision="bfloat16")
+    assert infinite.verdict == "within" and "precision" in verdict_text(infinite)
+    assert json.loads(outcome_json(infinite))["largest_difference"]["weights"] is None
+
+
+def test_a_gpu_like_that_of_then_is_no_other_device_but_adds_up_in_any_order(trained):
+    receipt = read_receipt(trained)
+    circumstances = replace(receipt.circumstances, device="cuda (H)")
+    likeness = RunDiff(1e-9, 0, 0, 7, ())
+    same = replace(receipt, circumstances=circumstances)
+    found = Outcome(likeness, same, same)
+    assert found.verdict == "within" and "cuda adds up in any order" in verdict_text(found)
+
+
+def test_the_table_fits_a_terminal(trained):
+    receipt = read_receipt(trained)
+    likeness = RunDiff(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
+    found = outcome_table(Outcome(likeness, receipt, receipt))
+    assert max(map(len, found.splitlines())) <= 80
+
+
+def test_changed_reviews_are_refused(run, never, tmp_path, capfd):
+    other = write_corpus(tmp_path / "other", splits={"train": 240, "validation": 60}, seed=1)
+    message = refusal([run, f"--data.path={other}"], capfd)
+    assert "the train reviews are 240 with digest " in message and "--data.path" in message
+
+
+def test_one_changed_validation_review_is_refused(run, corpus, never, tmp_path, capfd):
+    other = Path(shutil.copytree(corpus, tmp_path / "other"))
+    text = (other / "validation.csv").read_text()
+    (other / "validation.csv").write_text(text.replace("film", "movie", 1))
+    assert "the validation reviews are 60 with digest " in refusal(
+        [run, "--data.path", other], capfd
+    )
+
+
+def test_moved_reviews_and_vectors_are_taken(run, corpus, vectors, in_process, tmp_path):
+    other = Path(shutil.copytree(corpus, tmp_path / "other"))
+    moved = Path(shutil.copy(vectors, tmp_path / "renamed.txt"))
+    places = ["--data.path", str(other), "--vectors.path", str(moved)]
+    assert cli.main(["reproduce", str(run), *places, f"--data.cache_dir={tmp_path / 'c'}"]) == 0
+    assert (tmp_path / "c").is_dir()
+
+
+def test_changed_and_missing_vectors_are_refused(run, vectors, never, tmp_path, capfd):
+    other = tmp_path / "other.txt"
+    other.write_text(vectors.read_text().replace("0.25", "0.26"))
+    assert "other.txt has digest " in refusal([run, f"--vectors.path={other}"], capfd)
+    gone = tmp_path / "gone.txt"
+    assert "gone.txt with the vectors" in refusal([run, f"--vectors.path={gone}"], capfd)
+
+
+def test_an_unfinished_run_is_refused(run, never, capfd):
+    description = read_manifest(run)
+    del description["result"]
+    write_manifest(run, description)
+    assert "is not finished" in refusal([run], capfd)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"threads": None}, {"threads": "many"}, {"versions": 3}, {"git": 3}, {"data": {"train": 1}},
+        {"result": {}}, {"result": {"metrics": {"accuracy": "high"}}}, {"vectors": 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_receipt_without_what_is_needed_is_refused(run, values, never, capfd):
+    rewrite(run, **values)
+    assert "has no whole receipt" in refusal([run], capfd)
+
+
+def test_damaged_runs_are_refused(run, never, capfd):
+    text = (run / "run.json").read_text()
+    (run / "run.json").write_text(text.replace('"threads": ', '"threads": 1'))
+    assert "checksum" in refusal([run], capfd)
+    (run / "run.json").write_text(text)
+    (run / "metrics.json").unlink()
+    assert "metrics.json: copy it" in refusal([run], capfd)
+    (run / "config.yaml").write_text("seed: 3\n")
+    assert "config.yaml is not the one" in refusal([run], capfd)
+    assert "is not a run" in refusal([run / "nowhere"], capfd)
+
+
+def test_an_output_that_is_not_empty_is_refused(run, never, capfd):
+    assert "give --output a new folder" in refusal([run, f"--output={run}"], capfd)
+
+
+def test_a_wrong_device_costs_a_line(run, never, capfd):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", str(run), "--device", "gpu"])
+    assert len(capfd.readouterr().err.strip().splitlines()) == 1
+
+
+def test_it_starts_ranks_itself(run, never, monkeypatch, capfd):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "without torchrun" in refusal([run], capfd)
+
+
+def test_as_many_ranks_are_started_as_then(run, monkeypatch):
+    rewrite(run, ranks=3, threads=2)
+    asked: dict[str, object] = {}
+    done = subprocess.CompletedProcess([], 0, "", "")
+    monkeypatch.setattr(reproducing, "run_module", lambda _, **how: asked.update(how) or done)
+    plan = reproducing.plan_training(run, run.with_name("again"), reproducing.PaddingIndex())
+    reproducing.train_again(plan)
+    assert asked["num_ranks"] == 3
+    assert isinstance(plan, Plan) and "ranks" not in [each.name for each in plan.differences]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_run_of_a_gpu_asks_before_it_is_trained_elsewhere(run, never, capfd):
+    rewrite(run, device="cuda:0 (NVIDIA H100)")
+    assert "no CUDA device" in refusal([run], capfd)
+
+
+def test_numbers_of_devices_and_threads_are_no_other_device(run):
+    rewrite(run, device="cuda:1 (NVIDIA H100)")
+    assert read_receipt(run).circumstances.device == "cuda (NVIDIA H100)"
+    rewrite(run, device="cpu (Some, 12 threads)")
+    assert read_receipt(run).circumstances.device == "cpu (Some)"
+
+
+def test_without_git_the_revision_is_unknown_on_both_sides():
+    one = RunEnvironment({"torch": "2"}, None, False, "cpu (A)", "float32", 1, 1)
+    assert one.differences(one) == []
+    (found,) = one.differences(replace(one, revision="abc"))
+    assert str(found) == "revision: unknown then, abc now"
+
+
+def test_a_failed_training_is_told_with_its_last_words():
+    done = run_module(["sentiment", "train", "--seed=x"])
+    assert done.returncode == 2
+    with pytest.raises(ValueError, match="a training ended with status 2: .*seed"):
+        check_end(done)
+    killed = subprocess.CompletedProcess([], -9, None, None)
+    with pytest.raises(ValueError, match="was ended by SIGKILL: its own message stands above"):
+        check_end(killed)
+    check_end(killed, -9)
+
+
+def test_an_interruption_leaves_no_process_behind(monkeypatch):
+    started: list[subprocess.Popen[str]] = []
+    monkeypatch.setattr(
+        subprocess,
+        "Popen",
+        lambda *a, popen=subprocess.Popen, **k: started.append(popen(*a, **k)) or started[-1],
+    )
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_module(["timeit", "-n", "1", "import time; time.sleep(60)"])
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert started[0].returncode == -signal.SIGTERM
+
+
+@pytest.mark.long
+def test_two_ranks_are_reproduced_by_two(corpus, tmp_path, capfd):
+    settings = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'two'}", *SMALL]
+    check_end(run_module(["sentiment", "train", *settings], num_ranks=2))
+    assert cli.main(["reproduce", str(tmp_path / "two")]) == 0
+    shown = capfd.readouterr().out
+    assert "trained by 2 ranks, as then" in shown
+    assert shown.endswith("equal to the bit: weights, metrics and curves\n")

@@ -1,0 +1,381 @@
+"""Files made to fill memory, to hang their reader, or to lead out of their folder."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from helpers.file_server import QUICK, part_of
+from helpers.vectors_files import LINES, load
+
+from sentiment.config.config import DataConfig
+from sentiment.config.parser import load_config
+from sentiment.config.yaml import read_mapping
+from sentiment.data import vectors as archives
+from sentiment.data.download import download
+from sentiment.data.parquet import Damaged, check_pages
+from sentiment.data.readers import read_files
+from sentiment.data.reviews import load_split
+from sentiment.data.token_cache import tokenize_cached
+from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.vocabulary import load_vocabulary
+from sentiment.inference.formats import open_source
+from sentiment.runtime import files as bounds
+from sentiment.runtime.files import DecompressionBomb
+
+MILLION = 1_000_000
+
+
+def rows(path: Path) -> object:
+    return read_files([path], with_labels=True)
+
+
+def texts(path: Path) -> object:
+    return [text for block in open_source(path, "text").blocks(100) for text in block.texts]
+
+
+READERS = {
+    ".csv": [rows, texts],
+    ".tsv": [rows, texts],
+    ".jsonl": [rows, texts],
+    ".parquet": [rows, texts],
+    ".txt": [load, load_vocabulary, texts],
+    ".gz": [load],
+    ".zip": [load],
+    ".yaml": [load_config, read_mapping],
+}
+EACH = [(suffix, read) for suffix, reads in READERS.items() for read in reads]
+
+
+@pytest.mark.parametrize(("suffix", "read"), EACH)
+def test_what_is_no_file_is_not_waited_for(tmp_path, suffix, read):
+    path = tmp_path / f"file{suffix}"
+    for make in (
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("/dev/zero"),
+        lambda: path.symlink_to(path),
+        path.mkdir,
+    ):
+        make()
+        with pytest.raises((ValueError, OSError), match=path.name) as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize(("suffix", "read"), EACH)
+def test_what_may_not_be_read_is_told(tmp_path, suffix, read):
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(b"")
+    path.chmod(0)
+    with pytest.raises(OSError, match="denied"):
+        read(path)
+
+
+@pytest.fixture
+def low_floor(monkeypatch):
+    """What is always allowed, lowered so that bombs are quickly made."""
+    monkeypatch.setattr(bounds, "ALWAYS_UNPACKED", 4 * 2**20)
+
+
+def parquet(path: Path, texts: object, **options: object) -> Path:
+    table = pa.table({"text": texts, "label": pa.array([0] * len(texts), pa.int8())})
+    pq.write_table(table, path, **options)
+    return path
+
+
+@pytest.mark.parametrize("read", [rows, texts])
+@pytest.mark.parametrize("kind", ["page", "dictionary", "repeated", "nulls", "prefixes"])
+def test_parquet_bombs(tmp_path, kind, read, low_floor):
+    path = tmp_path / "test.parquet"
+    if kind == "page":
+        parquet(path, ["x" * 5 * MILLION], compression="zstd", use_dictionary=False)
+    elif kind == "prefixes":
+        options = {"column_encoding": {"text": "DELTA_BYTE_ARRAY", "label": "PLAIN"}}
+        values = ["x" * 50_000] * 500
+        parquet(path, values, compression="zstd", use_dictionary=False, **options)
+    elif kind == "nulls":
+        parquet(path, pa.nulls(MILLION, pa.string()), compression="zstd")
+    else:
+        keys = pa.array(np.zeros(20_000, np.int32))
+        values = pa.DictionaryArray.from_arrays(keys, pa.array(["x" * 1_000]))
+        parquet(path, values, compression="zstd", store_schema=kind == "dictionary")
+    assert path.stat().st_size < 30_000
+    with pytest.raises(DecompressionBomb, match="times its size"):
+        read(path)
+
+
+def test_pages_are_measured_by_themselves_whatever_the_footer_says(tmp_path):
+    """The sum of the pages' sizes is what pyarrow's own writer counted."""
+    values = [f"text {n}" * (n % 50) for n in range(3_000)]
+    path = parquet(tmp_path / "a.parquet", values, row_group_size=700, data_page_size=2_000)
+    file = pq.ParquetFile(path)
+    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+    sizes = [group.column(0).total_uncompressed_size for group in groups]
+    with path.open("rb") as raw, pytest.MonkeyPatch.context() as patch:
+        counted: list[int] = []
+        patch.setattr(bounds.DecompressionLimit, "add", lambda self, size: counted.append(size))
+        at_once = check_pages(path, raw, ["text"], file.schema)
+    pages = sum(counted) - 8 * len(values)
+    headers = sum(sizes) - pages  # which the writer counts, and which are not unpacked
+    assert 0 < headers < 300 * len(counted)
+    assert at_once >= bounds.ALWAYS_UNPACKED // max(sizes)
+
+
+def test_a_page_larger_than_its_footer_says_is_found(tmp_path):
+    path = parquet(tmp_path / "a.parquet", ["x" * 100] * 50, compression="none")
+    data = path.read_bytes()
+    file = pq.ParquetFile(path)
+    start = file.metadata.row_group(0).column(0).dictionary_page_offset
+    # The first page's header: field 1 (its kind), field 2 (its size): a number of two bytes.
+    assert data[start] == 0x15 and data[start + 2] == 0x15
+    bomb = data[: start + 3] + b"\xfe\xff" + data[start + 5 :]  # goes on into the next field
+    path.write_bytes(bomb)
+    with pytest.raises(ValueError, match="not a whole Parquet file"):
+        rows(path)
+
+
+def test_a_footer_cut_short_is_damage(tmp_path):
+    path = parquet(tmp_path / "a.parquet", ["a", "b"])
+    file = pq.ParquetFile(path)
+    with pytest.raises(Damaged):
+        check_pages(path, io.BytesIO(path.read_bytes()[:-9] + b"\xff\xff\xff\x7fPAR1"), ["text"],
+                    file.schema)  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zip"])
+def test_packed_vectors_that_would_never_end(tmp_path, suffix, low_floor):
+    path = tmp_path / f"vectors{suffix}"
+    line = b"filler" * 150 + b" 1 2 3\n"
+    if suffix == ".gz":
+        path.write_bytes(gzip.compress(line * 10_000))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("v.3d.txt", line * 10_000)
+    with pytest.raises(DecompressionBomb, match="MiB, which is over 100 times its size"):
+        load(path)
+    assert "over 100 times its size" in str(archives.damage(path, suffix=suffix))
+
+
+def test_packed_texts_that_would_never_end(tmp_path, low_floor):
+    path = tmp_path / "texts.csv.gz"
+    path.write_bytes(gzip.compress(b"text\n" + (b"again " * 150 + b"\n") * 10_000))
+    with pytest.raises(DecompressionBomb, match="times its size"):
+        for _ in open_source(path, "text").blocks(20_000):
+            pass
+
+
+def test_an_honest_archive_is_read_however_well_it_packs(tmp_path):
+    path = tmp_path / "vectors.gz"
+    path.write_bytes(gzip.compress(("\n".join(LINES) + "\n").encode() * 50_000))
+    assert load(path)[1].types_found == 3
+
+
+def test_a_zip_writes_nothing_wherever_its_names_lead(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    path = inside / "vectors.zip"
+    for name in ("../v.3d.txt", f"{tmp_path}/v.3d.txt", "a/../../v.3d.txt", "C:\\v.3d.txt"):
+        with zipfile.ZipFile(path, "w") as archive:
+            link = zipfile.ZipInfo(name)
+            link.external_attr = 0o120777 << 16  # a symbolic link
+            archive.writestr(link, "\n".join(LINES))
+        assert load(path)[1].types_found == 3
+        assert sorted(tmp_path.rglob("*")) == [inside, path]
+
+
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize("read", [load_config, read_mapping])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (ALIASES, "its aliases repeat over 1,000,000 values"),
+        ("seed: " + "[" * 100_000 + "]" * 100_000, "nested too deeply in line 1"),
+        ("seed: " + "{a: " * 100_000 + "}" * 100_000, "nested too deeply in line 1"),
+        ("seed: &a {b: *a}", "names nothing before it"),
+        ("seed: " + "9" * 5_000, "4300 digits"),
+        ("seed: !!int ''", "a value is not what its tag says"),
+        ("seed: 1\nseed: 2", "key 'seed' a second time in line 2"),
+        ("a: " + "x" * 2_000_000, "bytes, but it may have"),
+    ],
+)
+def test_yaml_bombs(tmp_path, read, content, message):
+    path = tmp_path / "a.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        read(path)
+    assert str(caught.value).count("a.yaml") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("config: other.yaml", "config is no setting: give it on the command line"),
+        ("data: /dev/zero", "data must be a section of settings, not a str"),
+        ("training: {learning_rate: null}", "training.learning_rate is null, but must have"),
+        ("seed: null", "seed is null, but must have a value"),
+    ],
+)
+def test_a_settings_file_holds_settings_alone(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_config(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a", "label": ' + "[" * 100_000, "row 1: nested too deeply"),
+        ('{"text": "a", "label": ' + "9" * 5_000 + "}", "row 1: Exceeds the limit"),
+        ('{"text": "a", "label": 1e999}', "row 1: label inf, but must be integers or names"),
+        ('{"text": "a", "label": "\\ud800"}', "row 1: character 1 of the label is half a surr"),
+        ('{"text": "a", "label": "' + "x" * 2_000 + '"}', "row 1: a label of 2,000 characters"),
+        ("{" + ", ".join(f'"k{n}": 0' for n in range(9_999)) + "}", "'k19', …"),
+    ],
+)
+def test_absurd_json(tmp_path, content, message):
+    (tmp_path / "a.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        rows(tmp_path / "a.jsonl")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".vocabulary"])
+def test_a_line_without_end_is_told(tmp_path, suffix, monkeypatch):
+    from sentiment.inference import readers as sources
+    from sentiment.runtime import files as text_files
+
+    for module, name in ((text_files, "LONGEST_LINE"), (sources, "LONGEST")):
+        monkeypatch.setattr(module, name, 10_000)
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"x" * 20_000)
+    reads = {".vocabulary": [load_vocabulary], ".txt": [texts]}.get(suffix, READERS.get(suffix))
+    for read in reads:
+        with pytest.raises(ValueError, match="line 1 has more than 10,000 characters"):
+            read(path)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells peaks")
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.txt", "vocabulary.txt", "test.txt"])
+def test_a_gigabyte_without_a_line_break(tmp_path, name):
+    """1 GB of NULs in a file that takes no room on the disk, read by a process of its own."""
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.write(b"x")
+        file.truncate(10**9)
+    read = {"a.txt": "vectors_files.load", "vocabulary.txt": "load_vocabulary"}.get(name, "rows")
+    read = "read_text" if name == "test.txt" else read
+    code = f"""
+import sys, pathlib
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+from helpers import vectors_files
+from test_hostile_files import rows, load_vocabulary
+from sentiment.runtime.files import read_text
+def peak():  # ru_maxrss would be that of the process that started this one, where it is larger
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])
+before = peak()
+try:
+    {read}(pathlib.Path({str(path)!r}))
+except ValueError as error:
+    print(error)
+print(peak() - before)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    message, kilobytes = result.stdout.splitlines()
+    assert name in message, result.stderr
+    assert int(kilobytes) < 700_000
+    print(name, f"{int(kilobytes) // 1024} MiB:", message)
+
+
+@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt", "sha256"])
+def test_a_cache_entry_of_absurd_files_is_made_anew(tmp_path, name):
+    fresh = Tokenizer()(["a b", "c"])
+    tokenize_cached(["a b", "c"], tmp_path)
+    (entry,) = (tmp_path / "tokens").iterdir()
+    header = "{'descr': '<i4', 'fortran_order': False, 'shape': (%s,), }"
+    for shape in (10**18, -1, "10**9", 2**63):
+        text = (header % shape).ljust(117) + "\n"
+        (entry / name).write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + text.encode())
+        assert tokenize_cached(["a b", "c"], tmp_path).tokens.tolist() == fresh.tokens.tolist()
+    for make in (os.mkfifo, os.mkdir):
+        (entry / name).unlink()
+        make(entry / name)
+        found = tokenize_cached(["a b", "c"], tmp_path)
+        assert found.lexicon == fresh.lexicon
+        assert (entry / name).is_file()
+
+
+def test_tokens_of_the_right_form_that_are_not_these_are_made_anew(tmp_path):
+    fresh = tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist()
+    (entry,) = (tmp_path / "tokens").iterdir()
+    np.save(entry / "tokens.npy", np.array([1, 0, 1], np.int32))
+    assert tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist() == fresh
+
+
+def test_a_cache_entry_that_leads_elsewhere_is_replaced(tmp_path):
+    tokenize_cached(["a b"], tmp_path / "cache")
+    (entry,) = (tmp_path / "cache" / "tokens").iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    entry.rename(elsewhere)
+    (elsewhere / "sha256").write_text("another")
+    before = sorted(path.stat().st_mtime_ns for path in elsewhere.iterdir())
+    entry.symlink_to(elsewhere)
+    tokenize_cached(["a b"], tmp_path / "cache")
+    assert not entry.is_symlink()
+    assert sorted(path.stat().st_mtime_ns for path in elsewhere.iterdir()) == before
+
+
+@pytest.mark.parametrize("ending", [".part", ".part.json", ".lock"])
+def test_a_download_follows_no_link_out_of_its_folder(server, target, tmp_path, ending):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    target.parent.mkdir()
+    target.with_name(target.name + ending).symlink_to(precious)
+    assert download(server.url, target, patience=QUICK).is_file()
+    assert precious.read_text() == "mine"
+    assert not part_of(target).exists()
+
+
+def test_folders_of_absurd_names(tmp_path):
+    data = DataConfig(path=str(tmp_path))
+    for folder in ("pos", "neg"):
+        (tmp_path / "test" / folder).mkdir(parents=True)
+        (tmp_path / "test" / folder / "0_1.txt").write_text(folder)
+    assert load_split(data, "test").class_names == ("neg", "pos")
+    (tmp_path / "test" / "pos" / "x.txt").mkdir()
+    with pytest.raises(ValueError, match="x.txt is a folder, where a file was expected"):
+        load_split(data, "test")
+    (tmp_path / "test" / "pos" / "x.txt").rmdir()
+    os.mkdir(os.fsencode(tmp_path / "test") + b"/\xff")
+    (tmp_path / "test" / "\udcff" / "0_1.txt").write_text("a")
+    with pytest.raises(ValueError, match="is half a surrogate pair"):
+        load_split(data, "test")
+
+
+def test_a_csv_is_read_as_csv_reads_it_whatever_its_line_ends(tmp_path):
+    path = tmp_path / "a.csv"
+    for end in ("\n", "\r\n", "\r"):
+        content = end.join(["text,label", '"a' + end + 'b",neg', "ü" * 9_000 + ",pos", ""])
+        path.write_bytes(content.encode())
+        expected = list(csv.reader(io.StringIO(content, newline="")))[1:]
+        assert read_files([path], with_labels=True).texts == [row[0] for row in expected]

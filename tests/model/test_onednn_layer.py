@@ -1,0 +1,223 @@
+"""oneDNN's kernel: which precision it is asked for in, odd sizes, parts of a batch, denormals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sentiment.model import PackedLSTM
+from sentiment.model import onednn as onednn_kernel
+from sentiment.model import onednn as onednn_layer
+from sentiment.model.onednn import choose_dtype, count_parts, describe_kernel, run_side_by_side
+from sentiment.runtime import device as runtime
+
+CPU = torch.device("cpu")
+PROGRAM = Path(__file__).parents[1] / "helpers" / "recurrence_program.py"
+has_bf16 = pytest.mark.skipif(
+    choose_dtype(CPU, torch.bfloat16) != torch.bfloat16, reason="needs oneDNN's kernel in bf16"
+)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(lstm, x, lengths, initial=None):
+    """Outputs and gradients of a weighted sum of them, all in fp32."""
+    x = x.detach().requires_grad_()
+    if isinstance(lstm, PackedLSTM):
+        output, states = lstm(x, lengths, initial)
+    else:
+        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        output, states = lstm(packed, initial)
+        output, _ = pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])
+    outputs = [output.float(), *(each.float() for each in states)]
+    generator = torch.Generator().manual_seed(1)
+    total = sum((each * torch.randn(each.shape, generator=generator)).sum() for each in outputs)
+    return outputs, torch.autograd.grad(total, [x, *lstm.parameters()])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("with_states", [False, True])
+def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states):
+    """70 reviews are two parts of 35; 20 are one."""
+    torch.manual_seed(0)
+    oracle = nn.LSTM(6, 5, bidirectional=bidirectional, batch_first=True)
+    lstm = PackedLSTM(6, 5, bidirectional=bidirectional)
+    lstm.load_state_dict(oracle.state_dict())
+    for batch, parts in ((70, 2), (20, 1)):
+        assert count_parts(batch, lstm.directions) == parts
+        lengths = torch.randint(1, 13, (batch,))
+        lengths[-1] = 12
+        x = torch.randn(batch, 12, 6)
+        initial = None
+        if with_states:
+            initial = tuple(torch.randn(lstm.directions, batch, 5) for _ in range(2))
+        outputs, gradients = run(lstm, x, lengths, initial)
+        wanted, wanted_gradients = run(oracle, x, lengths, initial)
+        for one, other in zip(outputs, wanted, strict=True):
+            assert (one - other).abs().max() <= 1e-6
+        for one, other in zip(gradients, wanted_gradients, strict=True):
+            assert (one - other).norm() <= 1e-5 * other.norm()
+
+
+def test_a_thread_has_one_part_and_many_threads_several():
+    before = torch.get_num_threads()
+    try:
+        for threads, counts in ((1, (1, 1, 1)), (2, (1, 2, 2)), (8, (1, 2, 8))):
+            torch.set_num_threads(threads)
+            assert tuple(count_parts(batch, 2) for batch in (32, 64, 512)) == counts
+    finally:
+        torch.set_num_threads(before)
+
+
+@has_bf16
+@pytest.mark.parametrize("input_size", [6, 7])
+@pytest.mark.parametrize("hidden_size", [8, 9])
+@pytest.mark.parametrize("are_padded", [False, True])
+def test_odd_sizes_are_as_near_in_bf16_as_even_ones(input_size, hidden_size, are_padded):
+    torch.manual_seed(0)
+    lstm = PackedLSTM(input_size, hidden_size, num_layers=2, bidirectional=True)
+    lengths = torch.randint(1, 15, (9,)) if are_padded else torch.full((9,), 14)
+    lengths[0] = 14
+    x = torch.randn(9, 14, input_size)
+    exact, exact_gradients = run(lstm, x, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, gradients = run(lstm, x, lengths)
+    for one, other in zip(rounded, exact, strict=True):
+        assert (one - other).abs().max() <= 0.02
+    for one, other in zip(gradients, exact_gradients, strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() <= 0.03 * other.norm()
+
+
+@has_bf16
+def test_the_kernel_sees_even_sizes_alone_in_bf16(monkeypatch):
+    """With odd ones oneDNN would leave AMX unused (ONEDNN_VERBOSE=1 on such a processor)."""
+    seen = set()
+    kernel = onednn_layer.run_kernel
+
+    def watch(x, weights, start, **options):
+        seen.update((x.shape[-1], *weights[0].shape, weights[1].shape[1], start[0].shape[-1]))
+        return kernel(x, weights, start, **options)
+
+    monkeypatch.setattr(onednn_layer, "run_kernel", watch)
+    for lengths in ([4, 4], [4, 2]):
+        for input_size, hidden_size in ((100, 16), (7, 16), (7, 9)):
+            lstm = PackedLSTM(input_size, hidden_size, num_layers=2, bidirectional=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                lstm(torch.randn(2, 4, input_size), torch.tensor(lengths))
+    assert seen
+    assert all(size % 2 == 0 for size in seen)
+
+
+def test_a_precision_without_a_kernel_falls_back_to_fp32(monkeypatch):
+    """As on processors for which oneDNN says "could not create a primitive descriptor"."""
+    kernel = onednn_kernel._kernel
+
+    def refuse_bf16(x, *rest):
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("could not create a primitive descriptor")
+        return kernel(x, *rest)
+
+    onednn_kernel._runs.cache_clear()
+    monkeypatch.setattr(onednn_kernel, "_kernel", refuse_bf16)
+    try:
+        assert choose_dtype(CPU, torch.bfloat16) == torch.float32
+        assert describe_kernel(CPU, torch.bfloat16) == (
+            "oneDNN's kernel in fp32, as it has none in bf16 on this processor"
+        )
+        lstm, x, lengths = PackedLSTM(3, 4), torch.randn(2, 5, 3), torch.tensor([5, 2])
+        with torch.autocast("cpu", torch.bfloat16):
+            output, (h, c) = lstm(x, lengths)
+        assert (output.dtype, h.dtype, c.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+        assert (output.float() - lstm(x, lengths)[0]).abs().max() <= 0.004  # rounded once
+    finally:
+        onednn_kernel._runs.cache_clear()
+
+
+def test_without_any_kernel_it_is_torchs_own(monkeypatch):
+    monkeypatch.setattr(onednn_kernel, "_runs", lambda dtype: False)
+    assert choose_dtype(CPU, torch.float32) is None
+    assert describe_kernel(CPU, torch.float32) == "torch's padded kernel in fp32"
+    assert describe_kernel(torch.device("cuda"), torch.float32) == "cuDNN's kernel"
+
+
+def test_fp64_is_left_to_torch():
+    assert choose_dtype(CPU, torch.float64) is None
+
+
+@pytest.mark.parametrize(
+    ("most", "native"),
+    [
+        ("", True),
+        ("ALL", True),
+        ("AVX512_CORE_BF16", True),
+        ("AVX512_CORE", False),
+        ("AVX2", False),
+    ],
+)
+def test_auto_takes_no_precision_that_onednn_would_emulate(monkeypatch, most, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    found = runtime.find_precision("auto", CPU)
+    assert found == (torch.bfloat16 if native else torch.float32)
+
+
+@pytest.mark.parametrize("instructions", ["", "AVX512_CORE", "AVX2", "SSE41"])
+def test_equals_the_packed_sequence_on_older_processors(instructions):
+    """Each in a process of its own, since oneDNN asks once what the processor can do."""
+    capability = {"AVX2": "avx2", "SSE41": "default"}.get(instructions)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if instructions:
+        environment["ONEDNN_MAX_CPU_ISA"] = instructions
+    if capability:
+        environment["ATEN_CPU_CAPABILITY"] = capability
+    done = subprocess.run(
+        [sys.executable, PROGRAM], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+
+
+def is_denormal_zero() -> bool:
+    return bool((torch.tensor([1e-39]) * 1).item() == 0)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_of_the_recurrence_take_denormal_numbers_for_zero():
+    assert run_side_by_side(lambda number: is_denormal_zero(), 2) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        "from sentiment.runtime.environment import prepare_environment as prepare",
+        "from sentiment.runtime.device import prepare_threads as prepare",
+    ],
+)
+def test_a_prepared_process_and_its_threads_take_denormal_numbers_for_zero(preparation):
+    """The sum over a million numbers is made by several threads."""
+    program = (
+        f"{preparation}\nprepare()\n"
+        "import torch\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "torch.set_num_threads(2)\n"
+        "def total(): return float((torch.full((1_000_000,), 1e-39) * 1).sum())\n"
+        "print(total(), ThreadPoolExecutor(1).submit(total).result())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["0.0", "0.0"]

@@ -1,0 +1,404 @@
+"""What a pre-training may be trusted with: whose words it has read, and whose folder it lies in."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from helpers.corpus import write_corpus
+
+from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
+from sentiment.data import pipeline as pretraining_texts
+from sentiment.data.pipeline import load_pretraining
+from sentiment.data.reviews import file_fingerprint
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.pretraining.pretrainer import Pretrainer
+from sentiment.pretraining.run import find_pretraining
+from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.pretrained import check_fits, check_same
+from sentiment.runs.run import check_place, is_finished
+from sentiment.runs.weights import read_weights
+from sentiment.runtime.processes import Interrupted
+from sentiment.training.checkpoint import state_path
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reviews")
+    return write_corpus(folder, splits={"train": 60, "validation": 16, "unsupervised": 40})
+
+
+def options(reviews: Path, run: Path, *more: str) -> list[str]:
+    return [
+        f"--data.path={reviews}", f"--output_dir={run}", "--model.embedding_size=8",
+        "--model.hidden_size=8", "--vocabulary.min_frequency=1", "--training.num_epochs=1",
+        "--training.precision=fp32", "--training.pictures=false", "--training.log_every=5",
+        "--pretraining.num_epochs=1", "--pretraining.batch_size=16", "--pretraining.window=8",
+        *more,
+    ]  # fmt: skip
+
+
+def settings(*arguments: str):
+    return parse_training(list(arguments), "test").config
+
+
+def pretrain(*arguments: str) -> int:
+    return cli.main(["pretrain", *arguments])
+
+
+def error_line(capsys) -> str:
+    error = capsys.readouterr().err
+    assert error.strip().count("\n") == 0, error
+    return error
+
+
+@pytest.fixture(scope="module")
+def made(reviews, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("made") / "model"
+    assert pretrain(*options(reviews, path)) == 0
+    return path
+
+
+@pytest.fixture
+def finished(made, tmp_path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "finished"))
+
+
+@pytest.fixture
+def never(monkeypatch) -> None:
+    """No pre-training must begin."""
+    monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("pre-training began"))
+
+
+def stop_at_once(monkeypatch) -> None:
+    """Put the pre-training down after its first update."""
+
+    def fit(self: Pretrainer) -> None:
+        self._save()
+        raise Interrupted(15)
+
+    monkeypatch.setattr(Pretrainer, "fit", fit)
+
+
+def add_review(folder: Path, split: str, text: str) -> None:
+    with (folder / f"{split}.csv").open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow([text, "neg"])
+
+
+@pytest.mark.parametrize("is_finished_then", [False, True])
+@pytest.mark.parametrize("split", ["train", "unsupervised"])
+def test_other_reviews_than_then_are_refused(
+    reviews, tmp_path, monkeypatch, capsys, split, is_finished_then
+):
+    folder = Path(shutil.copytree(reviews, tmp_path / "reviews"))
+    path = tmp_path / "model"
+    with monkeypatch.context() as patch:
+        if not is_finished_then:
+            stop_at_once(patch)
+            with pytest.raises(SystemExit):
+                pretrain(*options(folder, path))
+        else:
+            assert pretrain(*options(folder, path)) == 0
+    assert state_path(path).exists() == (not is_finished_then)
+    add_review(folder, split, "one more that nobody has read")
+    capsys.readouterr()
+    monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("it goes on"))
+    assert pretrain(*options(folder, path)) == 1
+    error = error_line(capsys)
+    assert f"the {split} reviews are " in error
+    assert f"or remove {path} to begin again" in error
+
+
+def test_another_file_of_vectors_is_refused(reviews, tmp_path, capsys, monkeypatch):
+    file = tmp_path / "vectors.txt"
+    file.write_text(f"great {'0.5 ' * 7}0.5\n")
+    arguments = options(reviews, tmp_path / "model", f"--vectors.path={file}")
+    assert pretrain(*arguments) == 0
+    assert read_manifest(tmp_path / "model")["vectors"] == file_fingerprint(file)
+    monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("made again"))
+    assert pretrain(*arguments) == 0
+    file.write_text(f"great {'0.5 ' * 7}0.25\n")
+    capsys.readouterr()
+    assert pretrain(*arguments) == 1
+    assert f"vectors.path is '{file}', with digest" in error_line(capsys)
+    assert pretrain(*options(reviews, tmp_path / "model")) == 1
+    assert "with none, but the pre-training" in error_line(capsys)
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--auto_resume", "--resume"])
+def test_training_neither_replaces_nor_resumes_it(reviews, finished, capsys, option):
+    if option == "--resume":
+        arguments = [f"--resume={finished}"]
+    else:
+        arguments = options(reviews, finished, option, "--pretraining.num_epochs=0")
+    assert cli.train(arguments) == 1
+    assert f"start from it with --pretraining.path {finished}" in error_line(capsys)
+    read_weights(finished, "last")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_its_folder_is_no_place_for_a_run(finished, overwrite):
+    with pytest.raises(FileExistsError, match="holds a pre-training: start from it with"):
+        check_place(finished, overwrite=overwrite)
+    check_place(finished, overwrite=True, for_pretraining=True)
+
+
+def test_a_folder_of_something_else_is_not_advised_to_be_overwritten(reviews, tmp_path, capsys):
+    (tmp_path / "letter.txt").write_text("dear")
+    assert pretrain(*options(reviews, tmp_path)) == 1
+    assert "holds no pre-training: choose another output_dir" in error_line(capsys)
+
+
+def test_it_is_not_where_the_run_is_to_be(reviews, tmp_path):
+    path = tmp_path / "place"
+    config = settings(*options(reviews, path, f"--pretraining.path={path}"))
+    with pytest.raises(ValueError, match="pretraining.path and output_dir are both"):
+        find_pretraining(config, None, None, None)
+
+
+@pytest.mark.parametrize("wanted", ["--pretraining.num_epochs=1", "--pretraining.path=model"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--model.cell=gru"], "model.cell is 'gru'"),
+        (["--model.implementation=reference"], "model.implementation 'reference'"),
+        (["--model.num_layers=2"], "model.num_layers is 2 and model.bidirectional is true"),
+        (["--vectors.path=a.txt", "--vectors.freeze=true"], "vectors.freeze is True"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_at_once(wanted, given, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        settings(*given, wanted)
+    assert end.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert message in error
+    assert wanted.removeprefix("--").split("=")[0] in error
+    settings(*given)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_refused"),
+    [
+        (["--training.unfreeze_epochs=2"], True),  # linear layer at 0, LSTM at 2, embedding at 4
+        (["--training.unfreeze_epochs=1.9"], False),
+        (["--training.unfreeze_epochs=1.4", "--model.num_layers=2"], True),
+        (["--training.unfreeze_epochs=2", "--vectors.path=a", "--vectors.freeze=true"], False),
+    ],
+)
+def test_a_layer_that_would_never_learn_is_refused(more, is_refused, capsys):
+    arguments = ["--training.num_epochs=4", *more]
+    if not is_refused:
+        settings(*arguments)
+        return
+    with pytest.raises(SystemExit):
+        settings(*arguments)
+    assert "the lowest layer would begin to learn after 4" in capsys.readouterr().err
+
+
+def test_what_came_to_nothing_is_begun_again_by_other_settings(reviews, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+
+    def fail(self: Pretrainer) -> None:
+        raise ValueError("no number")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "fit", fail)
+        assert pretrain(*options(reviews, path)) == 1
+    assert not is_finished(path)
+    assert pretrain(*options(reviews, path, "--model.hidden_size=4")) == 0
+    assert read_manifest(path)["result"]
+
+
+def test_how_to_get_out_of_an_unfinished_one(reviews, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "model"
+    stop_at_once(monkeypatch)
+    with pytest.raises(SystemExit):
+        pretrain(*options(reviews, path))
+    capsys.readouterr()
+    assert pretrain(*options(reviews, path, "--pretraining.window=9")) == 1
+    assert f"remove {path}, or choose another output_dir" in error_line(capsys)
+
+
+def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
+    description = read_manifest(run)
+    del description["result"]
+    write_manifest(run, description)
+    capsys.readouterr()
+    assert pretrain(*options(reviews, run)) == 1
+    assert "holds a classifier, no pre-training: choose another output_dir" in error_line(capsys)
+    read_weights(run, "best")
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        (["--training.precision=bf16"], "training.precision"),
+        (["--model.dropout=0.1", "--model.num_layers=2", "--model.bidirectional=false"],
+         "model.dropout"),
+    ],
+)  # fmt: skip
+def test_what_decides_it_is_compared(reviews, tmp_path, monkeypatch, more, key):
+    path = tmp_path / "model"
+    layers = [each for each in more if not each.startswith(f"--{key}")]
+    with monkeypatch.context() as patch:
+        stop_at_once(patch)
+        with pytest.raises(SystemExit):
+            pretrain(*options(reviews, path, *layers))
+    check_same(settings(*options(reviews, path, *layers)), path)
+    with pytest.raises(ValueError, match=key):
+        check_same(settings(*options(reviews, path, *more)), path)
+
+
+def test_dropout_that_is_not_applied_is_not(reviews, finished):
+    check_same(settings(*options(reviews, finished, "--model.dropout=0.1")), finished)
+
+
+def test_several_ranks_take_no_other_pretraining_either(reviews, finished, tmp_path):
+    beside = finished.rename(tmp_path / "run-pretraining")
+    many = SimpleNamespace(is_alone=False)
+    same = settings(*options(reviews, tmp_path / "run"))
+    assert find_pretraining(same, None, None, many) == beside
+    other = settings(*options(reviews, tmp_path / "run", "--pretraining.window=9"))
+    with pytest.raises(ValueError, match="pretraining.window is 8, not 9"):
+        find_pretraining(other, None, None, many)
+
+
+def test_one_that_may_have_read_test_reviews_is_refused(reviews, finished, tmp_path):
+    more = f"--pretraining.path={finished}"
+    check_fits(settings(*options(reviews, tmp_path / "run", more)), finished)
+    dropping = settings(*options(reviews, tmp_path / "run", more, "--data.shared_reviews=drop"))
+    with pytest.raises(ValueError, match="may have read copies of test reviews"):
+        check_fits(dropping, finished)
+
+
+def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
+    """The hub has unlabelled reviews: a pre-training without them would be another."""
+
+    def unreachable(*_: object) -> None:
+        raise FileNotFoundError("can't be reached")
+
+    monkeypatch.setattr(pretraining_texts, "load_training_splits", lambda data: ("a", "b"))
+    monkeypatch.setattr(pretraining_texts, "load_unlabelled", unreachable)
+    with pytest.raises(FileNotFoundError, match="can't be reached"):
+        load_pretraining(settings("--data.source=imdb"))
+    assert load_pretraining(settings("--data.path=here")).keys() == {"train", "validation"}
+
+
+def test_validation_of_one_class_is_met_before_it(tmp_path, capsys, never):
+    folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 1})
+    assert cli.train(options(folder, tmp_path / "run")) == 1
+    assert "the validation reviews are of one class only" in error_line(capsys)
+    assert not (tmp_path / "run-pretraining" / "run.json").exists()
+
+
+def test_missing_unlabelled_reviews_are_met_before_it(tmp_path, capsys, never):
+    folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 8})
+    assert cli.train(options(folder, tmp_path / "run", "--objectives.entropy=1")) == 1
+    assert "objectives.entropy learn from it too" in error_line(capsys)
+
+
+def test_a_teacher_not_to_be_trusted_is_met_before_it(reviews, tmp_path, capsys, never):
+    other = write_corpus(tmp_path / "reviews", splits={"train": 40, "validation": 10}, seed=5)
+    teacher = tmp_path / "teacher"
+    assert cli.train(options(other, teacher, "--pretraining.num_epochs=0")) == 0
+    capsys.readouterr()
+    more = f"--distillation.teachers=[{teacher}]"
+    assert cli.train(options(reviews, tmp_path / "run", more)) == 1
+    assert "which it may have learned from" in error_line(capsys)
+
+
+def test_it_cannot_be_reproduced(finished, capsys):
+    assert cli.main(["reproduce", str(finished)]) == 1
+    assert f"{finished} is a pre-training: only a classifier's run" in error_line(capsys)
+
+
+def test_pretrain_starts_from_no_other(reviews, finished, tmp_path, capsys):
+    assert pretrain(*options(reviews, tmp_path / "a", f"--pretraining.path={finished}")) == 1
+    assert "set pretraining.path to null" in error_line(capsys)
+
+
+def test_messages_name_the_setting_that_leads_there(reviews, tmp_path, capsys):
+    assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={tmp_path}/no")) == 1
+    assert "pretraining.path leads to no pre-training" in error_line(capsys)
+    run = tmp_path / "classifier"
+    assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
+    capsys.readouterr()
+    assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={run}")) == 1
+    assert "no pre-training: choose another pretraining.path" in error_line(capsys)
+
+
+def test_a_state_left_over_is_removed(reviews, finished, never):
+    state_path(finished).write_bytes(b"left by a kill after the result was written")
+    assert pretrain(*options(reviews, finished)) == 0
+    assert not state_path(finished).exists()
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_sweep_makes_none_for_each_trial(finished, tmp_path, capsys, searched):
+    space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
+    fixed = [] if searched else ["--pretraining.num_epochs=1"]
+    if searched:
+        space["pretraining.num_epochs"] = {"low": 1, "high": 2}
+    file = tmp_path / "sweep.yaml"
+    file.write_text(json.dumps({"space": space, "trials": 1}))
+    command = ["sweep", str(file), f"--output_dir={tmp_path / 'sweep'}", "--show", *fixed]
+    with pytest.raises(SystemExit) as end:
+        cli.main(command)
+    assert end.value.code == 2
+    assert "a pre-training of its own for each trial" in capsys.readouterr().err
+    assert cli.main([*command, f"--pretraining.path={finished}"]) != 2
+
+
+@pytest.fixture(scope="module")
+def trained(reviews, tmp_path_factory) -> Path:
+    """A run that has made its pre-training itself."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert cli.train(options(reviews, path)) == 0
+    return path
+
+
+def test_a_run_says_what_it_started_from(trained):
+    path = trained.with_name("run-pretraining")
+    told = read_manifest(trained)["pretraining"]
+    assert told["path"] == str(path)
+    assert told["identity"] == read_manifest(path)["identity"]
+    weights = path / "checkpoints" / "last" / "model.safetensors"
+    assert told["sha256"] == file_fingerprint(weights)["sha256"]
+
+
+def test_reproducing_starts_from_the_same(trained, tmp_path, monkeypatch, capsys, never):
+    def train(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(arguments, cli.main(arguments[1:]), "", "")
+
+    monkeypatch.setattr(reproducing, "run_module", train)
+    again = tmp_path / "again"
+    assert cli.main(["reproduce", str(trained), f"--output={again}"]) == 0, capsys.readouterr().err
+    assert "started from the same pre-training" in capsys.readouterr().out
+    assert not Path(f"{again}-pretraining").exists()
+
+
+@pytest.mark.parametrize("change", ["gone", "other"])
+def test_reproducing_says_if_it_is_gone_or_another(trained, tmp_path, monkeypatch, capsys, change):
+    monkeypatch.setattr(reproducing, "run_module", lambda *_, **__: pytest.fail("it trains"))
+    path = trained.with_name("run-pretraining")
+    kept = path.rename(tmp_path / "kept")
+    try:
+        if change == "other":
+            shutil.copytree(kept, path)
+            with (path / "checkpoints" / "last" / "model.safetensors").open("ab") as file:
+                file.write(b"\0")
+        assert cli.main(["reproduce", str(trained), f"--output={tmp_path / 'again'}"]) == 1
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        kept.rename(path)
+    message = {"gone": "started from is gone", "other": "has weights with digest"}[change]
+    assert message in error_line(capsys)

@@ -1,0 +1,324 @@
+"""Several processes equal one, on the CPU, under torch's own launcher."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from faults.trainings import ONE_THREAD
+from helpers.corpus import ROOT, write_corpus
+
+from sentiment.cli import main as cli
+from sentiment.data.sampler import BucketSampler, deal
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs.manifest import read_manifest
+from sentiment.runtime.device import mixed_seed
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.checkpoint import load_state
+
+# fp32 and no dropout, for the sums over ranks to be all that differs.
+SMALL = [
+    "--model.embedding_size=8", "--model.hidden_size=8", "--training.batch_size=16",
+    "--model.dropout=0", "--model.embedding_dropout=0", "--training.num_epochs=2",
+    "--training.log_every=4", "--training.precision=fp32", "--vocabulary.min_frequency=2",
+    "--training.learning_rate=0.01", "--training.checkpoint_updates=5",
+    "--training.pictures=false", "--device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory) -> Path:
+    """243 reviews: 15 batches of 16 and one of 3; neither divides by 2 ranks."""
+    folder = tmp_path_factory.mktemp("uneven")
+    splits = {"train": 243, "validation": 61, "test": 61, "unsupervised": 50}
+    return write_corpus(folder, splits=splits)
+
+
+def options(corpus: Path, run: Path, *more: str) -> list[str]:
+    return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
+
+
+def launch(num_ranks: int, *command: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
+    where = launcher or ("--standalone",)
+    return subprocess.Popen(
+        [*torchrun, *where, *command], cwd=ROOT, env=ONE_THREAD, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[str, str]:
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def one(uneven, tmp_path_factory) -> Path:
+    """The run of one process."""
+    run = tmp_path_factory.mktemp("one") / "run"
+    assert cli.train(options(uneven, run)) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def two(uneven, tmp_path_factory) -> tuple[Path, str]:
+    """The run of two, and what they printed."""
+    run = tmp_path_factory.mktemp("two") / "run"
+    out, _ = ended(launch(2, "train.py", *options(uneven, run)))
+    return run, out
+
+
+def losses(run: Path) -> list[float]:
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    return [each[part][key] for each in epochs for part, key in
+            (("training", "loss"), ("validation", "nll"))]  # fmt: skip
+
+
+def assert_equal(run: Path, one: Path) -> None:
+    assert losses(run) == pytest.approx(losses(one), abs=1e-5)
+    likeness = compare_runs(one, run)
+    assert not likeness.problems and likeness.num_points > 50
+    assert likeness.weights < 1e-4 and likeness.metrics < 1e-5
+
+
+def test_two_ranks_equal_one_process(one, two):
+    run, out = two
+    assert_equal(run, one)
+    assert out.count("epoch 1  training") == 1, "one rank speaks"
+    assert read_manifest(run)["ranks"] == 2
+    folders = list((run / "tensorboard").rglob("events*"))
+    assert len(folders) == len(list((one / "tensorboard").rglob("events*"))), "one rank writes"
+
+
+OBJECTIVES = ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
+              "--objectives.entropy=1", "--objectives.perturbation_norm=0.3"]  # fmt: skip
+# Large steps: of predictions near one half, small ones change no more than rounding does.
+BY_POWER = [*OBJECTIVES, "--objectives.power_iterations=1", "--objectives.finite_difference=1"]
+
+
+@pytest.mark.parametrize("settings", [[], ["--training.accumulation_steps=2"], BY_POWER])
+def test_three_ranks_equal_one_process(settings, one, uneven, tmp_path):
+    """The last batch of 3 is one review a rank."""
+    if settings:
+        one = tmp_path / "one"
+        assert cli.train(options(uneven, one, *settings)) == 0
+    ended(launch(3, "train.py", *options(uneven, tmp_path / "run", *settings)))
+    assert_equal(tmp_path / "run", one)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [[], OBJECTIVES])
+def test_more_ranks_than_reviews_in_a_batch(more, uneven, tmp_path):
+    settings = ["--training.batch_size=4", "--training.num_epochs=1"]  # the last one of 3, for 5
+    settings += more
+    assert cli.train(options(uneven, tmp_path / "one", *settings)) == 0
+    ended(launch(5, "train.py", *options(uneven, tmp_path / "run", *settings)))
+    assert_equal(tmp_path / "run", tmp_path / "one")
+
+
+@pytest.mark.long
+def test_two_machines_equal_one_process(one, uneven, tmp_path):
+    """Two launchers that meet at an address, as on two machines, each with a cache of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+    for node in range(2):
+        where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=7",
+                 f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
+        cache = f"--data.cache_dir={tmp_path / str(node)}"
+        command = options(uneven, tmp_path / "run", cache)
+        processes.append(launch(1, "train.py", *command, launcher=where))
+    for process in processes:
+        ended(process)
+    assert_equal(tmp_path / "run", one)
+
+
+def test_every_rank_evaluates_its_share_and_all_is_counted_once(two, uneven):
+    run, _ = two
+    assert cli.evaluate([str(run)]) == 0
+    alone = (run / "evaluation/test/predictions.csv").read_bytes()
+    out, _ = ended(launch(2, "evaluate.py", str(run), "--max_lengths", "9"))
+    assert (run / "evaluation/test/predictions.csv").read_bytes() == alone
+    assert out.count("right class") == 1
+    report = json.loads((run / "evaluation/test/report.json").read_text())
+    assert report["num_reviews"] == 61
+
+
+def test_predictions_of_ranks_are_merged_in_order(two, uneven, tmp_path):
+    run, _ = two
+    files = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
+    command = ["predict", str(run), "--file", str(uneven / "train.csv"), "--window=50", "--output"]
+    assert cli.main([*command, files[0]]) == 0
+    out, _ = ended(launch(2, "-m", "sentiment", *command, files[1]))
+    assert out.count("243 rows") == 1
+    texts = [Path(file).read_text(encoding="utf-8").splitlines() for file in files]
+    rows = [list(csv.DictReader(each)) for each in texts]
+    assert [row["text"] for row in rows[1]] == [row["text"] for row in rows[0]]
+    assert [row["predicted"] for row in rows[1]] == [row["predicted"] for row in rows[0]]
+    shares = [[float(row["probability_pos"]) for row in each] for each in rows]
+    assert shares[1] == pytest.approx(shares[0], abs=1e-5)
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_killed_rank_ends_all_and_one_process_goes_on(uneven, one, tmp_path):
+    run = tmp_path / "run"
+    process = launch(2, "tests/faults/failing_rank.py", "12", *options(uneven, run))
+    _, error = process.communicate(timeout=180)
+    assert process.returncode != 0
+    killed_at = float(Path(f"{run}.killed").read_text())
+    assert time.time() - killed_at < 60
+    assert "error: rank 0 has lost another rank: its own message says why; resume" in error
+    assert "/src/sentiment/" not in error, "no traceback of ours"
+    assert load_state(run).values["updates"]["update"] == 10
+    assert cli.train([f"--resume={run}"]) == 0
+    assert_equal(run, one)
+
+
+RESTARTING = ("--standalone", "--max-restarts=1")
+
+
+def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
+    run = tmp_path / "run"
+    command = ("tests/faults/failing_rank.py", "12", *options(uneven, run))
+    out, _ = ended(launch(2, *command, launcher=RESTARTING))
+    assert "resuming at update 10, in epoch 1" in out
+    assert read_manifest(run)["result"]["num_resumed"] == 1
+    assert_equal(run, one)
+
+
+@pytest.mark.long
+def test_a_restart_leaves_the_runs_of_others_alone(two, uneven, tmp_path):
+    run, _ = two
+    process = launch(2, "train.py", *options(uneven, run), launcher=RESTARTING)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert error.count("is not empty: choose another output_dir") == 2, "refused at each start"
+
+
+@pytest.mark.long
+def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = time.monotonic()
+    processes = []
+    for node, folder in enumerate((uneven, tmp_path / "nowhere")):
+        where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=8",
+                 f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
+        processes.append(launch(1, "train.py", *options(folder, tmp_path / "run"), launcher=where))
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert all(process.returncode != 0 for process in processes)
+    assert time.monotonic() - started < 90
+    assert "which is not there: give a folder" in errors[1]
+
+
+@pytest.mark.long
+def test_ranks_end_together_on_a_signal(uneven, one, tmp_path):
+    run = tmp_path / "run"
+    process = launch(2, "train.py", *options(uneven, run, "--training.num_epochs=400"))
+    deadline = time.monotonic() + 60
+    while not list(run.glob("metrics.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler: to the launcher and to the ranks
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM; resume: python train.py --resume" in out
+    state = load_state(run)
+    assert state.values["num_ranks"] == 2
+
+
+@pytest.mark.long
+def test_resumed_ranks_equal_ranks_that_never_stopped(uneven, tmp_path):
+    """To the bit, with dropout, of which each rank draws its own."""
+    dropout = ["--model.dropout=0.3", "--model.embedding_dropout=0.3"]
+    ended(launch(2, "train.py", *options(uneven, tmp_path / "whole", *dropout)))
+    run = tmp_path / "broken"
+    command = options(uneven, run, *dropout)
+    launch(2, "tests/faults/failing_rank.py", "12", *command).communicate(timeout=180)
+    tensors = load_state(run).section("generators")
+    assert not torch.equal(tensors["cpu.0"], tensors["cpu.1"])
+    ended(launch(2, "train.py", f"--resume={run}"))
+    assert compare_runs(tmp_path / "whole", run).is_equal
+
+
+def test_several_ranks_need_files_to_predict(two):
+    run, _ = two
+    process = launch(2, "-m", "sentiment", "predict", str(run), "a text")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "error: several ranks share a file: give --file and --output" in error
+
+
+def test_dealing_covers_each_batch_once_and_ranks_finish_together():
+    """Longest over mean work: the ranks wait for the one that has most to do."""
+    generator = np.random.default_rng(0)
+    lengths = torch.from_numpy(generator.lognormal(5.4, 0.6, 25_000).astype(np.int64)).clamp(1, 400)
+    for unit, size in (("reviews", 64), ("tokens", 16_000)):
+        sampler = BucketSampler(lengths, batch_size=size, unit=unit)
+        batches = list(sampler)
+        for num_ranks in (2, 4, 8):
+            longest = mean = 0.0
+            for batch in batches:
+                shares = [deal(batch, rank, num_ranks) for rank in range(num_ranks)]
+                assert sorted(torch.cat(shares).tolist()) == sorted(batch.tolist())
+                work = [len(each) * int(lengths[each].max()) for each in shares if len(each)]
+                longest += max(work)
+                mean += sum(work) / num_ranks
+            assert longest / mean <= 1.05, (unit, num_ranks, longest / mean)
+
+
+def test_a_world_of_one_answers_at_once():
+    distributed = DistributedContext()
+    values = torch.arange(3.0)
+    assert distributed.sum(values) is values and distributed.broadcast(values) is values
+    assert distributed.most([2, 5]) == [2, 5]
+    assert distributed.gather(values) == [values]
+    distributed.wait()
+    with distributed.local_main_first():
+        pass
+
+
+def test_one_rank_of_a_machine_prepares_and_is_waited_for(tmp_path):
+    """Longer than an exchange may take, which would end the others."""
+    code = (
+        "import sys, time, datetime, pathlib, sentiment.runtime.distributed as world\n"
+        "world._TIMEOUT = datetime.timedelta(seconds=2)\n"
+        "with world.join_world() as ranks:\n"
+        "    with ranks.first_on_machine():\n"
+        "        time.sleep(4 if ranks.is_first else 0)\n"
+        "        with open(sys.argv[1], 'a') as file:\n"
+        "            print(ranks.rank, file=file, flush=True)\n"
+        "    ranks.sum(__import__('torch').ones(1))\n"
+    )
+    (tmp_path / "wait.py").write_text(code)
+    ended(launch(2, str(tmp_path / "wait.py"), str(tmp_path / "order")))
+    assert (tmp_path / "order").read_text() == "0\n1\n"
+
+
+def test_seeds_of_ranks_differ_where_a_cpu_looks():
+    seeds = {mixed_seed(0, rank) for rank in range(1_000)}
+    assert len(seeds) == 1_000 and max(seeds) < 2**32
+    draws = set()
+    for seed in sorted(seeds)[:5]:
+        torch.manual_seed(seed)
+        draws.add(float(torch.rand(())))
+    assert len(draws) == 5
+
+
+def test_ranks_without_a_launcher_are_one_line(one, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert cli.evaluate([str(one)]) == 1
+    error = capsys.readouterr().err
+    assert "WORLD_SIZE is 2, but RANK is not set: start several ranks by torchrun" in error

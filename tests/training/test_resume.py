@@ -1,0 +1,298 @@
+"""A training that was put down and taken up again equals one that never was, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults.trainings import arguments
+from helpers.corpus import ROOT, write_corpus
+
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.config.config import TrainingConfig
+from sentiment.diagnostics.run_diff import _distance, compare_runs
+from sentiment.runs.manifest import read_manifest
+from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
+from sentiment.training.validation import Validator
+
+
+class PowerCutError(BaseException):
+    """Nothing catches it, so nothing is tidied up."""
+
+
+def stop_after(command: list[str], last: int) -> None:
+    """Train until an update and no further."""
+
+    def cut(update: int) -> None:
+        if update == last:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        execute(parse(command, "train"), cut)
+
+
+VARIANTS = {
+    "plain": [],
+    "bf16": ["--training.precision=bf16"],
+    "accumulation": ["--training.accumulation_steps=3", "--training.schedule=cosine"],
+    "plateau": ["--training.schedule=plateau", "--training.plateau_patience=0",
+                "--training.num_epochs=4", "--training.warmup_share=0.2"],
+    "early stopping": ["--training.patience=1", "--training.num_epochs=9"],
+    "tokens": ["--training.batch_unit=tokens", "--training.batch_size=400",
+               "--training.optimizer=adamw", "--training.weight_decay=0.01"],
+    "averaged": ["--training.average_decay=0.9", "--model.word_dropout=0.1",
+                 "--model.locked_dropout=true"],
+    "pictures": ["--training.pictures=true", "--training.monitor=nll"],
+    "objectives": ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
+                   "--objectives.entropy=1", "--objectives.power_iterations=1",
+                   "--training.accumulation_steps=2"],
+    "another cell": ["--model.cell=gru", "--model.pooling=attention", "--model.num_layers=2",
+                     "--model.learned_initial_state=true"],
+    "regularized": ["--model.pooling=last+max+mean", "--model.weight_dropout=0.3",
+                    "--model.normalize_embedding=true", "--training.average_decay=0.9"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reviews")
+    return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_equals_never_stopped(variant, reviews, tmp_path):
+    whole, broken = (
+        arguments(reviews, tmp_path / name, *VARIANTS[variant]) for name in ("whole", "broken")
+    )
+    assert cli.train(whole) == 0
+    # Before the first checkpoint, at the last update of an epoch, after it, at the very last one.
+    num_updates = read_metrics(tmp_path / "whole")[-1]["training"]["update"]
+    per_epoch = read_metrics(tmp_path / "whole")[0]["training"]["update"]
+    resume = [f"--resume={tmp_path / 'broken'}"]
+    stop_after(broken, 2)
+    stop_after(resume, per_epoch)
+    stop_after(resume, per_epoch + 2)
+    stop_after(resume, num_updates)
+    assert cli.train(resume) == 0
+    likeness = compare_runs(tmp_path / "whole", tmp_path / "broken")
+    assert likeness.is_equal, likeness
+    assert likeness.num_points > 20
+    result = read_manifest(tmp_path / "broken")["result"]
+    assert result["num_resumed"] >= 2  # of those whose work was kept
+    assert result["seconds"] > 0
+
+
+def read_metrics(run: Path) -> list[dict]:
+    return json.loads((run / "metrics.json").read_text())["epochs"]
+
+
+def test_another_run_is_told_apart(reviews, tmp_path):
+    """What the tests above compare by can fail."""
+    for name, changes in {"one": [], "two": ["--seed=1"], "three": ["--training.log_every=3"],
+                          "four": ["--training.num_epochs=1"]}.items():  # fmt: skip
+        assert cli.train(arguments(reviews, tmp_path / name, *changes)) == 0
+    other = compare_runs(tmp_path / "one", tmp_path / "two")
+    assert not other.is_equal and other.weights > 0 and other.metrics > 0 and other.curves > 0
+    finer = compare_runs(tmp_path / "one", tmp_path / "three")
+    assert finer.weights == 0 and any("entries" in each for each in finer.problems)
+    shorter = compare_runs(tmp_path / "one", tmp_path / "four")
+    assert any("metrics.json" in each for each in shorter.problems)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_with_a_checkpoint(number, reviews, tmp_path, capsys):
+    whole, broken = (arguments(reviews, tmp_path / name) for name in ("whole", "broken"))
+    assert cli.train(whole) == 0
+    with pytest.raises(SystemExit) as stopped:
+        execute(parse(broken, "train"), lambda update: update == 3 and os.kill(os.getpid(), number))
+    assert stopped.value.code == 128 + number
+    out = capsys.readouterr().out
+    assert f"stopped by {number.name}; resume: python train.py --resume {tmp_path}" in out
+    assert load_state(tmp_path / "broken").values["updates"]["update"] == 3
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
+    assert compare_runs(tmp_path / "whole", tmp_path / "broken").is_equal
+
+
+def test_a_signal_ends_validation_too(reviews, tmp_path, monkeypatch):
+    assert cli.train(arguments(reviews, tmp_path / "whole")) == 0
+    predict = Validator.predict
+
+    def interrupted(self, report):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return predict(self, report)
+
+    monkeypatch.setattr(Validator, "predict", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        execute(parse(arguments(reviews, tmp_path / "broken"), "train"))
+    assert stopped.value.code == 143
+    assert not read_manifest(tmp_path / "broken").get("result")
+    monkeypatch.setattr(Validator, "predict", predict)
+    assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
+    assert compare_runs(tmp_path / "whole", tmp_path / "broken").is_equal
+
+
+def test_a_second_signal_ends_at_once():
+    code = (
+        "import os, signal, time\n"
+        "from sentiment.runtime.processes import StopRequests\n"
+        "with StopRequests() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(stop.signal, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 130
+    assert done.stdout == "2\n"
+    assert "once more stops at once" in done.stderr
+
+
+def test_a_failing_rank_says_why_before_its_launcher_ends_it():
+    code = (
+        "import os, signal\n"
+        "from sentiment.runtime.processes import StopRequests\n"
+        "try:\n"
+        "    with StopRequests(ends_at_second=False):\n"
+        "        raise ConnectionError('rank 1 is gone')\n"
+        "except ConnectionError as error:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    raise SystemExit(str(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (1, "rank 1 is gone\n")
+
+
+def test_checkpoints_are_due_by_updates_and_by_time(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    cadence = CheckpointSchedule(TrainingConfig(checkpoint_updates=4, checkpoint_minutes=2))
+    assert [cadence.is_due(update) for update in (3, 4, 5, 8)] == [False, True, False, True]
+    now[0] += 121
+    assert cadence.is_due(5)
+    cadence.note()
+    assert not cadence.is_due(5)
+    never = CheckpointSchedule(TrainingConfig(checkpoint_minutes=None))
+    now[0] += 1e6
+    assert not never.is_due(10**6)
+
+
+@pytest.fixture(scope="module")
+def begun(reviews, tmp_path_factory) -> Path:
+    """A run that was stopped."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    stop_after(arguments(reviews, run), 3)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--seed=1"], "seed is 1, but the run to resume has 0"),
+        (["--training.num_epochs=9"], "training.num_epochs is 9, but"),
+        (["--config=configs/imdb.yaml"], "leave --config out"),
+        (["--overwrite"], "give one of --overwrite, --resume"),
+        (["--output_dir=elsewhere"], "output_dir is 'elsewhere', but"),
+    ],
+)
+def test_a_resumed_run_keeps_its_settings(changes, message, begun, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.train([f"--resume={begun}", *changes])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_what_cannot_be_resumed_says_so(begun, reviews, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.train([f"--resume={tmp_path / 'nowhere'}"])
+    assert stopped.value.code == 2
+    assert "nowhere" in capsys.readouterr().err
+    other = write_corpus(tmp_path / "other", splits={"train": 121, "validation": 30})
+    assert cli.train([f"--resume={begun}", f"--data.path={other}"]) == 1
+    error = capsys.readouterr().err
+    assert "the train reviews are 121 with digest" in error and error.count("\n") == 1
+    assert "--data.path" in error
+    assert load_state(begun).values["updates"]["update"] == 0, "nothing was changed"
+
+
+def test_reviews_may_have_moved(reviews, tmp_path):
+    run = tmp_path / "run"
+    stop_after(arguments(reviews, run), 3)
+    moved = write_corpus(tmp_path / "moved", splits={"train": 120, "validation": 30})
+    assert cli.train([f"--resume={run}", f"--data.path={moved}"]) == 0
+    assert read_manifest(run)["result"]["num_resumed"] == 1
+
+
+def test_a_finished_run_has_nothing_to_resume(reviews, tmp_path, capsys):
+    command = arguments(reviews, tmp_path / "run")
+    assert cli.train(command) == 0
+    assert not state_path(tmp_path / "run").exists(), "three times the weights' size for nothing"
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    capsys.readouterr()
+    for again in ([f"--resume={tmp_path / 'run'}"], [*command, "--auto_resume"]):
+        assert cli.train(again) == 0
+        assert "is finished: there is nothing to resume" in capsys.readouterr().out
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, capsys):
+    command = [*arguments(reviews, tmp_path / "run"), "--auto_resume"]
+    stop_after(command, 7)
+    assert cli.train([*command, "--seed=3"]) == 1
+    assert "holds a run whose seed is 0, not 3" in capsys.readouterr().err
+    assert cli.train(command) == 0
+    assert read_manifest(tmp_path / "run")["result"]["num_resumed"] == 1
+
+
+def test_an_edited_file_of_settings_is_not_trained_on(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    stop_after(arguments(reviews, run), 3)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.02"))
+    assert cli.train([f"--resume={run}"]) == 1
+    assert "config.yaml is not the one this run was trained with" in capsys.readouterr().err
+
+
+def test_weights_without_their_checkpoint_are_not_thrown_away(reviews, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = [*arguments(reviews, run), "--auto_resume"]
+    stop_after(command, 12)
+    state_path(run).unlink()
+    assert cli.train(command) == 1
+    assert "has weights, but its checkpoint resume.safetensors is gone" in capsys.readouterr().err
+    assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_left_behind_by_a_kill_at_the_very_end_goes(reviews, tmp_path):
+    run = tmp_path / "run"
+    assert cli.train(arguments(reviews, run)) == 0
+    state_path(run).write_bytes(b"what a kill after the end has left")
+    assert cli.train([f"--resume={run}"]) == 0
+    assert not state_path(run).exists()
+
+
+def test_numbers_that_are_none_are_told_apart():
+    problems: list[str] = []
+    nan = float("nan")
+    assert _distance({"a": [nan, 1.0]}, {"a": [nan, 1.0]}, "x", problems) == 0
+    assert _distance({"a": nan}, {"a": 2.0}, "x", problems) == float("inf")
+    assert _distance([1.0], [nan], "x", problems) == float("inf")
+    assert _distance([1.0, 2], [1.5, 2], "x", problems) == 0.5 and not problems
+
+
+def test_resuming_is_proved_on_ones_own_settings(reviews, tmp_path):
+    """As a user does it: the process that is killed is one of its own."""
+    command = [*arguments(reviews, tmp_path / "unused"), "--verify_resume"]
+    done = subprocess.run(
+        [sys.executable, "train.py", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "equal to the bit: best and last weights" in done.stdout
+    assert not (tmp_path / "unused").exists()
