@@ -21,6 +21,8 @@ from grammar import NEW_ASPECT, RULES, WHOLE_FILM
 from lexicon import ASPECTS, FILM, GENERAL_QUALITIES, LABELS, POLAR, Aspect
 
 SEED = 2011
+# Package data, which an installed program reads too.
+REVIEWS = Path(__file__).resolve().parents[2] / "src" / "sentiment" / "data" / "mini"
 NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}
 REVIEW_LENGTHS = range(20, 121)  # words between white space
 
@@ -184,13 +186,17 @@ def save_vectors(path: Path, vectors: dict[str, np.ndarray]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, metavar="FOLDER")
-    folder = parser.parse_args().output
-    folder.mkdir(parents=True, exist_ok=True)
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for all files (default: their places)"
+    )
+    output = parser.parse_args().output
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     splits = write_corpus(SEED)
     for split, rows in splits.items():
-        save_reviews(folder / f"{split}.csv", rows)
-    save_vectors(folder / VECTORS_FILE, make_vectors([text for text, _ in splits["train"]], SEED))
+        save_reviews((output or REVIEWS) / f"{split}.csv", rows)
+    vectors = make_vectors([text for text, _ in splits["train"]], SEED)
+    save_vectors((output or Path(__file__).parent) / VECTORS_FILE, vectors)
 
 
 if __name__ == "__main__":

@@ -246,7 +246,10 @@ def test_one_place_has_one_name(corpus, tmp_path, monkeypatch):
     assert is_same_source(here, DataConfig(path=f"~/{corpus.name}"))
     assert not is_same_source(here, DataConfig(path=str(tmp_path)))
     assert is_same_source(DataConfig(source="imdb"), DataConfig(source="imdb", max_length=9))
-    assert is_same_source(DataConfig(source="mini"), DataConfig(path=str(ROOT / "data" / "mini")))
+    assert is_same_source(
+        DataConfig(source="mini"),
+        DataConfig(path=str(ROOT / "src" / "sentiment" / "data" / "mini")),
+    )
     assert not is_same_source(DataConfig(source="imdb"), DataConfig(source="mini"))
     one, other = make_run(tmp_path / "one", corpus), tmp_path / "other"
     make_run(other, Path("~") / corpus.name, seed=1)

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sentiment.data.tokenizer import tokenize
 
 MINI = ROOT / "data" / "mini"
+REVIEWS = ROOT / "src" / "sentiment" / "data" / "mini"
 NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}
 
 Split = tuple[list[str], list[str]]
@@ -25,7 +26,7 @@ Split = tuple[list[str], list[str]]
 @pytest.fixture(scope="module")
 def splits() -> dict[str, Split]:
     """Texts and labels by split."""
-    return {split: read_split(MINI / f"{split}.csv") for split in NUM_REVIEWS}
+    return {split: read_split(REVIEWS / f"{split}.csv") for split in NUM_REVIEWS}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
 
 @pytest.mark.parametrize("split", NUM_REVIEWS)
 def test_generating_again_gives_the_same_bytes(split: str, rewritten: Path) -> None:
-    assert (rewritten / f"{split}.csv").read_bytes() == (MINI / f"{split}.csv").read_bytes()
+    assert (rewritten / f"{split}.csv").read_bytes() == (REVIEWS / f"{split}.csv").read_bytes()
 
 
 def test_generating_again_gives_the_same_vectors(rewritten: Path) -> None:

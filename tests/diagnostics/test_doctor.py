@@ -339,7 +339,7 @@ def test_corpus_that_is_missing_or_cut_short(tmp_path, monkeypatch):
     assert check_corpus() == CheckResult("4,000 + 500 + 1,000 reviews")
     monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
     assert_mend(check_corpus(), "can't be read", "pip install -e from a checkout")
-    shutil.copytree(ROOT / "data" / "mini", tmp_path / "mini")
+    shutil.copytree(ROOT / "src" / "sentiment" / "data" / "mini", tmp_path / "mini")
     lines = (tmp_path / "mini" / "test.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "mini" / "test.csv").write_text("\n".join(lines[:101]), encoding="utf-8")
     assert_mend(check_corpus(), "4,000 + 500 + 100 reviews", "data/mini/generate.py")

@@ -293,11 +293,11 @@ def test_a_world_of_one_answers_at_once():
 def test_one_rank_of_a_machine_prepares_and_is_waited_for(tmp_path):
     """Longer than an exchange may take, which would end the others."""
     code = (
-        "import sys, time, datetime, pathlib, sentiment.runtime.distributed as world\n"
-        "world._TIMEOUT = datetime.timedelta(seconds=2)\n"
-        "with world.join_world() as ranks:\n"
-        "    with ranks.first_on_machine():\n"
-        "        time.sleep(4 if ranks.is_first else 0)\n"
+        "import sys, time, datetime, pathlib, sentiment.runtime.distributed as distributed\n"
+        "distributed._TIMEOUT = datetime.timedelta(seconds=2)\n"
+        "with distributed.init_distributed() as ranks:\n"
+        "    with ranks.local_main_first():\n"
+        "        time.sleep(4 if ranks.is_main else 0)\n"
         "        with open(sys.argv[1], 'a') as file:\n"
         "            print(ranks.rank, file=file, flush=True)\n"
         "    ranks.sum(__import__('torch').ones(1))\n"

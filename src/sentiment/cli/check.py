@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         type=Path,
         nargs="+",
         metavar="FILE_OR_FOLDER",
-        help="behaviour tests, .yaml (default: tests/behaviour of the checkout)",
+        help="behaviour tests, .yaml (default: those that come with the program)",
     )
     parser.add_argument(
         "--pairs",
