@@ -161,7 +161,7 @@ def test_epochs_have_orders_of_their_own(tiny, tmp_path, monkeypatch):
         orders.append(torch.cat(group).tolist())
         return original(self, group, *sums, epoch=epoch)
 
-    monkeypatch.setattr(TrainStep, "carry_out", record)
+    monkeypatch.setattr(TrainStep, "step", record)
     fit(parse(tiny), tmp_path / "run")
     half = len(orders) // 2
     assert orders[:half] != orders[half:]

@@ -78,7 +78,7 @@ def test_a_teacher_that_was_stopped_goes_on(student, reviews, tmp_path, monkeypa
             os.kill(os.getpid(), signal.SIGINT)
         return step(updates, *given, **named)
 
-    monkeypatch.setattr(TrainStep, "carry_out", interrupted)
+    monkeypatch.setattr(TrainStep, "step", interrupted)
     with pytest.raises(SystemExit):
         cli.train(arguments(reviews, run, TWO))
     assert "the command that was given goes on there too" in capfd.readouterr().out
