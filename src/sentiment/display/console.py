@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import textwrap
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, zip_longest
 
+COLUMNS = 80  # of every report on a terminal
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # They join or part letters and emoji, and do nothing else.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
@@ -56,6 +58,52 @@ def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Text filled with spaces to so many columns, on its right or, with ``right``, on its left."""
     spaces = " " * (columns - width(text))
     return spaces + text if right else text + spaces
+
+
+def format_table(
+    rows: Iterable[Sequence[str]],
+    *,
+    align: str = "<>",
+    min_widths: Sequence[int] = (),
+    flexible: int = 0,
+    keep_end: bool = False,
+    wrap: bool = False,
+    indent: int = 2,
+) -> str:
+    """Rows in aligned columns, on lines of at most 80 columns; an empty row is a blank line.
+
+    ``align`` holds ``<`` or ``>`` for each column; its last character counts for all columns that
+    follow. Where a line would be too long, the column number ``flexible`` is truncated (at its
+    start with ``keep_end``, as suits paths) or, with ``wrap``, continued on the next line.
+    """
+    cells = [[sanitize(cell) for cell in row] for row in rows]
+    columns = list(zip_longest(*cells, fillvalue=""))
+    widths = [max(map(width, column)) for column in columns]
+    widths = [max(pair) for pair in zip_longest(widths, min_widths, fillvalue=0)]
+    others = indent + sum(widths) + 2 * (len(widths) - 1) - widths[flexible]
+    widths[flexible] = min(widths[flexible], max(8, COLUMNS - others))
+    sides = align.ljust(len(widths), align[-1])
+    lines = []
+    for row in zip(*columns, strict=True):
+        line = list(row)
+        parts = [truncate(line[flexible], widths[flexible], keep_end=keep_end)]
+        if wrap:
+            parts = textwrap.wrap(line[flexible], widths[flexible]) or [""]
+        for part in parts:
+            line[flexible] = part
+            padded = [
+                pad(cell, columns, right=side == ">")
+                for cell, columns, side in zip(line, widths, sides, strict=True)
+            ]
+            lines.append((" " * indent + "  ".join(padded)).rstrip())
+            line = [""] * len(widths)
+    return "\n".join(lines)
+
+
+def wrap_text(text: str, *, indent: str = "") -> str:
+    """Text in lines of at most 80 columns, all but the first indented."""
+    lines = textwrap.wrap(sanitize(text), COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def _printable_character(character: str) -> str:

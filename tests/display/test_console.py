@@ -8,7 +8,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sentiment.display.console import pad, sanitize, truncate, visible, width
+from sentiment.display.console import (
+    format_table,
+    pad,
+    sanitize,
+    truncate,
+    visible,
+    width,
+    wrap_text,
+)
 from sentiment.display.pages import write_page
 
 FAMILY = "👩\N{ZERO WIDTH JOINER}👧"
@@ -77,6 +85,30 @@ def test_shortening_by_example():
     assert truncate("良い映画", 5) == "良い…" and truncate("良い映画", 4) == "良…"
     assert truncate("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
     assert truncate("a film of words", 8) == "a film…"
+
+
+def test_a_table_aligns_its_columns():
+    rows = [("run", "reviews", "NLL"), ("良い", "1,000", "0.2"), (), ("b\n", "7")]
+    assert format_table(rows) == "  run   reviews  NLL\n  良い    1,000  0.2\n\n  b␊          7"
+    assert format_table(rows[:1], align="><", min_widths=[5], indent=0) == "  run  reviews  NLL"
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_end": True}, {"wrap": True}])
+def test_a_table_fits_80_columns(options):
+    row = ("the first column " * 5, "1.0 to 2.0", "second " * 4)
+    lines = format_table([row, ("short", "", "end")], **options).split("\n")
+    assert max(map(width, lines)) == 80
+    assert {line[-len("second") :] for line in lines[:1]} == {"second"}
+    if options.get("wrap"):
+        assert len(lines) > 2 and sum(line.count("first") for line in lines) == 5
+    else:
+        assert len(lines) == 2 and "…" in lines[0]
+
+
+def test_wrapped_text_fits_80_columns():
+    lines = wrap_text("a word " * 30, indent="    ").split("\n")
+    assert all(len(line) <= 80 for line in lines) and len(lines) == 3
+    assert [line[:4].isspace() for line in lines] == [False, True, True]
 
 
 def test_pages_show_every_text_visibly_and_markup_as_it_is(tmp_path, monkeypatch):
