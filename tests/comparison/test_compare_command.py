@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,13 @@ from helpers.corpus import BAD, FILLER, GOOD, ROOT, write_corpus
 
 from sentiment import load
 from sentiment.cli import main as cli
-from sentiment.comparison.run_groups import differing_settings, find_runs
+from sentiment.comparison.run_groups import (
+    RunGroup,
+    differing_settings,
+    find_runs,
+    load_classifier,
+    remarks_on_groups,
+)
 from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
 from sentiment.data.sources import is_same_source
 from sentiment.data.vocabulary import build_vocabulary
@@ -343,6 +350,25 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
         with pytest.raises(SystemExit) as stopped:
             compare(*arguments)
         assert stopped.value.code == 2
+
+
+def test_settings_that_change_nothing_learned_are_no_difference(corpus, tmp_path):
+    """Two seeds that differ in them are still seeds of one recipe."""
+    runs = []
+    for seed in (0, 1):
+        path = make_run(tmp_path / f"seed{seed}", corpus, seed=seed, cache_dir=f"cache{seed}")
+        run = load_classifier(path)
+        training = replace(
+            run.config.training,
+            pictures=bool(seed),
+            checkpoint_minutes=1.0 + seed,
+            checkpoint_updates=10 + seed,
+            log_every=5 + seed,
+        )
+        config = replace(run.config, training=training, device=("cpu", "auto")[seed])
+        runs.append(replace(run, run=replace(run.run, config=config)))
+    assert differing_settings([run.settings for run in runs]) == {"seed": ["0", "1"]}
+    assert remarks_on_groups([RunGroup("A", tmp_path, tuple(runs))]) == []
 
 
 def test_runs_are_found_by_name_and_told_apart_by_settings(runs):

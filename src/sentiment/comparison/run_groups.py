@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sentiment.baseline.folder import load_baseline
-from sentiment.config.config import Config, DataConfig, flat_settings
+from sentiment.config.config import WITHOUT_EFFECT, Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
 from sentiment.data.reviews import Reviews, Split, load_split
 from sentiment.data.sources import has_validation, is_same_source, source_name
@@ -112,8 +112,8 @@ def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
     return RunClassifier(load_run(path, checkpoint=checkpoint))
 
 
-# They say where and how a run was made, not what it is.
-_PLACES = ("output_dir", "device", "data.cache_dir", "data.num_processes", "training.log_every")
+# A resumed run must keep log_every, but it changes nothing that is learned either.
+_IGNORED_SETTINGS = WITHOUT_EFFECT | {"training.log_every"}
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[
     return {
         key: [_shown(each[key]) for each in settings]
         for key in first
-        if key not in _PLACES
+        if key not in _IGNORED_SETTINGS
         and all(key in each for each in others)
         and any(each[key] != first[key] for each in others)
     }
