@@ -74,3 +74,12 @@ def test_a_run_is_used_without_the_code_that_trained_it():
     for module, path in MODULES.items():
         if module.split(".")[0] in ("runs", "evaluation", "inference", "explain", "behaviour"):
             assert not any(each.startswith("training") for each in imports(path)), module
+
+
+def test_no_test_imports_another():
+    """What tests share lies in tests/helpers."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        names = re.findall(
+            r"^\s*(?:from|import) (\S+)", path.read_text("utf-8"), flags=re.MULTILINE
+        )
+        assert not any(name.split(".")[-1].startswith("test_") for name in names), path

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.behaviour_files import LISTS, cases, write
 
 from sentiment.behaviour.checks import CapabilityOutcome, Proportion, make_cases, run_behaviours
 from sentiment.behaviour.roles import Roles
@@ -18,29 +19,6 @@ from sentiment.inference.predictor import Prediction
 
 PLACES = [shipped_behaviours()]
 PRAISE, BLAME = {"good", "superb", "lovely"}, {"bad", "awful", "dull"}
-
-
-def write(folder: Path, tests: list[dict], name: str = "tests.yaml", **keys) -> Path:
-    values = {"capability": "x", "lexicon": LISTS, "tests": tests, **keys}
-    (folder / name).write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
-    return folder / name
-
-
-LISTS = {
-    "part": ["acting", "script", "music"],
-    "praise": ["good", "superb"],
-    "blame": ["bad", "awful"],
-    "name": ["Ann", "Ann Lee", "Bea", "Cleo", "Dora"],
-    "more": ["It is lovely.", "It is superb."],
-}
-
-
-def cases(tmp_path: Path, seed: int = 0, **test):
-    test = {"name": "a test", "kind": "minimum", **test}
-    if test["kind"] == "minimum":
-        test.setdefault("expect", "positive")
-    (behaviour,) = read_capability(write(tmp_path, [test])).tests
-    return make_cases(behaviour, seed=seed)
 
 
 # Filling

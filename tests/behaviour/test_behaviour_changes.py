@@ -7,7 +7,7 @@ import re
 import string
 
 import pytest
-from test_behaviour import LISTS, cases
+from helpers.behaviour_files import LISTS, cases
 
 from sentiment.behaviour.templates import make_typos, remove_punctuation, swap_words
 

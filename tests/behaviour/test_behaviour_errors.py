@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from test_behaviour import write
+from helpers.behaviour_files import write
 
 from sentiment.behaviour.checks import make_cases
 from sentiment.behaviour.suite import read_behaviours, read_capability

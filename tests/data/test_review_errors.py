@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_reviews import refusal, write, write_text_folder
+from helpers.review_files import refusal, write, write_text_folder
 
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits

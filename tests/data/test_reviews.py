@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,53 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.review_files import load, refusal, write, write_text_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
 from sentiment.data.readers import read_files
-from sentiment.data.reviews import Reviews, load_split, load_training_splits
+from sentiment.data.reviews import Reviews, load_training_splits
 
 TEXTS = ['He said "no",\nand left.', "", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
 NAMES = ["neg", "pos", "pos", "neg"]
 FORMATS = ["parquet", "csv", "tsv", "jsonl"]
-
-
-def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
-    """Write columns in the format that the path's suffix names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows = list(zip(*columns.values(), strict=True))
-    if path.suffix == ".parquet":
-        pq.write_table(pa.table(dict(columns)), path)
-    elif path.suffix == ".jsonl":
-        lines = [
-            json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows
-        ]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="")
-    else:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-            writer.writerows([list(columns), *rows])
-    return path
-
-
-def write_text_folder(folder: Path, texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-
-
-def load(folder: Path, split: Any = "test", class_names: Any = None, **settings: Any) -> Reviews:
-    return load_split(DataConfig(path=str(folder), **settings), split, class_names)
-
-
-def refusal(error: type[Exception], folder: Path, split: Any = "test", **settings: Any) -> str:
-    """The message that a split is refused with, less the folder."""
-    with pytest.raises(error) as raised:
-        load(folder, split, **settings)
-    assert type(raised.value) is error
-    assert "\n" not in str(raised.value)
-    return str(raised.value).replace(f"{folder}{os.sep}", "").replace(str(folder), "FOLDER")
 
 
 @pytest.mark.parametrize("suffix", FORMATS)

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
-
-from .trainings import arguments
 
 WEIGHTS = "checkpoints/best/model.safetensors"
 RESUME = "checkpoints/resume.safetensors"

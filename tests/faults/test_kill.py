@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from helpers.trainings import arguments, killed_by_seed, train
 
-from faults.trainings import arguments, killed_by_seed, train
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
 from sentiment.cli.main import report_mistakes
@@ -14,8 +15,6 @@ from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state
 from sentiment.training.step import NonFiniteGuard, StepInfo
-
-from .trainings import arguments
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:

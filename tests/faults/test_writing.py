@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.trainings import arguments, end, start, train
 
 from sentiment.cli import main as cli
 from sentiment.cli.main import report_mistakes
@@ -17,8 +18,6 @@ from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runtime.files import run_lock
 from sentiment.training.checkpoint import load_state
-
-from .trainings import arguments, end, start, train
 
 
 def one_line(error: str) -> str:

@@ -150,9 +150,8 @@ def run_folder() -> dict[str, bytes]:
     import contextlib
     import os
 
-    from helpers.corpus import write_corpus
-
     from sentiment.cli.main import main
+    from tests.helpers.corpus import write_corpus
 
     with tempfile.TemporaryDirectory() as place:
         corpus = write_corpus(Path(place) / "corpus", splits={"train": 40, "validation": 20})

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from fuzz import samples
 
 from sentiment import load
 from sentiment.cli.main import main
@@ -25,6 +24,7 @@ from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
 from sentiment.inference.formats import open_source
 from sentiment.runs.run import load_run
+from tests.fuzz import samples
 
 
 class Malicious:

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from fuzz import targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentiment.config.parser import setting_keys
+from tests.fuzz import targets
 
 SCALARS = st.one_of(
     st.none(),

@@ -5,28 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from helpers.untrained_run import CLASSES, make_run
 
 from sentiment.cli import main as cli
-from sentiment.config.config import Config, DataConfig, ModelConfig
-from sentiment.data.vocabulary import build_vocabulary, token_counts
 from sentiment.inference import export
 from sentiment.inference import export as checking
 from sentiment.inference.export import export_run
 from sentiment.inference.onnx_graph import take_apart
-from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runs.weights import WeightsInfo, save_weights
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
-CLASSES = ("bad", "so, so", "good")
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt"}
 SHAPES = [
     {},
@@ -52,26 +47,6 @@ SHAPES = [
 def shorter_check(monkeypatch):
     """Reviews of 30 words instead of 400, which a reference implementation takes seconds for."""
     monkeypatch.setattr(checking, "_LONGEST", 30)
-
-
-def make_run(path, **model):
-    """An untrained run whose weights, biases and states are all other than zero."""
-    torch.manual_seed(0)
-    settings = ModelConfig(embedding_size=6, hidden_size=5, **model)
-    vocabulary = build_vocabulary(Counter({f"word{n}": 50 - n for n in range(40)} | {"é\u2028": 1}))
-    config = Config(model=settings, data=DataConfig(max_length=30, lower_case=False))
-    create_run(path, config, CLASSES, vocabulary)
-    classifier = build_model(
-        settings,
-        vocabulary_size=len(vocabulary),
-        num_classes=3,
-        frequencies=token_counts(vocabulary),
-    )
-    with torch.no_grad():
-        for parameter in classifier.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    save_weights(path, "best", classifier, WeightsInfo(1, 1, {}, temperature=1.25))
-    return load_run(path)
 
 
 def batches():

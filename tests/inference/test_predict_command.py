@@ -14,7 +14,7 @@ import time
 
 import pytest
 import torch
-from test_export import make_run
+from helpers.untrained_run import make_run
 
 from sentiment import load
 from sentiment.cli import main as cli

@@ -9,7 +9,7 @@ import signal
 import sys
 
 import pytest
-from test_predicting import TEXTS, predict, write
+from helpers.predicting import TEXTS, predict, write
 
 from sentiment.inference.resume import check_output, writing_alone
 

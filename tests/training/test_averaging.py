@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from faults.trainings import arguments
 from helpers.corpus import write_corpus
+from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
 from sentiment.model import SentimentClassifier

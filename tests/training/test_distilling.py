@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from faults.trainings import arguments
 from helpers.corpus import BAD, FILLER, GOOD, write_corpus
+from helpers.distilling import SPLITS, learn_from, rewrite
+from helpers.objectives import (
+    CPU,
+    LABELLED,
+    SIZE,
+    UNLABELLED,
+    Alone,
+    expected_loss,
+    learn,
+    make_model,
+)
+from helpers.trainings import arguments, ended, in_process, launch, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_objectives import CPU, LABELLED, SIZE, UNLABELLED, Alone, expected_loss, learn, make_model
-from test_ranks import ended, launch
 
 import sentiment
 from sentiment.cli import main as cli
@@ -32,7 +40,7 @@ from sentiment.data.pipeline import prepare_training
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
-from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import read_tensors
 from sentiment.runtime.distributed import DistributedContext
@@ -42,7 +50,6 @@ from sentiment.training.checkpoint import state_path
 from sentiment.training.distillation import soft_labels_path, teach
 from sentiment.training.objectives import build_mixture
 
-SPLITS = {"train": 240, "validation": 30, "unsupervised": 70}
 DECIDED = ["--training.num_epochs=6", "--training.learning_rate=0.03"]  # what is said differs
 
 
@@ -51,19 +58,9 @@ def unlabelled_texts(folder: Path) -> list[str]:
         return [row["text"] for row in csv.DictReader(file)]
 
 
-def learn_from(*teachers: Path) -> str:
-    return f"--distillation.teachers=[{','.join(map(str, teachers))}]"
-
-
 def kept_labels(run: Path) -> torch.Tensor:
     tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
     return tensors["soft_labels"]
-
-
-def rewrite(run: Path, **values: object) -> None:
-    """Change run.json; what is None goes."""
-    found = {**read_manifest(run), **values}
-    write_manifest(run, {key: value for key, value in found.items() if value is not None})
 
 
 @pytest.fixture(scope="module")
@@ -388,11 +385,6 @@ def test_a_range_test_learns_from_them_too(reviews, teachers, tmp_path):
     assert losses[0] != losses[1]
 
 
-def in_process(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-    status = cli.main(arguments[1:])
-    return subprocess.CompletedProcess(arguments, status, "", "")
-
-
 def test_a_student_is_reproduced(student, capfd, monkeypatch):
     monkeypatch.setattr(reproducing, "run_module", in_process)
     assert cli.main(["reproduce", str(student[0])]) == 0
@@ -421,15 +413,6 @@ def test_other_teachers_are_not_reproduced_from(reviews, teachers, tmp_path, cap
 
 
 # Who is refused.
-
-
-def refusal(command: list[str], capsys: pytest.CaptureFixture[str], *, command_name="train") -> str:
-    """The one line that a mistake costs."""
-    capsys.readouterr()
-    assert cli.main([command_name, *command]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.trainings import arguments
 from helpers.corpus import write_corpus
+from helpers.trainings import arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import main as cli

@@ -8,10 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from faults.trainings import arguments
 from helpers.corpus import write_corpus
-from test_distilling import SPLITS, in_process, learn_from, refusal, rewrite
-from test_sweep import SPACE
+from helpers.distilling import SPLITS, learn_from, rewrite
+from helpers.trainings import arguments, in_process, refusal
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import train_teachers
@@ -229,7 +228,7 @@ def test_who_trains_none(reviews, tmp_path, capsys):
     assert "a range test trains no teachers" in message
     config = Config(distillation=DistillationConfig(num_teachers=2))
     with pytest.raises(ValueError, match="num_teachers asks for teachers of its own"):
-        check_space(read_space(SPACE), config)
+        check_space(read_space({"model.hidden_size": {"choices": [8, 16]}}), config)
 
 
 @pytest.mark.parametrize("count", [-1, 101])

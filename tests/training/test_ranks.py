@@ -7,16 +7,14 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from faults.trainings import ONE_THREAD
-from helpers.corpus import ROOT, write_corpus
+from helpers.corpus import write_corpus
+from helpers.trainings import ended, launch
 
 from sentiment.cli import main as cli
 from sentiment.data.sampler import BucketSampler, deal
@@ -46,21 +44,6 @@ def uneven(tmp_path_factory) -> Path:
 
 def options(corpus: Path, run: Path, *more: str) -> list[str]:
     return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
-
-
-def launch(num_ranks: int, *command: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
-    where = launcher or ("--standalone",)
-    return subprocess.Popen(
-        [*torchrun, *where, *command], cwd=ROOT, env=ONE_THREAD, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
-
-
-def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[str, str]:
-    out, err = process.communicate(timeout=seconds)
-    assert process.returncode == 0, err
-    return out, err
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +157,7 @@ def test_predictions_of_ranks_are_merged_in_order(two, uneven, tmp_path):
 
 def test_a_killed_rank_ends_all_and_one_process_goes_on(uneven, one, tmp_path):
     run = tmp_path / "run"
-    process = launch(2, "tests/faults/failing_rank.py", "12", *options(uneven, run))
+    process = launch(2, "tests/helpers/failing_rank.py", "12", *options(uneven, run))
     _, error = process.communicate(timeout=180)
     assert process.returncode != 0
     killed_at = float(Path(f"{run}.killed").read_text())
@@ -191,7 +174,7 @@ RESTARTING = ("--standalone", "--max-restarts=1")
 
 def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
     run = tmp_path / "run"
-    command = ("tests/faults/failing_rank.py", "12", *options(uneven, run))
+    command = ("tests/helpers/failing_rank.py", "12", *options(uneven, run))
     out, _ = ended(launch(2, *command, launcher=RESTARTING))
     assert "resuming at update 10, in epoch 1" in out
     assert read_manifest(run)["result"]["num_resumed"] == 1
@@ -246,7 +229,7 @@ def test_resumed_ranks_equal_ranks_that_never_stopped(uneven, tmp_path):
     ended(launch(2, "train.py", *options(uneven, tmp_path / "whole", *dropout)))
     run = tmp_path / "broken"
     command = options(uneven, run, *dropout)
-    launch(2, "tests/faults/failing_rank.py", "12", *command).communicate(timeout=180)
+    launch(2, "tests/helpers/failing_rank.py", "12", *command).communicate(timeout=180)
     tensors = load_state(run).section("generators")
     assert not torch.equal(tensors["cpu.0"], tensors["cpu.1"])
     ended(launch(2, "train.py", f"--resume={run}"))

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults.trainings import arguments
 from helpers.corpus import ROOT, write_corpus
+from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse

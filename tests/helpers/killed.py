@@ -1,6 +1,6 @@
 """A training that dies at a moment that a seed decides: after an update, or inside a write.
 
-python tests/faults/killed.py SEED MOST_MOMENTS [OPTIONS OF train.py]
+python tests/helpers/killed.py SEED MOST_MOMENTS [OPTIONS OF train.py]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A training of which one rank kills itself, the first time that the ranks are started.
 
-torchrun … tests/faults/failing_rank.py UPDATE [OPTIONS OF train.py]
+torchrun … tests/helpers/failing_rank.py UPDATE [OPTIONS OF train.py]
 """
 
 from __future__ import annotations
