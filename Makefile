@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup train test test-long fuzz lint bench docs tensorboard lock clean
+.PHONY: setup train test test-long coverage fuzz lint bench docs tensorboard lock clean
 
 setup: $(INSTALLED)
 
@@ -24,11 +24,18 @@ train: setup
 	@echo "report:              runs/quickstart/evaluation/test/report.html"
 	@echo "next, on IMDB:       $(BIN)/python train.py --config configs/imdb.yaml"
 
-test: setup lint
-	$(BIN)/python -m pytest --cov --cov-report=term
+# Each worker takes up to 1.5 GB.
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 
+test: setup lint
+	$(BIN)/python -m pytest $(WORKERS)
+
+# One worker: these tests start several processes themselves, or measure time and memory.
 test-long: setup
 	$(BIN)/python -m pytest -m long
+
+coverage: setup
+	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
 
 fuzz: setup
 	$(BIN)/python -X faulthandler -m tests.fuzz.run

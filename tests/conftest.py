@@ -1,7 +1,8 @@
-"""Fixtures that several tests share."""
+"""Fixtures that several packages' tests share, and the environment of all tests."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,10 @@ from pathlib import Path
 import pytest
 from helpers.corpus import write_corpus
 from helpers.file_server import FileServer
+
+# Before torch is imported: tensors this small are computed fastest by one thread, and each worker
+# of pytest-xdist, and each process that a test starts, keeps to one core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +24,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache."""
+def separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Each worker has a cache of its own; no test reads or fills the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -28,7 +33,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def denormals() -> Iterator[None]:
-    """A command that a test calls takes denormal numbers for zero: the next test has them again."""
+    """Undo the flushing of denormal numbers that a command called by a test switches on."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
@@ -36,7 +41,7 @@ def denormals() -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A file server on this machine, reached past any proxy."""
+    """A file server on this machine, reached without a proxy."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FileServer()
     yield server
@@ -45,5 +50,5 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Where a download is to end up."""
+    """The path that a download is written to."""
     return tmp_path / "cache" / "vectors.zip"
