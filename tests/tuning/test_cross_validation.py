@@ -12,21 +12,25 @@ import pytest
 import torch
 
 from sentiment.cli import main as cli
+from sentiment.config.config import Config
 from sentiment.data.reviews import load_training_splits
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.runs.run import load_run, load_settings
+from sentiment.runtime.errors import UserError
+from sentiment.tuning import cross_validation
 from sentiment.tuning.cross_validation import (
-    OutOfFold,
-    collect,
+    OutOfFoldPredictions,
     plan_folds,
+    predict_out_of_fold,
     read_predictions,
     write_predictions,
 )
 from sentiment.tuning.folds_report import compare_out_of_fold, summarize
+from sentiment.tuning.trainings import TrainingOutcome
 
 TINY = [
     "--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1",
-    "--device=cpu", "--data.max_length=10", "--data.num_processes=1",
+    "--device=cpu", "--data.max_length=10", "--data.num_processes=1", "--training.pictures=false",
 ]  # fmt: skip
 
 
@@ -42,13 +46,13 @@ def write_reviews(folder: Path, num_groups: int = 9) -> Path:
     return folder
 
 
-def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFold:
+def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFoldPredictions:
     generator = np.random.default_rng(seed)
     log_probabilities = np.log(generator.dirichlet([1, 1], size * repeats))
     labels = np.tile(np.arange(size) % 2, repeats)
     rows = np.tile(np.arange(size), repeats)
     numbers = np.repeat(np.arange(1, repeats + 1), size)
-    return OutOfFold(
+    return OutOfFoldPredictions(
         ("neg", "pos"),
         numbers,
         rows % 4 + 1,
@@ -58,63 +62,62 @@ def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFold:
     )
 
 
+def command(data: Path, folder: Path, *options: str) -> list[str]:
+    return [
+        "cross-validate", "--folds=2", f"--output_dir={folder}", f"--data.path={data}",
+        "--data.validation=groups", "--data.group_column=film", *TINY, *options,
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def validated(tmp_path_factory) -> Path:
-    """Three folds by film, trained."""
+    """Two folds by film, trained in this process."""
+
+    def train(settings, run, log, *, forwarder) -> TrainingOutcome:
+        assert cli.main(["train", f"--config={settings}"]) == 0
+        return TrainingOutcome("complete")
+
     folder = tmp_path_factory.mktemp("folds")
-    data = write_reviews(folder / "data")
-    arguments = [
-        "cross-validate", "--folds=3", f"--output_dir={folder / 'cv'}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY,
-    ]  # fmt: skip
-    assert cli.main(arguments) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_validation, "run_training", train)
+        assert cli.main(command(write_reviews(folder / "data"), folder / "cv")) == 0
     return folder / "cv"
 
 
 def test_every_review_is_predicted_once_by_a_model_that_knew_no_review_of_its_film(validated):
     found = read_predictions(validated)
     assert found.rows.tolist() == list(range(36))
-    assert len(np.unique(found.folds)) == 3
-    for fold in np.unique(found.folds):
+    assert set(found.folds) == {1, 2}
+    for fold in (1, 2):
         run = load_run(validated / "folds" / f"repeat1-fold{fold}")
         train, validation = load_training_splits(run.config.data)
         assert validation.rows.tolist() == found.rows[found.folds == fold].tolist()
         assert {row // 4 for row in train.rows}.isdisjoint(row // 4 for row in validation.rows)
         metrics = json.loads((run.path / "metrics.json").read_text())["epochs"][0]["validation"]
-        own = found.is_right[found.folds == fold]
-        assert metrics["accuracy"] == pytest.approx(own.mean())
+        assert metrics["accuracy"] == pytest.approx(found.is_correct[found.folds == fold].mean())
 
 
 def test_a_finished_one_trains_nothing_again(validated, capsys):
     before = (validated / "predictions.csv").read_bytes()
-    data = validated.parent / "data"
-    arguments = [
-        "cross-validate", "--folds=3", f"--output_dir={validated}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY,
-    ]  # fmt: skip
-    assert cli.main(arguments) == 0
+    assert cli.main(command(validated.parent / "data", validated)) == 0
     output = capsys.readouterr().out
     assert "training" not in output
-    assert "3 folds held out by groups of film" in output
+    assert "2 folds held out by groups of film" in output
     assert "mean over folds" in output
-    assert max(map(len, output.splitlines())) <= max(80, len(str(validated)) + 60)
+    table = [line for line in output.splitlines() if str(validated) not in line]
+    assert max(map(len, table)) <= 80
     assert (validated / "predictions.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("option", "message"),
     [
-        (["--folds=4"], "was begun with --folds 3, not 4"),
-        (["--folds=3", "--seed=5"], "was begun with seed 0, not 5"),
+        ("--folds=4", "was started with --folds 2, not 4"),
+        ("--seed=5", "was started with seed 0, not 5"),
     ],
 )
-def test_another_one_in_its_folder_is_refused(validated, changes, message, capsys):
-    data = validated.parent / "data"
-    arguments = [
-        "cross-validate", *changes, f"--output_dir={validated}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY,
-    ]  # fmt: skip
-    assert cli.main(arguments) == 1
+def test_another_one_in_its_folder_is_refused(validated, option, message, capsys):
+    assert cli.main(command(validated.parent / "data", validated, option)) == 1
     assert message in capsys.readouterr().err
 
 
@@ -130,11 +133,7 @@ def test_another_one_in_its_folder_is_refused(validated, changes, message, capsy
     ],
 )
 def test_wrong_input_is_told_in_one_line(tmp_path, changes, message, capsys):
-    data = write_reviews(tmp_path / "data")
-    arguments = [
-        "cross-validate", "--folds=3", f"--output_dir={tmp_path / 'cv'}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY, *changes,
-    ]  # fmt: skip
+    arguments = command(write_reviews(tmp_path / "data"), tmp_path / "cv", *changes)
     try:
         status = cli.main(arguments)
     except SystemExit as end:
@@ -150,27 +149,21 @@ def test_a_group_left_empty_is_told_with_its_row(tmp_path, capsys):
     data = write_reviews(tmp_path / "data")
     text = (data / "train.csv").read_text().replace("film 3", "")
     (data / "train.csv").write_text(text)
-    arguments = ["cross-validate", f"--output_dir={tmp_path / 'cv'}", f"--data.path={data}"]
-    arguments += ["--data.validation=groups", "--data.group_column=film", *TINY]
-    assert cli.main(arguments) == 1
+    assert cli.main(command(data, tmp_path / "cv")) == 1
     assert "train.csv, row 13: no film: fill it in or delete the row" in capsys.readouterr().err
 
 
 def test_a_class_in_one_group_alone_is_refused(tmp_path, capsys):
     data = write_reviews(tmp_path / "data", num_groups=1)
-    arguments = ["cross-validate", f"--output_dir={tmp_path / 'cv'}", f"--data.path={data}"]
-    arguments += ["--data.validation=groups", "--data.group_column=film", *TINY]
-    assert cli.main(arguments) == 1
+    assert cli.main(command(data, tmp_path / "cv")) == 1
     assert "class 'neg' has 1 group among 2 reviews" in capsys.readouterr().err
 
 
 def test_repeats_divide_by_other_seeds():
-    from sentiment.config.config import Config
-
     folds = plan_folds(Config(), Path("x"), 2, 3)
-    assert [each.name for each in folds][:3] == ["repeat1-fold1", "repeat1-fold2", "repeat2-fold1"]
-    assert [each.config.data.validation_seed for each in folds] == [0, 0, 1, 1, 2, 2]
-    assert [each.config.data.fold for each in folds] == [1, 2] * 3
+    assert [fold.name for fold in folds][:3] == ["repeat1-fold1", "repeat1-fold2", "repeat2-fold1"]
+    assert [fold.config.data.validation_seed for fold in folds] == [0, 0, 1, 1, 2, 2]
+    assert [fold.config.data.fold for fold in folds] == [1, 2] * 3
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
@@ -179,9 +172,9 @@ def test_written_predictions_are_read_again(tmp_path, repeats):
     write_predictions(tmp_path, found)
     again = read_predictions(tmp_path)
     assert summarize(again) == summarize(found)
-    assert np.array_equal(again.is_right, found.is_right)
+    assert np.array_equal(again.is_correct, found.is_correct)
     (tmp_path / "predictions.csv").write_text("repeat,fold\n1,x\n")
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         read_predictions(tmp_path)
 
 
@@ -189,8 +182,8 @@ def test_figures_are_those_of_the_predictions():
     found = make_predictions(1)
     summary = summarize(found)
     assert summary.num_reviews == 40
-    assert summary.accuracy == pytest.approx(found.is_right.mean())
-    by_fold = [found.is_right[found.folds == fold].mean() for fold in (1, 2, 3, 4)]
+    assert summary.accuracy == pytest.approx(found.is_correct.mean())
+    by_fold = [found.is_correct[found.folds == fold].mean() for fold in (1, 2, 3, 4)]
     assert summary.accuracies == pytest.approx(by_fold)
     assert summary.mean == pytest.approx(np.mean(by_fold))
     assert summary.deviation == pytest.approx(np.std(by_fold, ddof=1))
@@ -201,7 +194,7 @@ def test_figures_are_those_of_the_predictions():
 def test_repeats_of_a_review_do_not_narrow_the_interval():
     """The same predictions three times over say no more of other reviews than once."""
     once = make_predictions(2, size=400)
-    thrice = OutOfFold(
+    thrice = OutOfFoldPredictions(
         once.class_names, np.repeat([1, 2, 3], 400), np.tile(once.folds, 3),
         np.tile(once.rows, 3), np.tile(once.keys, 3),
         Predictions(
@@ -215,10 +208,13 @@ def test_repeats_of_a_review_do_not_narrow_the_interval():
 
 @pytest.mark.parametrize("repeats", [(1, 1), (1, 2)])
 def test_two_are_compared_review_by_review(repeats):
-    one, other = (make_predictions(seed, repeats=each) for seed, each in enumerate(repeats))
+    one, other = (make_predictions(seed, repeats=number) for seed, number in enumerate(repeats))
     found = compare_out_of_fold(one, other)
-    right = [[each.is_right[each.rows == row].mean() for row in range(40)] for each in (one, other)]
-    assert found.difference == pytest.approx(np.mean(right[1]) - np.mean(right[0]))
+    shares = [
+        np.mean([predictions.is_correct[predictions.rows == row].mean() for row in range(40)])
+        for predictions in (one, other)
+    ]
+    assert found.difference == pytest.approx(shares[1] - shares[0])
     low, high = found.difference_ci95
     assert low < found.difference < high
     assert (found.mcnemar_p is None) == (repeats != (1, 1))
@@ -228,24 +224,21 @@ def test_two_are_compared_review_by_review(repeats):
 def test_rows_of_other_reviews_are_not_compared():
     one = make_predictions(0)
     other = replace(one, keys=one.keys[::-1])
-    with pytest.raises(ValueError, match="the cross-validations are of other reviews"):
+    with pytest.raises(UserError, match="the cross-validations are of different reviews"):
         compare_out_of_fold(one, other)
 
 
-def test_reviews_that_have_changed_are_refused(tmp_path, capsys):
+def test_reviews_that_have_changed_are_refused(validated, capsys):
     """Divided anew, folds would be measured on reviews that their models were trained on."""
-    data = write_reviews(tmp_path / "data")
-    arguments = [
-        "cross-validate", "--folds=2", f"--output_dir={tmp_path / 'cv'}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY,
-    ]  # fmt: skip
-    assert cli.main(arguments) == 0
-    write_reviews(data, num_groups=10)
-    assert cli.main(arguments) == 1
-    assert "was begun with other reviews" in capsys.readouterr().err
-    folds = plan_folds(load_settings(tmp_path / "cv/folds/repeat1-fold1"), tmp_path / "cv", 2, 1)
-    with pytest.raises(ValueError, match="the reviews that .* held out are others now"):
-        collect(folds, torch.device("cpu"))
+    data = write_reviews(validated.parent / "data", num_groups=10)
+    try:
+        assert cli.main(command(data, validated)) == 1
+        assert "was started with other reviews" in capsys.readouterr().err
+        config = load_settings(validated / "folds" / "repeat1-fold1")
+        with pytest.raises(UserError, match="the reviews that .* held out have changed"):
+            predict_out_of_fold(plan_folds(config, validated, 2, 1), torch.device("cpu"))
+    finally:
+        write_reviews(data)
 
 
 def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
@@ -257,6 +250,6 @@ def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
 
 def test_compare_takes_cross_validations(validated, capsys):
     assert cli.main(["compare", str(validated), str(validated)]) == 0
-    assert "B less A: +0.00 points on 36 reviews" in capsys.readouterr().out
+    assert "B minus A: +0.00 points on 36 reviews" in capsys.readouterr().out
     assert cli.main(["compare", str(validated)]) == 1
     assert "is one cross-validation: give another one's folder too" in capsys.readouterr().err

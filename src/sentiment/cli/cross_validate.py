@@ -77,19 +77,17 @@ def execute(request: CrossValidationRequest) -> None:
     """
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
     from sentiment.display.console import sanitize
-    from sentiment.runtime.claims import held
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.files import check_writable
     from sentiment.tuning.cross_validation import (
-        LOCK,
         check_definition,
-        collect,
-        is_trained,
         plan_folds,
+        predict_out_of_fold,
         train_folds,
         write_predictions,
     )
     from sentiment.tuning.folds_report import summarize, summary_table, write_summary
+    from sentiment.tuning.trainings import folder_lock
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a cross-validation starts its trainings itself: call it without torchrun")
@@ -99,28 +97,28 @@ def execute(request: CrossValidationRequest) -> None:
     splits = load_training_splits(folds[0].config.data)  # now: whether there are groups enough
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with held(folder / LOCK):
+    with folder_lock(folder):
         check_definition(folder, config, request.num_folds, map(reviews_fingerprint, splits))
     signal = train_folds(folder, folds, lambda line: print(line, flush=True))
     shown = sanitize(str(folder))
     if signal:
-        print(f"stopped: the same command goes on; what is there: {shown}")
+        print(f"stopped: the same command continues; results so far: {shown}")
         raise SystemExit(128 + signal)
-    left = sum(not is_trained(fold) for fold in folds)
+    left = sum(not fold.is_trained for fold in folds)
     if left:
         text = f"{left} of {len(folds)} folds are being trained by other processes: the same"
         print(textwrap.fill(f"{text} command shows the result when they have ended", 80))
         return
     prepare_threads()
     hold_out = config.data.describe_hold_out()
-    with held(folder / LOCK):  # others that share the work may come to its end as well
-        found = collect(folds, find_device(config.device))
-        summary = summarize(found)
-        write_predictions(folder, found)
+    with folder_lock(folder):  # others that share the work may come to its end as well
+        predictions = predict_out_of_fold(folds, find_device(config.device))
+        summary = summarize(predictions)
+        write_predictions(folder, predictions)
         write_summary(folder, summary, hold_out)
     repeats = "" if request.num_repeats == 1 else f", {request.num_repeats} times over"
     title = f"{shown}\n{request.num_folds} folds held out {hold_out}{repeats}"
-    print(f"\n{summary_table(found, summary, title)}")
+    print(f"\n{summary_table(predictions, summary, title)}")
     print(f"\npredictions: {shown}/predictions.csv")
     print(f"curves of all folds: tensorboard --logdir {shown}/folds")
 

@@ -91,7 +91,7 @@ def execute(request: SweepRequest) -> None:
     from sentiment.display.console import sanitize
     from sentiment.runtime.files import check_writable
     from sentiment.tuning.study import Study, read_trials
-    from sentiment.tuning.sweep import summary_text, trials_table, values_text, work
+    from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a sweep starts its trainings itself: call it without torchrun")
@@ -100,14 +100,14 @@ def execute(request: SweepRequest) -> None:
         check_writable(folder)
         study = Study(folder, request.search, request.config)
 
-        def tell(trial: ClaimedTrial, text: str) -> None:
-            values = f": {values_text(trial.values)}" if text in ("begun", "taken up") else ""
+        def announce(trial: ClaimedTrial, text: str) -> None:
+            values = f": {settings_text(trial.values)}" if text in ("started", "resumed") else ""
             print(f"trial {trial.number:03d} {text}{values}", flush=True)
 
-        signal = work(study, request.num_trials, request.config.training.monitor, tell)
+        signal = run_trials(study, request.num_trials, request.config.training.monitor, announce)
     trials, metric = read_trials(folder)
     print(f"\n{trials_table(folder, trials, metric)}\n")
     print(summary_text(folder, trials, metric))
     if signal:
-        print(f"stopped: the same command goes on; what is there: {sanitize(str(folder))}")
+        print(f"stopped: the same command continues; results so far: {sanitize(str(folder))}")
         raise SystemExit(128 + signal)

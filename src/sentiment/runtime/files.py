@@ -148,6 +148,17 @@ def run_lock(path: Path) -> Iterator[None]:
         ) from error
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a training writes to a run's folder."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 def _remove_if_empty(path: Path) -> None:
     """Remove a folder in which there is nothing but the lock: its training failed to begin."""
     with suppress(OSError):  # it may be gone already

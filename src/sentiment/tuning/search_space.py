@@ -1,11 +1,11 @@
-"""The settings that a search varies, and the search file."""
+"""The search file, and the space of settings that it describes."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 
-# They decide which reviews validate, or what the score is: trials could not be compared.
-_OF_THE_SCORE = {
+# They decide which reviews validate or what the score is, so trials could not be compared.
+_FIXED = {
     "data.source",
     "data.path",
     "data.class_names",
@@ -42,28 +42,27 @@ _OF_THE_SCORE = {
 
 @dataclass(frozen=True)
 class Choices:
-    """A few values to choose from."""
+    """A list of values to choose from."""
 
     values: tuple[Value, ...]
 
     def suggest(self, trial: Trial, key: str) -> Value:
-        """What a trial is to try; one that has a value already keeps it."""
+        """A trial's value; a resumed trial keeps the one it has."""
         return trial.suggest_categorical(key, self.values)
 
     def ends(self) -> tuple[Value, ...]:
-        """The values that must be allowed for all to be."""
+        """The values to check: if they are allowed, all are."""
         return self.values
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from one to another, both included.
+    """Numbers from ``low`` to ``high``, both included.
 
     Attributes:
-        low, high: its ends.
-        log: whether their logarithms are spread evenly instead.
-        step: distance of the numbers, None for any.
-        is_integer: whether they are whole.
+        log: whether to draw uniformly from the logarithms.
+        step: distance between the numbers, None for any number.
+        is_integer: whether the numbers are integers.
     """
 
     low: float
@@ -73,14 +72,14 @@ class Range:
     is_integer: bool
 
     def suggest(self, trial: Trial, key: str) -> Value:
-        """What a trial is to try; one that has a value already keeps it."""
+        """A trial's value; a resumed trial keeps the one it has."""
         if self.is_integer:
             step = int(self.step or 1)
             return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
         return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
 
     def ends(self) -> tuple[Value, ...]:
-        """The values that must be allowed for all to be."""
+        """The values to check: if they are allowed, all are."""
         kind = int if self.is_integer else float
         return kind(self.low), kind(self.high)
 
@@ -89,16 +88,17 @@ Space = dict[str, Choices | Range]
 
 
 def read_space(values: Any) -> Space:
-    """The space that a search file describes.
+    """Read the ``space`` of a search file.
 
     Args:
-        values: dotted settings with ``{low, high}``, and ``log`` or ``step``, or ``{choices}``.
+        values: dotted settings with ``{low, high}``, optionally ``log`` or ``step``, or with
+            ``{choices}``.
 
     Raises:
-        UserError: a setting is unknown, or cannot be searched, or its values are none.
+        UserError: a setting is unknown or cannot be searched, or its values are invalid.
     """
     if not isinstance(values, Mapping) or not values:
-        raise UserError("space must name settings, as training.learning_rate: {low: …, high: …}")
+        raise UserError("space must list settings, as training.learning_rate: {low: …, high: …}")
     keys = setting_keys()
     space: Space = {}
     for key, value in values.items():
@@ -107,7 +107,7 @@ def read_space(values: Any) -> Space:
             raise UserError(f"space: there is no setting {name}{did_you_mean(name, list(keys))}")
         if name in WITHOUT_EFFECT:
             raise UserError(f"space: {name} does not change what is learned: leave it out")
-        if name in _OF_THE_SCORE:
+        if name in _FIXED:
             raise UserError(f"space: {name} must be the same for all trials to be compared")
         try:
             space[name] = _read_dimension(value, keys[name])
@@ -117,44 +117,43 @@ def read_space(values: Any) -> Space:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The settings with some of them replaced, by their dotted keys.
+    """The config with some settings replaced, by their dotted keys.
 
     Raises:
         UserError: a value is out of range, or contradicts another.
     """
-    sections: dict[str, dict[str, Any]] = {}
-    top: dict[str, Any] = {}
+    by_section: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        (sections.setdefault(section, {}) if section else top)[name] = value
-    for section, changes in sections.items():
-        assert is_dataclass(getattr(config, section))
-        top[section] = replace(getattr(config, section), **changes)
-    return replace(config, **top)
+        by_section.setdefault(section, {})[name] = value
+    changes = by_section.pop("", {})
+    for section, section_changes in by_section.items():
+        changes[section] = replace(getattr(config, section), **section_changes)
+    return replace(config, **changes)
 
 
 def check_space(space: Space, config: Config) -> None:
-    """Check each value of the space against the settings' own checks.
+    """Check each value of the space by itself.
 
-    What contradicts only a setting that is searched too is left to the trials, some of which may
-    bring the two together.
+    A value that only contradicts another searched setting passes: some trials may combine values
+    that fit.
 
     Raises:
-        UserError: a value is not allowed; the message is the setting's own. Or each trial would
-            begin with a pre-training or teachers of its own.
+        UserError: a value is not allowed, or each trial would begin with its own pre-training or
+            teachers.
     """
     pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
     if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
         raise UserError(
-            "pretraining.num_epochs asks for a pre-training of its own for each trial: call "
-            "sentiment pretrain with these settings and --output_dir FOLDER first, then this with "
+            "pretraining.num_epochs would pre-train anew for each trial: call sentiment pretrain "
+            "with these settings and --output_dir FOLDER first, then sweep with "
             "--pretraining.path FOLDER"
         )
     if config.distillation.trains_teachers or "distillation.num_teachers" in space:
         raise UserError(
-            "distillation.num_teachers asks for teachers of its own for each trial: train them "
-            "first, then this with --distillation.num_teachers 0 and --distillation.teachers "
-            "naming their folders"
+            "distillation.num_teachers would train teachers anew for each trial: train them "
+            "first, then sweep with --distillation.num_teachers 0 and --distillation.teachers "
+            "listing their folders"
         )
     for key, dimension in space.items():
         for value in dimension.ends():
@@ -168,12 +167,12 @@ def check_space(space: Space, config: Config) -> None:
 def _read_dimension(value: Any, hint: Any) -> Choices | Range:
     if not isinstance(value, Mapping):
         raise UserError(f"is {value!r}, but must be {{low: …, high: …}} or {{choices: […]}}")
-    unknown = [str(each) for each in value if each not in ("low", "high", "log", "step", "choices")]
-    if unknown:
-        raise UserError(f"has {unknown[0]}, which is none of low, high, log, step, choices")
+    for key in value:
+        if key not in ("low", "high", "log", "step", "choices"):
+            raise UserError(f"has {key}, but expected are low, high, log, step or choices")
     if "choices" in value:
         if len(value) > 1:
-            raise UserError("has choices, which stand alone: leave the others out")
+            raise UserError("has choices, which excludes low, high, log and step: leave them out")
         return _read_choices(value["choices"], hint)
     if "low" not in value or "high" not in value:
         raise UserError("needs both low and high, or choices")
@@ -185,31 +184,31 @@ def _read_dimension(value: Any, hint: Any) -> Choices | Range:
 def _read_choices(values: Any, hint: Any) -> Choices:
     if not isinstance(values, list) or len(values) < 2:
         raise UserError(f"has choices {values!r}, but they must be a list of two or more")
-    for each in values:
-        if not _fits(each, hint):
-            raise UserError(f"has the choice {each!r}, which is not {_kinds(hint)}")
-    if len({(type(each), each) for each in values}) < len(values):
-        raise UserError("has one choice twice: delete one")
+    for value in values:
+        if not _fits(value, hint):
+            raise UserError(f"has the choice {value!r}, which is not {_kinds(hint)}")
+    if len({(type(value), value) for value in values}) < len(values):
+        raise UserError("has the same choice twice: delete one")
     return Choices(tuple(values))
 
 
 def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> Range:
     kinds = (hint, *get_args(hint)) if get_origin(hint) is not Literal else ()
     if int not in kinds and float not in kinds:
-        raise UserError(f"is no number but {_kinds(hint)}: give choices")
+        raise UserError(f"is not a number but {_kinds(hint)}: give choices")
     is_integer = float not in kinds
-    for name, each in (("low", low), ("high", high), ("step", step)):
-        if (name != "step" or each is not None) and not _fits(each, int if is_integer else float):
+    for name, value in (("low", low), ("high", high), ("step", step)):
+        if (name != "step" or value is not None) and not _fits(value, int if is_integer else float):
             kind = "an integer" if is_integer else "a number"
-            raise UserError(f"has {name} {each!r}, but it must be {kind}")
+            raise UserError(f"has {name} {value!r}, but it must be {kind}")
     if not low < high:
         raise UserError(f"has low {low!r}, which must be below high {high!r}")
     if not isinstance(log, bool):
         raise UserError(f"has log {log!r}, but it must be true or false")
     if log and (step is not None or low <= 0):
-        raise UserError("with log: true must begin above 0, and have no step")
+        raise UserError("with log: true must start above 0, and have no step")
     if step is not None and not (step > 0 and math.isclose((high - low) % step, 0, abs_tol=1e-9)):
-        raise UserError(f"has step {step!r}, but steps must lead from {low!r} to {high!r}")
+        raise UserError(f"has step {step!r}, but whole steps must lead from {low!r} to {high!r}")
     return Range(low, high, log, step, is_integer)
 
 
@@ -218,7 +217,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
     if get_args(hint):
-        return any(_fits(value, each) for each in get_args(hint))
+        return any(_fits(value, kind) for kind in get_args(hint))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is hint
@@ -228,7 +227,7 @@ def _kinds(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     if get_args(hint):
-        return " or ".join(_kinds(each) for each in get_args(hint))
+        return " or ".join(_kinds(kind) for kind in get_args(hint))
     return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(
         hint, "null"
     )
@@ -240,7 +239,7 @@ _KEYS = ("config", "trials", "metric", "pruning", "space")
 
 
 class _Loader(yaml.SafeLoader):
-    """Takes 1e-3 for a number, as settings files do; YAML 1.1 wants 1.0e-3."""
+    """Reads 1e-3 as a number, as settings files do; YAML 1.1 requires 1.0e-3."""
 
 
 _Loader.add_implicit_resolver(
@@ -250,15 +249,15 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What a search file says.
+    """A search file.
 
     Attributes:
-        config: the settings file that trials begin from, None for the defaults.
-        trials: trainings in all.
-        metric: what they are compared by, None for the settings' training.monitor.
-        pruning: whether trials that fall behind are ended early.
-        space: what is searched.
-        text: the space as the file has it, to know a search again by.
+        config: the settings file that trials start from, None for the defaults.
+        trials: number of trainings.
+        metric: the metric that compares trials, None for training.monitor.
+        pruning: whether to end trials early whose scores fall behind.
+        space: the settings that are searched.
+        text: the space as written in the file, by which a search is recognized.
     """
 
     config: str | None
@@ -274,7 +273,7 @@ def read_search(path: Path) -> Search:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it says something else; the message names the file.
+        UserError: the file is not a valid search.
     """
     try:
         values = read_yaml(path, _Loader)
@@ -288,17 +287,17 @@ def read_search(path: Path) -> Search:
 
 def _read_values(values: Any) -> Search:
     if not isinstance(values, dict):
-        raise UserError("must hold config, trials and space")
-    if settings := {each.name for each in fields(Config)} & set(values):
+        raise UserError("must contain config, trials and space")
+    if settings := {field.name for field in fields(Config)} & set(values):
         raise UserError(
-            f"{min(settings)} is a setting, for train.py: a search holds config, trials and space"
+            f"{min(settings)} is a setting of train.py: a search contains config, trials and space"
         )
     for key in values:
         if key not in _KEYS:
             raise UserError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
     config, metric = values.get("config"), values.get("metric")
     if not (config is None or (isinstance(config, str) and config)):
-        raise UserError(f"config is {config!r}, but must be a settings file")
+        raise UserError(f"config is {config!r}, but must be the path of a settings file")
     if metric is not None and metric not in get_args(Metric):
         raise UserError(f"metric is {metric!r}, but must be one of {', '.join(get_args(Metric))}")
     trials = values.get("trials", 20)

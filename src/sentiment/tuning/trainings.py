@@ -1,0 +1,247 @@
+"""What a sweep and a cross-validation share: trainings in child processes, claims on them, and
+the file that says what a folder was started with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from sentiment.config.config import Config, deciding_settings
+from sentiment.display.console import sanitize
+from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import LOCK, is_locked, truncate_text, write_json
+
+_TRAIN = [sys.executable, "-m", "sentiment", "train"]
+_POLL_SECONDS = 0.2
+_MAX_MESSAGE_LENGTH = 300
+
+
+def folder_lock(folder: Path) -> FileLock:
+    """The lock to hold while writing a folder's own files; it ends with its process."""
+    return FileLock(folder / LOCK)
+
+
+def try_claim(path: Path, run: Path) -> FileLock | None:
+    """Lock a claim file; None where another process works on the training.
+
+    A claim ends with its process, however that ends. A training that outlives the command which
+    started it still holds the lock of its run's folder, so nobody trains there a second time.
+    """
+    claim = FileLock(path, blocking=False)
+    try:
+        claim.acquire()
+    except Timeout:
+        return None
+    if is_locked(run):
+        claim.release()
+        return None
+    return claim
+
+
+class SignalForwarder:
+    """While its body runs, passes SIGINT, SIGTERM and SIGHUP on to the running training.
+
+    A training writes a checkpoint at the first signal and exits at once at the second.
+
+    Attributes:
+        signal: the number of the first signal received, 0 before.
+        process: the running training.
+    """
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> SignalForwarder:
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+        for number in (getattr(signal, name) for name in names if hasattr(signal, name)):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+                self._previous[number] = signal.signal(number, self._forward)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        if not self.signal:
+            os.write(2, b"\nstopping after a checkpoint; a second signal stops at once\n")
+            self.signal = number
+        if self.process is not None:
+            self.process.terminate()
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """How a training ended.
+
+    Attributes:
+        kind: complete; pruned, as ``after_epoch`` asked; stopped by a signal to this process, or
+            left to another process that trains in the same folder; or failed.
+        message: why it failed.
+    """
+
+    kind: Literal["complete", "pruned", "stopped", "failed"]
+    message: str = ""
+
+
+def run_training(
+    settings: Path,
+    run: Path,
+    log: Path,
+    *,
+    forwarder: SignalForwarder,
+    after_epoch: Callable[[dict[str, Any]], bool] = lambda entry: False,
+) -> TrainingOutcome:
+    """Train, or resume a training, in a child process.
+
+    Args:
+        settings: the settings file.
+        run: the run's folder, as the settings have it.
+        log: file to which the training's output is appended.
+        forwarder: passes this process's signals on.
+        after_epoch: called with each entry of the run's metrics.json; true ends the training.
+    """
+    command = [*_TRAIN, f"--config={settings}", "--auto_resume"]
+    with log.open("ab") as output:
+        start = output.tell()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that Ctrl-C reaches it once, through the forwarder
+        )  # fmt: skip
+    forwarder.process = process
+    try:
+        if forwarder.signal:  # it came before the process was there
+            process.terminate()
+        is_pruned = _watch(process, run, forwarder, after_epoch)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        forwarder.process = None
+    if process.returncode == 0:
+        return TrainingOutcome("complete")
+    if forwarder.signal:
+        return TrainingOutcome("stopped")
+    if is_pruned:
+        return TrainingOutcome("pruned")
+    if is_locked(run):  # by a training that a killed command left behind
+        return TrainingOutcome("stopped")
+    return TrainingOutcome("failed", _failure_message(process, log, start))
+
+
+def read_epochs(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's metrics.json; none before its first epoch ends."""
+    try:
+        return json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
+    except FileNotFoundError:
+        return []
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    run: Path,
+    forwarder: SignalForwarder,
+    after_epoch: Callable[[dict[str, Any]], bool],
+) -> bool:
+    """Wait for the process to end; returns whether ``after_epoch`` ended it."""
+    num_seen, is_pruned = 0, False
+    while True:
+        try:
+            process.wait(_POLL_SECONDS)
+            has_ended = True
+        except subprocess.TimeoutExpired:
+            has_ended = False
+        epochs = read_epochs(run)
+        for entry in epochs[num_seen:]:
+            should_end = after_epoch(entry)
+            if should_end and not (has_ended or is_pruned or forwarder.signal):
+                process.terminate()
+                is_pruned = True
+        num_seen = len(epochs)
+        if has_ended:
+            return is_pruned
+
+
+def _failure_message(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
+    """The signal that ended the process, or the last error in its log."""
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        hint = ", which a system sends when it runs out of memory" if name == "SIGKILL" else ""
+        return f"ended by {name}{hint}"
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    message = (errors or lines or ["no output"])[-1]
+    return truncate_text(sanitize(message.strip()), _MAX_MESSAGE_LENGTH)
+
+
+def write_or_read_definition(
+    path: Path, definition: dict[str, Any], *, kind: str, allowed: Collection[str]
+) -> dict[str, Any]:
+    """Write a new folder's definition; returns the one that is on disk.
+
+    Args:
+        path: the file, in the sweep's or cross-validation's folder.
+        definition: what this command asks for.
+        kind: what the folder holds, for messages.
+        allowed: files and empty folders that may exist before the definition.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+        UserError: the file is damaged.
+    """
+    if path.exists():
+        return read_definition(path)
+    for other in path.parent.iterdir():
+        if other.name not in allowed or (other.is_dir() and any(other.iterdir())):
+            raise FileExistsError(
+                f"{path.parent} is not empty and holds no {kind}: choose another --output_dir"
+            )
+    write_json(path, definition)
+    return definition
+
+
+def read_definition(path: Path) -> dict[str, Any]:
+    """Read a definition.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["settings"]["training.monitor"]:
+            return values
+    except (ValueError, LookupError, TypeError, RecursionError):
+        pass
+    raise UserError(f"{path} is damaged: start again in another --output_dir")
+
+
+def check_unchanged(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on in a folder that was started with other values.
+
+    Raises:
+        UserError: a value differs; settings that did not exist before had their default.
+    """
+    known = {**deciding_settings(Config()), **before}
+    known, now = (json.loads(json.dumps(values)) for values in (known, now))  # tuples become lists
+    for key, value in now.items():
+        previous = known.get(key)
+        if previous != value:
+            raise UserError(
+                f"{folder} was started with {key} {previous!r}, not {value!r}: use the same value, "
+                "or choose another --output_dir"
+            )
