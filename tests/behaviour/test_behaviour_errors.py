@@ -17,17 +17,17 @@ MOVED = {"name": "a", "kind": "direction", "must_not_lower": "positive", "templa
 @pytest.mark.parametrize(
     ("test", "message"),
     [
-        ({**GOOD, "templtes": []}, "test 'a': unknown key 'templtes': did you mean 'templates'?"),
-        ({**GOOD, "kind": "minimal"}, "test 'a': kind is 'minimal', which is unknown: did you mea"),
-        ({**GOOD, "expect": "pos"}, "test 'a': expect is 'pos', which is unknown: there are neg"),
+        ({**GOOD, "templtes": []}, "test 'a': unknown key 'templtes' (did you mean templates?)"),
+        ({**GOOD, "kind": "minimal"}, "test 'a': kind is 'minimal', which is unknown (did you mea"),
+        ({**GOOD, "expect": "pos"}, "test 'a': expect is 'pos', which is unknown (one of neg"),
         ({**GOOD, "tolerance": 0.1}, "test 'a': kind minimum has no tolerance, but name, kind, te"),
         ({**GOOD, "templates": []}, "test 'a': templates is empty: give at least one text"),
         ({**GOOD, "templates": "{part}"}, "test 'a': templates must be a list of texts"),
         ({**GOOD, "templates": ["a", "a"]}, "test 'a': templates has 'a' twice: delete one"),
         ({**GOOD, "templates": [" "]}, "test 'a': templates: an empty text"),
         ({**GOOD, "templates": [True]}, "test 'a': templates: True is no text: put it in quotes"),
-        ({**GOOD, "templates": ["\ud83d"]}, "holds half a surrogate pair"),
-        ({**GOOD, "templates": ["{prat}"]}, "'{prat}': slot {prat} has no list: did you mean 'par"),
+        ({**GOOD, "templates": ["\ud83d"]}, "not YAML: found invalid Unicode"),
+        ({**GOOD, "templates": ["{prat}"]}, "'{prat}': slot {prat} has no list (did you mean par"),
         ({**GOOD, "templates": ["{part"]}, "'{part': a brace that belongs to no slot"),
         ({**GOOD, "templates": ["{part:a b}"]}, "a brace that belongs to no slot: slots are {LI"),
         ({**GOOD, "max_cases": 0}, "max_cases is 0, but must be an integer of at least 1"),
@@ -39,11 +39,11 @@ MOVED = {"name": "a", "kind": "direction", "must_not_lower": "positive", "templa
         ({**MOVED, "change": {"typos": 1}, "changed": ["x"]}, "but change, changed are given"),
         ({**MOVED, "changed": ["x", "y"]}, "templates has 1, but changed 2: write one for each"),
         ({**MOVED, "change": "typos"}, "change must be one of swap, typos, case, remove, append"),
-        ({**MOVED, "change": {"typo": 1}}, "change is 'typo', which is unknown: did you mean 'ty"),
+        ({**MOVED, "change": {"typo": 1}}, "change is 'typo', which is unknown (did you mean ty"),
         ({**MOVED, "change": {"typos": "1"}}, "change: typos is '1', but must be an integer of at"),
-        ({**MOVED, "change": {"case": "uper"}}, "case is 'uper', which is unknown: did you mean '"),
-        ({**MOVED, "change": {"swap": "nam"}}, "swap is 'nam', which is unknown: did you mean 'na"),
-        ({**MOVED, "change": {"swap": []}}, "change: swap is [], which is unknown: there are blam"),
+        ({**MOVED, "change": {"case": "uper"}}, "case is 'uper', which is unknown (did you"),
+        ({**MOVED, "change": {"swap": "nam"}}, "swap is 'nam', which is unknown (did you mean na"),
+        ({**MOVED, "change": {"swap": []}}, "change: swap is [], which is unknown (one of blam"),
         ({**MOVED, "change": {"typos": 1}, "tolerance": 2}, "tolerance is 2, but must be a change"),
         ({**MOVED, "change": {"typos": 1}, "must_not_raise": "positive"},
          "but must_not_lower, must_not_raise are given"),
@@ -58,24 +58,23 @@ def test_mistakes_in_a_test_are_named(tmp_path, test, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "tests.yaml: holds nothing, but must hold keys and values"),
-        (b"- a\n", "tests.yaml: holds a list, but must hold keys and values"),
-        (b"\x89PNG\r\n\x1a\n\xff", "tests.yaml: not a text file in UTF-8 (byte 0)"),
-        (b"a\x00b", "tests.yaml: not YAML: special characters are not allowed"),
+        (b"", "tests.yaml holds nothing, but must hold keys and values"),
+        (b"- a\n", "tests.yaml holds a list, but must hold keys and values"),
+        (b"\x89PNG\r\n\x1a\n\xff", "tests.yaml: not UTF-8 at byte 0"),
+        (b"a\x00b", "tests.yaml: not YAML: control characters are not allowed"),
         (b"capability: x\ntests: [a\n", "tests.yaml, line 3: not YAML: "),
         (b"capability: !!python/name:os.system\n", "line 1: not YAML: could not determine a con"),
-        (b"capability: x\ncapability: y\n", "key 'capability' a second time in line 2"),
-        (b"capability: x\nlexicon:\n  a: [b]\n  a: [c]\n", "key 'a' a second time in line 4"),
-        (b"capability: x\ntest: []\n", "unknown key 'test': did you mean 'tests'?"),
+        (b"capability: x\ncapability: y\n", "line 2 has the key 'capability' a second time"),
+        (b"capability: x\nlexicon:\n  a: [b]\n  a: [c]\n", "line 4 has the key 'a' a second time"),
+        (b"capability: x\ntest: []\n", "unknown key 'test' (did you mean tests?)"),
         (b"capability: x\n", "tests.yaml: no tests, which is needed"),
         (b"capability: x\ntests: []\n", "tests.yaml: tests must be a list of at least one test"),
         (b"capability: x\ntests: [a]\nlexicon: []\n", "lexicon must name lists, as noun: [film"),
         (b"capability: x\ntests: [a]\nlexicon: {noun: []}\n", "list 'noun' is empty: give at le"),
         (b"capability: x\ntests: [a]\nlexicon: {noun: [no]}\n", "list 'noun': False is no text"),
         (b"capability: x\ntests: [a]\nlexicon: {a: [b, b]}\n", "list 'a' has 'b' twice: delete"),
-        (b"capability: 2024-99-99\n", "tests.yaml: month must be in 1..12"),
         (b"a: &a [*a]\n", "tests.yaml: line 1: *a names nothing before it"),
-        (b"- " * 1_500, "tests.yaml: nested too deeply"),
+        (b"- " * 1_500, "tests.yaml: line 1 is nested too deeply"),
     ],
 )  # fmt: skip
 def test_broken_files_are_named(tmp_path, content, message):
@@ -86,7 +85,7 @@ def test_broken_files_are_named(tmp_path, content, message):
 
 
 def test_mistakes_between_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="absent.yaml is not there"):
+    with pytest.raises(FileNotFoundError, match="there is no file .*absent.yaml"):
         read_behaviours([tmp_path / "absent.yaml"])
     with pytest.raises(FileNotFoundError, match=r"has no files of behaviour tests \(.yaml\)"):
         read_behaviours([tmp_path])

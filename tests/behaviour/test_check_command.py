@@ -254,7 +254,7 @@ def test_wrong_places_are_said(fake, tests, tmp_path, capsys, monkeypatch):
         assert not printed.out and printed.err.count("\n") == 1
         return printed.err
 
-    assert "absent.yaml is not there" in error("--tests", tmp_path / "absent.yaml")
+    assert "there is no file" in error("--tests", tmp_path / "absent.yaml")
     assert "is a file: choose another folder" in error("--output", tests)
     roles = ["--roles", "negative=neg", "positive=nice"]
     assert "--roles positive=nice: the classes are neg, pos" in error(*roles)

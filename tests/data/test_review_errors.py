@@ -186,8 +186,8 @@ def test_training_on_one_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "found"),
     [
-        ("Positiv", "label 'Positiv' is none of the classes (negative, positive); did you mean "),
-        ("so-so", "label 'so-so' is none of the classes (negative, positive)"),
+        ("Positiv", "label 'Positiv' is not one of the classes negative, positive (did you mean "),
+        ("so-so", "label 'so-so' is not one of the classes negative, positive"),
         (2, "label 2, but the classes are 0 to 1 (negative, positive)"),
         (-1, "label -1, but the classes are 0 to 1 (negative, positive)"),
     ],
@@ -197,7 +197,7 @@ def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
     write(tmp_path / "test.csv", {"text": ["a\n", "b"], "label": [first, label]})
     message = refusal(ValueError, tmp_path, class_names=("negative", "positive"))
     assert message.startswith(f"test.csv, row 2: {found}")
-    assert message.endswith("'positive'?" if label == "Positiv" else "(negative, positive)")
+    assert message.endswith("positive?)" if label == "Positiv" else ("positive", "positive)"))
 
 
 def test_missing_split(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_text_folders_by_class(tmp_path: Path) -> None:
     assert train.class_names == validation.class_names == ("neg", "pos")
     assert validation.labels.tolist() == [1]
     assert refusal(ValueError, tmp_path, class_names=("neg", "pos")) == (
-        f"test{os.sep}so-so{os.sep}0_5.txt: label 'so-so' is none of the classes (neg, pos)"
+        f"test{os.sep}so-so{os.sep}0_5.txt: label 'so-so' is not one of the classes neg, pos"
     )
 
 
@@ -139,8 +139,8 @@ def test_validation_takes_the_classes_of_train(tmp_path: Path) -> None:
     assert validation.labels.tolist() == load(tmp_path, "validation").labels.tolist() == [2]
     write(tmp_path / "validation.csv", {"text": ["d", "e"], "label": ["good", "Goood"]})
     expected = (
-        "validation.csv, row 2: label 'Goood' is none of the classes (bad, good, so-so); "
-        "did you mean 'good'?"
+        "validation.csv, row 2: label 'Goood' is not one of the classes bad, good, so-so "
+        "(did you mean good?)"
     )
     assert refusal(ValueError, tmp_path, "validation") == expected
 

@@ -20,7 +20,7 @@ from helpers.vectors_files import LINES, load
 
 from sentiment.config.config import DataConfig
 from sentiment.config.parser import load_config
-from sentiment.config.yaml import read_mapping
+from sentiment.config.yaml import read_yaml
 from sentiment.data import vectors as archives
 from sentiment.data.download import download
 from sentiment.data.parquet import Damaged, check_pages
@@ -52,7 +52,7 @@ READERS = {
     ".txt": [load, load_vocabulary, texts],
     ".gz": [load],
     ".zip": [load],
-    ".yaml": [load_config, read_mapping],
+    ".yaml": [load_config, read_yaml],
 }
 EACH = [(suffix, read) for suffix, reads in READERS.items() for read in reads]
 
@@ -201,18 +201,18 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("read", [load_config, read_mapping])
+@pytest.mark.parametrize("read", [load_config, read_yaml])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (ALIASES, "its aliases repeat over 1,000,000 values"),
-        ("seed: " + "[" * 100_000 + "]" * 100_000, "nested too deeply in line 1"),
-        ("seed: " + "{a: " * 100_000 + "}" * 100_000, "nested too deeply in line 1"),
+        ("seed: " + "[" * 100_000 + "]" * 100_000, "line 1 is nested too deeply"),
+        ("seed: " + "{a: " * 100_000 + "}" * 100_000, "line 1 is nested too deeply"),
         ("seed: &a {b: *a}", "names nothing before it"),
         ("seed: " + "9" * 5_000, "4300 digits"),
-        ("seed: !!int ''", "a value is not what its tag says"),
-        ("seed: 1\nseed: 2", "key 'seed' a second time in line 2"),
-        ("a: " + "x" * 2_000_000, "bytes, but it may have"),
+        ("seed: !!int ''", "a value does not fit its tag"),
+        ("seed: 1\nseed: 2", "line 2 has the key 'seed' a second time"),
+        ("a: " + "x" * 2_000_000, "bytes, but at most"),
     ],
 )
 def test_yaml_bombs(tmp_path, read, content, message):
@@ -226,7 +226,7 @@ def test_yaml_bombs(tmp_path, read, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("config: other.yaml", "config is no setting: give it on the command line"),
+        ("config: other.yaml", "config is no setting: give it as --config instead"),
         ("data: /dev/zero", "data must be a section of settings, not a str"),
         ("training: {learning_rate: null}", "training.learning_rate is null, but must have"),
         ("seed: null", "seed is null, but must have a value"),

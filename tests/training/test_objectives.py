@@ -256,8 +256,8 @@ def test_endless_batches_are_known_by_their_number(unit):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"adversarial": -1.0}, "objectives.adversarial is -1.0, but must be >= 0"),
-        ({"entropy": float("inf")}, "objectives.entropy is inf, but must be >= 0 and finite"),
+        ({"adversarial": -1.0}, "objectives.adversarial is -1.0, but must be at least 0"),
+        ({"entropy": float("inf")}, "objectives.entropy is inf, but must be at least 0 and finite"),
         ({"perturbation_norm": 0.0}, "objectives.perturbation_norm is 0.0, but must be above 0"),
         ({"finite_difference": float("nan")}, "finite_difference is nan, but must be above 0"),
         ({"power_iterations": 0}, "objectives.power_iterations is 0, but must be from 1 to 100"),

@@ -164,8 +164,8 @@ def _read_side(path: Path, class_names: Sequence[str], roles: Roles | None) -> S
         label = class_of(row[label_column], class_names, roles)
         if label is None:
             raise UserError(
-                f"{path}, row {number}: label {row[label_column]!r} is none of the classes "
-                f"({', '.join(class_names)})"
+                f"{path}, row {number}: label {row[label_column]!r} is not one of the "
+                f"classes {', '.join(class_names)}"
             )
         texts.append(row[text_column])
         labels.append(label)

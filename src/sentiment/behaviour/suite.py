@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sentiment.behaviour.roles import ROLES, Role
-from sentiment.behaviour.templates import CHANGES, Change, Lists, check_template, suggest
+from sentiment.behaviour.templates import CHANGES, Change, Lists, check_template
 from sentiment.config.yaml import read_mapping
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 
@@ -19,7 +20,8 @@ def check_keys(
     """Refuse unknown keys, and needed ones that are missing."""
     for key in values:
         if key not in known:
-            raise UserError(f"{place}: unknown key {key!r}{suggest(str(key), known)}")
+            hint = did_you_mean(str(key), known, list_all=True)
+            raise UserError(f"{place}: unknown key {key!r}{hint}")
     for key in needed:
         if key not in values:
             raise UserError(f"{place}: no {key}, which is needed")
@@ -37,7 +39,8 @@ def one_of(place: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
 def read_choice(place: str, value: Any, choices: Sequence[str]) -> Any:
     """One of a few words."""
     if value not in choices:
-        raise UserError(f"{place} is {value!r}, which is unknown{suggest(str(value), choices)}")
+        hint = did_you_mean(str(value), choices, list_all=True)
+        raise UserError(f"{place} is {value!r}, which is unknown{hint}")
     return value
 
 
@@ -194,12 +197,12 @@ def read_capability(path: Path) -> Capability:
         FileNotFoundError: there is no such file.
         UserError: the file, or the lexicon beside it, is not as it must be.
     """
-    values = read_mapping(path)
+    values = read_mapping(path, "capability: …")
     check_keys(str(path), values, _FILE_KEYS, needed=("capability", "tests"))
     lists = _read_lists(path, values.get("lexicon", {}))
     beside = path.with_name(SHARED_LISTS)
     if beside.is_file():
-        shared = read_mapping(beside)
+        shared = read_mapping(beside, "lexicon: …")
         check_keys(str(beside), shared, ("lexicon",), needed=("lexicon",))
         for name, words in _read_lists(beside, shared["lexicon"]).items():
             if name in lists:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import random
 import re
@@ -12,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 Lists = Mapping[str, tuple[str, ...]]
@@ -27,7 +27,8 @@ def check_template(template: str, lists: Lists) -> None:
     """
     for match in _SLOT.finditer(template):
         if match[1] not in lists:
-            raise UserError(f"{template!r}: slot {match[0]} has no list{suggest(match[1], lists)}")
+            hint = did_you_mean(match[1], lists, list_all=True)
+            raise UserError(f"{template!r}: slot {match[0]} has no list{hint}")
     if re.search(r"[{}]", _SLOT.sub("", template)):
         raise UserError(
             f"{template!r}: a brace that belongs to no slot: slots are {{LIST}} or {{LIST:NAME}}, "
@@ -78,14 +79,6 @@ class Fillings(Sequence[tuple[str, ...]]):
             for (slot, name), place in zip(self._slots.items(), reversed(places), strict=True)
         }
         return tuple(_SLOT.sub(lambda match: words[match[0]], each) for each in self.templates)
-
-
-def suggest(name: str, known: Mapping[str, object] | Sequence[str]) -> str:
-    """A hint at the nearest known name, to end a message with; or at all of them, if few."""
-    nearest = difflib.get_close_matches(str(name), list(known), n=1)
-    if nearest:
-        return f": did you mean {nearest[0]!r}?"
-    return f": there are {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
 # What a file may write as `change: {NAME: ARGUMENT}`, and what the argument is.

@@ -1,48 +1,29 @@
-"""Every setting of a run, with its default, its explanation and its check in one place.
+"""All settings of a run, and the checks across sections.
 
-The classes are frozen: a run's settings are decided once, before anything is read. They are plain
-data and import nothing heavy, so that ``--help`` and a mistyped key answer at once; turning files
-and command lines into them is the business of :mod:`sentiment.config.parser`.
+The classes are frozen plain data and import nothing heavy, so that ``--help`` and a mistyped key
+answer at once; :mod:`sentiment.config.parser` builds them from files and command lines.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from sentiment.config.learning_sections import (
-    DistillationConfig,
-    ObjectivesConfig,
-    PretrainingConfig,
-)
+from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
 from sentiment.config.sections import (
     DataConfig,
+    DistillationConfig,
     ModelConfig,
+    ObjectivesConfig,
+    PretrainingConfig,
     TrainingConfig,
     VectorsConfig,
     VocabularyConfig,
-    require,
 )
 from sentiment.runtime.errors import UserError
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "DistillationConfig",
-    "ModelConfig",
-    "ObjectivesConfig",
-    "PretrainingConfig",
-    "TrainingConfig",
-    "VectorsConfig",
-    "VocabularyConfig",
-    "check_device_name",
-    "deciding_settings",
-    "first_difference",
-    "flat_settings",
-]
-
-# Settings that do not change what is learned: where things lie, and how it is computed and told.
+# Settings that do not change what is learned: where files lie, and how it is computed and shown.
 WITHOUT_EFFECT = {
     "output_dir",
     "device",
@@ -58,12 +39,12 @@ WITHOUT_EFFECT = {
 class Config:
     """Settings of one training run."""
 
-    output_dir: str = "runs/quickstart"
-    """The run's folder: everything that training and evaluating write."""
-    seed: int = 0
-    """Seed of weights, dropout and the order of the batches."""
+    output_dir: Annotated[str, NonBlank("a folder")] = "runs/quickstart"
+    """The run's folder, which holds everything that training and evaluation write."""
+    seed: Annotated[int, Bounds(ge=0, le=2**32 - 1)] = 0
+    """Seed of the initial weights, of dropout and of the order of the batches."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 (any number) or mps; auto takes the best there is."""
+    """auto, cpu, cuda, cuda:1 (any number) or mps; auto takes the fastest one available."""
     data: DataConfig = field(default_factory=DataConfig)
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     vectors: VectorsConfig = field(default_factory=VectorsConfig)
@@ -74,9 +55,24 @@ class Config:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     def __post_init__(self) -> None:
-        require(self.output_dir.strip() != "", "output_dir", self.output_dir, "a folder")
-        require(0 <= self.seed < 2**32, "seed", self.seed, "from 0 to 2**32 - 1")
+        check_bounds(self)
         check_device_name(self.device)
+        self._check_vectors()
+        self._check_batches()
+        self._check_pretraining()
+        self._check_unfreezing()
+        if self.distillation.is_wanted and not self.objectives.unlabelled:
+            raise UserError(
+                "objectives.unlabelled is False, but distillation needs unlabelled reviews: set it "
+                f"to true, or {self.distillation.off}"
+            )
+        if self.training.optimizer == "adam" and self.training.weight_decay > 0:
+            raise UserError(
+                f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "
+                "is 'adam', which does not decay weights: set training.optimizer to adamw"
+            )
+
+    def _check_vectors(self) -> None:
         dimension = self.vectors.dimension_by_name
         if dimension is not None and dimension != self.model.embedding_size:
             raise UserError(
@@ -84,35 +80,22 @@ class Config:
                 f"model.embedding_size is {self.model.embedding_size}: set model.embedding_size "
                 f"to {dimension} or choose other vectors"
             )
-        training = self.training
-        if training.batch_unit == "tokens" and training.batch_size < self.data.max_length:
-            raise UserError(
-                f"training.batch_size is {training.batch_size} tokens, but data.max_length is "
-                f"{self.data.max_length}: a batch must hold a review; set training.batch_size to "
-                "some 10,000 or training.batch_unit to reviews"
-            )
-        size = self.objectives.unlabelled_batch_size
-        if training.batch_unit == "tokens" and size is not None and size < self.data.max_length:
-            raise UserError(
-                f"objectives.unlabelled_batch_size is {size} tokens, but data.max_length is "
-                f"{self.data.max_length}: a batch must hold a review; set it to some 10,000 or "
-                "training.batch_unit to reviews"
-            )
-        if self.distillation.is_wanted and not self.objectives.unlabelled:
-            raise UserError(
-                "objectives.unlabelled is False, but distillation has unlabelled reviews "
-                f"labelled to learn from: set it to true, or {self.distillation.off}"
-            )
-        self._check_pretraining()
-        self._check_unfreezing()
-        if self.training.optimizer == "adam" and self.training.weight_decay > 0:
-            raise UserError(
-                f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "
-                "is 'adam', which does not decay weights: set training.optimizer to adamw"
-            )
+
+    def _check_batches(self) -> None:
+        if self.training.batch_unit != "tokens":
+            return
+        for key, size in (
+            ("training.batch_size", self.training.batch_size),
+            ("objectives.unlabelled_batch_size", self.objectives.unlabelled_batch_size),
+        ):
+            if size is not None and size < self.data.max_length:
+                raise UserError(
+                    f"{key} is {size} tokens, but data.max_length is {self.data.max_length}: a "
+                    f"batch must hold at least one review; set {key} to about 10,000 or "
+                    "training.batch_unit to reviews"
+                )
 
     def _check_pretraining(self) -> None:
-        """Refuse at once what would be met after hours, or would have no effect."""
         if not self.pretraining.is_wanted:
             return
         setting = "pretraining.path" if self.pretraining.path else "pretraining.num_epochs"
@@ -120,24 +103,23 @@ class Config:
         if model.cell != "lstm" or model.implementation != "packed":
             raise UserError(
                 f"model.cell is {model.cell!r} and model.implementation {model.implementation!r}, "
-                f"but {setting} wants the packed lstm: set them to lstm and packed"
+                f"but {setting} needs the packed LSTM: set them to lstm and packed"
             )
         if model.bidirectional and model.num_layers > 1:
             raise UserError(
-                f"model.num_layers is {model.num_layers} and model.bidirectional is true, but of "
-                f"what {setting} wants, the second layer would see the words to be predicted: set "
+                f"model.num_layers is {model.num_layers} and model.bidirectional is true, but with "
+                f"{setting} the second layer would see the words to be predicted: set "
                 "model.num_layers to 1, or model.bidirectional to false"
             )
         if self.vectors.freeze:
             raise UserError(
-                f"vectors.freeze is True, but {setting} trains the embedding, from vectors too: "
-                "set vectors.freeze to false"
+                f"vectors.freeze is True, but {setting} trains the embedding, also one that starts "
+                "from vectors: set vectors.freeze to false"
             )
 
     def _check_unfreezing(self) -> None:
-        """Refuse to wait so long with a layer that it never learns."""
         wait, epochs = self.training.unfreeze_epochs, self.training.num_epochs
-        depth = self.model.num_layers + (not self.vectors.freeze)  # of the lowest that learns
+        depth = self.model.num_layers + (not self.vectors.freeze)  # of the lowest trained layer
         if wait is not None and depth * wait >= epochs:
             raise UserError(
                 f"training.unfreeze_epochs is {wait:g}, so the lowest layer would begin to learn "
@@ -147,25 +129,28 @@ class Config:
 
 
 def check_device_name(device: str) -> None:
-    """Raise ``UserError`` unless ``device`` is a name of a device."""
-    known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device)
-    require(known is not None, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")
+    """Raise ``UserError`` unless ``device`` names a device."""
+    is_known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device) is not None
+    require(is_known, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")
 
 
 def flat_settings(config: Config) -> dict[str, Any]:
-    """All settings under their dotted keys, a hold-out that is left to its default decided."""
-    flat: dict[str, Any] = {}
-    for section, values in asdict(config).items():
-        for name, value in (values if isinstance(values, dict) else {"": values}).items():
-            flat[f"{section}.{name}" if name else section] = value
-    return flat | {"data.validation": config.data.hold_out}
+    """All settings under their dotted keys, with the default of data.validation resolved."""
+    settings: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        if isinstance(value, dict):
+            settings |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            settings[name] = value
+    return settings | {"data.validation": config.data.hold_out}
 
 
 def deciding_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what is learned, under their dotted keys."""
-    return {key: each for key, each in flat_settings(config).items() if key not in WITHOUT_EFFECT}
+    settings = flat_settings(config)
+    return {key: value for key, value in settings.items() if key not in WITHOUT_EFFECT}
 
 
-def first_difference(then: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The key of the first of these settings that was another then, None if they are the same."""
-    return next((key for key, value in now.items() if then.get(key) != value), None)
+def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """The first key of ``after`` whose value differs from ``before``; None if none does."""
+    return next((key for key, value in after.items() if before.get(key) != value), None)

@@ -2,61 +2,59 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from math import isfinite
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
-# What can be downloaded by name, with its dimension: a contradiction with the model's embedding
-# is then refused before 800 MB are fetched.
+# GloVe files that can be downloaded by name. The name holds the dimension, so that a contradiction
+# with the model's embedding is refused before 800 MB are fetched.
 VectorsName = Literal[
     "glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"
 ]
 
-MOST = 2**31 - 1  # of what is counted: far beyond use, and within every integer of torch's
+MAX_COUNT = 2**31 - 1  # far beyond use, and within every integer type of torch
+MAX_TEACHERS = 100
 
-
-def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ``UserError`` with the one message form of every check: key, value, what is valid."""
-    if not holds:
-        raise UserError(f"{key} is {value!r}, but must be {expected}")
+# Types that several settings share.
+Count = Annotated[int, Bounds(ge=1, le=MAX_COUNT)]
+PositiveFloat = Annotated[float, Bounds(gt=0)]
+NonNegativeFloat = Annotated[float, Bounds(ge=0)]
+Share = Annotated[float, Bounds(ge=0, lt=1)]
+OpenShare = Annotated[float, Bounds(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
     """Which tokens of the training split get an embedding of their own."""
 
-    max_size: int | None = 30_000
-    """Most frequent tokens kept, <pad> and <unk> not counted; null keeps all."""
-    min_frequency: int = 2
-    """Occurrences in the training split below which a token is unknown."""
-    min_groups: int = 1
-    """Stretches or groups (data.validation; single reviews, where it is random) of the training
-    split in which a token must occur: leaves out names that belong to one film."""
+    max_size: Annotated[int | None, Bounds(ge=1)] = 30_000
+    """Most frequent tokens kept, not counting <pad> and <unk>; null keeps all."""
+    min_frequency: Annotated[int, Bounds(ge=1)] = 2
+    """Tokens with fewer occurrences in the training split are unknown."""
+    min_groups: Annotated[int, Bounds(ge=1)] = 1
+    """Number of stretches or groups (see data.validation; single reviews where it is random) of
+    the training split in which a token must occur: leaves out names that belong to one film."""
 
     def __post_init__(self) -> None:
-        size = self.max_size
-        require(size is None or size >= 1, "vocabulary.max_size", size, "at least 1, or null")
-        frequency = self.min_frequency
-        require(frequency >= 1, "vocabulary.min_frequency", frequency, "at least 1")
-        require(self.min_groups >= 1, "vocabulary.min_groups", self.min_groups, "at least 1")
+        check_bounds(self, "vocabulary.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorsConfig:
-    """Pre-trained word vectors the embedding starts from."""
+    """Pre-trained word vectors that the embedding starts from."""
 
     name: VectorsName | None = None
     """GloVe vectors to download once and keep in the cache; null without a path means none."""
-    path: str | None = None
-    """A file in GloVe's text format (.txt, .gz or .zip) to use instead of downloading."""
+    path: Annotated[str | None, NonBlank("a file")] = None
+    """A file in GloVe's text format (.txt, .gz or .zip) to use instead of a download."""
     freeze: bool = False
     """Whether the embedding stays as loaded instead of being trained further."""
 
     def __post_init__(self) -> None:
-        require(self.path != "", "vectors.path", self.path, "a file, or null")
+        check_bounds(self, "vectors.")
         if self.freeze and self.name is None and self.path is None:
             raise UserError(
                 "vectors.freeze is True, but there is nothing to freeze: set vectors.name or "
@@ -65,7 +63,7 @@ class VectorsConfig:
 
     @property
     def dimension_by_name(self) -> int | None:
-        """Dimension that the vectors to be downloaded have, None where a file decides."""
+        """Dimension of the vectors to download; None where a file decides, or without vectors."""
         if self.path is not None or self.name is None:
             return None
         return int(self.name.rsplit(".", 1)[1].removesuffix("d"))
@@ -75,200 +73,154 @@ class VectorsConfig:
 class TrainingConfig:
     """Batches, optimizer, schedule, stopping and logging."""
 
-    num_epochs: int = 5
-    """Passes over the training split at most."""
-    batch_size: int = 64
-    """Size of a batch, in the unit below."""
+    num_epochs: Count = 5
+    """Largest number of passes over the training split."""
+    batch_size: Count = 64
+    """Size of a batch, in training.batch_unit."""
     batch_unit: Literal["reviews", "tokens"] = "reviews"
-    """What batch_size counts; by tokens, short reviews come in larger batches."""
-    accumulation_steps: int = 1
-    """Batches whose gradients are added up before one update."""
+    """What batch_size counts; by tokens, batches of short reviews hold more of them."""
+    accumulation_steps: Count = 1
+    """Batches whose gradients are added up for one update."""
     optimizer: Literal["adam", "adamw"] = "adam"
     """Adam, or AdamW, whose weight decay is decoupled from the gradient."""
-    learning_rate: float = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the weight matrices; biases and the embedding are left out."""
     schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
-    """Learning rate after warm-up: constant, down to 0 by a line or a cosine, or reduced when the
-    monitored metric stands still."""
-    warmup_share: float = 0.0
+    """Learning rate after warm-up: constant; falling to 0 linearly or as a cosine; or reduced when
+    the monitored metric stops improving (plateau)."""
+    warmup_share: Share = 0.0
     """Share of all updates over which the learning rate rises from 0."""
-    plateau_factor: float = 0.5
-    """What schedule plateau multiplies the learning rate by."""
-    plateau_patience: int = 1
-    """Epochs without improvement that schedule plateau waits."""
-    gradient_clip: float | None = 1.0
-    """Largest norm of the gradient, which is scaled down to it; null does not clip."""
-    layer_rate_factor: float = 1.0
-    """What each layer's learning rate is of the one above it, from the linear layer down to the
-    embedding: below 1, what is pre-trained changes less."""
-    unfreeze_epochs: float | None = None
-    """Epochs after which the next layer down begins to learn; null trains all from the first."""
-    average_decay: float | None = None
-    """How much of the weights' running average an update keeps, as 0.999; the averaged weights are
-    then validated and kept. Null averages nothing."""
-    label_smoothing: float = 0.0
-    """Share of a label's weight spread evenly over all classes."""
+    plateau_factor: OpenShare = 0.5
+    """Factor by which schedule plateau reduces the learning rate."""
+    plateau_patience: Annotated[int, Bounds(ge=0)] = 1
+    """Epochs without improvement before schedule plateau reduces the learning rate."""
+    gradient_clip: Annotated[float | None, Bounds(gt=0, finite=False)] = 1.0
+    """Largest norm of the gradient; a larger gradient is scaled down to it. null does not clip."""
+    layer_rate_factor: Annotated[float, Bounds(gt=0, le=1)] = 1.0
+    """Ratio of each layer's learning rate to that of the layer above it, from the linear layer down
+    to the embedding; below 1, pre-trained layers change less."""
+    unfreeze_epochs: Annotated[float | None, Bounds(gt=0)] = None
+    """Epochs after which the next lower layer begins to learn; null trains all layers from the
+    start."""
+    average_decay: Annotated[float | None, Bounds(gt=0, lt=1)] = None
+    """Decay of an exponential moving average of the weights at each update, as 0.999; the averaged
+    weights are validated and saved. null does not average."""
+    label_smoothing: Share = 0.0
+    """Share of a label's weight that is spread evenly over all classes."""
     monitor: Literal["accuracy", "f1", "auroc", "nll"] = "accuracy"
     """Validation metric that decides the best checkpoint, plateau and early stopping."""
-    patience: int | None = None
+    patience: Annotated[int | None, Bounds(ge=1)] = None
     """Epochs without improvement after which training stops; null trains all epochs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the matrix products: auto takes bf16 where the hardware has it."""
+    """Precision of matrix products: auto takes bf16 where the hardware supports it."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What a loss or gradient that is no finite number does: end training, or skip its update."""
-    log_every: int = 20
-    """Updates between two points of the step curves in TensorBoard."""
-    checkpoint_minutes: float | None = 5.0
-    """Minutes between two checkpoints for --resume inside an epoch; null makes none by time."""
-    checkpoint_updates: int | None = None
+    """What to do at a non-finite loss or gradient: stop training, or skip the update."""
+    log_every: Count = 20
+    """Updates between two points of the training curves in TensorBoard."""
+    checkpoint_minutes: Annotated[float | None, Bounds(gt=0)] = 5.0
+    """Minutes between two checkpoints for --resume within an epoch; null makes none by time."""
+    checkpoint_updates: Annotated[int | None, Bounds(ge=1, le=MAX_COUNT)] = None
     """Updates between two checkpoints for --resume; null makes none by count. Each epoch ends with
-    one in any case."""
+    a checkpoint in any case."""
     pictures: bool = True
-    """Whether TensorBoard gets pictures and explained reviews each epoch, some seconds of work."""
+    """Whether to add figures and explained reviews to TensorBoard after each epoch, which takes
+    some seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "batch_size", "accumulation_steps", "log_every"):
-            value = getattr(self, name)
-            require(1 <= value <= MOST, f"training.{name}", value, f"from 1 to {MOST:,}")
-        minutes = self.checkpoint_minutes
-        valid = minutes is None or 0 < minutes < float("inf")
-        require(valid, "training.checkpoint_minutes", minutes, "above 0, or null")
-        updates = self.checkpoint_updates
-        valid = updates is None or 1 <= updates <= MOST
-        require(valid, "training.checkpoint_updates", updates, "at least 1, or null")
-        rate = self.learning_rate
-        require(0 < rate < float("inf"), "training.learning_rate", rate, "above 0 and finite")
-        decay = self.weight_decay
-        require(0 <= decay < float("inf"), "training.weight_decay", decay, ">= 0 and finite")
-        share = self.warmup_share
-        require(0 <= share < 1, "training.warmup_share", share, "from 0 to below 1")
-        factor = self.plateau_factor
-        require(0 < factor < 1, "training.plateau_factor", factor, "between 0 and 1")
-        patience = self.plateau_patience
-        require(patience >= 0, "training.plateau_patience", patience, ">= 0")
-        clip = self.gradient_clip
-        require(clip is None or clip > 0, "training.gradient_clip", clip, "above 0, or null")
-        factor = self.layer_rate_factor
-        require(0 < factor <= 1, "training.layer_rate_factor", factor, "above 0 and at most 1")
-        wait = self.unfreeze_epochs
-        valid = wait is None or 0 < wait < float("inf")
-        require(valid, "training.unfreeze_epochs", wait, "above 0, or null")
-        if wait is not None and self.schedule == "plateau":
+        check_bounds(self, "training.")
+        if self.unfreeze_epochs is not None and self.schedule == "plateau":
             raise UserError(
-                "training.unfreeze_epochs and schedule 'plateau' both wait: choose another "
-                "training.schedule"
+                "training.unfreeze_epochs does not go with training.schedule plateau: choose "
+                "another schedule, or set training.unfreeze_epochs to null"
             )
-        average = self.average_decay
-        within = average is None or 0 < average < 1
-        require(
-            within, "training.average_decay", average, "between 0 and 1, both excluded, or null"
-        )
-        smoothing = self.label_smoothing
-        require(0 <= smoothing < 1, "training.label_smoothing", smoothing, "from 0 to below 1")
-        stop = self.patience
-        require(stop is None or stop >= 1, "training.patience", stop, "at least 1, or null")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which reviews, how they are split, and how their text becomes tokens."""
+    """Which reviews are read, how they are split, and how their text becomes tokens."""
 
     source: Literal["mini", "imdb"] = "mini"
-    """Where reviews come from when no path is given: the embedded corpus or IMDB from the hub."""
-    path: str | None = None
+    """Where reviews come from without a path: the embedded corpus, or IMDB from the hub."""
+    path: Annotated[str | None, NonBlank("a folder")] = None
     """Local reviews instead of the source: a folder with train|validation|test.parquet, .csv,
     .tsv or .jsonl (columns text and label), or the original aclImdb folder."""
     class_names: tuple[str, ...] | None = None
     """Names of the classes in the order of their integers; null takes them from the labels."""
     validation: Literal["random", "stretches", "groups"] | None = None
-    """What is held out of the training reviews where the data brings no validation split: single
+    """Which training reviews are held out where the data brings no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
     product stand together; or whole groups, by a column. null means stretches for the source imdb,
     else random."""
-    stretch_length: int = 50
-    """Neighbouring rows of a stretch, with data.validation stretches."""
+    stretch_length: Count = 50
+    """Rows in a stretch, with data.validation stretches."""
     group_column: str | None = None
     """Column that names a row's group (a film, an author), with data.validation groups."""
-    validation_share: float = 0.1
+    validation_share: OpenShare = 0.1
     """Share of the training reviews held out where the data brings no validation split."""
-    validation_seed: int = 0
-    """Seed of that hold-out, apart from the run's seed so that seeds compare on equal reviews."""
-    num_folds: int | None = None
-    """Hold out one of so many folds of the training reviews instead of a share; null does not."""
+    validation_seed: Annotated[int, Bounds(ge=0)] = 0
+    """Seed of that hold-out, apart from the run's seed so that runs with different seeds are
+    compared on the same reviews."""
+    num_folds: Annotated[int | None, Bounds(ge=2, le=MAX_COUNT)] = None
+    """Hold out one of this many folds of the training reviews instead of a share; null holds out
+    a share."""
     fold: int = 1
     """Which of the folds is held out, from 1."""
     shared_reviews: Literal["report", "drop", "ignore"] = "report"
-    """Copies of one review in two splits: report how many there are; drop them from train, and from
-    validation where test holds them; or ignore them, which alone leaves the test split unopened."""
-    max_length: int = 400
-    """Tokens kept of a review; longer reviews are cut."""
+    """What to do with reviews that occur in two splits: report how many there are; drop them from
+    train, and from validation where test holds them; or ignore them, the only choice that leaves
+    the test split unopened."""
+    max_length: Count = 400
+    """Tokens kept of a review; longer reviews are truncated."""
     keep: Literal["head", "tail", "head+tail"] = "head"
-    """Which tokens of a longer review are kept: the first, the last, or half of them each."""
+    """Which tokens of a longer review are kept: the first, the last, or half of them from each
+    end."""
     lower_case: bool = True
     """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
-    num_processes: int | None = None
-    """Processes that tokenize; null takes as many as pay for themselves on the allowed cores."""
+    num_processes: Annotated[int | None, Bounds(ge=1, le=256)] = None
+    """Processes that tokenize; null takes as many as are worth starting on the available cores."""
     cache_dir: str | None = None
     """Folder for tokenized reviews and downloaded vectors; null means ~/.cache/sentiment."""
 
     def __post_init__(self) -> None:
+        check_bounds(self, "data.")
         require(self.source in ("mini", "imdb"), "data.source", self.source, "mini or imdb")
-        require(self.path != "", "data.path", self.path, "a folder, or null")
         names = self.class_names
         if names is not None:
             require(len(names) >= 2, "data.class_names", names, "two names or more, or null")
             require(len(set(names)) == len(names), "data.class_names", names, "distinct names")
-        share = self.validation_share
-        require(0 < share < 1, "data.validation_share", share, "between 0 and 1, both excluded")
-        require(self.validation_seed >= 0, "data.validation_seed", self.validation_seed, ">= 0")
-        self._check_hold_out()
-        length = self.max_length
-        require(1 <= length <= MOST, "data.max_length", length, f"from 1 to {MOST:,} tokens")
-        processes = self.num_processes
-        within = processes is None or 1 <= processes <= 256
-        require(within, "data.num_processes", processes, "from 1 to 256, or null")
-
-    def _check_hold_out(self) -> None:
-        length, folds = self.stretch_length, self.num_folds
-        require(1 <= length <= MOST, "data.stretch_length", length, f"from 1 to {MOST:,} rows")
-        column = self.group_column
-        is_other = column not in ("", "text", "label")
-        require(
-            is_other, "data.group_column", column, "another column than text and label, or null"
-        )
-        if (self.validation == "groups") != (self.group_column is not None):
+        column, expected = self.group_column, "another column than text and label, or null"
+        require(column not in ("", "text", "label"), "data.group_column", column, expected)
+        if (self.validation == "groups") != (column is not None):
             raise UserError(
-                f"data.validation is {self.validation!r} and data.group_column is "
-                f"{self.group_column!r}: to hold out whole groups, set data.validation to groups "
-                "and data.group_column to the column that names them"
+                f"data.validation is {self.validation!r} and data.group_column is {column!r}: to "
+                "hold out whole groups, set data.validation to groups and data.group_column to the "
+                "column that names them"
             )
-        within = folds is None or 2 <= folds <= MOST
-        require(within, "data.num_folds", folds, f"from 2 to {MOST:,}, or null")
-        last = folds or 1
+        last = self.num_folds or 1
         require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")
 
     @property
     def hold_out(self) -> Literal["random", "stretches", "groups"]:
-        """What is held out, the default decided."""
+        """``validation`` with its default resolved."""
         return self.validation or ("stretches" if self.source == "imdb" else "random")
 
     def hold_out_settings(self) -> dict[str, Any]:
-        """The settings, under their dotted keys, that decide which reviews are held out."""
-        found: dict[str, Any] = {"data.validation": self.hold_out}
+        """The settings that decide which reviews are held out, under their dotted keys."""
+        settings: dict[str, Any] = {"data.validation": self.hold_out}
         if self.hold_out == "stretches":
-            found["data.stretch_length"] = self.stretch_length
+            settings["data.stretch_length"] = self.stretch_length
         if self.hold_out == "groups":
-            found["data.group_column"] = self.group_column
+            settings["data.group_column"] = self.group_column
         if self.num_folds is None:
-            found["data.validation_share"] = self.validation_share
+            settings["data.validation_share"] = self.validation_share
         else:
-            found |= {"data.num_folds": self.num_folds, "data.fold": self.fold}
-        return found | {"data.validation_seed": self.validation_seed}
+            settings |= {"data.num_folds": self.num_folds, "data.fold": self.fold}
+        return settings | {"data.validation_seed": self.validation_seed}
 
     def describe_hold_out(self) -> str:
-        """The same in words: by what, and which fold."""
+        """How reviews are held out, in words."""
         words = {
             "random": "at random",
             "stretches": f"by stretches of {self.stretch_length} neighbouring rows",
@@ -282,63 +234,191 @@ _POOLINGS = ("last", "mean", "max", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Embedding, recurrence, pooling over time, linear layer to the classes."""
+    """Embedding, recurrent layers, pooling over time, linear layer to the classes."""
 
-    embedding_size: int = 100
+    embedding_size: Annotated[int, Bounds(ge=1, le=65_536)] = 100
     """Dimension of the word embedding, and of the vectors it starts from."""
-    hidden_size: int = 256
-    """Units of the recurrence in each direction."""
-    num_layers: int = 1
-    """Recurrent layers stacked on one another."""
+    hidden_size: Annotated[int, Bounds(ge=1, le=65_536)] = 256
+    """Size of the hidden state of each direction."""
+    num_layers: Annotated[int, Bounds(ge=1, le=64)] = 1
+    """Number of stacked recurrent layers."""
     bidirectional: bool = True
     """Whether a second recurrence reads each review from its end."""
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    """What a recurrent step computes: LSTM, GRU, or a plain RNN with tanh."""
+    """The recurrent cell: LSTM, GRU, or a plain RNN with tanh."""
     implementation: Literal["packed", "reference"] = "packed"
-    """The fast one, or an LSTM written out gate by gate: for reading and checking, and slow."""
+    """The fast implementation, or an LSTM written out gate by gate: slow, for reading and
+    checking."""
     learned_initial_state: bool = False
     """Whether the states before the first word are learned instead of zero."""
     pooling: str = "max"
-    """What of the outputs over time goes on: final states (last), mean, max, or a mean by learned
-    weights (attention); or several of them side by side, as last+max+mean."""
-    word_dropout: float = 0.0
-    """Share of the words made unknown in training."""
-    embedding_dropout: float = 0.5
+    """How the outputs over time become one vector: final states (last), mean, max, or a mean with
+    learned weights (attention); or several of them concatenated, as last+max+mean."""
+    word_dropout: Share = 0.0
+    """Share of the words replaced by <unk> in training."""
+    embedding_dropout: Share = 0.5
     """Share of the embedding's values dropped in training."""
     locked_dropout: bool = False
-    """Whether the embedding's dropout takes the same values of all words of a review."""
+    """Whether the embedding's dropout drops the same values of all words of a review."""
     normalize_embedding: bool = False
     """Whether the embedding is normalized to mean 0 and variance 1 over the training texts."""
-    dropout: float = 0.5
+    dropout: Share = 0.5
     """Share dropped between recurrent layers and before the linear layer in training."""
-    weight_dropout: float = 0.0
+    weight_dropout: Share = 0.0
     """Share of the recurrent weight matrices dropped in training, the same for a whole batch."""
     input_init: Literal["xavier", "uniform"] = "xavier"
-    """Start of the input weights: Xavier uniform, or PyTorch's uniform in 1/sqrt(hidden_size)."""
+    """Initial input weights: Xavier uniform, or PyTorch's uniform in 1/sqrt(hidden_size)."""
     recurrent_init: Literal["orthogonal", "uniform"] = "orthogonal"
-    """Start of the recurrent weights: orthogonal for each gate, or PyTorch's uniform."""
-    forget_bias: float = 1.0
-    """Start of an LSTM's forget gate's bias: above 0 the cell remembers from the first step on."""
+    """Initial recurrent weights: orthogonal for each gate, or PyTorch's uniform."""
+    forget_bias: Annotated[float, Bounds()] = 1.0
+    """Initial bias of an LSTM's forget gate: above 0, the cell remembers from the first step on."""
 
     def __post_init__(self) -> None:
-        for name, most in (("embedding_size", 65_536), ("hidden_size", 65_536), ("num_layers", 64)):
-            value = getattr(self, name)
-            require(1 <= value <= most, f"model.{name}", value, f"from 1 to {most:,}")
-        require(isfinite(self.forget_bias), "model.forget_bias", self.forget_bias, "finite")
-        for name in ("word_dropout", "embedding_dropout", "dropout", "weight_dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
+        check_bounds(self, "model.")
         kinds = self.pooling.split("+")
-        known = set(kinds) <= set(_POOLINGS) and len(set(kinds)) == len(kinds)
-        require(known, "model.pooling", self.pooling, _expected_pooling(kinds))
-        fits = self.implementation == "packed" or self.cell == "lstm"
-        expected = "lstm where model.implementation is 'reference', or that must be packed"
-        require(fits, "model.cell", self.cell, expected)
+        unknown = [kind for kind in kinds if kind not in _POOLINGS]
+        hint = did_you_mean(unknown[0], _POOLINGS) if unknown else ""
+        is_valid = not unknown and len(set(kinds)) == len(kinds)
+        expected = f"one of {', '.join(_POOLINGS)}, or different ones joined by +, as last+max+mean"
+        require(is_valid, "model.pooling", self.pooling, f"{expected}{hint}")
+        is_implemented = self.implementation == "packed" or self.cell == "lstm"
+        expected = "lstm for model.implementation 'reference'; packed implements all cells"
+        require(is_implemented, "model.cell", self.cell, expected)
 
 
-def _expected_pooling(kinds: list[str]) -> str:
-    """What pooling must be, with what one of another kind was probably meant to be."""
-    unknown = [kind for kind in kinds if kind not in _POOLINGS]
-    near = difflib.get_close_matches(unknown[0], _POOLINGS, n=1, cutoff=0.5) if unknown else []
-    hint = f" (did you mean {near[0]}?)" if near else ""
-    return f"one of {', '.join(_POOLINGS)}, or different ones joined by +, as last+max+mean{hint}"
+@dataclass(frozen=True, kw_only=True)
+class ObjectivesConfig:
+    """Weights of the terms added to the supervised loss; a term with weight 0 is off."""
+
+    adversarial: NonNegativeFloat = 0.0
+    """Weight of the loss on adversarially perturbed embeddings (Miyato et al. 2017)."""
+    virtual_adversarial: NonNegativeFloat = 0.0
+    """Weight of the divergence between predictions on clean embeddings and on embeddings perturbed
+    in the direction that changes the prediction most."""
+    entropy: NonNegativeFloat = 0.0
+    """Weight of the entropy of the predictions."""
+    perturbation_norm: PositiveFloat = 5.0
+    """L2 norm of the perturbation, over all embeddings of a review together."""
+    power_iterations: Annotated[int | None, Bounds(ge=1, le=100)] = None
+    """Iterations of the power method that finds the direction that changes the prediction most;
+    null takes one, and none for two classes, where a gradient gives that direction."""
+    finite_difference: PositiveFloat = 1.0
+    """Norm of the step by which a power iteration probes a direction; in bf16, the effect of much
+    smaller steps is rounded away."""
+    unlabelled: bool = True
+    """Whether virtual_adversarial and entropy also learn from the source's unsupervised split."""
+    unlabelled_batch_size: Annotated[int | None, Bounds(ge=1, le=MAX_COUNT)] = None
+    """Size of the unlabelled batch that goes with each labelled one, in training.batch_unit; null
+    takes training.batch_size."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "objectives.")
+
+    @property
+    def are_any(self) -> bool:
+        """Whether any term is on besides the supervised loss."""
+        return max(self.adversarial, self.virtual_adversarial, self.entropy) > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """Pre-training on training and unlabelled reviews; on with num_epochs or a path.
+
+    A language model learns to predict each word from the words before it, and in the reverse
+    direction from those after it (Dai & Le 2015).
+
+    Of the other sections these settings count: all of data and vocabulary but data.max_length and
+    data.keep; vectors; what shapes and initializes the model's embedding and recurrence;
+    model.dropout between layers, where there are several, and none of the model's other dropouts;
+    and of training the precision, and how often it logs and makes checkpoints.
+    """
+
+    path: Annotated[str | None, NonBlank("a folder")] = None
+    """A folder written by sentiment pretrain to start from, whatever num_epochs is; null
+    pre-trains if num_epochs is above 0."""
+    num_epochs: Annotated[int, Bounds(ge=0, le=MAX_COUNT)] = 0
+    """Passes over the reviews; 0 does not pre-train, nor does training that starts from a path."""
+    unlabelled: bool = True
+    """Whether the source's unsupervised split is read besides the training reviews."""
+    objective: Literal["language_model", "autoencoder"] = "language_model"
+    """What is learned: to predict the next word, or to repeat a whole review from its final
+    state."""
+    batch_size: Count = 64
+    """Reviews in a batch."""
+    max_length: Annotated[int, Bounds(ge=2, le=MAX_COUNT)] = 1000
+    """Tokens kept of a review."""
+    window: Count = 100
+    """Length of truncated back-propagation in words; the state is carried over to the next
+    window."""
+    learning_rate: PositiveFloat = 2e-3
+    """Learning rate after warm-up, from which it falls to 0 linearly."""
+    warmup_share: Share = 0.02
+    """Share of all updates over which the learning rate rises from 0."""
+    gradient_clip: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
+    dropout: Share = 0.2
+    """Share of the embedded words' values, and of the recurrence's outputs, dropped in training."""
+    num_candidates: Count = 512
+    """Negative samples of the sampled softmax at each update, drawn by their frequency."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "pretraining.")
+        needed = 2 * self.max_length
+        if self.objective == "autoencoder" and self.window < needed:
+            raise UserError(
+                f"pretraining.window is {self.window}, but an autoencoder reads a review twice and "
+                f"must remember all of it: set it to {needed}, twice pretraining.max_length, or "
+                "lower that too"
+            )
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a classifier starts from a language model."""
+        return self.path is not None or self.num_epochs > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Learning from other runs' predictions for unlabelled reviews; off without teachers.
+
+    A student learns the probabilities that its teachers give (Hinton, Vinyals & Dean 2015).
+    """
+
+    teachers: tuple[str, ...] | None = None
+    """Folders of finished runs, as [runs/a, runs/b], that held out the same validation reviews: the
+    mean of their probabilities labels the source's unsupervised split. null for none."""
+    num_teachers: Annotated[int, Bounds(ge=0, le=MAX_TEACHERS)] = 0
+    """Number of teachers to train first, with the same settings and other seeds, next to the run's
+    folder. Finished ones are used again; --overwrite replaces those with other settings. 0 trains
+    none."""
+    weight: PositiveFloat = 1.0
+    """Weight of the cross-entropy between predictions and these labels."""
+    temperature: Annotated[float, Bounds(ge=0.1, le=100)] = 1.0
+    """Divisor of the teachers' logits, and of the student's in this term; above 1, labels tell more
+    about the less likely classes."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "distillation.")
+        folders = self.teachers
+        if folders is not None:
+            is_named = len(folders) > 0 and all(folder.strip() for folder in folders)
+            require(is_named, "distillation.teachers", folders, "folders, or null")
+            is_distinct = len(set(folders)) == len(folders)
+            require(is_distinct, "distillation.teachers", folders, "different folders")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there are teachers to learn from."""
+        return self.teachers is not None or self.trains_teachers
+
+    @property
+    def off(self) -> str:
+        """The setting that turns distillation off, for messages."""
+        if self.trains_teachers:
+            return "distillation.num_teachers to 0"
+        return "distillation.teachers to null"
+
+    @property
+    def trains_teachers(self) -> bool:
+        """Whether teachers are trained first."""
+        return self.teachers is None and self.num_teachers > 0

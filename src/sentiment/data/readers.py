@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentiment.data.parquet import ROW_BYTES, Damaged, check_pages
+from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import (
     LONGEST_LINE,
@@ -23,7 +24,6 @@ from sentiment.runtime.files import (
     read_text,
     require_file,
     text_lines,
-    truncate_text,
 )
 
 # A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
@@ -74,7 +74,7 @@ def needed_columns(
         columns.append(group_column)
     for name in columns:
         if list(names).count(name) != 1:
-            found = ", ".join(repr(truncate_text(each)) for each in names[:_MOST_LISTED]) or "none"
+            found = ", ".join(repr(truncate(each, 60)) for each in names[:_MOST_LISTED]) or "none"
             found += ", …" if len(names) > _MOST_LISTED else ""
             raise UserError(f"{place}: columns {' and '.join(columns)} needed, but found: {found}")
     return columns
@@ -128,7 +128,7 @@ def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
     is_empty = pa.types.is_null(kind) or not num_rows  # said with the first row, or of the file
     if not (is_string if column.name == "text" else is_label) and not is_empty:
         raise UserError(
-            f"{path}: column {column.name!r} holds {truncate_text(str(kind))}, but must hold "
+            f"{path}: column {column.name!r} holds {truncate(str(kind), 60)}, but must hold "
             f"{expected(column.name)}"
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import logging
 import re
@@ -25,6 +24,7 @@ from sentiment.data.splits import (
     read_test_keys,
     report,
 )
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 Split = Literal["train", "validation", "test", "unsupervised"]
@@ -266,10 +266,8 @@ def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -
     listed = ", ".join(class_names[:_MOST_LISTED])
     if isinstance(label, int):
         return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
-    by_lower = {name.lower(): name for name in class_names}
-    nearest = difflib.get_close_matches(label.lower(), by_lower, n=1)
-    hint = f"; did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
-    return f"{place}: label {label!r} is none of the classes ({listed}){hint}"
+    hint = did_you_mean(label, class_names)
+    return f"{place}: label {label!r} is not one of the classes {listed}{hint}"
 
 
 def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:

@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import (
     DecompressionBomb,
     DecompressionLimit,
     require_file,
-    truncate_text,
 )
 
 _NUM_LINES_BEFORE_VERDICT = 1_000  # a wrong dimension is named at once, not after 5 GB
@@ -351,7 +351,7 @@ def _damaged_member(archive: zipfile.ZipFile, unpacked: DecompressionLimit) -> s
             try:
                 _read_through(file, unpacked)
             except zipfile.BadZipFile:
-                return f"the checksum of {truncate_text(member.filename)!r} in it is wrong"
+                return f"the checksum of {truncate(member.filename, 60)!r} in it is wrong"
     return None
 
 
@@ -393,7 +393,7 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
         names = (
-            ", ".join(repr(truncate_text(member.filename)) for member in texts[:10])
+            ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
             or "no .txt file"
         )
         raise _Refused(

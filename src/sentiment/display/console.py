@@ -7,7 +7,7 @@ import re
 import textwrap
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, zip_longest
 
 COLUMNS = 80  # of every report on a terminal
@@ -45,7 +45,8 @@ def truncate(text: str, columns: int, *, keep_end: bool = False) -> str:
         columns: at least 1.
         keep_end: whether the start is cut off, as suits paths.
     """
-    text = sanitize(text)
+    longest = 20 * columns  # of megabytes, the rest need not be looked at
+    text = sanitize(text[-longest:] if keep_end else text[:longest])
     if width(text) <= columns:
         return text
     letters = text[::-1] if keep_end else text
@@ -128,13 +129,17 @@ def _character_width(character: str) -> int:
     return 1 + (unicodedata.east_asian_width(character) in "WF")
 
 
-def did_you_mean(name: str, choices: Sequence[str]) -> str:
-    """A hint at what an unknown name was probably meant to be, or nothing."""
-    near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    if not near:  # A key given without its section: compare the last parts.
-        last = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
-        near = [
-            last[match]
-            for match in difflib.get_close_matches(name.rsplit(".", 1)[-1], last, n=1, cutoff=0.6)
-        ]
-    return f" (did you mean {near[0]}?)" if near else ""
+def did_you_mean(name: str, choices: Collection[str], *, list_all: bool = False) -> str:
+    """A hint at the choice nearest to an unknown name, whatever its case.
+
+    Without one, an empty text, or with ``list_all`` the choices, if there are at most 20.
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    if not near:  # a key given without its section: compare the last parts
+        by_last = {key.rsplit(".", 1)[-1]: key for key in by_lower}
+        last = name.lower().rsplit(".", 1)[-1]
+        near = [by_last[key] for key in difflib.get_close_matches(last, by_last, n=1)]
+    if near:
+        return f" (did you mean {by_lower[near[0]]}?)"
+    return f" (one of {', '.join(choices)})" if list_all and 0 < len(choices) <= 20 else ""

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentiment.data.parquet import ROW_BYTES, Damaged, check_pages
+from sentiment.display.console import truncate
 from sentiment.inference.readers import (
     Block,
     DelimitedBlock,
@@ -27,7 +28,7 @@ from sentiment.inference.readers import (
     unpacked_suffix,
 )
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, truncate_text
+from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -187,7 +188,7 @@ class ParquetSource(FileSource):
             kind = kind.value_type
         if kind not in (pa.string(), pa.large_string(), pa.string_view(), pa.null()):
             raise UserError(
-                f"{self.path}: column {self.text_column!r} holds {truncate_text(str(kind))}, but "
+                f"{self.path}: column {self.text_column!r} holds {truncate(str(kind), 60)}, but "
                 "must hold strings: name the one with the texts by --text-column"
             )
         return self.schema.names

@@ -14,8 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
+from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, require_file, truncate_text
+from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, require_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -253,7 +254,7 @@ class FileSource(Source):
         """Names of the columns, the text column among them."""
 
     def check_columns(self, columns: Sequence[str]) -> None:
-        found = ", ".join(repr(truncate_text(name)) for name in columns[:20]) or "none"
+        found = ", ".join(repr(truncate(name, 60)) for name in columns[:20]) or "none"
         if len(columns) > 20:
             found += f" and {len(columns) - 20} more"
         if self.text_column not in columns:

@@ -72,11 +72,6 @@ def require_file(path: Path) -> None:
     raise FileNotFoundError(f"there is no file {path}")
 
 
-def truncate_text(text: str, most: int = 60) -> str:
-    """What a message quotes of a file's text."""
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
 LOCK = ".lock"  # held while a folder is written to
 
 
@@ -203,20 +198,17 @@ def sync_folder(path: Path) -> None:
 _BLOCK_BYTES = 1 << 20
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, max_bytes: int = LONGEST_LINE) -> str:
     """A file's text without a byte order mark.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is no plain file, larger than a text can be, or not UTF-8.
+        FileNotFoundError: the file does not exist.
+        UserError: it is not a regular file, has more than ``max_bytes``, or is not UTF-8.
     """
     require_file(path)
     num_bytes = path.stat().st_size
-    if num_bytes > LONGEST_LINE:
-        raise UserError(
-            f"{path} has {num_bytes:,} bytes, more than the {LONGEST_LINE:,} that a text may have: "
-            "is it one?"
-        )
+    if num_bytes > max_bytes:
+        raise UserError(f"{path}: {num_bytes:,} bytes, but at most {max_bytes:,} are read")
     try:
         return path.read_bytes().decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError:

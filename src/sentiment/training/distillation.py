@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
-from sentiment.config.learning_sections import MOST_TEACHERS
 from sentiment.config.parser import TrainingRequest
+from sentiment.config.sections import MAX_TEACHERS
 from sentiment.data.pipeline import TrainingData, encode_reviews
 from sentiment.data.reviews import Reviews, file_fingerprint
 from sentiment.display.console import truncate
@@ -57,7 +57,7 @@ def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
             config,
             output_dir=beside(config.output_dir, f"-teacher-{number}"),
             # Students of neighbouring seeds share none, so that they can be compared.
-            seed=(config.seed * (MOST_TEACHERS + 1) + number) % 2**32,
+            seed=(config.seed * (MAX_TEACHERS + 1) + number) % 2**32,
             pretraining=replace(config.pretraining, path=path),
             distillation=DistillationConfig(),
         )

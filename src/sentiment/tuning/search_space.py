@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
-
-import yaml
 
 from sentiment.config.config import WITHOUT_EFFECT, Config
 from sentiment.config.parser import setting_keys
@@ -238,15 +235,6 @@ Metric = Literal["accuracy", "f1", "auroc", "nll"]
 _KEYS = ("config", "trials", "metric", "pruning", "space")
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as settings files do; YAML 1.1 requires 1.0e-3."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """A search file.
@@ -275,10 +263,7 @@ def read_search(path: Path) -> Search:
         FileNotFoundError: there is no such file.
         UserError: the file is not a valid search.
     """
-    try:
-        values = read_yaml(path, _Loader)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no search file {path}") from None
+    values = read_yaml(path)
     try:
         return _read_values(values)
     except ValueError as error:

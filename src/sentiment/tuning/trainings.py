@@ -18,9 +18,9 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from sentiment.config.config import Config, deciding_settings
-from sentiment.display.console import sanitize
+from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, is_locked, truncate_text, write_json
+from sentiment.runtime.files import LOCK, is_locked, write_json
 
 _TRAIN = [sys.executable, "-m", "sentiment", "train"]
 _POLL_SECONDS = 0.2
@@ -186,7 +186,7 @@ def _failure_message(process: subprocess.Popen[bytes], log: Path, start: int) ->
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
     message = (errors or lines or ["no output"])[-1]
-    return truncate_text(sanitize(message.strip()), _MAX_MESSAGE_LENGTH)
+    return truncate(message.strip(), _MAX_MESSAGE_LENGTH)
 
 
 def write_or_read_definition(
