@@ -6,13 +6,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.file_server import FileServer
 
-# Before torch is imported: tensors this small are computed fastest by one thread, and each worker
-# of pytest-xdist, and each process that a test starts, keeps to one core.
+if TYPE_CHECKING:
+    from helpers.file_server import FileServer
+
+# Set before torch is imported: one thread is fastest for tensors this small, and every worker of
+# pytest-xdist and every process that a test starts keeps to one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -42,6 +45,8 @@ def denormals() -> Iterator[None]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     """A file server on this machine, reached without a proxy."""
+    from helpers.file_server import FileServer
+
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = FileServer()
     yield server

@@ -1,14 +1,16 @@
-"""kill -9 at any moment, those inside a checkpoint's write among them: nothing is lost."""
+"""Kill -9 at any moment, also inside a checkpoint's write: nothing is lost."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers.trainings import arguments, killed_by_seed, train
+from helpers.killed import train_and_kill
+from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
@@ -18,25 +20,21 @@ from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
 
 
-def survive(num_kills: int, most: int, corpus: Path, folder: Path, *settings: str) -> int:
-    """Kill and resume one training again and again, then compare; returns kills inside it."""
+def survive(num_kills: int, corpus: Path, folder: Path, *settings: str) -> int:
+    """Kill and resume a training again and again, then compare; returns the kills inside it."""
     whole, broken = folder / "whole", folder / "broken"
-    status, _, error = train(*arguments(corpus, whole, *settings))
-    assert status == 0, error
+    assert cli.train(arguments(corpus, whole, *settings)) == 0
     command = [*arguments(corpus, broken, *settings), "--auto_resume"]
-    num_inside = num_finished = 0
+    num_inside = 0
     for seed in range(num_kills):
-        if killed_by_seed(seed, most, *command) == 0:
-            num_finished += 1
-        elif (broken / "run.json").exists():
+        assert train_and_kill(seed, 60, command) != 0, "the training ended before it was killed"
+        if (broken / "run.json").exists():
             num_inside += 1
             if state_path(broken).exists():
-                load_state(broken)  # checked to the bit
-    status, _, error = train(*command)
-    assert status == 0, error
-    assert num_finished == 0, "all kills were inside the training"
-    likeness = compare_runs(whole, broken)
-    assert likeness.is_equal, likeness
+                load_state(broken)  # checks its digest
+    assert cli.train(command) == 0
+    diff = compare_runs(whole, broken)
+    assert diff.is_equal, diff
     assert not list(broken.rglob("*.new")) and not state_path(broken).exists()
     assert read_manifest(broken)["result"]["num_resumed"] > 0
     return num_inside
@@ -44,60 +42,7 @@ def survive(num_kills: int, most: int, corpus: Path, folder: Path, *settings: st
 
 def test_a_training_survives_kills(corpus, tmp_path):
     settings = ["--training.num_epochs=3", "--training.checkpoint_updates=3"]
-    assert survive(3, 60, corpus, tmp_path, *settings) >= 1
-
-
-@pytest.mark.parametrize("over", ["nothing", "a run"])
-def test_a_kill_while_a_run_is_made_leaves_nothing_in_the_way(over, corpus, tmp_path, monkeypatch):
-    """At every file that is removed or written; in-process, for there are many."""
-    run = tmp_path / "run"
-    command = arguments(corpus, run, "--training.num_epochs=1")
-    for last in range(1, 99):
-        shutil.rmtree(run, ignore_errors=True)
-        if over == "a run":
-            shutil.copytree(_small_run(corpus, tmp_path / "old"), run)
-        touched = _die_at_file(monkeypatch, last)
-        request = parse([*command, "--overwrite"], "train")
-        with suppress(KillError):
-            execute(request, lambda update, touched=touched: touched.append("begun"))
-        monkeypatch.undo()
-        if "begun" in touched:
-            break
-        if last % 3 == 0:  # each third, as a training takes half a second
-            assert cli.train([*command, "--auto_resume"]) == 0, last
-            assert load_run(run)
-    assert last > 5
-
-
-class KillError(BaseException):
-    pass
-
-
-def _small_run(corpus: Path, run: Path) -> Path:
-    if not run.exists():
-        assert cli.train(arguments(corpus, run, "--training.num_epochs=1")) == 0
-    return run
-
-
-def _die_at_file(monkeypatch: pytest.MonkeyPatch, last: int) -> list[str]:
-    """Have the process die before the last of so many changes to files by os and pathlib."""
-    touched: list[str] = []
-
-    def count(name: str, *_: object) -> None:
-        touched.append(name)
-        if len(touched) == last:
-            raise KillError
-
-    for module, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree"), (Path, "touch"),
-                         (Path, "unlink")):  # fmt: skip
-        original = getattr(module, name)
-
-        def change(*arguments, _name=name, _original=original, **options):
-            count(_name)
-            return _original(*arguments, **options)
-
-        monkeypatch.setattr(module, name, change)
-    return touched
+    assert survive(3, corpus, tmp_path, *settings) >= 1
 
 
 @pytest.mark.long
@@ -108,6 +53,53 @@ def test_a_training_survives_fifty_kills(precision, corpus, tmp_path):
         "--training.accumulation_steps=2", "--training.schedule=cosine", "--training.patience=60",
         f"--training.precision={precision}",
     ]  # fmt: skip
-    num_inside = survive(50, 60, corpus, tmp_path, *settings)
-    print(f"{num_inside} of 50 kills inside a {precision} training survived")
-    assert num_inside >= 40
+    assert survive(50, corpus, tmp_path, *settings) >= 40
+
+
+class KillError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("previous", ["nothing", "a run"])
+def test_a_kill_while_a_run_is_created_leaves_nothing_in_the_way(previous, corpus, tmp_path):
+    """At every file that is removed or replaced; an exception stands for the kill."""
+    run, old = tmp_path / "run", tmp_path / "old"
+    command = arguments(corpus, run, "--training.num_epochs=1")
+    if previous == "a run":
+        assert cli.train(arguments(corpus, old, "--training.num_epochs=1")) == 0
+    for last in range(1, 99):
+        shutil.rmtree(run, ignore_errors=True)
+        if old.exists():
+            shutil.copytree(old, run)
+        if reaches_first_update([*command, "--overwrite"], last):
+            break
+        if last % 3 == 0:  # for time's sake
+            assert reaches_first_update([*command, "--auto_resume"]) or load_run(run), last
+    assert last > 5
+
+
+def reaches_first_update(command: list[str], last_change: int | None = None) -> bool:
+    """Train until the first update, or until a change to a file by os and pathlib."""
+    updates: list[int] = []
+    num_changes = 0
+
+    def count(function: Callable[..., object]) -> Callable[..., object]:
+        def counted(*arguments: object, **options: object) -> object:
+            nonlocal num_changes
+            num_changes += 1
+            if num_changes == last_change:
+                raise KillError
+            return function(*arguments, **options)
+
+        return counted
+
+    def stop(update: int) -> None:
+        updates.append(update)
+        raise KillError
+
+    with pytest.MonkeyPatch.context() as patch, suppress(KillError):
+        for owner, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree"), (Path, "touch"),
+                            (Path, "unlink")):  # fmt: skip
+            patch.setattr(owner, name, count(getattr(owner, name)))
+        execute(parse(command, "train"), stop)
+    return bool(updates)

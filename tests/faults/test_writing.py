@@ -1,4 +1,4 @@
-"""A full disk, a read-only one, a folder that is gone, another training: one line, nothing lost."""
+"""A full disk, a read-only one, a removed folder, a second training: one line, nothing lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.trainings import arguments, end, start, train
+from helpers.processes import Processes
+from helpers.trainings import arguments, ended
 
 from sentiment.cli import main as cli
 from sentiment.cli.main import report_mistakes
@@ -25,71 +26,66 @@ def one_line(error: str) -> str:
     return error
 
 
-def finish_and_compare(command: list[str], run: Path, whole: Path) -> None:
-    """What was saved goes on to the same end."""
+def resume_and_compare(run: Path, corpus: Path, whole: Path, *settings: str) -> None:
+    """The last checkpoint leads to the result of a training that nothing disturbed."""
     load_state(run)
     assert cli.train([f"--resume={run}"]) == 0
-    command = [each for each in command if not each.startswith("--output_dir")]
-    assert cli.train([*command, f"--output_dir={whole}"]) == 0
+    assert cli.train(arguments(corpus, whole, *settings)) == 0
     assert compare_runs(whole, run).is_equal
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_checkpoint_that_cannot_be_written(number, corpus, tmp_path, monkeypatch, capsys):
+def test_a_checkpoint_that_cannot_be_written(corpus, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
-    command = arguments(corpus, run)
-    fsync, broken = os.fsync, []
+    fsync, is_full = os.fsync, []
 
     def failing(descriptor: int) -> None:
-        if broken:
-            raise OSError(number, os.strerror(number))
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", failing)
-    request = parse(command, "train")
-    assert report_mistakes(lambda: execute(request, lambda n: n == 7 and broken.append(n))) == 1
+    request = parse(arguments(corpus, run), "train")
+    assert report_mistakes(lambda: execute(request, lambda n: n == 7 and is_full.append(n))) == 1
     error = one_line(capsys.readouterr().err)
-    assert os.strerror(number) in error and f"--resume {run}" in error
+    assert "No space left on device" in error and f"--resume {run}" in error
     assert not list(run.rglob("*.new")), "half a file would take the room that is lacking"
     monkeypatch.setattr(os, "fsync", fsync)
-    finish_and_compare(command, run, tmp_path / "whole")
+    resume_and_compare(run, corpus, tmp_path / "whole")
+
+
+def train_with_small_files(command: list[str]) -> int:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    return cli.train(command)
 
 
 def test_a_disk_that_fills_up(corpus, tmp_path):
     """By a limit on the size of files, which the growing event files meet first."""
-    run = tmp_path / "run"
-    command = arguments(corpus, run, "--training.num_epochs=6")
-    limit = 40_000
-
-    def restrict() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    status, _, error = end(start("train", *command, preexec_fn=restrict))
-    assert status == 1
+    run, settings = tmp_path / "run", "--training.num_epochs=6"
+    process = Processes(train_with_small_files, arguments(corpus, run, settings))
+    _, error = process.communicate()
+    assert process.returncode == 1
     assert "File too large" in one_line(error) and f"--resume {run}" in error
-    finish_and_compare(command, run, tmp_path / "whole")
+    resume_and_compare(run, corpus, tmp_path / "whole", settings)
 
 
 @pytest.mark.long
-def test_a_small_disk(corpus, tmp_path):
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(place)]
+def test_a_small_disk(corpus, tmp_path, capsys):
+    disk, settings = tmp_path / "disk", "--training.num_epochs=6"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("needs the right to mount")
     try:
-        command = arguments(corpus, place / "run", "--training.num_epochs=6")
-        status, _, error = train(*command)
-        assert status == 1
-        assert "No space left on device" in one_line(error)
-        subprocess.run(["mount", "-o", "remount,size=10m", str(place)], check=True)
-        finish_and_compare(command, place / "run", tmp_path / "whole")
-        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        status, _, error = train(*arguments(corpus, place / "other"))
-        assert status == 1
-        assert "nothing can be written in" in one_line(error)
+        assert cli.train(arguments(corpus, disk / "run", settings)) == 1
+        assert "No space left on device" in one_line(capsys.readouterr().err)
+        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+        resume_and_compare(disk / "run", corpus, tmp_path / "whole", settings)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        capsys.readouterr()
+        assert cli.train(arguments(corpus, disk / "other")) == 1
+        assert "nothing can be written in" in one_line(capsys.readouterr().err)
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys):
@@ -101,12 +97,7 @@ def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys
 def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     request = parse(arguments(corpus, run), "train")
-
-    def remove(update: int) -> None:
-        if update == 7:
-            shutil.rmtree(run)
-
-    assert report_mistakes(lambda: execute(request, remove)) == 1
+    assert report_mistakes(lambda: execute(request, lambda n: n == 7 and shutil.rmtree(run))) == 1
     error = one_line(capsys.readouterr().err)
     assert "training stopped: " in error and "No such file or directory" in error
 
@@ -114,20 +105,18 @@ def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):
 def test_a_second_training_into_one_folder_is_refused(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     with run_lock(run):
-        assert cli.train(arguments(corpus, run)) == 1
-        assert "another training writes to" in one_line(capsys.readouterr().err)
-        assert cli.train([*arguments(corpus, run), "--overwrite"]) == 1
-        capsys.readouterr()
+        for more in ([], ["--overwrite"]):
+            assert cli.train([*arguments(corpus, run), *more]) == 1
+            assert "another training writes to" in one_line(capsys.readouterr().err)
     assert cli.train(arguments(corpus, run)) == 0
 
 
 def test_two_trainings_fill_one_cache(corpus, tmp_path):
     cache = f"--data.cache_dir={tmp_path / 'cache'}"
-    processes = [start("train", *arguments(corpus, tmp_path / name, cache)) for name in "ab"]
-    for process in processes:
-        status, _, error = end(process)
-        assert (status, error) == (0, "")
+    commands = [arguments(corpus, tmp_path / name, cache) for name in "ab"]
+    for process in [Processes(cli.train, command) for command in commands]:
+        assert ended(process)[1] == ""
     assert compare_runs(tmp_path / "a", tmp_path / "b").is_equal
     entries = list((tmp_path / "cache" / "tokens").iterdir())
-    assert len([each for each in entries if each.is_dir() and each.name[0] != "."]) == 2
-    assert not [each for each in entries if each.name.startswith(".new")]
+    assert len([entry for entry in entries if entry.is_dir() and entry.name[0] != "."]) == 2
+    assert not [entry for entry in entries if entry.name.startswith(".new")]

@@ -1,63 +1,68 @@
-"""A training that dies at a moment that a seed decides: after an update, or inside a write.
-
-python tests/helpers/killed.py SEED MOST_MOMENTS [OPTIONS OF train.py]
-"""
+"""Trainings that are killed at a moment that a seed decides: after an update, or inside a write."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-import sys
 from pathlib import Path
 
+from helpers.processes import Processes
 from sentiment.cli.main import report_mistakes
 from sentiment.cli.train import execute, parse
 from sentiment.runs import weights as tensor_files
-from sentiment.runtime import files as places
+from sentiment.runtime import files
 
 
-class Death:
+def train_and_kill(seed: int, max_moments: int, command: list[str]) -> int:
+    """Train in another process that kills itself; returns its status."""
+    process = Processes(_train_to_death, seed, max_moments, command)
+    _, error = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), error
+    return process.returncode
+
+
+def _train_to_death(seed: int, max_moments: int, command: list[str]) -> int:
+    countdown = _Countdown(random.Random(seed).randint(1, max_moments))
+    _count_writes(countdown)
+    request = parse(command, "killed")
+    return report_mistakes(lambda: execute(request, countdown.tick))
+
+
+class _Countdown:
     """Kills the process at the last of so many moments."""
 
     def __init__(self, num_moments: int) -> None:
         self._left = num_moments
 
-    def is_due(self) -> bool:
+    def is_over(self) -> bool:
         self._left -= 1
         return self._left == 0
 
-    def pass_by(self, *_: object) -> None:
-        if self.is_due():
-            self.strike()
+    def tick(self, *_: object) -> None:
+        if self.is_over():
+            self.kill()
 
     @staticmethod
-    def strike() -> None:
+    def kill() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def lie_in_wait(death: Death) -> None:
-    """Have every write pass by four times: half written, written, replaced, and after it."""
-    atomic_write, replace = places.atomic_write, os.replace
+def _count_writes(countdown: _Countdown) -> None:
+    """Make four moments of every write: half written, written, replaced, and afterwards."""
+    atomic_write, replace = files.atomic_write, os.replace
 
-    def writing(path: Path, data: bytes) -> None:
-        if death.is_due():
+    def write(path: Path, data: bytes) -> None:
+        if countdown.is_over():
             path.with_name(path.name + ".new").write_bytes(data[: len(data) // 2])
-            death.strike()
+            countdown.kill()
         atomic_write(path, data)
-        death.pass_by()
+        countdown.tick()
 
-    def replacing(source: Path, target: Path) -> None:
-        death.pass_by()
+    def counted_replace(source: Path, target: Path) -> None:
+        countdown.tick()
         replace(source, target)
-        death.pass_by()
+        countdown.tick()
 
-    places.atomic_write = tensor_files.atomic_write = writing
-    os.replace = replacing
-
-
-if __name__ == "__main__":
-    death = Death(random.Random(int(sys.argv[1])).randint(1, int(sys.argv[2])))
-    lie_in_wait(death)
-    request = parse(sys.argv[3:], "killed")
-    raise SystemExit(report_mistakes(lambda: execute(request, death.pass_by)))
+    files.atomic_write = tensor_files.atomic_write = write
+    os.replace = counted_replace

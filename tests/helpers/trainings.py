@@ -1,9 +1,7 @@
-"""Trainings that take seconds: in this process, in another one, killed, or on several ranks."""
+"""Trainings that take a second, and the processes that they run in."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from helpers.corpus import ROOT
+from helpers.processes import Processes
 from sentiment.cli import main as cli
 
 SMALL = [
@@ -19,50 +18,25 @@ SMALL = [
     "--vocabulary.min_frequency=2", "--training.learning_rate=0.01",
     "--training.checkpoint_updates=5", "--training.pictures=false",
 ]  # fmt: skip
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def arguments(corpus: Path, run: Path, *more: str) -> list[str]:
     return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
 
 
-def start(*command: str, module: bool = True, **options: object) -> subprocess.Popen[str]:
-    """A training in a process of its own."""
-    python = [sys.executable, "-m", "sentiment"] if module else [sys.executable]
+def torchrun(
+    num_ranks: int, *command: str, launcher: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """A script of the repository under torch's own launcher."""
+    module = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
     return subprocess.Popen(
-        [*python, *command], cwd=ROOT, env=ONE_THREAD, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
-
-
-def end(process: subprocess.Popen[str], *, seconds: float = 120) -> tuple[int, str, str]:
-    """Status, standard output and standard error of a process."""
-    out, err = process.communicate(timeout=seconds)
-    return process.returncode, out, err
-
-
-def train(*command: str) -> tuple[int, str, str]:
-    return end(start("train", *command))
-
-
-def killed_by_seed(seed: int, most: int, *command: str) -> int:
-    script = str(ROOT / "tests" / "helpers" / "killed.py")
-    process = start(script, str(seed), str(most), *command, module=False)
-    status, _, error = end(process)
-    assert status in (0, -signal.SIGKILL), error
-    return status
-
-
-def launch(num_ranks: int, *command: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={num_ranks}"]
-    where = launcher or ("--standalone",)
-    return subprocess.Popen(
-        [*torchrun, *where, *command], cwd=ROOT, env=ONE_THREAD, text=True,
+        [*module, *launcher, *command], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[str, str]:
+def ended(process: subprocess.Popen[str] | Processes, seconds: float = 120) -> tuple[str, str]:
+    """Standard output and standard error of a process or ranks that must succeed."""
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err
     return out, err

@@ -21,7 +21,8 @@ from helpers.objectives import (
     learn,
     make_model,
 )
-from helpers.trainings import arguments, ended, in_process, launch, refusal
+from helpers.processes import start_ranks
+from helpers.trainings import arguments, ended, in_process, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sentiment
@@ -363,7 +364,7 @@ def test_two_ranks_equal_one_process(reviews, teachers, tmp_path):
              learn_from(*teachers)]  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     assert cli.train(arguments(reviews, one, *exact)) == 0
-    out, _ = ended(launch(2, "train.py", *arguments(reviews, two, *exact)))
+    out, _ = ended(start_ranks(2, cli.train, arguments(reviews, two, *exact)))
     assert out.count("soft labels: 70 reviews by 2 teachers") == 1
     assert torch.equal(kept_labels(one), kept_labels(two))
     likeness = compare_runs(one, two)

@@ -1,4 +1,4 @@
-"""Several processes equal one, on the CPU, under torch's own launcher."""
+"""Several processes equal one, on the CPU; torch's own launcher starts, stops and restarts them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.trainings import ended, launch
+from helpers.processes import free_port, start_ranks
+from helpers.trainings import ended, torchrun
 
 from sentiment.cli import main as cli
 from sentiment.data.sampler import BucketSampler, deal
@@ -58,7 +58,7 @@ def one(uneven, tmp_path_factory) -> Path:
 def two(uneven, tmp_path_factory) -> tuple[Path, str]:
     """The run of two, and what they printed."""
     run = tmp_path_factory.mktemp("two") / "run"
-    out, _ = ended(launch(2, "train.py", *options(uneven, run)))
+    out, _ = ended(torchrun(2, "train.py", *options(uneven, run)))
     return run, out
 
 
@@ -96,7 +96,7 @@ def test_three_ranks_equal_one_process(settings, one, uneven, tmp_path):
     if settings:
         one = tmp_path / "one"
         assert cli.train(options(uneven, one, *settings)) == 0
-    ended(launch(3, "train.py", *options(uneven, tmp_path / "run", *settings)))
+    ended(start_ranks(3, cli.train, options(uneven, tmp_path / "run", *settings)))
     assert_equal(tmp_path / "run", one)
 
 
@@ -106,23 +106,21 @@ def test_more_ranks_than_reviews_in_a_batch(more, uneven, tmp_path):
     settings = ["--training.batch_size=4", "--training.num_epochs=1"]  # the last one of 3, for 5
     settings += more
     assert cli.train(options(uneven, tmp_path / "one", *settings)) == 0
-    ended(launch(5, "train.py", *options(uneven, tmp_path / "run", *settings)))
+    ended(start_ranks(5, cli.train, options(uneven, tmp_path / "run", *settings)))
     assert_equal(tmp_path / "run", tmp_path / "one")
 
 
 @pytest.mark.long
 def test_two_machines_equal_one_process(one, uneven, tmp_path):
     """Two launchers that meet at an address, as on two machines, each with a cache of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = []
     for node in range(2):
         where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=7",
                  f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
         cache = f"--data.cache_dir={tmp_path / str(node)}"
         command = options(uneven, tmp_path / "run", cache)
-        processes.append(launch(1, "train.py", *command, launcher=where))
+        processes.append(torchrun(1, "train.py", *command, launcher=where))
     for process in processes:
         ended(process)
     assert_equal(tmp_path / "run", one)
@@ -132,7 +130,7 @@ def test_every_rank_evaluates_its_share_and_all_is_counted_once(two, uneven):
     run, _ = two
     assert cli.evaluate([str(run)]) == 0
     alone = (run / "evaluation/test/predictions.csv").read_bytes()
-    out, _ = ended(launch(2, "evaluate.py", str(run), "--max_lengths", "9"))
+    out, _ = ended(start_ranks(2, cli.evaluate, [str(run), "--max_lengths", "9"]))
     assert (run / "evaluation/test/predictions.csv").read_bytes() == alone
     assert out.count("right class") == 1
     report = json.loads((run / "evaluation/test/report.json").read_text())
@@ -144,7 +142,7 @@ def test_predictions_of_ranks_are_merged_in_order(two, uneven, tmp_path):
     files = [str(tmp_path / name) for name in ("one.csv", "two.csv")]
     command = ["predict", str(run), "--file", str(uneven / "train.csv"), "--window=50", "--output"]
     assert cli.main([*command, files[0]]) == 0
-    out, _ = ended(launch(2, "-m", "sentiment", *command, files[1]))
+    out, _ = ended(start_ranks(2, cli.main, [*command, files[1]]))
     assert out.count("243 rows") == 1
     texts = [Path(file).read_text(encoding="utf-8").splitlines() for file in files]
     rows = [list(csv.DictReader(each)) for each in texts]
@@ -157,7 +155,7 @@ def test_predictions_of_ranks_are_merged_in_order(two, uneven, tmp_path):
 
 def test_a_killed_rank_ends_all_and_one_process_goes_on(uneven, one, tmp_path):
     run = tmp_path / "run"
-    process = launch(2, "tests/helpers/failing_rank.py", "12", *options(uneven, run))
+    process = torchrun(2, "tests/helpers/failing_rank.py", "12", *options(uneven, run))
     _, error = process.communicate(timeout=180)
     assert process.returncode != 0
     killed_at = float(Path(f"{run}.killed").read_text())
@@ -175,7 +173,7 @@ RESTARTING = ("--standalone", "--max-restarts=1")
 def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
     run = tmp_path / "run"
     command = ("tests/helpers/failing_rank.py", "12", *options(uneven, run))
-    out, _ = ended(launch(2, *command, launcher=RESTARTING))
+    out, _ = ended(torchrun(2, *command, launcher=RESTARTING))
     assert "resuming at update 10, in epoch 1" in out
     assert read_manifest(run)["result"]["num_resumed"] == 1
     assert_equal(run, one)
@@ -184,7 +182,7 @@ def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
 @pytest.mark.long
 def test_a_restart_leaves_the_runs_of_others_alone(two, uneven, tmp_path):
     run, _ = two
-    process = launch(2, "train.py", *options(uneven, run), launcher=RESTARTING)
+    process = torchrun(2, "train.py", *options(uneven, run), launcher=RESTARTING)
     _, error = process.communicate(timeout=120)
     assert process.returncode != 0
     assert error.count("is not empty: choose another output_dir") == 2, "refused at each start"
@@ -192,15 +190,15 @@ def test_a_restart_leaves_the_runs_of_others_alone(two, uneven, tmp_path):
 
 @pytest.mark.long
 def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = time.monotonic()
     processes = []
     for node, folder in enumerate((uneven, tmp_path / "nowhere")):
         where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=8",
                  f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
-        processes.append(launch(1, "train.py", *options(folder, tmp_path / "run"), launcher=where))
+        processes.append(
+            torchrun(1, "train.py", *options(folder, tmp_path / "run"), launcher=where)
+        )
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert all(process.returncode != 0 for process in processes)
     assert time.monotonic() - started < 90
@@ -210,7 +208,7 @@ def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
 @pytest.mark.long
 def test_ranks_end_together_on_a_signal(uneven, one, tmp_path):
     run = tmp_path / "run"
-    process = launch(2, "train.py", *options(uneven, run, "--training.num_epochs=400"))
+    process = torchrun(2, "train.py", *options(uneven, run, "--training.num_epochs=400"))
     deadline = time.monotonic() + 60
     while not list(run.glob("metrics.json")) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -226,19 +224,19 @@ def test_ranks_end_together_on_a_signal(uneven, one, tmp_path):
 def test_resumed_ranks_equal_ranks_that_never_stopped(uneven, tmp_path):
     """To the bit, with dropout, of which each rank draws its own."""
     dropout = ["--model.dropout=0.3", "--model.embedding_dropout=0.3"]
-    ended(launch(2, "train.py", *options(uneven, tmp_path / "whole", *dropout)))
+    ended(start_ranks(2, cli.train, options(uneven, tmp_path / "whole", *dropout)))
     run = tmp_path / "broken"
     command = options(uneven, run, *dropout)
-    launch(2, "tests/helpers/failing_rank.py", "12", *command).communicate(timeout=180)
+    torchrun(2, "tests/helpers/failing_rank.py", "12", *command).communicate(timeout=180)
     tensors = load_state(run).section("generators")
     assert not torch.equal(tensors["cpu.0"], tensors["cpu.1"])
-    ended(launch(2, "train.py", f"--resume={run}"))
+    ended(start_ranks(2, cli.train, [f"--resume={run}"]))
     assert compare_runs(tmp_path / "whole", run).is_equal
 
 
 def test_several_ranks_need_files_to_predict(two):
     run, _ = two
-    process = launch(2, "-m", "sentiment", "predict", str(run), "a text")
+    process = start_ranks(2, cli.main, ["predict", str(run), "a text"])
     _, error = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "error: several ranks share a file: give --file and --output" in error
@@ -286,7 +284,7 @@ def test_one_rank_of_a_machine_prepares_and_is_waited_for(tmp_path):
         "    ranks.sum(__import__('torch').ones(1))\n"
     )
     (tmp_path / "wait.py").write_text(code)
-    ended(launch(2, str(tmp_path / "wait.py"), str(tmp_path / "order")))
+    ended(torchrun(2, str(tmp_path / "wait.py"), str(tmp_path / "order")))
     assert (tmp_path / "order").read_text() == "0\n1\n"
 
 
