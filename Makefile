@@ -38,7 +38,7 @@ coverage: setup
 	$(BIN)/python -m pytest $(WORKERS) --cov --cov-report=term
 
 fuzz: setup
-	$(BIN)/python -X faulthandler -m tests.fuzz.run
+	$(BIN)/python -m tests.fuzz.run
 
 lint: setup
 	$(BIN)/ruff check .

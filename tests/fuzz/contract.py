@@ -1,4 +1,4 @@
-"""What must hold of every input: a result, or one line of our own, soon and in little memory."""
+"""What holds for every input: a result or a one-line error of ours, soon and in little memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SECONDS = 20  # far beyond any input of these: a machine may be busy
-MOST_MEMORY = 1_200 * 2**20  # of a process that has loaded torch and spaCy and all of the targets
+SECONDS = 20  # far more than any input needs: the machine may be busy
+MAX_MEMORY = 1_200 * 2**20  # of a process that has loaded torch, spaCy and all targets
 
 
 def result_or_error(call: Callable[[], T], *names: str, longest: int = 3_000) -> T | None:
-    """A call's result, None where it ends in an error that is fit to be shown.
+    """A call's result, or None if it ends in an error that may be shown to a user.
 
-    Args:
-        call: what to try.
-        longest: characters that the message may have.
-        names: one of which the message must have, so that its reader knows the file.
+    The message must have fewer than ``longest`` characters, and contain one of ``names``, so that
+    its reader knows the file.
     """
     try:
         return call()
@@ -29,7 +27,7 @@ def result_or_error(call: Callable[[], T], *names: str, longest: int = 3_000) ->
         kind, message = type(error), str(error)
         is_ours = kind is ValueError or kind.__module__.startswith("sentiment.")
         assert is_ours or issubclass(kind, OSError), repr(error)
-        assert message, f"an error that says nothing: {error!r}"
+        assert message, f"an error without a message: {error!r}"
         assert "\n" not in message, f"more than one line: {message!r}"
         assert len(message) < longest, f"{len(message)} characters: {message[:300]!r}"
         assert any(name in message for name in names), f"{names} not in {message!r}"
@@ -38,7 +36,7 @@ def result_or_error(call: Callable[[], T], *names: str, longest: int = 3_000) ->
 
 @contextmanager
 def within_time() -> Iterator[None]:
-    """Fail what hangs, even inside of a loop without end."""
+    """Fail if the block takes too long, even in an endless loop."""
 
     def stop(number: int, frame: object) -> None:
         raise AssertionError(f"not done after {SECONDS} seconds")
@@ -53,11 +51,11 @@ def within_time() -> Iterator[None]:
 
 
 def check_memory() -> None:
-    """Fail if this process ever held more than it may."""
-    # Not ru_maxrss, which a process takes over from the one that started it.
+    """Fail if this process has ever used too much memory."""
+    # Not ru_maxrss, which a process inherits from the one that started it.
     status = Path("/proc/self/status")
     if not status.exists():
         return  # only Linux tells
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
     peak = int(kilobytes) * 1024
-    assert peak < MOST_MEMORY, f"{peak // 2**20:,} MiB at the most"
+    assert peak < MAX_MEMORY, f"{peak // 2**20:,} MiB"

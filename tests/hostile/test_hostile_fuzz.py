@@ -1,31 +1,31 @@
-"""Mutated files into every reader, in a process of their own: pyarrow could end it."""
+"""Mutated files into every reader, in other processes: a crash of pyarrow would end this one."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers.corpus import ROOT
+from helpers.processes import Processes
+from helpers.trainings import ended
 
-# The slower half of a run's targets, to be run beside the others.
+from tests.fuzz import run
+
+# The slower half of the targets, which the long test runs in a second process.
 SLOWER = ("token cache", "predict parquet", "settings", "run folder")
 
 
-def fuzz(*arguments: str) -> int:
-    """Run targets; returns the number of inputs, and fails with what failed."""
-    command = [sys.executable, "-X", "faulthandler", "-m", "tests.fuzz.run", *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    print(result.stdout)
-    assert result.returncode == 0, f"{result.stdout}\n{result.stderr[-5_000:]}"
-    (total,) = re.findall(r"^(\d+) inputs in", result.stdout, flags=re.MULTILINE)
-    return int(total)
+def start(*options: str) -> Processes:
+    return Processes(run.main, options)
 
 
-def test_some_thousand_files_end_in_a_result_or_one_line():
-    assert fuzz("--inputs", "500", "--seed", "0") > 5_000
+def num_inputs(process: Processes) -> int:
+    """The number of inputs that ended in a result or in one line, if all of them did."""
+    out, _ = ended(process, seconds=3_600)
+    return int(re.findall(r"^(\d+) inputs in", out, flags=re.MULTILINE)[0])
+
+
+def test_two_thousand_files_end_in_a_result_or_one_line():
+    assert num_inputs(start("--inputs", "200", "--seed", "0")) > 2_000
 
 
 @pytest.mark.long
@@ -33,7 +33,5 @@ def test_a_hundred_thousand_files_end_in_a_result_or_one_line():
     options = ["--inputs", "12000", "--seed", "1"]
     slower = [part for name in SLOWER for part in ("--only", name)]
     others = [part for name in SLOWER for part in ("--except", name)]
-    with ThreadPoolExecutor(2) as both:
-        total = sum(both.map(lambda chosen: fuzz(*options, *chosen), (slower, others)))
-    print(f"{total} inputs")
-    assert total >= 100_000
+    processes = [start(*options, *targets) for targets in (slower, others)]
+    assert sum(map(num_inputs, processes)) >= 100_000

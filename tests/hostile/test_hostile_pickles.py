@@ -1,4 +1,4 @@
-"""A pickle that would write a file, in the place of every file that is read: it never does."""
+"""Pickles that would write a file, instead of every file that is read: none is unpickled."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sentiment.data.token_cache import tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
 from sentiment.inference.formats import open_source
-from sentiment.runs.run import load_run
 from tests.fuzz import samples
+from tests.fuzz.targets import read_of_a_run
 
 
 class Malicious:
-    """Writes a marker as soon as it is unpickled."""
+    """Creates the marker file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self._marker = marker
@@ -42,8 +42,8 @@ def marker(tmp_path):
     return tmp_path / "marker"
 
 
-def disguises(marker: Path) -> dict[str, bytes]:
-    """The pickle as different programs would write it."""
+def malicious_files(marker: Path) -> dict[str, bytes]:
+    """The pickle in the formats of several programs."""
     array = np.empty(1, dtype=object)
     array[0] = Malicious(marker)
     npy, zipped, saved = io.BytesIO(), io.BytesIO(), io.BytesIO()
@@ -61,13 +61,13 @@ def disguises(marker: Path) -> dict[str, bytes]:
 
 
 def test_the_pickles_are_malicious(marker):
-    written = disguises(marker)
+    files = malicious_files(marker)
     for read in (
-        lambda: pickle.loads(written["pickle"]),
-        lambda: pickle.loads(written["old pickle"]),
-        lambda: np.load(io.BytesIO(written["npy"]), allow_pickle=True),
-        lambda: np.load(io.BytesIO(written["npz"]), allow_pickle=True)["tokens"],
-        lambda: torch.load(io.BytesIO(written["torch"]), weights_only=False),
+        lambda: pickle.loads(files["pickle"]),
+        lambda: pickle.loads(files["old pickle"]),
+        lambda: np.load(io.BytesIO(files["npy"]), allow_pickle=True),
+        lambda: np.load(io.BytesIO(files["npz"]), allow_pickle=True)["tokens"],
+        lambda: torch.load(io.BytesIO(files["torch"]), weights_only=False),
     ):
         read()
         assert marker.exists()
@@ -80,7 +80,7 @@ def attempt(read):
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
+def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
     for name, content in samples.run_folder().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -88,51 +88,50 @@ def whole_run(tmp_path_factory):
     return folder
 
 
-def test_in_the_place_of_every_file_of_a_run(whole_run, corpus, tmp_path, marker):
-    names = sorted(samples.run_folder())
+def test_files_of_a_run(trained_run, tmp_path, marker):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    names = read_of_a_run(samples.run_folder())
     assert any(name.endswith(".safetensors") for name in names)
     for name in names:
-        for disguise in disguises(marker).values():
-            run = tmp_path / "run"
-            shutil.copytree(whole_run, run)
-            (run / name).write_bytes(disguise)
-            attempt(lambda: load_run(run))  # noqa: B023
-            attempt(lambda: load(run, device="cpu"))  # noqa: B023
-            shutil.rmtree(run)
+        for content in malicious_files(marker).values():
+            (run / name).write_bytes(content)
+            attempt(lambda: load(run, device="cpu"))
             assert not marker.exists(), name
+        shutil.copyfile(trained_run / name, run / name)
+    assert load(run, device="cpu")
 
 
-def test_evaluating_reads_none(whole_run, corpus, tmp_path, marker, capsys):
+def test_evaluation_unpickles_nothing(trained_run, corpus, tmp_path, marker, capsys):
     for name in ("run.json", "config.yaml", "vocabulary.txt"):
         run = tmp_path / "run"
-        shutil.copytree(whole_run, run)
-        (run / name).write_bytes(disguises(marker)["pickle"])
+        shutil.copytree(trained_run, run)
+        (run / name).write_bytes(malicious_files(marker)["pickle"])
         assert main(["evaluate", "--run", str(run), "--data.path", str(corpus)]) in (1, 2)
         shutil.rmtree(run)
     for suffix in (".csv", ".jsonl", ".parquet"):
         data = tmp_path / f"data{suffix}"
         data.mkdir()
-        (data / f"test{suffix}").write_bytes(disguises(marker)["pickle"])
+        (data / f"test{suffix}").write_bytes(malicious_files(marker)["pickle"])
         run = tmp_path / "run"
-        shutil.copytree(whole_run, run)
+        shutil.copytree(trained_run, run)
         assert main(["evaluate", "--run", str(run), "--data.path", str(data)]) == 1
         shutil.rmtree(run)
     assert "Traceback" not in capsys.readouterr().err
     assert not marker.exists()
 
 
-def test_in_the_place_of_every_file_of_a_cache_entry(tmp_path, marker):
+def test_files_of_a_cache_entry(tmp_path, marker):
     fresh = tokenize_cached(samples.TEXTS, tmp_path / "cache")
     (entry,) = (tmp_path / "cache" / "tokens").iterdir()
     for path in sorted(entry.iterdir()):
-        for disguise in disguises(marker).values():
-            path.write_bytes(disguise)
-            found = tokenize_cached(samples.TEXTS, tmp_path / "cache")
-            assert found.tokens.tolist() == fresh.tokens.tolist()
+        for content in malicious_files(marker).values():
+            path.write_bytes(content)
+            cached = tokenize_cached(samples.TEXTS, tmp_path / "cache")
+            assert cached.tokens.tolist() == fresh.tokens.tolist()
             assert not marker.exists(), path.name
 
 
-def test_in_the_place_of_any_other_file(tmp_path, marker):
+def test_other_files(tmp_path, marker):
     def vectors(path: Path) -> None:
         generator = torch.Generator()
         load_vectors(path, ["<pad>", "<unk>", "a"], [0, 0, 1], dimension=2, generator=generator)
@@ -143,18 +142,18 @@ def test_in_the_place_of_any_other_file(tmp_path, marker):
     def texts(path: Path) -> None:
         list(open_source(path, "text").blocks(10))
 
-    for disguise in disguises(marker).values():
+    for content in malicious_files(marker).values():
         for suffix, reads in {
             ".txt": (vectors, texts), ".gz": (vectors,), ".zip": (vectors,), ".csv": (rows, texts),
             ".tsv": (rows, texts), ".jsonl": (rows, texts), ".parquet": (rows, texts),
             ".yaml": (load_config, load_vocabulary),
         }.items():  # fmt: skip
             path = tmp_path / f"file{suffix}"
-            path.write_bytes(disguise)
+            path.write_bytes(content)
             for read in reads:
                 attempt(lambda: read(path))  # noqa: B023
         with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
-            archive.writestr("v.2d.txt", disguise)
+            archive.writestr("v.2d.txt", content)
         attempt(lambda: vectors(tmp_path / "packed.zip"))
         assert not marker.exists()
 

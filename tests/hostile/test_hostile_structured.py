@@ -1,4 +1,4 @@
-"""Files of the right form with the wrong things in them, as hypothesis thinks them up."""
+"""Well-formed files with arbitrary content, made up by hypothesis."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def check(target: targets.Target, data: bytes) -> None:
         max_size=5,
     )
 )
-@settings(max_examples=400, deadline=None, derandomize=True)
-def test_json_lines_of_anything(rows):
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_arbitrary_json_lines(rows):
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     check(targets.reviews(".jsonl"), data)
     check(targets.predicted(".jsonl"), data)
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4))
-@settings(max_examples=60, deadline=None, derandomize=True)
-def test_settings_of_anything(values):
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_arbitrary_settings(values):
     nested: dict = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
@@ -63,8 +63,8 @@ def test_settings_of_anything(values):
 
 
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=6)), max_size=6), st.booleans())
-@settings(max_examples=300, deadline=None, derandomize=True)
-def test_csv_of_anything(rows, is_quoted):
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_arbitrary_csv(rows, is_quoted):
     def cell(text: str) -> str:
         return '"' + text.replace('"', '""') + '"' if is_quoted else text
 
