@@ -14,12 +14,23 @@ import torch
 from helpers.corpus import write_corpus
 
 from sentiment.cli import main as cli
-from sentiment.diagnostics import reproduce as reproducing
-from sentiment.diagnostics.reproduce import Outcome, Plan, outcome_json, outcome_table, verdict_text
-from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, read_receipt
+from sentiment.config.config import Config
+from sentiment.config.parser import load_config
+from sentiment.diagnostics import reproduce
+from sentiment.diagnostics.receipt import RunEnvironment, read_receipt
+from sentiment.diagnostics.reproduce import (
+    PathOverrides,
+    Reproduction,
+    plan_reproduction,
+    reproduction_json,
+    reproduction_table,
+    verdict_text,
+)
+from sentiment.diagnostics.run_diff import RunDiff, compare_values
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import check_end, run_module
 
 SMALL = [
@@ -51,35 +62,37 @@ def run(trained, tmp_path) -> Path:
 
 
 @pytest.fixture
-def in_process(monkeypatch) -> None:
-    """Train without the seconds that a process of its own takes to start."""
+def copied(trained, monkeypatch) -> list[Config]:
+    """Copies the run instead of training it again, which would give the same files.
+
+    Returns the settings of each training.
+    """
+    configs: list[Config] = []
 
     def train(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        status = cli.main(arguments[1:])
-        return subprocess.CompletedProcess(arguments, status, "", "")
+        configs.append(load_config(Path(arguments[-1].removeprefix("--config="))))
+        shutil.copytree(trained, configs[-1].output_dir)
+        return subprocess.CompletedProcess(arguments, 0, "", "")
 
-    monkeypatch.setattr(reproducing, "run_module", train)
+    monkeypatch.setattr(reproduce, "run_module", train)
+    return configs
 
 
 @pytest.fixture
 def never(monkeypatch) -> None:
     """Training must not begin."""
-
-    def train(*_: object, **__: object) -> None:
-        raise AssertionError("training began")
-
-    monkeypatch.setattr(reproducing, "run_module", train)
+    monkeypatch.setattr(reproduce, "run_module", lambda *_, **__: pytest.fail("training began"))
 
 
 def rewrite(run: Path, **values: object) -> None:
-    """Change run.json as one would who wants it to look whole."""
-    description = read_manifest(run)
-    description.pop("sha256", None)
-    write_manifest(run, {**description, **values})
+    """Change run.json, with a valid checksum."""
+    manifest = read_manifest(run)
+    manifest.pop("sha256", None)
+    write_manifest(run, {**manifest, **values})
 
 
 def refusal(arguments: list[object], capfd) -> str:
-    """The one line that a mistake costs."""
+    """The one line of a failing command."""
     capfd.readouterr()
     assert cli.main(["reproduce", *map(str, arguments)]) == 1
     (line,) = capfd.readouterr().err.strip().splitlines()
@@ -100,30 +113,26 @@ def test_a_run_is_reproduced_to_the_bit_by_another_process(trained, tmp_path, ca
             assert torch.equal(first, second)
 
 
-def test_json_is_all_there_is_on_standard_output(trained, in_process, capsys):
-    """In this process training's lines share standard output, so the object is its last part."""
-    capsys.readouterr()
+def test_json_is_all_there_is_on_standard_output(trained, copied, capsys):
     assert cli.main(["reproduce", str(trained), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out.partition("\n{")[2].join(("{", "")))
-    assert found["verdict"] == "equal" and found["differences"] == []
-    assert found["largest_difference"] == {"weights": 0, "metrics": 0, "curves": 0}
-    assert found["then"]["result"]["metrics"] == found["now"]["result"]["metrics"]
+    values = json.loads(capsys.readouterr().out)
+    assert values["verdict"] == "equal" and values["differences"] == []
+    assert values["largest_difference"] == {"weights": 0, "metrics": 0, "curves": 0}
+    assert values["then"] == values["now"]
 
 
-def test_altered_weights_are_found(run, in_process, capfd):
+def test_altered_weights_are_found(run, copied, capfd):
     trained = load_run(run, checkpoint="best")
     with torch.no_grad():
         trained.model.output.weight[0, 0] += 2**-10
     save_weights(run, "best", trained.model, trained.checkpoint)  # with its checksum
     message = refusal([run], capfd)
-    assert (
-        "differs, where versions, revision, device, threads and precision are the same" in message
-    )
-    assert "the run was changed after" in message or "changed after training" in message
+    assert "differs, although versions, revision, device, threads and precision are" in message
+    assert "the run was changed after" in message or "changed after its training" in message
 
 
-def test_altered_metrics_are_found(run, in_process, capfd):
-    """The same better accuracy in all places that state it."""
+def test_altered_metrics_are_found(run, copied, capfd):
+    """The same better accuracy in every file that has it."""
     result = read_manifest(run)["result"]
     result["metrics"]["accuracy"] += 0.01
     rewrite(run, result=result)
@@ -131,78 +140,86 @@ def test_altered_metrics_are_found(run, in_process, capfd):
     history["epochs"][result["best_epoch"] - 1]["validation"]["accuracy"] += 0.01
     (run / "metrics.json").write_text(json.dumps(history))
     assert cli.main(["reproduce", str(run)]) == 1
-    shown = capfd.readouterr()
-    assert "differs: run.json: metrics of the result" in shown.out
-    assert (
-        "  metrics of all epochs                                                     0.01"
-        in shown.out
-    )
-    assert shown.err.startswith("error: differs")
+    output, errors = capfd.readouterr()
+    assert "differs: run.json: metrics of the result" in output
+    (line,) = (line for line in output.splitlines() if "metrics of all epochs" in line)
+    assert line.split()[-1] == "0.01"
+    assert errors.startswith("error: differs")
 
 
-def test_an_altered_result_alone_is_found(run, in_process, capfd):
+def test_an_altered_result_alone_is_found(run, copied, capfd):
     rewrite(run, result={**read_manifest(run)["result"], "best_epoch": 1, "num_epochs": 3})
     assert "differs" in refusal([run], capfd)
 
 
-def test_other_versions_are_told_before_training_and_excuse_no_equality(run, in_process, capfd):
-    versions = {**read_manifest(run)["versions"], "torch": "2.0.0"}
-    rewrite(run, versions=versions)
+def test_changed_versions_are_listed_before_training(run, copied, capfd):
+    rewrite(run, versions={**read_manifest(run)["versions"], "torch": "2.0.0"}, threads=1_000)
     assert cli.main(["reproduce", str(run)]) == 0
-    shown = capfd.readouterr().out
-    assert shown.startswith(f"torch: 2.0.0 then, {torch.__version__} now\n")
-    assert shown.endswith("equal to the bit: weights, metrics and curves, though torch differs\n")
+    output = capfd.readouterr().out
+    assert output.startswith(f"torch: 2.0.0 then, {torch.__version__} now\nthreads: 1000 then, ")
+    assert output.endswith("weights, metrics and curves, though torch and threads differ\n")
 
 
-def test_other_threads_are_told(run, in_process, capfd):
-    rewrite(run, threads=1_000)
-    assert cli.main(["reproduce", str(run)]) == 0
-    assert "threads: 1000 then, " in capfd.readouterr().out
-
-
-def outcome(then: Path, *, accuracy: float, distance: float, **changes: object) -> Outcome:
-    """A run against a fictitious reproduction."""
-    receipt = read_receipt(then)
-    metrics = {**receipt.result["metrics"], "accuracy": accuracy}
+def reproduction(
+    run: Path, *, accuracy: float, difference: float, **changes: object
+) -> Reproduction:
+    """A run and a made-up reproduction."""
+    then = read_receipt(run)
+    metrics = {**then.result["metrics"], "accuracy": accuracy}
     now = replace(
-        receipt,
-        circumstances=replace(receipt.circumstances, **changes),
-        result={**receipt.result, "metrics": metrics},
+        then,
+        environment=replace(then.environment, **changes),
+        result={**then.result, "metrics": metrics},
     )
-    return Outcome(RunDiff(distance, distance, distance, 7, ()), receipt, now)
+    return Reproduction(RunDiff(difference, difference, difference, 7, ()), then, now)
 
 
 def test_verdicts(trained):
     receipt = read_receipt(trained)
     low, high = receipt.interval
     same = receipt.accuracy
-    assert outcome(trained, accuracy=same, distance=0).verdict == "equal"
-    assert outcome(trained, accuracy=same, distance=1e-9).verdict == "differs"
-    assert outcome(trained, accuracy=same, distance=1e-9, threads=99).verdict == "within"
-    assert outcome(trained, accuracy=low, distance=0.1, threads=99).verdict == "within"
-    assert outcome(trained, accuracy=low - 0.01, distance=0.1, threads=99).verdict == "differs"
-    assert outcome(trained, accuracy=high + 0.01, distance=0.1, threads=99).verdict == "differs"
-    gpu = outcome(trained, accuracy=same, distance=1e-9, device="cuda (H)")
+    for accuracy, difference, changes, verdict in [
+        (same, 0, {}, "equal"),
+        (same, 1e-9, {}, "differs"),
+        (same, 1e-9, {"threads": 99}, "within"),
+        (low, 0.1, {"threads": 99}, "within"),
+        (low - 0.01, 0.1, {"threads": 99}, "differs"),
+        (high + 0.01, 0.1, {"threads": 99}, "differs"),
+    ]:
+        made_up = reproduction(trained, accuracy=accuracy, difference=difference, **changes)
+        assert made_up.verdict == verdict
+    gpu = reproduction(trained, accuracy=same, difference=1e-9, device="cuda (H)")
     assert gpu.verdict == "within" and "other device" in verdict_text(gpu)
-    infinite = outcome(trained, accuracy=same, distance=float("inf"), precision="bfloat16")
+    infinite = reproduction(trained, accuracy=same, difference=float("inf"), precision="bfloat16")
     assert infinite.verdict == "within" and "precision" in verdict_text(infinite)
-    assert json.loads(outcome_json(infinite))["largest_difference"]["weights"] is None
+    assert json.loads(reproduction_json(infinite))["largest_difference"]["weights"] is None
 
 
-def test_a_gpu_like_that_of_then_is_no_other_device_but_adds_up_in_any_order(trained):
+def test_gpus_may_sum_in_any_order(trained):
     receipt = read_receipt(trained)
-    circumstances = replace(receipt.circumstances, device="cuda (H)")
-    likeness = RunDiff(1e-9, 0, 0, 7, ())
-    same = replace(receipt, circumstances=circumstances)
-    found = Outcome(likeness, same, same)
-    assert found.verdict == "within" and "cuda adds up in any order" in verdict_text(found)
+    receipt = replace(receipt, environment=replace(receipt.environment, device="cuda (H)"))
+    made_up = Reproduction(RunDiff(1e-9, 0, 0, 7, ()), receipt, receipt)
+    assert made_up.verdict == "within" and "cuda sums in any order" in verdict_text(made_up)
 
 
 def test_the_table_fits_a_terminal(trained):
     receipt = read_receipt(trained)
-    likeness = RunDiff(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
-    found = outcome_table(Outcome(likeness, receipt, receipt))
-    assert max(map(len, found.splitlines())) <= 80
+    diff = RunDiff(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
+    table = reproduction_table(Reproduction(diff, receipt, receipt))
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_nan_equals_only_nan():
+    problems: list[str] = []
+    nan, infinity = float("nan"), float("inf")
+    for first, second, expected in [
+        ({"a": [nan, 1.0]}, {"a": [float("nan"), 1.0]}, 0),
+        ({"a": nan}, {"a": 2.0}, infinity),
+        ([1.0], [nan], infinity),
+        ([1.0, 2], [1.5, 2], 0.5),
+    ]:
+        assert compare_values(first, second, "x", problems) == expected
+    assert not problems
 
 
 def test_changed_reviews_are_refused(run, never, tmp_path, capfd):
@@ -215,17 +232,19 @@ def test_one_changed_validation_review_is_refused(run, corpus, never, tmp_path, 
     other = Path(shutil.copytree(corpus, tmp_path / "other"))
     text = (other / "validation.csv").read_text()
     (other / "validation.csv").write_text(text.replace("film", "movie", 1))
-    assert "the validation reviews are 60 with digest " in refusal(
-        [run, "--data.path", other], capfd
-    )
+    message = refusal([run, "--data.path", other], capfd)
+    assert "the validation reviews are 60 with digest " in message
 
 
-def test_moved_reviews_and_vectors_are_taken(run, corpus, vectors, in_process, tmp_path):
-    other = Path(shutil.copytree(corpus, tmp_path / "other"))
-    moved = Path(shutil.copy(vectors, tmp_path / "renamed.txt"))
-    places = ["--data.path", str(other), "--vectors.path", str(moved)]
-    assert cli.main(["reproduce", str(run), *places, f"--data.cache_dir={tmp_path / 'c'}"]) == 0
-    assert (tmp_path / "c").is_dir()
+def test_reviews_and_vectors_may_have_moved(run, corpus, vectors, copied, tmp_path):
+    reviews = shutil.copytree(corpus, tmp_path / "other")
+    moved = shutil.copy(vectors, tmp_path / "renamed.txt")
+    cache = tmp_path / "cache"
+    options = [f"--data.path={reviews}", f"--vectors.path={moved}", f"--data.cache_dir={cache}"]
+    assert cli.main(["reproduce", str(run), *options]) == 0
+    (config,) = copied
+    assert (config.data.path, config.vectors.path) == (str(reviews), str(moved))
+    assert config.data.cache_dir == str(cache)
 
 
 def test_changed_and_missing_vectors_are_refused(run, vectors, never, tmp_path, capfd):
@@ -237,9 +256,9 @@ def test_changed_and_missing_vectors_are_refused(run, vectors, never, tmp_path, 
 
 
 def test_an_unfinished_run_is_refused(run, never, capfd):
-    description = read_manifest(run)
-    del description["result"]
-    write_manifest(run, description)
+    manifest = read_manifest(run)
+    del manifest["result"]
+    write_manifest(run, manifest)
     assert "is not finished" in refusal([run], capfd)
 
 
@@ -251,9 +270,9 @@ def test_an_unfinished_run_is_refused(run, never, capfd):
     ],
     ids=str,
 )  # fmt: skip
-def test_a_receipt_without_what_is_needed_is_refused(run, values, never, capfd):
+def test_an_incomplete_receipt_is_refused(run, values, never, capfd):
     rewrite(run, **values)
-    assert "has no whole receipt" in refusal([run], capfd)
+    assert "lacks what is needed to reproduce the run" in refusal([run], capfd)
 
 
 def test_damaged_runs_are_refused(run, never, capfd):
@@ -262,7 +281,7 @@ def test_damaged_runs_are_refused(run, never, capfd):
     assert "checksum" in refusal([run], capfd)
     (run / "run.json").write_text(text)
     (run / "metrics.json").unlink()
-    assert "metrics.json: copy it" in refusal([run], capfd)
+    assert "metrics.json is missing: copy it" in refusal([run], capfd)
     (run / "config.yaml").write_text("seed: 3\n")
     assert "config.yaml is not the one" in refusal([run], capfd)
     assert "is not a run" in refusal([run / "nowhere"], capfd)
@@ -285,13 +304,13 @@ def test_it_starts_ranks_itself(run, never, monkeypatch, capfd):
 
 def test_as_many_ranks_are_started_as_then(run, monkeypatch):
     rewrite(run, ranks=3, threads=2)
-    asked: dict[str, object] = {}
+    options: dict[str, object] = {}
     done = subprocess.CompletedProcess([], 0, "", "")
-    monkeypatch.setattr(reproducing, "run_module", lambda _, **how: asked.update(how) or done)
-    plan = reproducing.plan_training(run, run.with_name("again"), reproducing.PaddingIndex())
-    reproducing.train_again(plan)
-    assert asked["num_ranks"] == 3
-    assert isinstance(plan, Plan) and "ranks" not in [each.name for each in plan.differences]
+    monkeypatch.setattr(reproduce, "run_module", lambda _, **given: options.update(given) or done)
+    plan = plan_reproduction(run, run.with_name("again"), PathOverrides())
+    reproduce.train_again(plan)
+    assert options["num_ranks"] == 3
+    assert "ranks" not in [difference.name for difference in plan.differences]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -302,25 +321,25 @@ def test_a_run_of_a_gpu_asks_before_it_is_trained_elsewhere(run, never, capfd):
 
 def test_numbers_of_devices_and_threads_are_no_other_device(run):
     rewrite(run, device="cuda:1 (NVIDIA H100)")
-    assert read_receipt(run).circumstances.device == "cuda (NVIDIA H100)"
+    assert read_receipt(run).environment.device == "cuda (NVIDIA H100)"
     rewrite(run, device="cpu (Some, 12 threads)")
-    assert read_receipt(run).circumstances.device == "cpu (Some)"
+    assert read_receipt(run).environment.device == "cpu (Some)"
 
 
 def test_without_git_the_revision_is_unknown_on_both_sides():
     one = RunEnvironment({"torch": "2"}, None, False, "cpu (A)", "float32", 1, 1)
     assert one.differences(one) == []
-    (found,) = one.differences(replace(one, revision="abc"))
-    assert str(found) == "revision: unknown then, abc now"
+    (difference,) = one.differences(replace(one, revision="abc"))
+    assert str(difference) == "revision: unknown then, abc now"
 
 
 def test_a_failed_training_is_told_with_its_last_words():
     done = run_module(["sentiment", "train", "--seed=x"])
     assert done.returncode == 2
-    with pytest.raises(ValueError, match="a training ended with status 2: .*seed"):
+    with pytest.raises(UserError, match="a training ended with status 2: .*seed"):
         check_end(done)
     killed = subprocess.CompletedProcess([], -9, None, None)
-    with pytest.raises(ValueError, match="was ended by SIGKILL: its own message stands above"):
+    with pytest.raises(UserError, match="was ended by SIGKILL: its own message stands above"):
         check_end(killed)
     check_end(killed, -9)
 

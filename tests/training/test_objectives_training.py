@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
-from sentiment.diagnostics.run_diff import check_reviews_here, compare_runs, read_receipt
+from sentiment.diagnostics.receipt import check_inputs, read_receipt
+from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 
@@ -90,13 +92,14 @@ def test_the_loss_that_is_told_is_that_of_the_labels(reviews, tmp_path):
 
 
 def test_reviews_without_labels_are_in_the_receipt(whole, reviews, tmp_path, capsys):
-    then = read_receipt(whole).data
-    assert then["unsupervised"]["rows"] == 70
+    receipt = read_receipt(whole)
+    unlabelled = receipt.data["unsupervised"]
+    assert unlabelled["rows"] == 70
     config = load_run(whole).config
-    check_reviews_here(then, config, whole)
-    changed = {**then, "unsupervised": {**then["unsupervised"], "sha256": "0" * 64}}
+    check_inputs(receipt, config, whole)
+    data = {**receipt.data, "unsupervised": {**unlabelled, "sha256": "0" * 64}}
     with pytest.raises(ValueError, match="the unsupervised reviews are 70 with digest"):
-        check_reviews_here(changed, config, whole)
+        check_inputs(replace(receipt, data=data), config, whole)
 
 
 def test_a_run_is_resumed_with_the_reviews_it_began_with(reviews, tmp_path, capsys):

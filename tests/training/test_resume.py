@@ -16,7 +16,7 @@ from helpers.trainings import arguments
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.config.config import TrainingConfig
-from sentiment.diagnostics.run_diff import _distance, compare_runs
+from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
 from sentiment.training.validation import Validator
@@ -276,15 +276,6 @@ def test_a_checkpoint_left_behind_by_a_kill_at_the_very_end_goes(reviews, tmp_pa
     state_path(run).write_bytes(b"what a kill after the end has left")
     assert cli.train([f"--resume={run}"]) == 0
     assert not state_path(run).exists()
-
-
-def test_numbers_that_are_none_are_told_apart():
-    problems: list[str] = []
-    nan = float("nan")
-    assert _distance({"a": [nan, 1.0]}, {"a": [nan, 1.0]}, "x", problems) == 0
-    assert _distance({"a": nan}, {"a": 2.0}, "x", problems) == float("inf")
-    assert _distance([1.0], [nan], "x", problems) == float("inf")
-    assert _distance([1.0, 2], [1.5, 2], "x", problems) == 0.5 and not problems
 
 
 def test_resuming_is_proved_on_ones_own_settings(reviews, tmp_path):

@@ -1,4 +1,4 @@
-"""``sentiment doctor``: whether the installation is sound, and what to mend."""
+"""``sentiment doctor``: checks of the installation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
-    "Examine the installation: versions, device, precision, threads, memory, folders, libraries "
-    "at work, the LSTM against its definitions, and a training of a few seconds in a temporary "
-    "folder. What costs speed or comfort is a note; what must be mended ends in exit status 1."
+    "Check the installation: versions, device, precision, threads, memory, folders, tokenizer and "
+    "TensorBoard, the LSTM against its definitions, and a training of a few seconds in a temporary "
+    "folder. What only costs speed or comfort is a warning; a failed check ends in exit status 1."
 )
 
 
@@ -24,24 +24,30 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Examine, each finding shown as it comes, and say what to do.
+    """Run all checks, printing each result as it comes, and print what to do.
 
     Raises:
-        UserError: something must be mended.
+        UserError: a check failed.
     """
-    from sentiment.diagnostics.doctor import advice, as_json, examine, num_to_mend, row
+    from sentiment.diagnostics.doctor import (
+        count_failures,
+        format_advice,
+        format_result,
+        results_json,
+        run_checks,
+    )
 
     started = time.perf_counter()
-    findings = {}
-    for name, finding in examine():
-        findings[name] = finding
+    results = {}
+    for name, result in run_checks():
+        results[name] = result
         if not options.json:
-            print(row(name, finding), flush=True)
+            print(format_result(name, result), flush=True)
     if options.json:
-        print(as_json(findings))
-    elif text := advice(findings):
+        print(results_json(results))
+    elif text := format_advice(results):
         print(f"\n{text}")
-    if count := num_to_mend(findings):
-        raise UserError(f"{count} of {len(findings)} checks found what must be mended")
+    if count := count_failures(results):
+        raise UserError(f"{count} of {len(results)} checks failed")
     if not options.json:
-        print(f"\nsound: {len(findings)} checks in {time.perf_counter() - started:.0f} s")
+        print(f"\n{len(results)} checks passed in {time.perf_counter() - started:.0f} s")

@@ -57,18 +57,18 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Train again, show both side by side, and judge.
+    """Train again, compare, and print the result.
 
     Raises:
-        UserError: the two differ by more than they may.
+        UserError: the two runs differ by more than expected.
     """
     from sentiment.diagnostics.reproduce import (
-        Places,
+        PathOverrides,
         differences_text,
-        outcome_json,
-        outcome_table,
-        plan_training,
+        plan_reproduction,
         reproduce,
+        reproduction_json,
+        reproduction_table,
         train_again,
         verdict_text,
     )
@@ -76,29 +76,31 @@ def execute(options: argparse.Namespace) -> None:
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("reproduce starts the ranks of a run itself: call it without torchrun")
-    places = Places(options.device, options.data_path, options.data_cache_dir, options.vectors_path)
-    with _folder(options.output) as output:
-        plan = plan_training(options.run, output, places)
+    overrides = PathOverrides(
+        options.device, options.data_path, options.data_cache_dir, options.vectors_path
+    )
+    with _output_folder(options.output) as output:
+        plan = plan_reproduction(options.run, output, overrides)
         if not options.json:
-            print(f"{differences_text(plan)}\n", flush=True)  # before what the training says
+            print(f"{differences_text(plan)}\n", flush=True)  # before the training's own output
         train = functools.partial(train_again, output="on stderr" if options.json else "shown")
-        outcome = reproduce(plan, train)
-    sentence = verdict_text(outcome)
+        reproduction = reproduce(plan, train)
+    sentence = verdict_text(reproduction)
     if options.json:
-        print(outcome_json(outcome))
+        print(reproduction_json(reproduction))
     else:
-        print(f"\n{outcome_table(outcome)}\n")
+        print(f"\n{reproduction_table(reproduction)}\n")
         if options.output is not None:
             print(f"trained again: {sanitize(str(options.output))}")
-    if outcome.verdict == "differs":
+    if reproduction.verdict == "differs":
         raise UserError(sentence)
     if not options.json:
         print(sentence)
 
 
 @contextmanager
-def _folder(output: Path | None) -> Iterator[Path]:
-    """Where to train: a folder that stays, or one that goes."""
+def _output_folder(output: Path | None) -> Iterator[Path]:
+    """The given folder, or a temporary one."""
     if output is not None:
         yield output
         return

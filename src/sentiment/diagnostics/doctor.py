@@ -1,4 +1,4 @@
-"""The examination of an installation, and its report."""
+"""All checks of an installation, and their report."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from sentiment.diagnostics.machine import (
     check_memory,
     check_precision,
 )
-from sentiment.display.console import pad, sanitize
+from sentiment.display.console import COLUMNS, format_table, sanitize
 
 Checks = Mapping[str, Callable[[], CheckResult]]
 
-# Those that need nothing but Python come first: they say why others fail.
-FIRST: Checks = {
+# They need only Python, and their results explain why later checks fail.
+WITHOUT_TORCH: Checks = {
     "Python": check_python,
     "libraries": check_libraries,
     "memory": check_memory,
@@ -41,7 +41,7 @@ FIRST: Checks = {
     "current folder": check_current_folder,
     "environment": check_environment,
 }
-# Those that load torch into this process, which it would end if it crashed.
+# They load torch into this process, so they run only if it loads in another one.
 WITH_TORCH: Checks = {
     "device": check_device,
     "precision": check_precision,
@@ -54,71 +54,63 @@ WITH_TORCH: Checks = {
     "training": check_training,
 }
 
+_NAME_WIDTH = 14
+_STATUS_WIDTH = 4
+_MESSAGE_WIDTH = COLUMNS - _NAME_WIDTH - _STATUS_WIDTH - 4
 
-def examine() -> Iterator[tuple[str, CheckResult]]:
-    """Run all checks; where torch cannot be loaded, all but those that load it.
 
-    Yields:
-        The name of each check and what it found, as soon as it did.
-    """
-    for name, check in FIRST.items():
+def run_checks() -> Iterator[tuple[str, CheckResult]]:
+    """Yield the name and result of each check; if torch does not load, of those without it."""
+    for name, check in WITHOUT_TORCH.items():
         yield name, _run(check)
     torch = _run(check_torch)
     yield "torch", torch
-    if torch.verdict != "mend":
+    if torch.status != "fail":
         for name, check in WITH_TORCH.items():
             yield name, _run(check)
 
 
 def _run(check: Callable[[], CheckResult]) -> CheckResult:
-    """Whatever goes wrong in a check is a finding: an installation may be broken in any way."""
+    """Run a check; any exception is a failure, as an installation may be broken in any way."""
     try:
         return check()
     except Exception as error:
         return CheckResult(
             f"{type(error).__name__}: {error}",
-            "mend",
-            "this check could not be done, which should not be: install the package anew (make "
-            "setup); if it stays, report it with the output of sentiment doctor --json",
+            "fail",
+            "the check itself failed: reinstall the package (make setup); if that does not help, "
+            "report it with the output of sentiment doctor --json",
         )
 
 
-_WIDTH = 80
-_NAME_WIDTH = 16
-_VERDICT_WIDTH = 4
+def format_result(name: str, result: CheckResult) -> str:
+    """The row of the table for one check; a long message takes several lines."""
+    lines = textwrap.wrap(sanitize(result.message), _MESSAGE_WIDTH) or [""]
+    rows = [(name, lines[0], result.status), *(("", line, "") for line in lines[1:])]
+    return format_table(rows, align="<", min_widths=(_NAME_WIDTH, _MESSAGE_WIDTH), indent=0)
 
 
-def row(name: str, finding: CheckResult) -> str:
-    """A line of the table, or several where more was found than fits one."""
-    width = _WIDTH - _NAME_WIDTH - _VERDICT_WIDTH - 2
-    first, *others = textwrap.wrap(sanitize(finding.found), width) or [""]
-    lines = [f"{pad(name, _NAME_WIDTH)}{pad(first, width)}  {finding.verdict}"]
-    return "\n".join(lines + [" " * _NAME_WIDTH + each for each in others])
-
-
-def advice(findings: Mapping[str, CheckResult]) -> str:
-    """What to do about each finding that is not ok: what must be mended first."""
+def format_advice(results: Mapping[str, CheckResult]) -> str:
+    """The advice of each check that is not ok, failures first."""
     paragraphs = [
         textwrap.fill(
-            f"{verdict}  {name}: {sanitize(finding.advice)}",
-            _WIDTH,
-            subsequent_indent=" " * (_VERDICT_WIDTH + 2),
-            break_long_words=False,  # commands and paths are there to be copied
+            f"{status}  {name}: {sanitize(result.advice)}",
+            COLUMNS,
+            subsequent_indent=" " * (_STATUS_WIDTH + 2),
+            break_long_words=False,  # so that commands and paths can be copied
             break_on_hyphens=False,
         )
-        for verdict in ("mend", "note")
-        for name, finding in findings.items()
-        if finding.verdict == verdict
+        for status in ("fail", "warn")
+        for name, result in results.items()
+        if result.status == status
     ]
     return "\n".join(paragraphs)
 
 
-def as_json(findings: Mapping[str, CheckResult]) -> str:
-    """The same for programs."""
-    checks = [{"name": name, **asdict(finding)} for name, finding in findings.items()]
-    return json.dumps({"is_sound": not num_to_mend(findings), "checks": checks}, indent=2)
+def results_json(results: Mapping[str, CheckResult]) -> str:
+    checks = [{"name": name, **asdict(result)} for name, result in results.items()]
+    return json.dumps({"is_sound": not count_failures(results), "checks": checks}, indent=2)
 
 
-def num_to_mend(findings: Mapping[str, CheckResult]) -> int:
-    """How many findings must be mended."""
-    return sum(finding.verdict == "mend" for finding in findings.values())
+def count_failures(results: Mapping[str, CheckResult]) -> int:
+    return sum(result.status == "fail" for result in results.values())

@@ -1,4 +1,4 @@
-"""A proof, on a user's own settings, that a training which was killed loses nothing."""
+"""A check, with a user's own settings, that a killed and resumed training loses nothing."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from sentiment.runtime.processes import check_end, run_module
 
 logger = logging.getLogger(__name__)
 
-_EVERY = 7  # updates: no divisor of round numbers, so that epochs end between two checkpoints
+_CHECKPOINT_UPDATES = 7  # a prime, so that epochs end between two checkpoints
 
 
 def verify_resume(config: Config) -> None:
-    """Train twice in processes of their own, one of them killed at a random update and resumed.
+    """Train twice in child processes, once killed at a random update and resumed, and compare.
 
     Raises:
-        UserError: the two are not equal, or a training failed by itself.
+        UserError: the two runs are not equal, or a training failed.
     """
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
-        whole, broken = Path(folder) / "whole", Path(folder) / "broken"
-        file = Path(folder) / "config.yaml"
-        save_config(_with_checkpoints(config), file)
-        logger.info("training without a stop")
+        whole, resumed = Path(folder) / "whole", Path(folder) / "resumed"
+        path = Path(folder) / "config.yaml"
+        save_config(_with_checkpoints(config), path)
+        logger.info("training without interruption")
         train = ["sentiment", "train"]
-        check_end(run_module([*train, f"--config={file}", f"--output_dir={whole}"]))
+        check_end(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
         num_updates = read_position(whole, "last").update
-        last = random.randrange(1, num_updates + 1)  # another one each time, so not by the seed
+        last = random.randrange(1, num_updates + 1)  # a new one each time, whatever the seed
         logger.info("training again, killed after update %d of %d", last, num_updates)
-        until = ["sentiment.cli.train_until", str(last)]
-        killed = run_module([*until, f"--config={file}", f"--output_dir={broken}"])
+        train_until = ["sentiment.cli.train_until", str(last)]
+        killed = run_module([*train_until, f"--config={path}", f"--output_dir={resumed}"])
         check_end(killed, -signal.SIGKILL)
         logger.info("resuming")
-        check_end(run_module([*train, f"--resume={broken}"]))
-        assert read_manifest(broken)["result"]["num_resumed"] == 1
-        likeness = compare_runs(whole, broken)
-    if not likeness.is_equal:
-        problems = "".join(f"; {each}" for each in likeness.problems[:3])
+        check_end(run_module([*train, f"--resume={resumed}"]))
+        assert read_manifest(resumed)["result"]["num_resumed"] == 1
+        diff = compare_runs(whole, resumed)
+    if not diff.is_equal:
+        problems = "".join(f"; {problem}" for problem in diff.problems[:3])
         raise UserError(
-            "the resumed run differs from the one that was never stopped: by "
-            f"{likeness.weights:.3g} in a weight, {likeness.metrics:.3g} in a metric, "
-            f"{likeness.curves:.3g} in a curve{problems}: on a GPU some "
-            "kernels add up in any order; on a CPU this is a bug"
+            "the resumed run differs from the uninterrupted one: by "
+            f"{diff.weights:.3g} in a weight, {diff.metrics:.3g} in a metric, "
+            f"{diff.curves:.3g} in a curve{problems}: on a GPU, where some kernels sum in any "
+            "order, this can happen; on a CPU it is a bug"
         )
     logger.info(
         "equal to the bit: best and last weights, all metrics and the %s points of the curves, "
         "after a kill at update %d of %d",
-        f"{likeness.num_points:,}",
+        f"{diff.num_points:,}",
         last,
         num_updates,
     )
 
 
 def _with_checkpoints(config: Config) -> Config:
-    """The settings with checkpoints inside epochs, so that one is resumed from there."""
+    """The settings with checkpoints within epochs, unless they have them already."""
     if config.training.checkpoint_updates is not None:
         return config
-    training = replace(config.training, checkpoint_updates=_EVERY)
+    training = replace(config.training, checkpoint_updates=_CHECKPOINT_UPDATES)
     return replace(config, training=training)
