@@ -19,6 +19,7 @@ from benchmarks.corpus import synthetic_corpus, synthetic_lengths, texts
 from benchmarks.measure import apart, timed
 
 _ROUNDS = 3
+_PROCESSES = 2
 _LETTERS = "bcdfghjklmnpqrstvwxz"  # of the different pieces, four in each
 
 
@@ -95,7 +96,7 @@ def _two_processes(folder: Path | None, num_reviews: int) -> dict[str, Constant]
     part = all_texts[: len(all_texts) // 4]
     counts = [len(tokenize(each, num_processes=1).tokens) for each in (part, all_texts)]
     seconds = [
-        _median_seconds(lambda each=each: tokenize(each, num_processes=2))
+        _median_seconds(lambda each=each: tokenize(each, num_processes=_PROCESSES))
         for each in (part, all_texts)
     ]
     speed = (counts[1] - counts[0]) / max(1e-9, seconds[1] - seconds[0])

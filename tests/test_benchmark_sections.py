@@ -36,6 +36,7 @@ SIZES = {
     "emulated.USUAL": TINY_SHAPE,
     "evaluating._NUM_TEXTS": 4,
     "growing._LETTERS": "bc",
+    "growing._PROCESSES": 1,
     "growing._ROUNDS": 1,
     "growth.NUM_REVIEWS": 8,
     "growth._ROUNDS": 1,
