@@ -40,9 +40,9 @@ def test_accuracy_interval_is_that_of_reviews_drawn_one_by_one():
 
 
 def test_accuracy_interval_is_the_same_each_time_and_quick():
-    started = time.perf_counter()
+    started = time.process_time()
     assert accuracy_interval(22_900_000, 25_000_000) == accuracy_interval(22_900_000, 25_000_000)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_intervals_cover_what_they_say():

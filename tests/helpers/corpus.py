@@ -1,9 +1,10 @@
-"""A corpus small enough to train on in seconds, and where the real one lies."""
+"""A corpus small enough to train on in a second, and the path of the real one."""
 
 from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,33 +12,23 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
 
-needs_imdb = pytest.mark.skipif(
-    not (SHARED / "imdb" / "train.parquet").is_file(), reason="needs the IMDB reviews"
-)
+
+def needs_imdb(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that reads the IMDB reviews, which takes seconds and is skipped without them."""
+    is_missing = not (SHARED / "imdb" / "train.parquet").is_file()
+    return pytest.mark.long(pytest.mark.skipif(is_missing, reason="needs the IMDB reviews")(test))
+
 
 GOOD = ["great", "lovely", "moving", "funny"]
 BAD = ["dull", "awful", "clumsy", "flat"]
 FILLER = [
-    "the",
-    "a",
-    "film",
-    "plot",
-    "camera",
-    "and",
-    "of",
-    "in",
-    "with",
-    "it",
-    "was",
-    "scene",
-    "actor",
-    "music",
-    "story",
-]
+    "the", "a", "film", "plot", "camera", "and", "of", "in", "with", "it", "was", "scene", "actor",
+    "music", "story",
+]  # fmt: skip
 
 
 def write_corpus(folder: Path, *, splits: dict[str, int], seed: int = 0) -> Path:
-    """Reviews in CSV files whose class a single word decides; ``splits`` gives their numbers."""
+    """Write reviews whose class one word decides to CSV files, as many as ``splits`` says."""
     generator = random.Random(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for split, count in splits.items():

@@ -1,4 +1,4 @@
-"""Files made to fill memory, to hang their reader, or to lead out of their folder."""
+"""Files that fill memory, hang their reader, or lead out of their folder."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ from sentiment.data.reviews import load_split
 from sentiment.data.token_cache import tokenize_cached
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import load_vocabulary
+from sentiment.inference import readers
 from sentiment.inference.formats import open_source
-from sentiment.runtime import files as bounds
+from sentiment.runtime import files
 from sentiment.runtime.files import DecompressionBomb
 
 MILLION = 1_000_000
@@ -54,11 +55,11 @@ READERS = {
     ".zip": [load],
     ".yaml": [load_config, read_yaml],
 }
-EACH = [(suffix, read) for suffix, reads in READERS.items() for read in reads]
+SUFFIXES_AND_READERS = [(suffix, read) for suffix, reads in READERS.items() for read in reads]
 
 
-@pytest.mark.parametrize(("suffix", "read"), EACH)
-def test_what_is_no_file_is_not_waited_for(tmp_path, suffix, read):
+@pytest.mark.parametrize(("suffix", "read"), SUFFIXES_AND_READERS)
+def test_pipes_devices_loops_and_folders_are_refused(tmp_path, suffix, read):
     path = tmp_path / f"file{suffix}"
     for make in (
         lambda: os.mkfifo(path),
@@ -74,8 +75,8 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, suffix, read):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-@pytest.mark.parametrize(("suffix", "read"), EACH)
-def test_what_may_not_be_read_is_told(tmp_path, suffix, read):
+@pytest.mark.parametrize(("suffix", "read"), SUFFIXES_AND_READERS)
+def test_missing_permission_is_reported(tmp_path, suffix, read):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(b"")
     path.chmod(0)
@@ -84,9 +85,9 @@ def test_what_may_not_be_read_is_told(tmp_path, suffix, read):
 
 
 @pytest.fixture
-def low_floor(monkeypatch):
-    """What is always allowed, lowered so that bombs are quickly made."""
-    monkeypatch.setattr(bounds, "ALWAYS_UNPACKED", 4 * 2**20)
+def low_limit(monkeypatch):
+    """A lower limit of what may always be decompressed, so that bombs are made quickly."""
+    monkeypatch.setattr(files, "ALWAYS_UNPACKED", 4 * 2**20)
 
 
 def parquet(path: Path, texts: object, **options: object) -> Path:
@@ -97,7 +98,7 @@ def parquet(path: Path, texts: object, **options: object) -> Path:
 
 @pytest.mark.parametrize("read", [rows, texts])
 @pytest.mark.parametrize("kind", ["page", "dictionary", "repeated", "nulls", "prefixes"])
-def test_parquet_bombs(tmp_path, kind, read, low_floor):
+def test_parquet_bombs(tmp_path, kind, read, low_limit):
     path = tmp_path / "test.parquet"
     if kind == "page":
         parquet(path, ["x" * 5 * MILLION], compression="zstd", use_dictionary=False)
@@ -116,8 +117,8 @@ def test_parquet_bombs(tmp_path, kind, read, low_floor):
         read(path)
 
 
-def test_pages_are_measured_by_themselves_whatever_the_footer_says(tmp_path):
-    """The sum of the pages' sizes is what pyarrow's own writer counted."""
+def test_sizes_are_taken_from_pages_not_from_the_footer(tmp_path):
+    """Their sum is what pyarrow's writer counted, less the headers."""
     values = [f"text {n}" * (n % 50) for n in range(3_000)]
     path = parquet(tmp_path / "a.parquet", values, row_group_size=700, data_page_size=2_000)
     file = pq.ParquetFile(path)
@@ -125,20 +126,20 @@ def test_pages_are_measured_by_themselves_whatever_the_footer_says(tmp_path):
     sizes = [group.column(0).total_uncompressed_size for group in groups]
     with path.open("rb") as raw, pytest.MonkeyPatch.context() as patch:
         counted: list[int] = []
-        patch.setattr(bounds.DecompressionLimit, "add", lambda self, size: counted.append(size))
+        patch.setattr(files.DecompressionLimit, "add", lambda self, size: counted.append(size))
         at_once = check_pages(path, raw, ["text"], file.schema)
     pages = sum(counted) - 8 * len(values)
-    headers = sum(sizes) - pages  # which the writer counts, and which are not unpacked
+    headers = sum(sizes) - pages
     assert 0 < headers < 300 * len(counted)
-    assert at_once >= bounds.ALWAYS_UNPACKED // max(sizes)
+    assert at_once >= files.ALWAYS_UNPACKED // max(sizes)
 
 
-def test_a_page_larger_than_its_footer_says_is_found(tmp_path):
+def test_a_page_larger_than_the_footer_says_is_refused(tmp_path):
     path = parquet(tmp_path / "a.parquet", ["x" * 100] * 50, compression="none")
     data = path.read_bytes()
     file = pq.ParquetFile(path)
     start = file.metadata.row_group(0).column(0).dictionary_page_offset
-    # The first page's header: field 1 (its kind), field 2 (its size): a number of two bytes.
+    # The first page's header: field 1 is its kind, field 2 its size, a number of two bytes.
     assert data[start] == 0x15 and data[start + 2] == 0x15
     bomb = data[: start + 3] + b"\xfe\xff" + data[start + 5 :]  # goes on into the next field
     path.write_bytes(bomb)
@@ -155,7 +156,7 @@ def test_a_footer_cut_short_is_damage(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zip"])
-def test_packed_vectors_that_would_never_end(tmp_path, suffix, low_floor):
+def test_endless_compressed_vectors(tmp_path, suffix, low_limit):
     path = tmp_path / f"vectors{suffix}"
     line = b"filler" * 150 + b" 1 2 3\n"
     if suffix == ".gz":
@@ -168,7 +169,7 @@ def test_packed_vectors_that_would_never_end(tmp_path, suffix, low_floor):
     assert "over 100 times its size" in str(archives.damage(path, suffix=suffix))
 
 
-def test_packed_texts_that_would_never_end(tmp_path, low_floor):
+def test_endless_compressed_texts(tmp_path, low_limit):
     path = tmp_path / "texts.csv.gz"
     path.write_bytes(gzip.compress(b"text\n" + (b"again " * 150 + b"\n") * 10_000))
     with pytest.raises(DecompressionBomb, match="times its size"):
@@ -176,13 +177,13 @@ def test_packed_texts_that_would_never_end(tmp_path, low_floor):
             pass
 
 
-def test_an_honest_archive_is_read_however_well_it_packs(tmp_path):
+def test_an_honest_archive_is_read_at_any_compression_ratio(tmp_path):
     path = tmp_path / "vectors.gz"
     path.write_bytes(gzip.compress(("\n".join(LINES) + "\n").encode() * 50_000))
     assert load(path)[1].types_found == 3
 
 
-def test_a_zip_writes_nothing_wherever_its_names_lead(tmp_path):
+def test_a_zip_with_paths_that_lead_elsewhere_writes_nothing(tmp_path):
     inside = tmp_path / "inside"
     inside.mkdir()
     path = inside / "vectors.zip"
@@ -232,7 +233,7 @@ def test_yaml_bombs(tmp_path, read, content, message):
         ("seed: null", "seed is null, but must have a value"),
     ],
 )
-def test_a_settings_file_holds_settings_alone(tmp_path, content, message):
+def test_a_settings_file_holds_nothing_but_settings(tmp_path, content, message):
     (tmp_path / "a.yaml").write_text(content)
     with pytest.raises(ValueError, match=message):
         load_config(tmp_path / "a.yaml")
@@ -257,12 +258,9 @@ def test_absurd_json(tmp_path, content, message):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".vocabulary"])
-def test_a_line_without_end_is_told(tmp_path, suffix, monkeypatch):
-    from sentiment.inference import readers as sources
-    from sentiment.runtime import files as text_files
-
-    for module, name in ((text_files, "LONGEST_LINE"), (sources, "LONGEST")):
-        monkeypatch.setattr(module, name, 10_000)
+def test_an_endless_line_is_reported(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 10_000)
+    monkeypatch.setattr(readers, "LONGEST", 10_000)
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"x" * 20_000)
     reads = {".vocabulary": [load_vocabulary], ".txt": [texts]}.get(suffix, READERS.get(suffix))
@@ -312,7 +310,7 @@ print(peak() - before)
 
 
 @pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt", "sha256"])
-def test_a_cache_entry_of_absurd_files_is_made_anew(tmp_path, name):
+def test_a_cache_entry_with_an_absurd_file_is_rebuilt(tmp_path, name):
     fresh = Tokenizer()(["a b", "c"])
     tokenize_cached(["a b", "c"], tmp_path)
     (entry,) = (tmp_path / "tokens").iterdir()
@@ -324,19 +322,19 @@ def test_a_cache_entry_of_absurd_files_is_made_anew(tmp_path, name):
     for make in (os.mkfifo, os.mkdir):
         (entry / name).unlink()
         make(entry / name)
-        found = tokenize_cached(["a b", "c"], tmp_path)
-        assert found.lexicon == fresh.lexicon
+        rebuilt = tokenize_cached(["a b", "c"], tmp_path)
+        assert rebuilt.lexicon == fresh.lexicon
         assert (entry / name).is_file()
 
 
-def test_tokens_of_the_right_form_that_are_not_these_are_made_anew(tmp_path):
-    fresh = tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist()
+def test_cached_tokens_of_other_texts_are_replaced(tmp_path):
+    tokens = tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist()
     (entry,) = (tmp_path / "tokens").iterdir()
     np.save(entry / "tokens.npy", np.array([1, 0, 1], np.int32))
-    assert tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist() == fresh
+    assert tokenize_cached(["good bad", "bad"], tmp_path).tokens.tolist() == tokens
 
 
-def test_a_cache_entry_that_leads_elsewhere_is_replaced(tmp_path):
+def test_a_cache_entry_that_is_a_link_is_replaced(tmp_path):
     tokenize_cached(["a b"], tmp_path / "cache")
     (entry,) = (tmp_path / "cache" / "tokens").iterdir()
     elsewhere = tmp_path / "elsewhere"
@@ -360,7 +358,7 @@ def test_a_download_follows_no_link_out_of_its_folder(server, target, tmp_path, 
     assert not part_of(target).exists()
 
 
-def test_folders_of_absurd_names(tmp_path):
+def test_folders_with_absurd_names(tmp_path):
     data = DataConfig(path=str(tmp_path))
     for folder in ("pos", "neg"):
         (tmp_path / "test" / folder).mkdir(parents=True)
@@ -376,7 +374,7 @@ def test_folders_of_absurd_names(tmp_path):
         load_split(data, "test")
 
 
-def test_a_csv_is_read_as_csv_reads_it_whatever_its_line_ends(tmp_path):
+def test_csv_files_are_read_as_by_the_csv_module_with_any_line_ending(tmp_path):
     path = tmp_path / "a.csv"
     for end in ("\n", "\r\n", "\r"):
         content = end.join(["text,label", '"a' + end + 'b",neg', "ü" * 9_000 + ",pos", ""])
