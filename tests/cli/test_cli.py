@@ -143,12 +143,12 @@ def test_weights_that_are_no_numbers_are_refused(run_path, corpus, tmp_path, cap
     with torch.no_grad():
         next(iter(run.model.parameters())).fill_(float("nan"))
     save_weights(broken, "best", run.model, run.checkpoint)
-    with pytest.raises(ValueError, match="logits are not numbers"):
+    with pytest.raises(ValueError, match="logits are not finite"):
         load(broken).predict(["a great film"])
     capsys.readouterr()
     assert cli.evaluate([str(broken)]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: the model's logits are not numbers") and error.count("\n") == 1
+    assert error.startswith("error: the model's logits are not finite") and error.count("\n") == 1
     assert "lower training.learning_rate" in error
     assert not (broken / "evaluation").exists(), "nothing is written"
     assert cli.main(["compare", str(run_path), str(broken), f"--output={tmp_path / 'out'}"]) == 1

@@ -22,8 +22,8 @@ from sentiment.comparison.run_groups import (
     RunGroup,
     differing_settings,
     find_runs,
+    group_notes,
     load_classifier,
-    remarks_on_groups,
 )
 from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
 from sentiment.data.sources import is_same_source
@@ -327,14 +327,14 @@ def test_known_reviews_are_counted_or_said_to_be_unknown(runs, corpus, tmp_path)
     moved = make_run(tmp_path / "moved", tmp_path / "gone")
     assert compare(run, moved, "--split=test", "--output", tmp_path) == 0
     notes = json.loads((tmp_path / "compare.json").read_text())["notes"]
-    assert "can't be read: whether it knows some of these reviews is not known" in notes[0]
+    assert "can't be read, so it may have been trained on some of these reviews" in notes[0]
 
 
 def test_mistakes_are_one_line(runs, tmp_path, capsys):
     run = runs / "long" / "seed2"
     assert "nothing to compare it with" in fail(capsys, run)
     assert "holds no run" in fail(capsys, run, tmp_path)
-    assert "is not there" in fail(capsys, tmp_path / "nowhere", run)
+    assert "does not exist" in fail(capsys, tmp_path / "nowhere", run)
     assert "run.json is a file" in fail(capsys, run / "run.json", run)
     assert "is a file" in fail(capsys, run, run, "--output", run / "run.json")
     copy = shutil.copytree(run, tmp_path / "copy")
@@ -357,18 +357,18 @@ def test_settings_that_change_nothing_learned_are_no_difference(corpus, tmp_path
     runs = []
     for seed in (0, 1):
         path = make_run(tmp_path / f"seed{seed}", corpus, seed=seed, cache_dir=f"cache{seed}")
-        run = load_classifier(path)
+        classifier = load_classifier(path)
         training = replace(
-            run.config.training,
+            classifier.config.training,
             pictures=bool(seed),
             checkpoint_minutes=1.0 + seed,
             checkpoint_updates=10 + seed,
             log_every=5 + seed,
         )
-        config = replace(run.config, training=training, device=("cpu", "auto")[seed])
-        runs.append(replace(run, run=replace(run.run, config=config)))
+        config = replace(classifier.config, training=training, device=("cpu", "auto")[seed])
+        runs.append(replace(classifier, settings=flat_settings(config)))
     assert differing_settings([run.settings for run in runs]) == {"seed": ["0", "1"]}
-    assert remarks_on_groups([RunGroup("A", tmp_path, tuple(runs))]) == []
+    assert group_notes([RunGroup("A", tmp_path, tuple(runs))]) == []
 
 
 def test_runs_are_found_by_name_and_told_apart_by_settings(runs):

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import t
 
 from sentiment.comparison.compare import average, compare, find_disagreements
-from sentiment.comparison.report import caveats, explain_figures, shown_points, verdicts
+from sentiment.comparison.report import caveats, explain_terms, format_points, verdicts
 from sentiment.comparison.significance import (
     bootstrap_difference,
     compare_pair,
@@ -119,8 +119,8 @@ def test_a_run_against_itself_is_no_different():
     comparison = compare({"A": [run], "B": [run]})
     (pair,) = comparison.pairs
     assert (pair.difference, pair.mcnemar_p, pair.agreement, pair.kappa) == (0, 1, 1, 1)
-    assert pair.difference_ci95 is None and not pair.is_shown, "resamples show no certainty"
-    expected = "A and B have the same reviews right: no difference here."
+    assert pair.difference_ci95 is None and not pair.is_significant, "resamples show no certainty"
+    expected = "A and B are right on the same reviews: no difference here."
     assert verdicts(comparison) == [expected]
 
 
@@ -129,7 +129,7 @@ def test_a_run_right_on_all_reviews_against_one_right_on_none_has_no_interval(hi
     sides = {name: [predictions_with([hit] * 12)] for name, hit in zip("AB", hits, strict=True)}
     comparison = compare(sides)
     (pair,) = comparison.pairs
-    assert abs(pair.difference) == 1 and pair.difference_ci95 is None and not pair.is_shown
+    assert abs(pair.difference) == 1 and pair.difference_ci95 is None and not pair.is_significant
     (verdict,) = verdicts(comparison)
     better, worse = "BA" if hits[1] else "AB"
     assert verdict.startswith(f"{better} is right on every review and {worse} on none: ")
@@ -150,7 +150,7 @@ def test_welch_is_that_of_the_formulas():
     assert seeds.difference == pytest.approx(0.03)
     assert seeds.difference_ci95 == pytest.approx((0.03 - half, 0.03 + half))
     assert seeds.p_value == pytest.approx(2 * t.sf(0.03 / np.sqrt(sum(errors)), freedom))
-    assert seeds.is_shown
+    assert seeds.is_significant
 
 
 @pytest.mark.filterwarnings("error")
@@ -162,10 +162,10 @@ def test_one_group_without_spread_has_an_interval():
 
 def test_seeds_without_spread_have_no_interval():
     seeds = compare_seeds("A", "B", [0.5, 0.5], [0.75, 0.75])
-    assert seeds.difference_ci95 is None and seeds.p_value is None and not seeds.is_shown
+    assert seeds.difference_ci95 is None and seeds.p_value is None and not seeds.is_significant
     group = [predictions_with([True, False])] * 2
     (verdict,) = verdicts(compare({"A": group, "B": group}))
-    assert "nothing is known of their spread" in verdict
+    assert "their variance is unknown" in verdict
 
 
 def test_a_group_has_mean_deviation_and_ensemble():
@@ -175,7 +175,7 @@ def test_a_group_has_mean_deviation_and_ensemble():
         predictions_of([[0.8, 0.2], [0.9, 0.1], [0.3, 0.7], [0.4, 0.6]], labels),
         predictions_of([[0.7, 0.3], [0.8, 0.2], [0.9, 0.1], [0.9, 0.1]], labels),
     ]
-    (side,) = compare({"A": runs}).sides
+    (side,) = compare({"A": runs}).groups
     accuracies = [run.accuracy for run in side.runs]
     assert accuracies == [0.5, 0.5, 1.0]
     assert side.accuracy == pytest.approx(2 / 3)
@@ -197,10 +197,10 @@ def test_probabilities_are_averaged_at_their_temperatures():
         Predictions(apply_temperature(run.log_probabilities, temperature), run.labels)
         for run, temperature in zip(raw, temperatures, strict=True)
     ]
-    (side,) = compare({"A": raw}, {"A": calibrated}).sides
+    (side,) = compare({"A": raw}, {"A": calibrated}).groups
     assert side.ensemble_accuracy == 1.0
     assert side.runs[0].nll == pytest.approx(-np.log([0.99, 0.01]).mean()), "at temperature 1"
-    assert compare({"A": raw}).sides[0].ensemble_accuracy == 0.5
+    assert compare({"A": raw}).groups[0].ensemble_accuracy == 0.5
 
 
 def test_who_is_compared_with_whom():
@@ -253,33 +253,35 @@ def test_verdicts_say_what_the_figures_say(counts, start):
 def test_a_verdict_needs_interval_and_test():
     """Six reviews against none: the bootstrap leaves out 0, McNemar's p is 0.031; five: 0.0625."""
     one, other = counted(60, 0, 6, 4)
-    assert compare_pair("A", one, "B", other).is_shown
+    assert compare_pair("A", one, "B", other).is_significant
     one, other = counted(60, 0, 5, 5)
     comparison = compare({"A": [one], "B": [other]})
     (pair,) = comparison.pairs
-    assert pair.difference_ci95 is not None and pair.difference_ci95[0] > 0 and not pair.is_shown
-    assert verdicts(comparison)[0].endswith("p = 0.0625). Interval and test do not agree.")
+    assert (
+        pair.difference_ci95 is not None and pair.difference_ci95[0] > 0 and not pair.is_significant
+    )
+    assert verdicts(comparison)[0].endswith("p = 0.0625). Interval and test disagree.")
 
 
 def test_many_comparisons_and_few_seeds_are_said():
     runs = [predictions_with(hits) for hits in ([True, False], [True, True], [False, False])]
     many = " ".join(caveats(compare({"A": runs})))
-    assert "3 comparisons" in many and "p times 3" in many
+    assert "3 comparisons" in many and "multiply p by 3" in many
     few = " ".join(caveats(compare({"A": runs[:2], "B": runs})))
     assert "2 seeds are few" in few and "Bonferroni" not in few
-    assert "Welch" in explain_figures(compare({"A": runs, "B": runs}))["mean difference"]
+    assert "Welch" in explain_terms(compare({"A": runs, "B": runs}))["mean difference"]
 
 
 def test_disagreements_are_those_farthest_apart():
     labels = [0, 0, 0, 0]
     one = predictions_of([[0.9, 0.1], [0.6, 0.4], [0.99, 0.01], [0.55, 0.45]], labels)
     other = predictions_of([[0.2, 0.8], [0.4, 0.6], [0.51, 0.49], [0.1, 0.9]], labels)
-    assert find_disagreements([one], [other], most=10).tolist() == [0, 3, 1]
-    assert find_disagreements([one], [other], most=1).tolist() == [0]
-    assert find_disagreements([one], [one], most=10).tolist() == []
+    assert find_disagreements(one, other, most=10).tolist() == [0, 3, 1]
+    assert find_disagreements(one, other, most=1).tolist() == [0]
+    assert find_disagreements(one, one, most=10).tolist() == []
 
 
 def test_figures_are_printed_as_they_are():
-    assert [shown_points(each) for each in (0.00561, -0.01, 0.00001, -0.00001, 0)] == [
+    assert [format_points(each) for each in (0.00561, -0.01, 0.00001, -0.00001, 0)] == [
         "+0.56", "-1.00", "0.00", "0.00", "0.00",
     ]  # fmt: skip

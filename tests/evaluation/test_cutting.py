@@ -9,7 +9,9 @@ from torch import nn
 
 from sentiment.data.batches import encode
 from sentiment.data.tokenizer import TokenizedTexts
-from sentiment.evaluation.slices import KEEPS, Cut, cutting_figure, cutting_table, measure_cutting
+from sentiment.evaluation.plots import draw_truncation
+from sentiment.evaluation.report import truncation_table
+from sentiment.evaluation.slices import KEEPS, Truncation, measure_truncation
 
 DECISIVE = 2
 
@@ -35,7 +37,7 @@ def corpus():
 
 
 def test_each_way_keeps_what_it_says(corpus):
-    cuts = measure_cutting(Finder(), corpus, [8, 4, 2], device=torch.device("cpu"))
+    cuts = measure_truncation(Finder(), corpus, [8, 4, 2], device=torch.device("cpu"))
     found = {(cut.max_length, cut.keep): round(3 * cut.accuracy) for cut in cuts}
     assert found == {
         (2, "head"): 1, (2, "tail"): 1, (2, "head+tail"): 2,
@@ -47,18 +49,18 @@ def test_each_way_keeps_what_it_says(corpus):
 
 def test_reviews_that_are_not_cut_are_read_once(corpus):
     model = Finder()
-    cuts = measure_cutting(model, corpus, [10, 20, 4], device=torch.device("cpu"))
+    cuts = measure_truncation(model, corpus, [10, 20, 4], device=torch.device("cpu"))
     assert model.calls == 3 + 1
     assert [cut.accuracy for cut in cuts if cut.max_length >= 10] == [1.0] * 6
 
 
 def test_the_table_fits_a_terminal_and_the_figure_has_every_way(corpus):
-    cuts = measure_cutting(Finder(), corpus, [100, 12_000, 4], device=torch.device("cpu"))
-    table = cutting_table(cuts)
+    cuts = measure_truncation(Finder(), corpus, [100, 12_000, 4], device=torch.device("cpu"))
+    table = truncation_table(cuts)
     assert max(map(len, table.splitlines())) <= 80
     assert [line.split()[0] for line in table.splitlines()[2:]] == ["4", "100", "12,000"]
     assert table.splitlines()[-1].count(" 100.0 (43.9-100.0)") == 3
-    certain = [Cut(100, keep, 0.0, 1.0, (1.0, 1.0)) for keep in KEEPS]
-    assert cutting_table(certain).splitlines()[-1].count(" 100.0 (100.0-100.0)") == 3
-    axes = cutting_figure(cuts).axes[0]
+    certain = [Truncation(100, keep, 0.0, 1.0, (1.0, 1.0)) for keep in KEEPS]
+    assert truncation_table(certain).splitlines()[-1].count(" 100.0 (100.0-100.0)") == 3
+    axes = draw_truncation(cuts).axes[0]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == list(KEEPS)

@@ -35,7 +35,7 @@ def test_evaluation_in_bf16_tells_what_it_changed(run_path, tmp_path, capsys):
     for precision in ("fp32", "bf16"):
         arguments = ["--run", run_path, "--split", "validation", "--precision", precision]
         assert cli.evaluate([*map(str, arguments), "--output", str(tmp_path / precision)]) == 0
-    assert "Computed in bf16: among" in " ".join(capsys.readouterr().out.split())
+    assert "Computed in bf16. On" in " ".join(capsys.readouterr().out.split())
     exact, rounded = (
         json.loads((tmp_path / name / "report.json").read_text()) for name in ("fp32", "bf16")
     )
@@ -57,7 +57,7 @@ def test_prediction_in_bf16_is_near_and_says_so(run_path, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text("a great film\ndull\n")
     arguments = [run_path, "--file", tmp_path / "texts.txt", "--output", tmp_path / "out.csv"]
     assert cli.main(["predict", *map(str, arguments), "--precision", "bf16"]) == 0
-    assert "among 2 reviews computed in fp32 too" in " ".join(capsys.readouterr().err.split())
+    assert "On 2 reviews also computed in fp32" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_processor_without_bf16_refuses_it(run_path, monkeypatch, capsys):
@@ -71,10 +71,10 @@ def test_a_processor_without_bf16_refuses_it(run_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("rounding", "text"),
     [
-        (Rounding(500, 0.00021, 0.0007, 0), "500 reviews computed in fp32 too, probabilities"),
-        (Rounding(1, 0.1, 0.1, 1), "and 1 decision differs."),
-        (Rounding(9, 0.1, 0.2, 2), "by 0.1000 in the mean and 0.2000 at most, and 2 decisions"),
-        (Rounding(9, 0.1, 0.2, 0), "and no decisions differ."),
+        (Rounding(500, 0.00021, 0.0007, 0), "On 500 reviews also computed in fp32, probabilities"),
+        (Rounding(1, 0.1, 0.1, 1), "; 1 decision changed."),
+        (Rounding(9, 0.1, 0.2, 2), "by 0.1000 on average and 0.2000 at most; 2 decisions"),
+        (Rounding(9, 0.1, 0.2, 0), "; no decisions changed."),
     ],
 )
 def test_what_is_said(rounding, text):

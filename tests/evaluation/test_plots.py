@@ -10,11 +10,11 @@ import pytest
 
 from sentiment.display.plots import as_svg
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.outputs import draw_pictures
 from sentiment.evaluation.plots import (
     draw_confusion,
     draw_groups,
     draw_precision_recall,
+    draw_predictions,
     draw_reliability,
     draw_roc,
     draw_scores,
@@ -100,7 +100,7 @@ def test_groups_have_their_accuracies_and_intervals():
 @pytest.mark.parametrize("num_classes", [2, 3, 9, 40])
 def test_all_pictures_are_small_for_any_number_of_classes(num_classes):
     names = [f"class {each}" for each in range(num_classes)]
-    pictures = draw_pictures(draw(25_000, num_classes), names, 1.3, fitted_here=False)
+    pictures = draw_predictions(draw(25_000, num_classes), names, 1.3, fitted_here=False)
     assert set(pictures) == {"confusion", "roc", "precision_recall", "reliability", "scores"}
     for figure in pictures.values():
         assert len(as_svg(figure)) < 120_000
@@ -110,7 +110,7 @@ def test_all_pictures_are_small_for_any_number_of_classes(num_classes):
 @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0]])
 def test_one_class_only_says_that_curves_are_undefined(labels):
     predictions = Predictions(np.log([[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]]), np.array(labels))
-    pictures = draw_pictures(predictions, ("neg", "pos"), 1.0, fitted_here=False)
+    pictures = draw_predictions(predictions, ("neg", "pos"), 1.0, fitted_here=False)
     for name in ("roc", "precision_recall"):
         assert "undefined" in words(pictures[name])
 
@@ -118,7 +118,7 @@ def test_one_class_only_says_that_curves_are_undefined(labels):
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_names_are_shown_as_they_are_and_never_run():
     names = ("$x_1$", "_hidden", "<script>alert(1)</script>", "a\x1b[31mb", r"\$\frac{")
-    pictures = draw_pictures(draw(200, 5), names, 1.0, fitted_here=False)
+    pictures = draw_predictions(draw(200, 5), names, 1.0, fitted_here=False)
     for name in ("confusion", "roc", "scores"):
         text = as_svg(pictures[name])
         assert "<script" not in text and "\x1b" not in text
@@ -132,5 +132,5 @@ def test_no_figure_is_kept_by_pyplot():
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        draw_pictures(draw(50, 2), ("neg", "pos"), 1.0, fitted_here=False)
+        draw_predictions(draw(50, 2), ("neg", "pos"), 1.0, fitted_here=False)
     assert plt.get_fignums() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from sentiment.data import batches, tokenizer
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import width
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.report import Evaluation, measure, report_table, write_evaluation_page
+from sentiment.evaluation.outputs import ReportHead, write_evaluation_page
+from sentiment.evaluation.report import Evaluation, evaluate_predictions, report_table
 from sentiment.evaluation.slices import (
     by_cut,
     by_length,
     by_unknown_share,
-    start_of,
+    shorten_review,
     unknown_shares,
 )
 
@@ -48,7 +50,12 @@ def evaluate(num_reviews=60, class_names=("neg", "pos"), *, fitted_here=False) -
     reviews = Reviews(texts, labels, tuple(class_names), "nowhere")
     corpus = corpus_of(generator.integers(0, 25, num_reviews))
     predictions = Predictions(log_probabilities, labels)
-    return measure(predictions, reviews, corpus, 1.5, fitted_here=fitted_here)
+    return evaluate_predictions(predictions, reviews, corpus, 1.5, fitted_here=fitted_here)
+
+
+def describe(**more) -> ReportHead:
+    values = {"model": "LSTM", "reads": "all", "split": "test", "origin": "here", "device": "cpu"}
+    return ReportHead(**{"path": Path("run"), **values, **more})
 
 
 @pytest.mark.parametrize("keep", ["head", "tail", "head+tail"])
@@ -141,9 +148,9 @@ def test_the_table_fits_a_terminal_and_cannot_move_its_cursor(class_names, num_r
 def test_the_table_says_what_is_undefined_and_what_flatters():
     table = report_table(evaluate(1, fitted_here=True), "title")
     assert "undefined: a class does not occur" in table
-    assert "fitted on these reviews, which flatters its column.\n" in table
+    assert "fitted on these reviews, so its column is optimistic.\n" in table
     assert "ross-fitted" not in table, "of one review there are no halves"
-    assert "cross-fitted is each half" in report_table(evaluate(fitted_here=True), "title")
+    assert "cross-fitted: each half" in report_table(evaluate(fitted_here=True), "title")
     assert "fitted on these reviews" not in report_table(evaluate(), "title")
 
 
@@ -195,32 +202,34 @@ class Page(HTMLParser):
 def test_the_page_is_whole_alone_and_inert(num_reviews, class_names, tmp_path):
     evaluation = evaluate(num_reviews, class_names, fitted_here=True)
     path = tmp_path / "report.html"
-    write_evaluation_page(
-        path, evaluation, {}, title=HOSTILE, facts={"Run": HOSTILE}, notes=["Mind this."]
-    )
+    head = describe(path=Path(HOSTILE), remarks=["Mind this."])
+    write_evaluation_page(path, head, evaluation, {}, date="today")
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.active == []
     assert not set("\x1b\x00\x08") & set(text) and "␛[31mred␀␈" in page.shown
     assert '<script>alert("x")</script> &' in page.shown and "Mind this." in page.shown
-    assert "fitted on these very reviews" in page.shown.replace("\n", " ")
+    assert "fitted on these reviews," in page.shown.replace("\n", " ")
     for example in evaluation.uncertain:
         assert f"review {example.row} " in page.shown
 
 
 def shown_page(path, evaluation, **more) -> str:
-    write_evaluation_page(path, evaluation, {}, title="t", facts={}, notes=[], **more)
+    write_evaluation_page(path, describe(**more), evaluation, {}, date="today")
     return " ".join(Page(path.read_text(encoding="utf-8")).shown.split())
 
 
 def test_the_page_says_what_the_temperature_was_fitted_on(tmp_path):
     path = tmp_path / "report.html"
-    assert "are honest here" in shown_page(path, evaluate())
-    trained = shown_page(path, evaluate(), trained_here=True)
-    assert "honest" not in trained and "the model was trained on these: the figures say" in trained
-    assert "the figure to quote" in shown_page(path, evaluate(fitted_here=True))
+    assert "are unbiased here" in shown_page(path, evaluate())
+    trained = shown_page(path, evaluate(), is_training=True)
+    assert (
+        "unbiased" not in trained
+        and "but the model was trained on the reviews used here" in trained
+    )
+    assert "quote this score" in shown_page(path, evaluate(fitted_here=True))
     alone = shown_page(path, evaluate(1, fitted_here=True))
-    assert "fitted on these very reviews" in alone and "ross-fitted" not in alone
+    assert "fitted on these reviews," in alone and "ross-fitted" not in alone
 
 
 def test_the_page_numbers_rows_from_one_and_says_how_intervals_were_had(tmp_path):
@@ -229,16 +238,18 @@ def test_the_page_numbers_rows_from_one_and_says_how_intervals_were_had(tmp_path
     for example in evaluation.mistakes:
         assert f" · row {example.row + 1:,} · " in shown
     assert "numbered from 1, as explain --row" in shown
-    assert "where fewer than 20 are right, or wrong. F1’s: percentiles of" in shown
+    assert "if fewer than 20 reviews are right, or wrong. Of F1: percentiles of" in shown
 
 
 def test_a_long_review_is_cut_with_a_sign():
-    assert start_of("a" * 20_000) == "a" * 20_000
-    assert start_of("a" * 20_000 + "b") == "a" * 20_000 + " …"
+    assert shorten_review("a" * 20_000) == "a" * 20_000
+    assert shorten_review("a" * 20_000 + "b") == "a" * 20_000 + " …"
     reviews = Reviews(["long " * 5_000], np.array([1]), ("neg", "pos"), "nowhere")
     predictions = Predictions(np.log([[0.9, 0.1]]), reviews.labels)
-    (example,) = measure(predictions, reviews, corpus_of([9]), 1.0, fitted_here=False).mistakes
-    assert example.text == start_of(reviews.texts[0]) and example.text.endswith("long  …")
+    (example,) = evaluate_predictions(
+        predictions, reviews, corpus_of([9]), 1.0, fitted_here=False
+    ).mistakes
+    assert example.text == shorten_review(reviews.texts[0]) and example.text.endswith("long  …")
 
 
 def test_the_report_is_json_without_numbers_that_are_none():

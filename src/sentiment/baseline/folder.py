@@ -1,4 +1,4 @@
-"""A baseline's folder and its evaluation: written, checked, read."""
+"""A baseline's folder: written, checked and read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,6 @@ from sentiment.config.parser import save_config
 from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.reviews import Reviews
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.outputs import draw_pictures
-from sentiment.evaluation.report import (
-    Evaluation,
-    write_evaluation_page,
-    write_predictions,
-    write_report,
-)
 from sentiment.runs.manifest import (
     BASELINE,
     FORMAT_VERSION,
@@ -39,19 +31,19 @@ from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
-# Settings of the data that a baseline does without: it reads reviews whole.
+# A baseline reads whole reviews.
 _UNUSED = {"data.max_length", "data.keep"} | WITHOUT_EFFECT
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained baseline, ready to be used; a :class:`sentiment.comparison.run_groups.Classifier`.
+    """A trained baseline.
 
     Attributes:
         path: its folder.
-        config: the settings it was made by, of which it uses those of the data.
+        config: the settings it was trained with, of which it uses the data section.
         class_names: the classes, in the order of their labels.
-        temperature: what its log-probabilities are divided by to be calibrated.
+        temperature: the divisor that calibrates its logits.
     """
 
     path: Path
@@ -62,51 +54,38 @@ class Baseline:
     temperature: float
 
     @property
-    def seed(self) -> None:
-        """None: nothing in it is drawn."""
-
-    @property
-    def epoch(self) -> None:
-        """None: it is not trained by epochs."""
-
-    @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide what it learns, by their dotted keys."""
-        return used_settings(self.config)
+        return {
+            key: value
+            for key, value in flat_settings(self.config).items()
+            if key.startswith("data.") and key not in _UNUSED
+        }
 
-    def predict(self, reviews: Reviews, *, device: torch.device | None = None) -> Predictions:
-        """What it says of reviews, at temperature 1; always computed on the CPU."""
+    def predict(self, reviews: Reviews) -> Predictions:
+        """Predictions at temperature 1, computed on the CPU."""
         matrix = self.ngrams.matrix(tokenize_reviews(reviews, self.config.data))
         return Predictions(self.model.log_probabilities(matrix), reviews.labels)
 
 
-def used_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what a baseline learns, by their dotted keys."""
-    return {
-        key: value
-        for key, value in flat_settings(config).items()
-        if key.startswith("data.") and key not in _UNUSED
-    }
-
-
-def check_place(path: Path, *, overwrite: bool) -> None:
-    """Check that a baseline may be written to a folder, and write nothing.
+def check_replaceable(path: Path, *, overwrite: bool) -> None:
+    """Check that a baseline may be written to a folder; writes nothing.
 
     Raises:
-        FileExistsError: the folder holds something else than a baseline, or a baseline that is
-            not to be replaced.
+        FileExistsError: the folder holds something other than a baseline, or a baseline and
+            ``overwrite`` is false.
         NotADirectoryError, PermissionError: nothing can be written there.
     """
     check_writable(path)
     if not path.is_dir() or (path / HALF_MADE).exists():
         return
-    if all(each.name == LOCK for each in path.iterdir()):
+    if all(file.name == LOCK for file in path.iterdir()):
         return
     try:
-        holds_one = is_baseline(read_manifest(path))
+        holds_baseline = is_baseline(read_manifest(path))
     except (OSError, ValueError):
-        holds_one = False
-    if not holds_one:
+        holds_baseline = False
+    if not holds_baseline:
         raise FileExistsError(
             f"{path} is not empty and holds no baseline, so nothing in it will be overwritten: "
             "choose another folder with --output_dir"
@@ -118,17 +97,11 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def save_baseline(baseline: Baseline, receipt: dict[str, Any]) -> None:
-    """Write a baseline in place of one that is there, all but its evaluation.
+def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
+    """Write a baseline, without its evaluation, replacing an earlier one.
 
-    The folder counts as unfinished until :func:`finish_baseline`.
-
-    Args:
-        baseline: what to write, and where.
-        receipt: what else run.json is to say of where it comes from.
-
-    Raises:
-        OSError: it cannot be written.
+    The folder counts as unfinished until :func:`finish_baseline`. ``provenance`` is what run.json
+    says about how the baseline was made.
     """
     path, model = baseline.path, baseline.model
     path.mkdir(parents=True, exist_ok=True)
@@ -142,7 +115,7 @@ def save_baseline(baseline: Baseline, receipt: dict[str, Any]) -> None:
     atomic_write(path / "ngrams.txt", lines)
     save_config(baseline.config, path / "config.yaml")
     ngrams_sha256 = hashlib.sha256(lines).hexdigest()
-    learned = [used_settings(baseline.config), list(baseline.class_names), ngrams_sha256]
+    learned = [baseline.settings, list(baseline.class_names), ngrams_sha256]
     identity = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:32]
     config_sha256 = hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest()
     write_manifest(
@@ -154,7 +127,7 @@ def save_baseline(baseline: Baseline, receipt: dict[str, Any]) -> None:
             "config_sha256": config_sha256,
             "vocabulary_sha256": ngrams_sha256,
             "identity": identity,
-            **receipt,
+            **provenance,
         },
     )
     tensors = {
@@ -166,32 +139,32 @@ def save_baseline(baseline: Baseline, receipt: dict[str, Any]) -> None:
 
 
 def finish_baseline(path: Path) -> None:
-    """Mark the baseline in a folder as whole."""
+    """Mark the baseline in a folder as complete."""
     (path / HALF_MADE).unlink()
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Rebuild the baseline of a folder.
+    """Load the baseline of a folder.
 
     Raises:
         FileNotFoundError: the folder is not a baseline, or a file of it is missing.
-        UserError: a file is damaged, of a newer format, or does not fit the others.
+        UserError: a file is damaged, of a newer format, or of another baseline.
     """
     check_links(path)
-    description = read_manifest(path)
-    if not is_baseline(description):
-        raise UserError(f"{path} is no baseline: make one with sentiment baseline")
-    config, class_names = load_settings(path), tuple(description["class_names"])
-    ngrams = _load_ngrams(path / "ngrams.txt", description["vocabulary_sha256"])
+    manifest = read_manifest(path)
+    if not is_baseline(manifest):
+        raise UserError(f"{path} is not a baseline: make one with sentiment baseline")
+    config, class_names = load_settings(path), tuple(manifest["class_names"])
+    ngrams = _load_ngrams(path / "ngrams.txt", manifest["vocabulary_sha256"])
     file = path / "weights.safetensors"
     if not file.is_file():
         raise FileNotFoundError(f"the baseline has no {file}: make it again")
-    tensors, values = read_tensors(file, description["identity"])
+    tensors, values = read_tensors(file, manifest["identity"])
     num_outputs = 1 if len(class_names) == 2 else len(class_names)
-    shapes = {"weights": (num_outputs, len(ngrams)), "biases": (num_outputs,)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != shapes or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-        raise UserError(f"{file} does not fit the baseline's n-grams and classes")
+    expected = {"weights": (num_outputs, len(ngrams)), "biases": (num_outputs,)}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected or any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+        raise UserError(f"{file} does not fit the baseline's n-grams and classes: make it again")
     temperature = values.get("temperature")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     is_finite = all(np.isfinite(array).all() for array in arrays.values())
@@ -205,75 +178,13 @@ def _load_ngrams(path: Path, sha256: str) -> Ngrams:
         raise FileNotFoundError(f"the baseline has no {path}: make it again")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{path} is not the one this baseline was made with")
+        raise UserError(f"{path} is not the one this baseline was made with: make it again")
     try:
         return parse_ngrams(data.decode("utf-8").split("\n")[:-1])
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
 
 
-_NOTE = (
-    "The temperature was chosen by these reviews, the weights and the n-grams by the training "
-    "reviews alone."
-)
-
-
 def evaluation_folder(path: Path) -> Path:
-    """Where a baseline keeps its evaluation on the validation reviews."""
+    """The folder of a baseline's evaluation on its validation reviews."""
     return path / "evaluation" / "validation"
-
-
-def write_evaluation(
-    evaluation: Evaluation, baseline: Baseline, origin: str, seconds: float
-) -> None:
-    """Write report.json, predictions.csv and report.html.
-
-    Args:
-        evaluation: on the validation reviews.
-        baseline: what was evaluated.
-        origin: where the reviews came from.
-        seconds: what training and evaluating took.
-    """
-    output = evaluation_folder(baseline.path)
-    output.mkdir(parents=True, exist_ok=True)
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    write_report(
-        output / "report.json",
-        evaluation,
-        run=str(baseline.path),
-        checkpoint=None,
-        epoch=None,
-        split="validation",
-        data=origin,
-        notes=[_NOTE],
-        device="cpu",
-        precision="fp32",
-        rounding=None,
-        date=date,
-        cutting=[],
-        seconds=round(seconds, 2),
-    )
-    names = baseline.class_names
-    write_predictions(
-        output / "predictions.csv",
-        evaluation.calibrated,
-        names,
-        evaluation.num_tokens,
-        evaluation.was_cut,
-    )
-    write_evaluation_page(
-        output / "report.html",
-        evaluation,
-        draw_pictures(evaluation.predictions, names, baseline.temperature, fitted_here=True),
-        title=f"{baseline.path.absolute().name} on validation",
-        facts={
-            "Baseline": f"{baseline.path}",
-            "Model": f"logistic regression on {len(baseline.ngrams):,} n-grams of one to three "
-            "words, weighted by the log-count ratios of naive Bayes",
-            "Read of a review": "all of it",
-            "Split": "validation",
-            "Reviews": origin,
-            "Date": date,
-        },
-        notes=[_NOTE],
-    )

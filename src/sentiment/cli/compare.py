@@ -54,11 +54,11 @@ def execute(options: argparse.Namespace) -> None:
         write_comparison,
     )
     from sentiment.comparison.run_groups import (
-        calibrate_side,
+        calibrate_group,
+        group_notes,
         load_common_reviews,
-        load_sides,
-        predict_side,
-        remarks_on_groups,
+        load_groups,
+        predict_group,
     )
     from sentiment.display.console import sanitize
     from sentiment.runtime.device import describe_device, find_device, prepare_threads
@@ -72,29 +72,29 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     device = find_device(options.device)
     output = options.output or _folder(options)
-    sides = load_sides(options.runs, checkpoint=options.checkpoint)
+    groups = load_groups(options.runs, checkpoint=options.checkpoint)
     check_writable(output)
-    runs = [run for side in sides for run in side.runs]
-    reviews, remarks = load_common_reviews(runs, options.split, options.data_path)
-    predictions = {side.name: predict_side(side, reviews, device=device) for side in sides}
-    calibrated = {side.name: calibrate_side(side, predictions[side.name]) for side in sides}
+    runs = [run for group in groups for run in group.runs]
+    reviews, notes = load_common_reviews(runs, options.split, options.data_path)
+    predictions = {group.name: predict_group(group, reviews, device=device) for group in groups}
+    calibrated = {group.name: calibrate_group(group, predictions[group.name]) for group in groups}
     comparison = compare(predictions, calibrated)
-    notes = [*remarks, *remarks_on_groups(sides), *caveats(comparison)]
+    notes = [*notes, *group_notes(groups), *caveats(comparison)]
     description = describe_comparison(
         comparison,
-        sides,
+        groups,
         calibrated,
         reviews,
         split=options.split,
         checkpoint=options.checkpoint,
         notes=notes,
     )
-    write_comparison(output, comparison, sides, reviews, description)
+    write_comparison(output, comparison, groups, reviews, description)
     title = (
         f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "
         f"{reviews.origin}"
     )
-    print(comparison_table(comparison, sides, title=title, notes=notes))
+    print(comparison_table(comparison, groups, title=title, notes=notes))
     seconds = time.perf_counter() - started
     page = sanitize(str(output / "compare.html"))
     print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,11 +80,11 @@ def _evaluate(
 
     from sentiment.data.pipeline import prepare_split
     from sentiment.data.sources import is_same_source
-    from sentiment.display.console import sanitize
+    from sentiment.display.console import sanitize, wrap_text
     from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
-    from sentiment.evaluation.outputs import Setting, write_outputs
-    from sentiment.evaluation.report import measure, report_table
-    from sentiment.evaluation.slices import cutting_table, measure_cutting
+    from sentiment.evaluation.outputs import describe_run, write_evaluation
+    from sentiment.evaluation.report import evaluate_predictions, report_table, truncation_table
+    from sentiment.evaluation.slices import measure_truncation
     from sentiment.runs.run import load_run
     from sentiment.runtime.device import describe_device, find_inference_precision
 
@@ -100,7 +99,7 @@ def _evaluate(
     predictions = predict_corpus(
         run.model.to(device), corpus, device=device, precision=precision, distributed=distributed
     )
-    cuts = measure_cutting(
+    truncations = measure_truncation(
         run.model,
         corpus,
         options.max_lengths,
@@ -110,8 +109,8 @@ def _evaluate(
     )
     if not distributed.is_main:
         return
-    setting = Setting(
-        run=run,
+    head = describe_run(
+        run,
         checkpoint=options.checkpoint,
         split=options.split,
         origin=reviews.origin,
@@ -121,19 +120,24 @@ def _evaluate(
         if options.precision == "fp32"
         else measure_rounding(run.model, corpus, device),
     )
-    temperature = run.checkpoint.temperature
-    evaluation = measure(
-        predictions, reviews, corpus, temperature, fitted_here=setting.is_validation
+    evaluation = evaluate_predictions(
+        predictions,
+        reviews,
+        corpus,
+        run.checkpoint.temperature,
+        fitted_here=head.is_validation,
     )
     seconds = time.perf_counter() - started
-    write_outputs(evaluation, setting, output, events, cuts=cuts, seconds=seconds)
-    print(report_table(evaluation, setting.title))
-    if cuts:
-        print(f"\n{cutting_table(cuts)}")
-    for note in setting.notes:
-        print(f"\n{textwrap.fill(note, 80)}")
+    write_evaluation(
+        head, evaluation, output, truncations=truncations, seconds=seconds, events=events
+    )
+    print(report_table(evaluation, head.title))
+    if truncations:
+        print(f"\n{truncation_table(truncations)}")
+    for note in head.notes:
+        print(f"\n{wrap_text(note)}")
     ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
-    print(f"\n{time.perf_counter() - started:.1f} s on {setting.device}{ranks}")
+    print(f"\n{time.perf_counter() - started:.1f} s on {head.device}{ranks}")
     print(f"report: {sanitize(str(output / 'report.html'))}")
 
 

@@ -141,7 +141,7 @@ def _train(
 def _report(
     result: FitResult, path: Path, validation: EncodedCorpus, device: torch.device, seconds: float
 ) -> None:
-    from sentiment.comparison.baseline import compare_with_baseline, make_baseline
+    from sentiment.comparison.baseline import baseline_command, compare_with_baseline
     from sentiment.display.console import sanitize
 
     logger.info(
@@ -154,7 +154,7 @@ def _report(
     logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
     against = compare_with_baseline(path, validation, device)
-    logger.info("%s", against or f"      {make_baseline(path)}")
+    logger.info("%s", against or f"      {baseline_command(path)}")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run against the baseline that lies beside it, from what is stored: nothing is trained again."""
+"""A run compared with the baseline in the folder next to it, without training anything."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from sentiment.baseline.folder import evaluation_folder
-from sentiment.comparison.report import shown_p, shown_points
-from sentiment.comparison.significance import find_hits, mcnemar
+from sentiment.comparison.report import format_p, format_points
+from sentiment.comparison.significance import mcnemar
 from sentiment.config.parser import parse_training
 from sentiment.data.batches import EncodedCorpus
 from sentiment.display.console import sanitize
@@ -20,72 +20,66 @@ from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
-ENDING = "-baseline"
-
 
 def baseline_folder(run: Path) -> Path:
-    """Where the baseline of a run's reviews lies, if there is one."""
-    return Path(beside(str(run), ENDING))
+    """Where the baseline of a run belongs."""
+    return Path(beside(str(run), "-baseline"))
 
 
-def make_baseline(run: Path) -> str:
-    """The command that makes the baseline of a run, in place of one of other reviews."""
-    there = (baseline_folder(run) / "run.json").exists()
+def baseline_command(run: Path) -> str:
+    """The command that makes the baseline of a run, replacing one of other reviews."""
     file = run / "config.yaml"
     command = f"sentiment baseline --config {sanitize(str(file))}"
-    own = load_settings(run).data.hold_out
-    if parse_training([f"--config={file}"], "baseline").config.data.hold_out != own:
-        command += f" --data.validation {own}"  # which the file of an earlier version leaves out
-    return f"{command}{' --overwrite' if there else ''}"
+    hold_out = load_settings(run).data.hold_out
+    if parse_training([f"--config={file}"], "baseline").config.data.hold_out != hold_out:
+        command += f" --data.validation {hold_out}"  # which earlier versions did not write
+    exists = (baseline_folder(run) / "run.json").exists()
+    return f"{command}{' --overwrite' if exists else ''}"
 
 
 def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device) -> str | None:
-    """One line on a run's accuracy and that of the baseline of the same reviews.
+    """A line that compares a run's best weights with the baseline of the same reviews.
 
-    Args:
-        run: the run's folder, its best weights in it.
-        corpus: its validation reviews.
-        device: where to predict these.
-
-    Returns:
-        The line; None where no baseline of these reviews lies beside the run, or it cannot be read.
+    ``corpus`` holds the run's validation reviews, predicted on ``device``. None if no baseline of
+    these reviews lies next to the run, or it cannot be read.
     """
     folder = baseline_folder(run)
     try:
-        if not holds_baseline(folder) or not _are_of_same_reviews(run, folder):
+        if not holds_baseline(folder) or not _has_same_reviews(run, folder):
             return None
-        hits = _read_hits(evaluation_folder(folder) / "predictions.csv", len(corpus))
-        own = find_hits(predict_corpus(load_run(run).model.to(device), corpus, device=device))
+        theirs = _read_is_right(evaluation_folder(folder) / "predictions.csv", len(corpus))
+        ours = predict_corpus(load_run(run).model.to(device), corpus, device=device).is_right
     except (OSError, ValueError):
         return None
-    p_value, _ = mcnemar(int((hits & ~own).sum()), int((own & ~hits).sum()))
+    p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
     return (
-        f"baseline: {100 * hits.mean():.2f} %, this run: {100 * own.mean():.2f} %, "
-        f"{shown_points(own.mean() - hits.mean())} points (McNemar p {shown_p(p_value)})"
+        f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %, "
+        f"{format_points(ours.mean() - theirs.mean())} points (McNemar p {format_p(p_value)})"
     )
 
 
-def _are_of_same_reviews(run: Path, folder: Path) -> bool:
-    """Whether both were validated on the same reviews, which have the same classes."""
-    one, other = read_manifest(run), read_manifest(folder)
-    splits = [each.get("data", {}).get("validation") for each in (one, other)]
-    return None not in splits and (splits[0], one["class_names"]) == (
-        splits[1],
-        other["class_names"],
+def _has_same_reviews(run: Path, folder: Path) -> bool:
+    """Whether both were validated on the same reviews with the same classes."""
+    ours, theirs = read_manifest(run), read_manifest(folder)
+    validation = ours.get("data", {}).get("validation")
+    return (
+        validation is not None
+        and validation == theirs.get("data", {}).get("validation")
+        and ours["class_names"] == theirs["class_names"]
     )
 
 
-def _read_hits(path: Path, num_reviews: int) -> np.ndarray:
-    """(num_reviews,) bool, which reviews a predictions.csv has right.
+def _read_is_right(path: Path, num_reviews: int) -> np.ndarray:
+    """(num_reviews,) bool from a predictions.csv.
 
     Raises:
-        OSError, UserError: it is not there, or not of so many reviews.
+        OSError, UserError: the file is missing, or does not hold that many reviews.
     """
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            hits = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
+            is_right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
         except (KeyError, csv.Error) as error:
             raise UserError(f"{path} is damaged: {error}") from error
-    if len(hits) != num_reviews:
-        raise UserError(f"{path} has {len(hits)} reviews, not {num_reviews}")
-    return np.array(hits, dtype=bool)
+    if len(is_right) != num_reviews:
+        raise UserError(f"{path} has {len(is_right)} reviews, not {num_reviews}")
+    return np.array(is_right, dtype=bool)

@@ -1,7 +1,4 @@
-"""Several runs on the same reviews: their figures, and each against the others.
-
-What is compared is a *side*: one run, or several of one recipe that differ in their seeds.
-"""
+"""Groups of runs measured on the same reviews and compared with each other."""
 
 from __future__ import annotations
 
@@ -17,47 +14,40 @@ from sentiment.comparison.significance import (
     SeedsComparison,
     compare_pair,
     compare_seeds,
-    find_hits,
 )
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.metrics import accuracy_interval
+from sentiment.evaluation.metrics import Interval, accuracy_interval
 from sentiment.runtime.errors import UserError
 
 AnyRun = TypeVar("AnyRun")  # a loaded run, or its predictions
 
-_MOST_TO_PAIR_ALL = 4  # of more, the first is compared with each other one
+_MOST_TO_PAIR_ALL = 4  # of more groups, the first is compared with each other one
 
 
 @dataclass(frozen=True)
-class RunFigures:
-    """One run on the reviews.
-
-    Attributes:
-        accuracy: share classified rightly.
-        accuracy_ci95: its 95 % interval.
-        nll: mean negative log-likelihood of the right class at temperature 1, in nats.
-    """
+class RunResult:
+    """Results of one run; ``nll`` is at temperature 1, in nats."""
 
     name: str
     accuracy: float
-    accuracy_ci95: tuple[float, float]
+    accuracy_ci95: Interval
     nll: float
 
 
 @dataclass(frozen=True)
-class SideFigures:
-    """One run, or several of one recipe.
+class GroupResult:
+    """Results of one run, or of several of one recipe.
 
     Attributes:
         accuracy, nll: means over the runs.
-        accuracy_deviation, nll_deviation: standard deviations over the runs, by ``n - 1``; None
-            where there is one run.
-        ensemble_accuracy: of the mean of the runs' probabilities, each at its run's temperature;
-            None where there is one run.
+        accuracy_deviation, nll_deviation: standard deviations over the runs, with ``n - 1``; None
+            for a single run.
+        ensemble_accuracy: of the runs' mean probabilities, each at its run's temperature; None for
+            a single run.
     """
 
     name: str
-    runs: tuple[RunFigures, ...]
+    runs: tuple[RunResult, ...]
     accuracy: float
     nll: float
     accuracy_deviation: float | None = None
@@ -67,130 +57,128 @@ class SideFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All figures of a comparison; a pair is in ``seeds`` where both have several runs."""
+    """All results; two groups are compared in ``seeds`` if both have several runs."""
 
     num_reviews: int
-    sides: tuple[SideFigures, ...]
+    groups: tuple[GroupResult, ...]
     pairs: tuple[PairComparison, ...]
     seeds: tuple[SeedsComparison, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as JSON-able values."""
-        return asdict(self)
+        values = asdict(self)
+        # compare.json has called the groups sides from the start.
+        return {"num_reviews": self.num_reviews, "sides": values.pop("groups"), **values}
 
 
 def compare(
-    sides: Mapping[str, Sequence[Predictions]],
+    groups: Mapping[str, Sequence[Predictions]],
     calibrated: Mapping[str, Sequence[Predictions]] | None = None,
 ) -> Comparison:
     """Compare predictions of the same reviews.
 
-    Up to four sides are compared each with each, of more the first with each other one; one side
-    of several runs, these runs likewise.
+    Up to four groups are all compared with each other; of more, the first with each other one. The
+    runs of a single group are compared likewise.
 
     Args:
-        sides: the predictions of one run, or of several of one recipe, by a short name, at
-            temperature 1; the runs of ``B`` are named ``B1``, ``B2`` and so on.
-        calibrated: the same at each run's temperature, which ``ensemble_accuracy`` averages; None
-            averages those of ``sides``.
+        groups: predictions at temperature 1 of one run, or of several of one recipe, by a short
+            name; the runs of ``B`` are named ``B1``, ``B2`` and so on.
+        calibrated: the same at each run's temperature, for ``ensemble_accuracy``; defaults to
+            ``groups``.
 
     Raises:
-        UserError: there is nothing to compare, or the reviews are not the same.
+        UserError: there is nothing to compare, or the reviews differ.
     """
-    opponents = list_opponents(sides)
+    opponents = list_opponents(groups)
     labels = next(iter(opponents.values()))[0].labels
     for name, runs in opponents.items():
         if any(not np.array_equal(run.labels, labels) for run in runs):
             raise UserError(f"{name} has predictions of other reviews than the first")
     names = list(opponents)
-    chosen = list(combinations(names, 2))
+    compared = list(combinations(names, 2))
     if len(names) > _MOST_TO_PAIR_ALL:
-        chosen = [(names[0], name) for name in names[1:]]
+        compared = [(names[0], name) for name in names[1:]]
     pairs: list[PairComparison] = []
     seeds: list[SeedsComparison] = []
-    for first, second in chosen:
-        if len(opponents[first]) > 1 and len(opponents[second]) > 1:
-            accuracies = [[_accuracy(run) for run in opponents[each]] for each in (first, second)]
+    for first, second in compared:
+        first_runs, second_runs = opponents[first], opponents[second]
+        if len(first_runs) > 1 and len(second_runs) > 1:
+            accuracies = [list(map(_accuracy, runs)) for runs in (first_runs, second_runs)]
             seeds.append(compare_seeds(first, second, *accuracies))
             continue
-        both = product(name_runs(first, opponents[first]), name_runs(second, opponents[second]))
-        pairs += [compare_pair(*one, *other) for one, other in both]
-    averaged = sides if calibrated is None else calibrated
-    figures = tuple(_measure_side(name, runs, averaged[name]) for name, runs in sides.items())
-    return Comparison(len(labels), figures, tuple(pairs), tuple(seeds))
+        for one, other in product(name_runs(first, first_runs), name_runs(second, second_runs)):
+            pairs.append(compare_pair(*one, *other))
+    if calibrated is None:
+        calibrated = groups
+    results = tuple(_measure_group(name, runs, calibrated[name]) for name, runs in groups.items())
+    return Comparison(len(labels), results, tuple(pairs), tuple(seeds))
 
 
-def list_opponents(sides: Mapping[str, Sequence[Predictions]]) -> dict[str, Sequence[Predictions]]:
-    """What is compared with one another: the sides, or the runs of the only one."""
-    if len(sides) > 1:
-        return dict(sides)
-    (name, runs), *_ = sides.items()
+def list_opponents(groups: Mapping[str, Sequence[Predictions]]) -> dict[str, Sequence[Predictions]]:
+    """What is compared with each other: the groups, or the runs of a single one."""
+    if len(groups) > 1:
+        return dict(groups)
+    (name, runs), *_ = groups.items()
     if len(runs) < 2:
         raise UserError("one run alone has nothing to be compared with")
     return {name: [run] for name, run in name_runs(name, runs)}
 
 
-def name_runs(side: str, runs: Sequence[AnyRun]) -> list[tuple[str, AnyRun]]:
-    """A side's runs with their names: that of the side where there is one, else numbered."""
+def name_runs(group: str, runs: Sequence[AnyRun]) -> list[tuple[str, AnyRun]]:
+    """A group's runs with their names: the group's name for a single run, else numbered."""
     if len(runs) == 1:
-        return [(side, runs[0])]
-    return [(f"{side}{number}", run) for number, run in enumerate(runs, start=1)]
+        return [(group, runs[0])]
+    return [(f"{group}{number}", run) for number, run in enumerate(runs, start=1)]
 
 
 def average(runs: Sequence[Predictions]) -> Predictions:
-    """The mean of several runs' probabilities, as one run; one run stays itself."""
+    """The mean of several runs' probabilities as one prediction."""
     if len(runs) == 1:
         return runs[0]
-    mean = np.mean([np.exp(run.log_probabilities) for run in runs], axis=0)
+    mean = np.mean([run.probabilities for run in runs], axis=0)
     with np.errstate(divide="ignore"):  # a probability of 0 has the logarithm -inf
         return Predictions(np.log(mean), runs[0].labels)
 
 
-def find_disagreements(
-    first: Sequence[Predictions], second: Sequence[Predictions], *, most: int
-) -> np.ndarray:
-    """(at most ``most``,) reviews that two sides give different classes, farthest apart first.
+def find_disagreements(first: Predictions, second: Predictions, *, most: int) -> np.ndarray:
+    """(at most ``most``,) rows that get different classes, by descending distance.
 
-    How far is the total variation between their mean probabilities: half the sum of the absolute
-    differences, which of two classes is the difference of either.
+    The distance is the total variation between the probabilities: half the sum of the absolute
+    differences.
     """
-    one, other = average(first), average(second)
-    apart = np.exp(one.log_probabilities) - np.exp(other.log_probabilities)
-    distances = np.abs(apart).sum(axis=1) / 2
-    distances[one.predicted == other.predicted] = -1
+    distances = np.abs(first.probabilities - second.probabilities).sum(axis=1) / 2
+    distances[first.predicted == second.predicted] = -1
     order = np.argsort(-distances, kind="stable")[:most]
     return order[distances[order] >= 0]
 
 
-def _measure_side(
+def _measure_group(
     name: str, runs: Sequence[Predictions], calibrated: Sequence[Predictions]
-) -> SideFigures:
-    figures = tuple(_measure_run(*each) for each in name_runs(name, runs))
-    accuracies, nlls = [run.accuracy for run in figures], [run.nll for run in figures]
-    means = SideFigures(name, figures, float(np.mean(accuracies)), float(np.mean(nlls)))
+) -> GroupResult:
+    results = tuple(_measure_run(*named) for named in name_runs(name, runs))
+    accuracies, nlls = [run.accuracy for run in results], [run.nll for run in results]
+    accuracy, nll = float(np.mean(accuracies)), float(np.mean(nlls))
     if len(runs) == 1:
-        return means
-    return SideFigures(
+        return GroupResult(name, results, accuracy, nll)
+    return GroupResult(
         name,
-        figures,
-        means.accuracy,
-        means.nll,
+        results,
+        accuracy,
+        nll,
         accuracy_deviation=float(np.std(accuracies, ddof=1)),
         nll_deviation=float(np.std(nlls, ddof=1)),
         ensemble_accuracy=_accuracy(average(calibrated)),
     )
 
 
-def _measure_run(name: str, run: Predictions) -> RunFigures:
-    hits = find_hits(run)
-    rows = np.arange(len(hits))
-    return RunFigures(
+def _measure_run(name: str, run: Predictions) -> RunResult:
+    num_reviews = len(run.labels)
+    return RunResult(
         name=name,
         accuracy=_accuracy(run),
-        accuracy_ci95=accuracy_interval(int(hits.sum()), len(hits)),
-        nll=-float(run.log_probabilities[rows, run.labels].mean()),
+        accuracy_ci95=accuracy_interval(int(run.is_right.sum()), num_reviews),
+        nll=-float(run.log_probabilities[np.arange(num_reviews), run.labels].mean()),
     )
 
 
 def _accuracy(run: Predictions) -> float:
-    return float(find_hits(run).mean())
+    return float(run.is_right.mean())

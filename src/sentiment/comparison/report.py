@@ -1,18 +1,17 @@
-"""A comparison as a table, JSON and an HTML page."""
+"""A comparison as tables for the terminal, as JSON and as an HTML page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sentiment.comparison.compare import (
     Comparison,
-    RunFigures,
-    SideFigures,
+    GroupResult,
+    RunResult,
     average,
     find_disagreements,
     list_opponents,
@@ -23,131 +22,125 @@ from sentiment.comparison.significance import (
     FEW_DISCORDANT,
     PairComparison,
     SeedsComparison,
-    leaves_out_zero,
+    excludes_zero,
 )
 from sentiment.data.reviews import Reviews
-from sentiment.display.console import pad, sanitize, truncate, width
+from sentiment.display.console import format_table, wrap_text
 from sentiment.display.pages import write_page
 from sentiment.display.plots import COLORS, as_svg, new_figure
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import FEWEST_TO_RESAMPLE, NUM_RESAMPLES, Interval
-from sentiment.evaluation.slices import start_of
+from sentiment.evaluation.slices import shorten_review
 from sentiment.runtime.files import write_json
 
-_WIDTH = 80
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _FEW_SEEDS = 10
+_MOST_DISAGREEMENTS = 10
 
 
 def comparison_table(
-    comparison: Comparison, sides: Sequence[RunGroup], *, title: str, notes: Sequence[str]
+    comparison: Comparison, groups: Sequence[RunGroup], *, title: str, notes: Sequence[str]
 ) -> str:
-    """The figures, verdicts and notes as text of at most 80 columns.
-
-    Args:
-        comparison: the figures.
-        sides: the runs, in the same order.
-        title: what was compared on what.
-        notes: sentences to end with.
-    """
-    parts = [_wrapped(title), "\n".join(_accuracy_lines(comparison, sides))]
+    """Title, results, verdicts, notes and explanations as text of at most 80 columns."""
+    parts = [wrap_text(title), _accuracy_table(comparison, groups)]
     if comparison.pairs:
-        parts += ["\n".join(_difference_lines(comparison)), "\n".join(_count_lines(comparison))]
+        parts += [_difference_table(comparison), _count_table(comparison)]
     if comparison.seeds:
-        parts.append("\n".join(_seeds_lines(comparison)))
-    parts.append("\n".join(_wrapped(each, indent="  ") for each in verdicts(comparison)))
-    if notes:
-        parts.append("\n".join(_wrapped(f"- {note}", indent="  ") for note in notes))
-    meanings = explain_figures(comparison).items()
-    parts.append("\n".join(_wrapped(f"{name}: {text}.", indent="  ") for name, text in meanings))
+        parts.append(_seeds_table(comparison))
+    explanations = [f"{name}: {text}." for name, text in explain_terms(comparison).items()]
+    for sentences in (verdicts(comparison), [f"- {note}" for note in notes], explanations):
+        if sentences:
+            parts.append("\n".join(wrap_text(sentence, indent="  ") for sentence in sentences))
     return "\n\n".join(parts)
 
 
 def verdicts(comparison: Comparison) -> list[str]:
-    """A sentence for each two that were compared, which says no more than the figures."""
+    """A sentence on each comparison that claims no more than the numbers."""
     return [*map(_pair_verdict, comparison.pairs), *map(_seeds_verdict, comparison.seeds)]
 
 
-def explain_figures(comparison: Comparison) -> dict[str, str]:
-    """What each figure that the comparison holds means, by name."""
+def explain_terms(comparison: Comparison) -> dict[str, str]:
+    """The meaning of each number in the comparison, by name."""
     meanings = {
-        "accuracy": "share of reviews classified rightly; its interval (95 %; bootstrap, or "
-        f"Wilson's where fewer than {FEWEST_TO_RESAMPLE} are right, or wrong) is for other reviews "
-        "of this kind, the run being the same",
-        "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; less "
+        "accuracy": "share of reviews classified correctly; its 95 % interval (bootstrap, or "
+        f"Wilson's if fewer than {FEWEST_TO_RESAMPLE} reviews are right, or wrong) is for other "
+        "reviews of this kind and the same run",
+        "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; lower "
         "is better",
     }
-    if any(len(side.runs) > 1 for side in comparison.sides):
-        meanings["±"] = "standard deviation over the runs of a folder, by n - 1"
+    if any(len(group.runs) > 1 for group in comparison.groups):
+        meanings["±"] = "standard deviation over the runs of a folder, with n - 1"
         meanings["averaged"] = (
             "accuracy of the mean of the runs' probabilities, each at its run's temperature"
         )
     if comparison.pairs:
         meanings["difference"] = (
-            "accuracy of one run less that of the other, in points; its interval by a paired "
-            f"bootstrap over the reviews, {NUM_RESAMPLES:,} resamples; undefined where these are "
-            "all alike"
+            "difference of the accuracies, in points; its interval by a paired bootstrap over the "
+            f"reviews with {NUM_RESAMPLES:,} resamples, undefined if all resamples are alike"
         )
         meanings["McNemar p"] = (
-            "how often chance alone would split the reviews that only one run has right so "
-            "unequally, or more; by the binomial distribution (exact) where they are fewer than "
-            f"{FEW_DISCORDANT}, else by chi-square with continuity correction"
+            "probability that chance alone divides the reviews that only one run has right at "
+            f"least this unequally; by the binomial distribution (exact) for fewer than "
+            f"{FEW_DISCORDANT} of them, else by chi-square with continuity correction"
         )
-        meanings["agreement"] = "share of reviews given the same class, right or wrong"
-        meanings["kappa"] = "Cohen's: agreement beyond chance; 0 is none, 1 is all"
+        meanings["agreement"] = "share of reviews with the same predicted class, right or wrong"
+        meanings["kappa"] = "Cohen's kappa: agreement beyond chance, from 0 (none) to 1 (all)"
     if comparison.seeds:
         meanings["mean difference"] = (
-            "of two folders' mean accuracies, in points; interval and p by Welch's t, for other "
-            "seeds on these same reviews"
+            "difference of two folders' mean accuracies, in points; interval and p by Welch's t, "
+            "for other seeds on the same reviews"
         )
     return meanings
 
 
 def caveats(comparison: Comparison) -> list[str]:
-    """What the figures cannot bear."""
-    found = []
-    num_runs = {len(side.runs) for side in comparison.sides}
+    """What the results do not show."""
+    notes = []
     if comparison.pairs:
-        found.append(
-            "A difference of two runs is of these weights, not of their recipes: what other seeds "
-            "would do takes folders of several runs on both sides."
+        notes.append(
+            "A difference between two runs is one between these weights, not between their "
+            "recipes: to compare recipes, give folders with several runs each."
         )
+    num_runs = {len(group.runs) for group in comparison.groups}
     if comparison.seeds and (fewest := min(num_runs - {1})) < _FEW_SEEDS:
-        found.append(
-            f"{fewest} seeds are few: the interval takes their accuracies for draws from a normal "
-            "distribution, whose spread so few hardly tell."
+        notes.append(
+            f"{fewest} seeds are few: the interval assumes normally distributed accuracies, whose "
+            "variance is hard to estimate from so few."
         )
     num_tests = len(comparison.pairs) + len(comparison.seeds)
     if num_tests > 1:
-        found.append(
-            f"Each of the {num_tests} comparisons stands for itself; where there is no difference, "
-            f"one in 20 shows one by chance. To allow for it, take p times {num_tests} "
+        notes.append(
+            f"Each of the {num_tests} comparisons counts alone; where there is no difference, one "
+            f"in 20 shows one by chance. To correct for this, multiply p by {num_tests} "
             "(Bonferroni)."
         )
-    return found
+    return notes
 
 
-def shown_p(p_value: float) -> str:
-    """``p`` to three figures, as ``= 0.0213``."""
+def format_p(p_value: float) -> str:
+    """``p`` to three significant digits with its relation, as in ``= 0.0213``."""
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"
 
 
-def shown_points(share: float) -> str:
+def format_points(share: float) -> str:
     """A difference of accuracies in points with its sign."""
     return f"{100 * share:+.2f}" if round(100 * share, 2) else "0.00"
 
 
 def _pair_verdict(pair: PairComparison) -> str:
     if pair.only_first == pair.only_second == 0:
-        return f"{pair.first} and {pair.second} have the same reviews right: no difference here."
-    test = f"McNemar p {shown_p(pair.mcnemar_p)}"
+        return f"{pair.first} and {pair.second} are right on the same reviews: no difference here."
+    test = f"McNemar p {format_p(pair.mcnemar_p)}"
     if pair.difference_ci95 is None:
         better, worse = pair.second, pair.first
         if pair.only_first:
             better, worse = worse, better
         return f"{better} is right on every review and {worse} on none: no interval ({test})."
     text = _verdict(pair, pair.difference_ci95, f"; {test}")
-    if pair.is_shown != (leaves_out_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
-        text += " Interval and test do not agree."
+    if pair.is_significant != (excludes_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
+        text += " Interval and test disagree."
     return text
 
 
@@ -155,124 +148,96 @@ def _seeds_verdict(seeds: SeedsComparison) -> str:
     numbers = "{} and {} runs".format(*seeds.num_runs)
     if seeds.difference_ci95 is None or seeds.p_value is None:
         return (
-            f"{seeds.first} and {seeds.second}: {shown_points(seeds.difference)} points, but the "
-            f"runs of each are all alike, so nothing is known of their spread ({numbers})."
+            f"{seeds.first} and {seeds.second}: {format_points(seeds.difference)} points, but the "
+            f"runs of each are all alike, so their variance is unknown ({numbers})."
         )
-    evidence = f"; Welch's t p {shown_p(seeds.p_value)}; {numbers}"
+    evidence = f"; Welch's t p {format_p(seeds.p_value)}; {numbers}"
     return _verdict(seeds, seeds.difference_ci95, evidence, mean=" on average")
 
 
 def _verdict(
-    compared: PairComparison | SeedsComparison,
-    interval: Interval,
-    evidence: str,
-    *,
-    mean: str = "",
+    result: PairComparison | SeedsComparison, interval: Interval, evidence: str, *, mean: str = ""
 ) -> str:
-    better, worse = compared.second, compared.first
+    better, worse = result.second, result.first
     low, high = (100 * bound for bound in interval)
-    if compared.difference < 0:
+    if result.difference < 0:
         better, worse, low, high = worse, better, -high, -low
-    points = f"{100 * abs(compared.difference):.2f} points"
-    figures = f"(95 %: {low:.2f} to {high:.2f}{evidence})"
-    if compared.is_shown:
-        return f"{better} is better than {worse} by {points}{mean} {figures}."
-    if compared.difference == 0:
-        return f"No difference shown between {worse} and {better}: 0 points{mean} {figures}."
-    names = f"{compared.first} and {compared.second}"
-    return f"No difference shown between {names}: {better} is {points} ahead{mean} {figures}."
+    points = f"{100 * abs(result.difference):.2f} points"
+    numbers = f"(95 %: {low:.2f} to {high:.2f}{evidence})"
+    if result.is_significant:
+        return f"{better} is better than {worse} by {points}{mean} {numbers}."
+    names = f"{result.first} and {result.second}"
+    if result.difference == 0:
+        return f"No difference shown between {names}: 0 points{mean} {numbers}."
+    return f"No difference shown between {names}: {better} is {points} ahead{mean} {numbers}."
 
 
-def _accuracy_lines(comparison: Comparison, sides: Sequence[RunGroup]) -> list[str]:
+def _accuracy_table(comparison: Comparison, groups: Sequence[RunGroup]) -> str:
     rows: list[tuple[str, ...]] = [("", "", "accuracy", "95 % interval", "NLL")]
-    for figures, side in zip(comparison.sides, sides, strict=True):
-        if len(side.runs) == 1:
-            rows.append(_run_row(figures.runs[0], str(side.runs[0].path)))
+    for result, group in zip(comparison.groups, groups, strict=True):
+        if len(group.runs) == 1:
+            rows.append(_run_row(result.runs[0], str(group.runs[0].path)))
             continue
-        rows.append(_group_row(figures, str(side.path)))
-        for run, loaded in zip(figures.runs, side.runs, strict=True):
-            rows.append(_run_row(run, f"  {loaded.path.name} (seed {loaded.seed})"))
-        rows.append(("", "  averaged", f"{100 * (figures.ensemble_accuracy or 0):.2f} %", "", ""))
-    return _aligned(rows, left=2)
+        rows.append(_group_row(result, str(group.path)))
+        for run_result, run in zip(result.runs, group.runs, strict=True):
+            rows.append(_run_row(run_result, f"  {run.path.name} (seed {run.seed})"))
+        rows.append(("", "  averaged", f"{100 * (result.ensemble_accuracy or 0):.2f} %", "", ""))
+    return format_table(rows, align="<<>", flexible=1, keep_end=True)
 
 
-def _run_row(run: RunFigures, place: str) -> tuple[str, ...]:
+def _run_row(run: RunResult, description: str) -> tuple[str, ...]:
     interval = "{:.2f} to {:.2f}".format(*(100 * bound for bound in run.accuracy_ci95))
-    return run.name, place, f"{100 * run.accuracy:.2f} %", interval, f"{run.nll:.4f}"
+    return run.name, description, f"{100 * run.accuracy:.2f} %", interval, f"{run.nll:.4f}"
 
 
-def _group_row(side: SideFigures, place: str) -> tuple[str, ...]:
-    accuracy = f"{100 * side.accuracy:.2f} ± {100 * (side.accuracy_deviation or 0):.2f} %"
-    nll = f"{side.nll:.4f} ± {side.nll_deviation or 0:.4f}"
-    return side.name, f"{place} ({len(side.runs)} runs)", accuracy, "", nll
+def _group_row(group: GroupResult, description: str) -> tuple[str, ...]:
+    accuracy = f"{100 * group.accuracy:.2f} ± {100 * (group.accuracy_deviation or 0):.2f} %"
+    nll = f"{group.nll:.4f} ± {group.nll_deviation or 0:.4f}"
+    return group.name, f"{description} ({len(group.runs)} runs)", accuracy, "", nll
 
 
-def _difference_lines(comparison: Comparison) -> list[str]:
+def _difference_table(comparison: Comparison) -> str:
     rows = [("difference", "points", "95 % interval", "McNemar p", "test")]
     for pair in comparison.pairs:
         interval = _span(pair.difference_ci95)
-        p_value = shown_p(pair.mcnemar_p).removeprefix("= ")
-        names = f"{pair.second} less {pair.first}"
-        rows.append((names, shown_points(pair.difference), interval, p_value, pair.mcnemar_test))
-    return _aligned(rows, left=1)
+        p_value = format_p(pair.mcnemar_p).removeprefix("= ")
+        names = f"{pair.second} minus {pair.first}"
+        rows.append((names, format_points(pair.difference), interval, p_value, pair.mcnemar_test))
+    return format_table(rows)
 
 
-def _count_lines(comparison: Comparison) -> list[str]:
+def _count_table(comparison: Comparison) -> str:
     rows: list[tuple[str, ...]] = [
         ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
     ]
     for pair in comparison.pairs:
         counts = (pair.both_right, pair.only_first, pair.only_second, pair.neither)
+        cells = (f"{count:,}" for count in counts)
         kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
-        shown = (f"{count:,}" for count in counts)
         names = f"{pair.first}, {pair.second}"
-        rows.append((names, *shown, f"{100 * pair.agreement:.2f} %", kappa))
-    return _aligned(rows, left=1)
+        rows.append((names, *cells, f"{100 * pair.agreement:.2f} %", kappa))
+    return format_table(rows)
 
 
-def _seeds_lines(comparison: Comparison) -> list[str]:
+def _seeds_table(comparison: Comparison) -> str:
     rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
     for seeds in comparison.seeds:
         interval = _span(seeds.difference_ci95)
-        p_value = "undefined" if seeds.p_value is None else shown_p(seeds.p_value)
+        p_value = "undefined" if seeds.p_value is None else format_p(seeds.p_value)
         runs = "{} and {}".format(*seeds.num_runs)
-        points = shown_points(seeds.difference)
-        names = f"{seeds.second} less {seeds.first}"
+        points = format_points(seeds.difference)
+        names = f"{seeds.second} minus {seeds.first}"
         rows.append((names, points, interval, p_value.removeprefix("= "), runs))
-    return _aligned(rows, left=1)
+    return format_table(rows)
 
 
 def _span(interval: Interval | None) -> str:
-    return "undefined" if interval is None else " to ".join(map(shown_points, interval))
-
-
-def _aligned(rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Rows in columns, the first ``left`` of them to the left; the last of these gives way."""
-    rows = [[sanitize(cell) for cell in row] for row in rows]
-    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
-    taken = sum(widths) + 2 * len(widths) - widths[left - 1]
-    widths[left - 1] = max(8, min(widths[left - 1], _WIDTH - taken))
-    lines = []
-    for row in rows:
-        cells = [
-            pad(truncate(cell, columns, keep_end=True), columns, right=index >= left)
-            for index, (cell, columns) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(("  " + "  ".join(cells)).rstrip())
-    return lines
-
-
-def _wrapped(text: str, *, indent: str = "") -> str:
-    lines = wrap(sanitize(text), _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
-    return "\n".join(lines)
-
-
-_MOST_DISAGREEMENTS = 10
+    return "undefined" if interval is None else " to ".join(map(format_points, interval))
 
 
 def describe_comparison(
     comparison: Comparison,
-    sides: Sequence[RunGroup],
+    groups: Sequence[RunGroup],
     calibrated: Mapping[str, Sequence[Predictions]],
     reviews: Reviews,
     *,
@@ -280,19 +245,19 @@ def describe_comparison(
     checkpoint: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything that compare.json holds: figures, what they are of, reviews that part them.
+    """The content of compare.json.
 
-    Of these, ``row`` is the place in the split, from 0, and ``probability`` that of the class a
-    side says, at the run's temperature; of several runs, the mean.
+    In ``disagreements``, ``row`` is the index in the split, from 0, and ``probability`` that of
+    the predicted class at the run's temperature, averaged over the runs of a group.
 
     Args:
-        comparison: the figures.
-        sides: the runs.
-        calibrated: predictions of each side, by name, of each of its runs at its temperature.
-        reviews: what they are of.
-        split: of which split the reviews are.
-        checkpoint: of which weights the predictions are.
-        notes: sentences on what the figures cannot bear.
+        comparison: the results.
+        groups: the runs.
+        calibrated: predictions of each group's runs at their temperatures, by the group's name.
+        reviews: what was predicted.
+        split: the reviews' split.
+        checkpoint: which weights predicted them.
+        notes: sentences for readers.
     """
     return {
         "split": split,
@@ -301,12 +266,12 @@ def describe_comparison(
         "class_names": list(reviews.class_names),
         **comparison.as_dict(),
         "runs": [
-            {"name": name, "side": side.name, "path": str(run.path), "seed": run.seed,
+            {"name": name, "side": group.name, "path": str(run.path), "seed": run.seed,
              "epoch": run.epoch}
-            for side in sides
-            for name, run in name_runs(side.name, side.runs)
+            for group in groups
+            for name, run in name_runs(group.name, group.runs)
         ],
-        "settings": _compared_settings(sides),
+        "settings": _compared_settings(groups),
         "verdicts": verdicts(comparison),
         "notes": list(notes),
         "disagreements": _disagreements(calibrated, reviews),
@@ -316,101 +281,81 @@ def describe_comparison(
 def write_comparison(
     folder: Path,
     comparison: Comparison,
-    sides: Sequence[RunGroup],
+    groups: Sequence[RunGroup],
     reviews: Reviews,
     description: Mapping[str, Any],
 ) -> None:
-    """Write compare.json and compare.html.
-
-    Args:
-        folder: where to.
-        comparison: the figures.
-        sides: the runs.
-        reviews: what they are of.
-        description: from :func:`describe_comparison`.
-    """
+    """Write compare.json and compare.html from :func:`describe_comparison`'s ``description``."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "compare.json", dict(description))
-    opponents = [each["name"] for each in description["runs"]]
-    if len(sides) > 1:
-        opponents = [side.name for side in sides]
-    texts = [reviews.texts[each["row"]] for each in description["disagreements"]]
+    opponents = [group.name for group in groups]
+    if len(groups) == 1:
+        opponents = [run["name"] for run in description["runs"]]
+    texts = [reviews.texts[review["row"]] for review in description["disagreements"]]
     write_page(
         folder / "compare.html",
         "compare.html",
         **description,
-        sides_and_runs=[
-            (
-                figures,
-                str(side.path),
-                list(zip(figures.runs, name_runs(side.name, side.runs), strict=True)),
-            )
-            for figures, side in zip(comparison.sides, sides, strict=True)
+        results=[
+            (result, str(group.path), list(zip(result.runs, group.runs, strict=True)))
+            for result, group in zip(comparison.groups, groups, strict=True)
         ],
         opponents=opponents,
-        averages=len(sides) > 1 and any(len(side.runs) > 1 for side in sides[:2]),
-        texts=[start_of(text) for text in texts],
-        meanings=explain_figures(comparison),
-        accuracies_picture=as_svg(draw_accuracies(comparison)),
-        differences_picture=as_svg(draw_differences(comparison)),
-        shown_p=shown_p,
-        shown_points=shown_points,
+        averages=len(groups) > 1 and any(len(group.runs) > 1 for group in groups[:2]),
+        texts=[shorten_review(text) for text in texts],
+        meanings=explain_terms(comparison),
+        accuracies_figure=as_svg(draw_accuracies(comparison)),
+        differences_figure=as_svg(draw_differences(comparison)),
+        format_p=format_p,
+        format_points=format_points,
     )
 
 
-def draw_accuracies(comparison: Comparison) -> Any:
-    """A figure with the accuracy of each run and its interval, and each folder's mean and ±."""
-    rows: list[tuple[str, float, tuple[float, float], bool]] = []
-    for side in comparison.sides:
-        if side.accuracy_deviation is not None:
-            spread = (
-                side.accuracy - side.accuracy_deviation,
-                side.accuracy + side.accuracy_deviation,
-            )
-            rows.append((f"{side.name} mean", side.accuracy, spread, True))
-        rows += [(run.name, run.accuracy, run.accuracy_ci95, False) for run in side.runs]
-    figure, axes = new_figure(5.0, 0.9 + 0.3 * len(rows))
-    _draw_intervals(axes, rows)
+def draw_accuracies(comparison: Comparison) -> Figure:
+    """Accuracies of all runs with their intervals, and of groups with their deviations."""
+    rows: list[tuple[str, float, Interval, bool]] = []
+    for group in comparison.groups:
+        mean, deviation = group.accuracy, group.accuracy_deviation
+        if deviation is not None:
+            rows.append((f"{group.name} mean", mean, (mean - deviation, mean + deviation), True))
+        rows += [(run.name, run.accuracy, run.accuracy_ci95, False) for run in group.runs]
+    figure, axes = _draw_intervals(rows)
     axes.set_xlabel("accuracy (%)")
     return figure
 
 
-def draw_differences(comparison: Comparison) -> Any:
-    """A figure with the difference of each two and its interval, around 0."""
-    rows: list[tuple[str, float, tuple[float, float], bool]] = []
-    for pair in comparison.pairs:
-        name = f"{pair.second} less {pair.first}"
-        interval = pair.difference_ci95 or (pair.difference, pair.difference)
-        rows.append((name, pair.difference, interval, False))
-    for seeds in comparison.seeds:
-        name = f"{seeds.second} less {seeds.first}"
-        interval = seeds.difference_ci95 or (seeds.difference, seeds.difference)
-        rows.append((name, seeds.difference, interval, True))
-    figure, axes = new_figure(5.0, 0.9 + 0.3 * len(rows))
-    _draw_intervals(axes, rows)
+def draw_differences(comparison: Comparison) -> Figure:
+    """Differences with their intervals, around 0."""
+    rows: list[tuple[str, float, Interval, bool]] = []
+    results: list[PairComparison | SeedsComparison] = [*comparison.pairs, *comparison.seeds]
+    for result in results:
+        name = f"{result.second} minus {result.first}"
+        interval = result.difference_ci95 or (result.difference, result.difference)
+        rows.append((name, result.difference, interval, isinstance(result, SeedsComparison)))
+    figure, axes = _draw_intervals(rows)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("difference of accuracies (points)")
     return figure
 
 
-def _draw_intervals(
-    axes: Any, rows: Sequence[tuple[str, float, tuple[float, float], bool]]
-) -> None:
-    """Rows from top to bottom: name, value, interval, and whether it is of several runs."""
-    for place, (_, value, (low, high), is_mean) in enumerate(rows):
-        axes.plot([100 * low, 100 * high], [place, place], color=COLORS[is_mean], linewidth=1.6)
-        axes.plot(100 * value, place, "D" if is_mean else "o", color=COLORS[is_mean], markersize=5)
+def _draw_intervals(rows: Sequence[tuple[str, float, Interval, bool]]) -> tuple[Figure, Any]:
+    """Rows from top to bottom: name, value, interval, and whether it is a mean."""
+    figure, axes = new_figure(5.0, 0.9 + 0.3 * len(rows))
+    for height, (_, value, (low, high), is_mean) in enumerate(rows):
+        axes.plot([100 * low, 100 * high], [height] * 2, color=COLORS[is_mean], linewidth=1.6)
+        axes.plot(100 * value, height, "D" if is_mean else "o", color=COLORS[is_mean], markersize=5)
     axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
+    return figure, axes
 
 
-def _compared_settings(sides: Sequence[RunGroup]) -> dict[str, list[str]]:
-    """Settings that differ between what is compared; of several runs, those of the first."""
-    if len(sides) == 1:
-        return differing_settings([run.settings for run in sides[0].runs])
-    settings = differing_settings([side.runs[0].settings for side in sides])
-    if any(len(side.runs) > 1 for side in sides):
+def _compared_settings(groups: Sequence[RunGroup]) -> dict[str, list[str]]:
+    """The settings that differ between groups, by their first runs, or between a group's runs."""
+    if len(groups) == 1:
+        return differing_settings([run.settings for run in groups[0].runs])
+    settings = differing_settings([group.runs[0].settings for group in groups])
+    if any(len(group.runs) > 1 for group in groups):
         settings.pop("seed", None)
     return settings
 
@@ -418,9 +363,9 @@ def _compared_settings(sides: Sequence[RunGroup]) -> dict[str, list[str]]:
 def _disagreements(
     calibrated: Mapping[str, Sequence[Predictions]], reviews: Reviews
 ) -> list[dict[str, Any]]:
-    """Reviews that the first two, runs or folders of runs, are farthest apart on."""
-    (first, first_runs), (second, second_runs) = list(list_opponents(calibrated).items())[:2]
-    one, other = average(first_runs), average(second_runs)
+    """The reviews that the first two opponents disagree on most."""
+    opponents = list(list_opponents(calibrated).items())[:2]
+    predictions = {name: average(runs) for name, runs in opponents}
     names = reviews.class_names
     return [
         {
@@ -428,11 +373,11 @@ def _disagreements(
             "right": names[reviews.labels[row]],
             "said": {
                 name: {
-                    "class": names[said.predicted[row]],
-                    "probability": float(np.exp(said.log_probabilities[row].max())),
+                    "class": names[averaged.predicted[row]],
+                    "probability": float(np.exp(averaged.log_probabilities[row].max())),
                 }
-                for name, said in ((first, one), (second, other))
+                for name, averaged in predictions.items()
             },
         }
-        for row in find_disagreements(first_runs, second_runs, most=_MOST_DISAGREEMENTS).tolist()
+        for row in find_disagreements(*predictions.values(), most=_MOST_DISAGREEMENTS).tolist()
     ]

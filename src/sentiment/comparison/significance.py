@@ -1,10 +1,10 @@
-"""Is a difference between classifiers more than chance?
+"""Significance of differences between classifiers.
 
 - Two runs, review by review: McNemar's test (McNemar 1947; Dietterich 1998, *Approximate
   Statistical Tests for Comparing Supervised Classification Learning Algorithms*) and a paired
-  percentile bootstrap (Efron & Tibshirani 1993). Both speak of other reviews, for these weights.
-- Two recipes, each trained with several seeds: Welch's t interval (Welch 1947) of the difference
-  of their mean accuracies. It speaks of other seeds, on these reviews.
+  percentile bootstrap (Efron & Tibshirani 1993). They generalize to other reviews, not weights.
+- Two recipes, each trained with several seeds: Welch's t interval (Welch 1947) of the difference of
+  their mean accuracies. It generalizes to other seeds, not to other reviews.
 """
 
 from __future__ import annotations
@@ -17,26 +17,25 @@ from typing import Literal
 import numpy as np
 
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.metrics import NUM_RESAMPLES, Interval
+from sentiment.evaluation.metrics import NUM_RESAMPLES, Interval, percentile_interval
 
-FEW_DISCORDANT = 25  # below it the chi-square distribution is too rough
+FEW_DISCORDANT = 25  # with fewer, the chi-square distribution is too rough
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two runs, review by review.
+    """Two runs compared review by review.
 
     Attributes:
         first, second: names of the runs.
-        difference: accuracy of the second less that of the first.
-        difference_ci95: its 95 % interval by a paired bootstrap over the reviews; None where no
-            review adds another difference than the others, so that none is ever drawn.
-        both_right, only_first, only_second, neither: reviews, by which run has them right.
-        mcnemar_p: probability of so unequal ``only_first`` and ``only_second``, or more, where the
-            two are equally likely.
+        difference: accuracy of the second minus that of the first.
+        difference_ci95: its 95 % interval by a paired bootstrap over the reviews; None if every
+            review contributes the same difference, so that all resamples are alike.
+        both_right, only_first, only_second, neither: numbers of reviews by which run is right.
+        mcnemar_p: McNemar's two-sided p value.
         mcnemar_test: how it was computed.
-        agreement: share of reviews that both give the same class, right or wrong.
-        kappa: Cohen's kappa, agreement beyond chance; None where both name one class only.
+        agreement: share of reviews that both assign to the same class, right or wrong.
+        kappa: Cohen's kappa, agreement beyond chance; None if both predict one class only.
     """
 
     first: str
@@ -53,21 +52,20 @@ class PairComparison:
     kappa: float | None
 
     @property
-    def is_shown(self) -> bool:
-        """Whether the interval leaves out 0 and McNemar's p is below 0.05."""
-        return leaves_out_zero(self.difference_ci95) and self.mcnemar_p < 0.05
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0 and McNemar's p is below 0.05."""
+        return excludes_zero(self.difference_ci95) and self.mcnemar_p < 0.05
 
 
 @dataclass(frozen=True)
 class SeedsComparison:
-    """Two recipes, by the accuracies of their runs.
+    """Two recipes compared by the accuracies of their runs.
 
     Attributes:
-        first, second: names of the groups.
-        num_runs: runs of each.
-        difference: mean accuracy of the second less that of the first.
-        difference_ci95: its 95 % interval by Welch's t; None where no run differs from the others
-            of its group.
+        first, second: names of the groups of runs.
+        num_runs: number of runs in each.
+        difference: mean accuracy of the second minus that of the first.
+        difference_ci95: its 95 % interval by Welch's t; None if neither group has any variance.
         p_value: of Welch's t test, or None likewise.
     """
 
@@ -79,13 +77,12 @@ class SeedsComparison:
     p_value: float | None
 
     @property
-    def is_shown(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return leaves_out_zero(self.difference_ci95)
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 0."""
+        return excludes_zero(self.difference_ci95)
 
 
-def leaves_out_zero(interval: Interval | None) -> bool:
-    """Whether there is an interval, and 0 is not in it."""
+def excludes_zero(interval: Interval | None) -> bool:
     return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
@@ -95,32 +92,33 @@ def compare_pair(
     """Compare two runs, given by name and predictions, review by review."""
     from sklearn.metrics import cohen_kappa_score
 
-    is_main, is_second = find_hits(first_run), find_hits(second_run)
-    only_first, only_second = int((is_main & ~is_second).sum()), int((is_second & ~is_main).sum())
+    first_right, second_right = first_run.is_right, second_run.is_right
+    only_first = int((first_right & ~second_right).sum())
+    only_second = int((second_right & ~first_right).sum())
     p_value, test = mcnemar(only_first, only_second)
-    one, other = first_run.predicted, second_run.predicted
-    is_constant = len(np.union1d(one, other)) == 1
+    first_classes, second_classes = first_run.predicted, second_run.predicted
+    is_constant = len(np.union1d(first_classes, second_classes)) == 1
     return PairComparison(
         first=first,
         second=second,
-        difference=(only_second - only_first) / len(one),
-        difference_ci95=bootstrap_difference(only_first, only_second, len(one)),
-        both_right=int((is_main & is_second).sum()),
+        difference=(only_second - only_first) / len(first_classes),
+        difference_ci95=bootstrap_difference(only_first, only_second, len(first_classes)),
+        both_right=int((first_right & second_right).sum()),
         only_first=only_first,
         only_second=only_second,
-        neither=int((~is_main & ~is_second).sum()),
+        neither=int((~first_right & ~second_right).sum()),
         mcnemar_p=p_value,
         mcnemar_test=test,
-        agreement=float((one == other).mean()),
-        kappa=None if is_constant else float(cohen_kappa_score(one, other)),
+        agreement=float((first_classes == second_classes).mean()),
+        kappa=None if is_constant else float(cohen_kappa_score(first_classes, second_classes)),
     )
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, Literal["exact", "chi-square"]]:
-    """McNemar's two-sided p for the reviews that one run alone has right, and how it was had.
+    """McNemar's two-sided p from the numbers of reviews that only one run has right.
 
-    Exact by the binomial distribution below 25 such reviews, else by chi-square with Edwards's
-    continuity correction.
+    Exact by the binomial distribution for fewer than 25 such reviews, else by chi-square with
+    Edwards's continuity correction.
     """
     from scipy.stats import binomtest, chi2
 
@@ -136,41 +134,34 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, Literal["exact", 
 def bootstrap_difference(
     only_first: int, only_second: int, num_reviews: int, *, seed: int = 0
 ) -> Interval | None:
-    """95 % percentile interval of the second accuracy less the first, over resampled reviews.
+    """95 % percentile interval of the second accuracy minus the first, over resampled reviews.
 
-    None where all reviews add the same to the difference: resamples then are all alike, which says
-    nothing of other reviews. A review adds -1, 0 or 1 to it, so that drawing reviews with
-    replacement is drawing three counts from a multinomial distribution: exact, without a
-    resampled review.
+    Each review contributes -1, 0 or 1 to the difference, so drawing reviews with replacement means
+    drawing three counts from a multinomial distribution. None if all contribute the same: all
+    resamples are then alike, which says nothing about other reviews.
     """
-    neither_alone = num_reviews - only_first - only_second
-    if num_reviews in (only_first, only_second, neither_alone):
+    num_equal = num_reviews - only_first - only_second
+    if num_reviews in (only_first, only_second, num_equal):
         return None
-    shares = np.array([only_first, only_second, neither_alone]) / num_reviews
+    shares = np.array([only_first, only_second, num_equal]) / num_reviews
     draws = np.random.default_rng(seed).multinomial(num_reviews, shares, size=NUM_RESAMPLES)
-    low, high = np.quantile((draws[:, 1] - draws[:, 0]) / num_reviews, [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval((draws[:, 1] - draws[:, 0]) / num_reviews)
 
 
 def compare_seeds(
     first: str, second: str, first_accuracies: Sequence[float], second_accuracies: Sequence[float]
 ) -> SeedsComparison:
-    """Compare the mean accuracies of two recipes of at least two runs each."""
+    """Compare the mean accuracies of two recipes with at least two runs each."""
     from scipy.stats import ttest_ind
 
     one, other = np.asarray(first_accuracies), np.asarray(second_accuracies)
     interval = p_value = None
     if np.ptp(one) > 0 or np.ptp(other) > 0:
         with warnings.catch_warnings():
-            # One recipe's runs may be alike, which the formula bears and scipy warns of.
+            # One group may have no variance: the formula allows it, but scipy warns.
             warnings.simplefilter("ignore", RuntimeWarning)
             result = ttest_ind(other, one, equal_var=False)
         low, high = result.confidence_interval(0.95)
         interval, p_value = (float(low), float(high)), float(result.pvalue)
     difference = float(other.mean() - one.mean())
     return SeedsComparison(first, second, (len(one), len(other)), difference, interval, p_value)
-
-
-def find_hits(run: Predictions) -> np.ndarray:
-    """(num_reviews,) bool, true where a run is right."""
-    return run.predicted == run.labels

@@ -80,7 +80,7 @@ def format_table(
     cells = [[sanitize(cell) for cell in row] for row in rows]
     columns = list(zip_longest(*cells, fillvalue=""))
     widths = [max(map(width, column)) for column in columns]
-    widths = [max(pair) for pair in zip_longest(widths, min_widths, fillvalue=0)]
+    widths = [max(pair) for pair in zip_longest(widths, min_widths[: len(widths)], fillvalue=0)]
     others = indent + sum(widths) + 2 * (len(widths) - 1) - widths[flexible]
     widths[flexible] = min(widths[flexible], max(8, COLUMNS - others))
     sides = align.ljust(len(widths), align[-1])

@@ -1,21 +1,25 @@
-"""Figures in one style, as SVG or PNG."""
+"""Figures in one style, as SVG, as PNG and in TensorBoard."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from sentiment.runtime.files import atomic_write
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
 
-
-# Tell apart in print and with every kind of colour vision (Okabe & Ito 2008), first to last.
+# Distinct in print and with every kind of colour vision (Okabe & Ito 2008).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-AGAINST, FOR = "#d55e00", "#0072b2"  # towards the first, towards the second of two classes
+AGAINST, FOR = "#d55e00", "#0072b2"  # for the first and for the second of two classes
 
 _STYLE: dict[str, Any] = {
     "axes.grid": True,
@@ -27,17 +31,17 @@ _STYLE: dict[str, Any] = {
     "grid.alpha": 0.3,
     "legend.frameon": False,
     "savefig.dpi": 150,
-    "svg.fonttype": "none",  # text stays text: small, searchable, read aloud
-    "svg.hashsalt": "sentiment",  # equal pictures, equal files
+    "svg.fonttype": "none",  # text stays text: small, searchable, accessible to screen readers
+    "svg.hashsalt": "sentiment",  # equal figures give equal files
 }
 
 
 def new_figure(
     width: float = 5.0, height: float = 3.6, *, rows: int = 1, columns: int = 1
 ) -> tuple[Figure, Any]:
-    """A figure of so many inches, and its axes: one, or an array of them where there are more."""
+    """A figure, sized in inches, with its axes: one, or an array of several."""
     from matplotlib import rc_context
-    from matplotlib.figure import Figure  # half a second, which a start need not wait for
+    from matplotlib.figure import Figure  # takes half a second to import
     from matplotlib.rcsetup import cycler
 
     with rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
@@ -46,26 +50,45 @@ def new_figure(
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element, to stand inside a page."""
-    from matplotlib import rc_context
-
+    """The figure as an ``<svg>`` element for a page."""
     buffer = io.StringIO()
-    with rc_context(_STYLE):
+    with _rendering():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    # Ids are unique within a figure only, and a page holds several.
-    mark = f"f{crc32(text.encode()):08x}-"
-    text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{mark}", text)
+    # Matplotlib's ids are unique in one figure only, but a page holds several.
+    prefix = f"f{crc32(text.encode()):08x}-"
+    text = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{prefix}", text)
     return text[text.index("<svg") :]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write the figure in the format of the path's ending, in one step."""
+    """Write the figure in the format of the path's suffix."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    with _rendering():
+        figure.savefig(buffer, format=path.suffix[1:], metadata=metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, buffer.getvalue())
+
+
+def add_figure(writer: SummaryWriter, tag: str, figure: Figure, step: int) -> None:
+    """Show a figure in TensorBoard under ``pictures/TAG``."""
+    figure.set_dpi(120)
+    with _ignoring_missing_glyphs():
+        writer.add_figure(f"pictures/{tag}", figure, step)
+
+
+@contextmanager
+def _rendering() -> Iterator[None]:
     from matplotlib import rc_context
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(path.name + ".new")
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    with rc_context(_STYLE):
-        figure.savefig(new, format=path.suffix[1:], metadata=metadata)
-    os.replace(new, path)
+    with rc_context(_STYLE), _ignoring_missing_glyphs():
+        yield
+
+
+@contextmanager
+def _ignoring_missing_glyphs() -> Iterator[None]:
+    """A class name may be in a script that the font lacks, but a browser's fonts have."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield

@@ -1,4 +1,4 @@
-"""Predictions of a corpus, and how far bf16 moves them."""
+"""A model's predictions of a corpus, and how much bf16 changes them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from sentiment.runtime.device import autocast, exact_fp32
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 
-# Tokens of a batch, padding included: large enough for the kernels, small beside the model.
+# Tokens of a batch, padding included: large enough for the kernels, small compared to the model.
 BATCH_TOKENS = 30_000
+_NUM_COMPARED = 500  # reviews computed in both precisions
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of each review of a corpus, in the corpus's order.
+    """A model's predictions of a corpus, in its order.
 
     Attributes:
         log_probabilities: (num_reviews, num_classes) float64.
@@ -40,12 +41,16 @@ class Predictions:
         return self.log_probabilities.argmax(axis=1)
 
     @property
+    def is_right(self) -> np.ndarray:
+        """(num_reviews,) bool: whether the predicted class is the right one."""
+        return self.predicted == self.labels
+
+    @property
     def probabilities(self) -> np.ndarray:
         """(num_reviews, num_classes)."""
         return np.exp(self.log_probabilities)
 
     def metrics(self) -> Metrics:
-        """The figures of these predictions."""
         return compute_metrics(self.log_probabilities, self.labels)
 
 
@@ -59,21 +64,13 @@ def predict_corpus(
     distributed: DistributedContext | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
-    """Classify every review of a corpus; the model is left in evaluation mode.
+    """Classify every review of a corpus, in training's validation as in an evaluation.
 
-    Training validates by this function too, so that what it reports can be had again.
-
-    Args:
-        model: takes (tokens, lengths), returns logits; on ``device``.
-        corpus: the reviews; its tokens are moved to ``device``.
-        device: where to compute.
-        precision: arithmetic of matrix products.
-        description: title of the progress bar, shown on a terminal only.
-        world: the ranks to share the reviews among; each gets all predictions.
-        report: called with numbers of reviews as they are classified here.
+    ``description`` is the title of the progress bar, which only terminals show; for the other
+    arguments see :func:`compute_logits`.
 
     Raises:
-        UserError: a logit is no finite number.
+        UserError: a logit is not finite.
     """
     distributed = distributed or DistributedContext()
     with tqdm(
@@ -81,12 +78,17 @@ def predict_corpus(
         disable=None if distributed.is_alone else True,
     ) as bar:  # fmt: skip
 
-        def tell(count: int) -> None:
+        def update(count: int) -> None:
             bar.update(count)
             report(count)
 
         logits = compute_logits(
-            model, corpus, device=device, precision=precision, report=tell, distributed=distributed
+            model,
+            corpus,
+            device=device,
+            precision=precision,
+            report=update,
+            distributed=distributed,
         )
     return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
 
@@ -102,66 +104,66 @@ def compute_logits(
     report: Callable[[int], object] = lambda count: None,
     distributed: DistributedContext | None = None,
 ) -> torch.Tensor:
-    """(num_reviews, num_classes) logits in the corpus's order, as float64.
+    """(num_reviews, num_classes) float64 logits in the corpus's order.
 
     Args:
-        model, corpus, device, precision: as for :func:`predict_corpus`; there is at least one
-            review.
-        batch_tokens: tokens of a batch, padding included; a longer review stands alone.
-        report: called with numbers of reviews as they are classified here.
-        world: the ranks, which take whole batches in turn: what a review is given does not depend
-            on how many there are.
+        model: takes (tokens, lengths), returns logits; lies on ``device``, stays in evaluation
+            mode.
+        corpus: at least one review; its tokens are moved to ``device``.
+        device: where to compute.
+        precision: arithmetic of the matrix products.
+        batch_tokens: tokens of a batch, padding included; a longer review is a batch alone.
+        report: called with the number of reviews of each batch of this rank.
+        distributed: ranks that take whole batches in turn, so that a review's logits do not
+            depend on their number; every rank receives all logits.
 
     Raises:
-        UserError: a logit is no finite number.
+        UserError: a logit is not finite.
     """
     distributed = distributed or DistributedContext()
     model.eval()
     corpus = corpus.to(device)
     sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
-    own = list(sampler)[distributed.rank :: distributed.size]
-    found: list[torch.Tensor] = []
+    indices = list(sampler)[distributed.rank :: distributed.size]
+    outputs: list[torch.Tensor] = []
     with exact_fp32(), autocast(device, precision):
-        for batch in corpus.batches(own):
-            found.append(model(batch.tokens, batch.lengths))
+        for batch in corpus.batches(indices):
+            outputs.append(model(batch.tokens, batch.lengths))
             report(len(batch.lengths))
-    in_order = _in_order(own, found, len(corpus), distributed)
-    if not in_order.isfinite().all():
+    logits = _gather(indices, outputs, len(corpus), distributed)
+    if not logits.isfinite().all():
         raise UserError(
-            "the model's logits are not numbers: its training diverged, or its weights were "
+            "the model's logits are not finite: its training diverged, or its weights were "
             "changed: train it again with a lower training.learning_rate"
         )
-    return in_order
+    return logits
 
 
-def _in_order(
+def _gather(
     indices: list[torch.Tensor],
-    logits: list[torch.Tensor],
+    outputs: list[torch.Tensor],
     num_reviews: int,
     distributed: DistributedContext,
 ) -> torch.Tensor:
-    """(num_reviews, num_classes) float64: all ranks' logits at their reviews' places."""
-    num_classes = distributed.most([logits[0].shape[1] if logits else 0])[0]
+    """(num_reviews, num_classes) float64: the logits of all ranks in the corpus's order."""
+    num_classes = distributed.most([outputs[0].shape[1] if outputs else 0])[0]
     values = torch.zeros(num_reviews, num_classes + 1, dtype=torch.float64)
     if indices:
-        places = torch.cat(indices)
-        values[places, :-1] = torch.cat(logits).cpu().double()
-        values[places, -1] += 1  # how often a review was classified
+        rows = torch.cat(indices)
+        values[rows, :-1] = torch.cat(outputs).cpu().double()
+        values[rows, -1] += 1  # how often a review was classified
     values = distributed.sum(values)
     assert (values[:, -1] == 1).all(), "each review is classified once, by one rank"
     return values[:, :-1].contiguous()
 
 
-_MOST_REVIEWS = 500
-
-
 @dataclass(frozen=True)
 class Rounding:
-    """Probabilities in bf16 against those in fp32, at temperature 1.
+    """Differences between probabilities in bf16 and in fp32, at temperature 1.
 
     Attributes:
-        num_reviews: of how many reviews.
-        mean, largest: differences of the probabilities of their classes.
+        num_reviews: how many reviews were computed in both.
+        mean, largest: over the reviews, of the largest difference among their classes.
         num_changed: reviews whose most probable class differs.
     """
 
@@ -172,15 +174,13 @@ class Rounding:
 
     def __str__(self) -> str:
         reviews = "1 review" if self.num_reviews == 1 else f"{self.num_reviews} reviews"
+        changed = f"{self.num_changed or 'no'} decision{'s' * (self.num_changed != 1)}"
         return (
-            f"Computed in bf16: among {reviews} computed in fp32 too, probabilities differ by "
-            f"{self.mean:.4f} in the mean and {self.largest:.4f} at most, and "
-            f"{self.num_changed or 'no'} decision{'s' * (self.num_changed != 1)} "
-            f"differ{'s' * (self.num_changed == 1)}."
+            f"Computed in bf16. On {reviews} also computed in fp32, probabilities differ by "
+            f"{self.mean:.4f} on average and {self.largest:.4f} at most; {changed} changed."
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
         return asdict(self)
 
 
@@ -190,15 +190,8 @@ def measure_rounding(
     device: torch.device,
     batch_tokens: int = BATCH_TOKENS,
 ) -> Rounding:
-    """Compute up to 500 reviews, evenly spread over a corpus, in both precisions.
-
-    Args:
-        model: takes (tokens, lengths), returns logits; on ``device``.
-        corpus: at least one review.
-        device: where to compute.
-        batch_tokens: tokens of a batch, padding included.
-    """
-    count = min(len(corpus), _MOST_REVIEWS)
+    """Compute up to 500 reviews, evenly spread over a corpus, in both precisions."""
+    count = min(len(corpus), _NUM_COMPARED)
     chosen = corpus.select(torch.linspace(0, len(corpus) - 1, count).long())
     exact, rounded = (
         compute_logits(

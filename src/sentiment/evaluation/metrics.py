@@ -1,7 +1,8 @@
-"""Predictions and labels to metrics, with their 95 % intervals."""
+"""Metrics of predictions, with 95 % confidence intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,19 +10,26 @@ import numpy as np
 
 from sentiment.runtime.errors import UserError
 
+Interval = tuple[float, float]
+
 NUM_BINS = 15  # of the calibration error, as in Guo et al. 2017
+NUM_RESAMPLES = 10_000
+# With fewer right or wrong reviews, bootstrap percentiles are too narrow and jump with each count.
+FEWEST_TO_RESAMPLE = 20
+_SEED = 0  # the same predictions always get the same intervals
+_MOST_CELLS = 100  # of a confusion matrix that is resampled: ten classes
 
 
 @dataclass(frozen=True)
 class ProbabilityScores:
-    """How good the probabilities are, whichever class they make the first.
+    """Quality of the probabilities.
 
     Attributes:
         nll: mean negative log-likelihood of the right class, in nats.
-        brier: mean squared error of the probabilities (Brier 1950). With two classes that of the
-            second class's probability, from 0 to 1; with more the sum over the classes, 0 to 2.
-        ece: expected calibration error (Guo et al. 2017): the confidence in the predicted class
-            less its accuracy, in 15 bins of equal width, averaged over the reviews.
+        brier: Brier score (1950): with two classes, the mean squared error of the second class's
+            probability, from 0 to 1; with more, summed over the classes, from 0 to 2.
+        ece: expected calibration error (Guo et al. 2017): the difference between confidence and
+            accuracy in 15 bins of equal width, averaged over the reviews.
     """
 
     nll: float
@@ -31,20 +39,20 @@ class ProbabilityScores:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of a set of predictions.
+    """Metrics of a set of predictions.
 
     Attributes:
-        num_reviews: reviews counted.
-        accuracy: share classified rightly.
-        accuracy_ci95: its 95 % interval, by bootstrap, or Wilson's where fewer than 20 reviews are
-            right, or wrong.
-        f1: F1 of the second class where there are two, None where it neither occurs nor is
-            predicted; else the mean over the classes that occur or are predicted.
-        auroc: area under the ROC curve; the mean of one class against the rest where there are
-            more than two; None where a class does not occur.
-        average_precision: mean precision over the recalls, without interpolation; classes as for
-            ``auroc``.
-        nll, brier, ece: as for :class:`ProbabilityScores`.
+        num_reviews: number of predictions.
+        accuracy: share classified correctly.
+        accuracy_ci95: 95 % interval by bootstrap; Wilson's if fewer than 20 reviews are right, or
+            wrong.
+        f1: with two classes, F1 of the second, None if it neither occurs nor is predicted; with
+            more, the mean over the classes that occur or are predicted.
+        auroc: area under the ROC curve; with more than two classes, the mean of one against the
+            rest; None if a class does not occur.
+        average_precision: mean precision over the recalls, without interpolation; defined for
+            the same classes as ``auroc``.
+        nll, brier, ece: see :class:`ProbabilityScores`.
         confusion: rows are right classes, columns predicted ones.
     """
 
@@ -60,11 +68,10 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as JSON-able values."""
         return asdict(self)
 
     def score(self, name: str) -> float:
-        """A figure by name, turned so that more is better and an undefined one is worst."""
+        """A metric by name, negated if less is better; undefined ones are minus infinity."""
         value = getattr(self, name)
         if value is None:
             return float("-inf")
@@ -72,13 +79,8 @@ class Metrics:
 
 
 def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Compare predictions with labels.
-
-    Args:
-        log_probabilities: (num_reviews, num_classes) float64 log-probabilities.
-        labels: (num_reviews,) right classes.
-    """
-    # Takes a second: the first step of a training must not wait for it.
+    """Metrics of (num_reviews, num_classes) float64 log-probabilities and their right classes."""
+    # Takes a second to import, which a training's first step must not wait for.
     from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
     num_reviews, num_classes = log_probabilities.shape
@@ -103,7 +105,7 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
 
 
 def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> ProbabilityScores:
-    """Compare the probabilities alone; arguments as for :func:`compute_metrics`."""
+    """The metrics that depend on the probabilities alone."""
     rows = np.arange(len(labels))
     errors = np.exp(log_probabilities)
     is_right = errors.argmax(axis=1) == labels
@@ -118,9 +120,7 @@ def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> Probabi
 
 
 def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float:
-    """Mean distance of confidence from accuracy, by bins; arguments as for
-    :func:`calibration_bins`.
-    """
+    """ECE over the bins of :func:`calibration_bins`."""
     counts, confidence, accuracy = calibration_bins(confidences, is_right)
     return float((counts * np.abs(confidence - accuracy)).sum() / counts.sum())
 
@@ -128,30 +128,30 @@ def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) ->
 def calibration_bins(
     confidences: np.ndarray, is_right: np.ndarray, num_bins: int = NUM_BINS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reviews by the confidence in their predicted class, in bins of equal width from 0 to 1.
+    """Bins of equal width over the confidence in the predicted class, closed at their upper ends.
 
     Args:
         confidences: (num_reviews,) probabilities of the predicted classes.
-        is_right: (num_reviews,) whether these are the right ones.
-        num_bins: bins, each closed at its upper end.
+        is_right: (num_reviews,) bool.
+        num_bins: number of bins between 0 and 1.
 
     Returns:
-        (num_bins,) numbers of reviews, their mean confidence and their accuracy, 0 in empty bins.
+        (num_bins,) counts, mean confidences and accuracies, which are 0 in empty bins.
     """
     inner_edges = np.arange(1, num_bins) / num_bins
-    places = np.searchsorted(inner_edges, confidences, side="left")
-    counts = np.bincount(places, minlength=num_bins)
+    bins = np.searchsorted(inner_edges, confidences, side="left")
+    counts = np.bincount(bins, minlength=num_bins)
     divisor = np.maximum(counts, 1)
-    confidence = np.bincount(places, weights=confidences, minlength=num_bins) / divisor
-    accuracy = np.bincount(places, weights=is_right, minlength=num_bins) / divisor
+    confidence = np.bincount(bins, weights=confidences, minlength=num_bins) / divisor
+    accuracy = np.bincount(bins, weights=is_right, minlength=num_bins) / divisor
     return counts, confidence, accuracy
 
 
 def ranking_scores(log_probabilities: np.ndarray) -> np.ndarray:
-    """(num_reviews, num_classes) what ranks reviews by a class.
+    """(num_reviews, num_classes) scores that rank the reviews by each class.
 
-    With two classes the difference of the log-probabilities, which ranks as the probability does
-    but does not saturate at 1; with more of them the probability, as ``roc_auc_score`` takes it.
+    With two classes, the difference of the log-probabilities, which ranks like the probability
+    but does not saturate at 1; with more, the probability, as ``roc_auc_score`` expects.
     """
     if log_probabilities.shape[1] == 2:
         difference = log_probabilities[:, 1] - log_probabilities[:, 0]
@@ -172,59 +172,46 @@ def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float | 
 
 
 def _one_against_rest(
-    score: Any, log_probabilities: np.ndarray, labels: np.ndarray
+    metric: Callable[[np.ndarray, np.ndarray], float],
+    log_probabilities: np.ndarray,
+    labels: np.ndarray,
 ) -> float | None:
-    """A figure of a ranking: of the second class of two, else the mean over the classes."""
+    """A ranking metric of the second of two classes, or its mean over more classes."""
     num_classes = log_probabilities.shape[1]
     if len(np.unique(labels)) < num_classes:
         return None
     scores = ranking_scores(log_probabilities)
     classes = [1] if num_classes == 2 else range(num_classes)
-    return float(np.mean([score(labels == each, scores[:, each]) for each in classes]))
-
-
-Interval = tuple[float, float]
-
-NUM_RESAMPLES = 10_000
-_SEED = 0  # equal predictions, equal intervals
-_BOUNDS = (0.025, 0.975)
-# Of fewer right or wrong reviews percentiles are too narrow, and jump from one count to the next.
-FEWEST_TO_RESAMPLE = 20
-_MOST_CELLS = 100  # of a confusion matrix that is resampled: ten classes
+    return float(np.mean([metric(labels == label, scores[:, label]) for label in classes]))
 
 
 def accuracy_interval(num_right: int, num_reviews: int) -> Interval:
     """95 % interval of an accuracy: percentiles of 10,000 bootstrap resamples (Efron 1979).
 
-    The hits among ``num_reviews`` reviews drawn with replacement are binomial, so they are drawn
-    as such. Where fewer than 20 reviews are right, or wrong, the interval is Wilson's.
+    The right predictions among reviews drawn with replacement are binomial, and are drawn as such.
+    With fewer than 20 right, or wrong, reviews, the interval is Wilson's.
     """
     if min(num_right, num_reviews - num_right) < FEWEST_TO_RESAMPLE:
         return wilson_interval(num_right, num_reviews)
     generator = np.random.default_rng(_SEED)
     hits = generator.binomial(num_reviews, num_right / num_reviews, NUM_RESAMPLES)
-    return _percentiles(hits / num_reviews)
+    return percentile_interval(hits / num_reviews)
 
 
 def wilson_interval(count: int, total: int) -> Interval:
-    """95 % interval of a share (Wilson 1927); not empty where it is 0 or 1, either."""
-    from scipy.stats import binomtest  # takes a second, which a start need not wait for
+    """95 % interval of a share (Wilson 1927), which has a width even at 0 and 1."""
+    from scipy.stats import binomtest  # takes a second to import
 
-    found = binomtest(count, total).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    interval = binomtest(count, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def f1_interval(confusion: np.ndarray) -> Interval | None:
-    """95 % interval of F1, by bootstrap.
+    """95 % bootstrap interval of F1, defined as in :class:`Metrics`.
 
-    None with more than ten classes, and where all resamples have the same F1, as where all reviews
-    are right: the reviews do not tell how far it could lie from others', which is not certainty.
-
-    F1 is a function of the confusion matrix, whose cells are multinomial when reviews are drawn
-    with replacement. Which F1 is as for :class:`sentiment.evaluation.metrics.Metrics`.
-
-    Args:
-        confusion: (num_classes, num_classes) reviews by right and by predicted class.
+    F1 is a function of the (num_classes, num_classes) confusion matrix, whose cells are
+    multinomial if reviews are drawn with replacement. None with more than ten classes, and if all
+    resamples have the same F1, which says nothing about other reviews.
     """
     num_classes, num_reviews = len(confusion), int(confusion.sum())
     if num_classes**2 > _MOST_CELLS:
@@ -233,25 +220,21 @@ def f1_interval(confusion: np.ndarray) -> Interval | None:
     shares = confusion.ravel() / num_reviews
     cells = generator.multinomial(num_reviews, shares, NUM_RESAMPLES)
     cells = cells.reshape(-1, num_classes, num_classes)
-    hits = np.diagonal(cells, axis1=1, axis2=2)  # (resamples, classes)
-    occurrences = cells.sum(axis=1) + cells.sum(axis=2)  # right ones and predicted ones
-    each = 2 * hits / np.maximum(occurrences, 1)
+    hits = np.diagonal(cells, axis1=1, axis2=2)  # (num_resamples, num_classes)
+    occurrences = cells.sum(axis=1) + cells.sum(axis=2)  # as right and as predicted class
+    scores = 2 * hits / np.maximum(occurrences, 1)
     if num_classes == 2:
-        values = each[occurrences[:, 1] > 0, 1]
+        values = scores[occurrences[:, 1] > 0, 1]
     else:
-        values = each.sum(axis=1) / (occurrences > 0).sum(axis=1)
-    return _percentiles(values) if len(np.unique(values)) > 1 else None
+        values = scores.sum(axis=1) / (occurrences > 0).sum(axis=1)
+    return percentile_interval(values) if len(np.unique(values)) > 1 else None
 
 
 def auroc_interval(scores: np.ndarray, is_positive: np.ndarray) -> Interval | None:
-    """95 % interval of the area under a ROC curve (DeLong, DeLong & Clarke-Pearson 1988).
+    """95 % interval of the AUROC (DeLong, DeLong & Clarke-Pearson 1988).
 
-    None where a class has fewer than two reviews, or all pairs are ranked alike: the variance is
-    estimated from the reviews' own, which then says nothing.
-
-    Args:
-        scores: (num_reviews,) more of them for positive ones.
-        is_positive: (num_reviews,) bool.
+    ``scores`` (num_reviews,) rank the positive reviews higher. None if a class has fewer than two
+    reviews, or all pairs are ranked alike, so that the variance cannot be estimated.
     """
     from scipy.stats import rankdata
 
@@ -259,7 +242,7 @@ def auroc_interval(scores: np.ndarray, is_positive: np.ndarray) -> Interval | No
     if min(len(positive), len(negative)) < 2:
         return None
     ranks = rankdata(scores)  # by mid-ranks: Sun & Xu 2014
-    # Share of the other class that each review is ranked on the right side of.
+    # The share of the other class that each review is ranked on the right side of.
     above = (ranks[is_positive] - rankdata(positive)) / len(negative)
     below = 1 - (ranks[~is_positive] - rankdata(negative)) / len(positive)
     deviation = np.sqrt(above.var(ddof=1) / len(positive) + below.var(ddof=1) / len(negative))
@@ -269,6 +252,7 @@ def auroc_interval(scores: np.ndarray, is_positive: np.ndarray) -> Interval | No
     return max(0.0, area - half), min(1.0, area + half)
 
 
-def _percentiles(values: np.ndarray) -> Interval:
-    low, high = np.quantile(values, _BOUNDS)
+def percentile_interval(resamples: np.ndarray) -> Interval:
+    """The range of the middle 95 % of resampled values."""
+    low, high = np.quantile(resamples, (0.025, 0.975))
     return float(low), float(high)

@@ -1,259 +1,296 @@
-"""All files of an evaluation, and its figures in TensorBoard."""
+"""The files of an evaluation: report.json, predictions.csv, report.html, TensorBoard's events."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
+from sentiment.config.config import DataConfig
 from sentiment.data.sources import has_validation
 from sentiment.display.console import sanitize
-from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import Predictions, Rounding
-from sentiment.evaluation.metrics import Metrics, ranking_scores
-from sentiment.evaluation.plots import (
-    draw_confusion,
-    draw_precision_recall,
-    draw_reliability,
-    draw_roc,
-    draw_scores,
-)
-from sentiment.evaluation.report import (
-    Evaluation,
-    write_evaluation_page,
-    write_predictions,
-    write_report,
-)
-from sentiment.evaluation.slices import Cut, cutting_figure
+from sentiment.display.pages import write_page
+from sentiment.display.plots import add_figure, as_svg
+from sentiment.evaluation.evaluate import Rounding
+from sentiment.evaluation.metrics import FEWEST_TO_RESAMPLE, NUM_RESAMPLES, Metrics
+from sentiment.evaluation.plots import draw_groups, draw_predictions, draw_truncation
+from sentiment.evaluation.report import Evaluation
+from sentiment.evaluation.slices import Truncation
 from sentiment.runs.run import Run
+from sentiment.runtime.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# report.json explains the columns of predictions.csv to readers without this program.
+_CSV_COLUMNS = {
+    "row": "index in the split, from 0",
+    "label": "right class",
+    "predicted": "most probable class",
+    "probability_NAME": "of each class, at calibration.temperature",
+    "num_tokens": "tokens of the review before truncation",
+    "was_cut": "whether it has more tokens than the model reads",
+}
+_GROUP_TITLES = {
+    "length": "Accuracy by length",
+    "unknown": "Accuracy by unknown words",
+    "cut": "Accuracy by truncation",
+}
 
-@dataclass(frozen=True)
-class Setting:
-    """What an evaluation is of.
+
+@dataclass(frozen=True, kw_only=True)
+class ReportHead:
+    """What was evaluated, and on what.
 
     Attributes:
-        run: the run, its weights with their epoch and temperature.
-        checkpoint: which weights, ``best`` or ``last``.
+        path: folder of the run or baseline.
+        kind: ``Run`` or ``Baseline``.
+        model: the model in words.
+        reads: which tokens of a review it reads, in words.
+        checkpoint, epoch: which weights; None for a baseline.
         split: ``train``, ``validation`` or ``test``.
         origin: where the reviews came from.
-        is_own_data: whether that is the source the run was trained on.
-        device: where it was computed.
-        rounding: what bf16 changed, None where it was computed in fp32.
+        hold_out: how they were held out of the training reviews, None if they were not.
+        is_training: whether the model was trained on them.
+        is_validation: whether the epoch and the temperature were chosen on them.
+        device: what the predictions were computed on.
+        rounding: effect of bf16, None if the predictions were computed in fp32.
+        remarks: what else readers must know before they quote the metrics.
     """
 
-    run: Run
-    checkpoint: str
+    path: Path
+    kind: str = "Run"
+    model: str
+    reads: str
+    checkpoint: str | None = None
+    epoch: int | None = None
     split: str
     origin: str
-    is_own_data: bool
+    hold_out: str | None = None
+    is_training: bool = False
+    is_validation: bool = False
     device: str
     rounding: Rounding | None = None
-
-    @property
-    def is_training(self) -> bool:
-        """Whether the model was trained on these reviews."""
-        return self.split == "train" and self.is_own_data
-
-    @property
-    def is_validation(self) -> bool:
-        """Whether the epoch and the temperature were chosen by these reviews."""
-        return self.split == "validation" and self.is_own_data
+    remarks: Sequence[str] = field(default=())
 
     @property
     def title(self) -> str:
-        """The same in two lines."""
-        epoch = self.run.checkpoint.epoch
-        return (
-            f"{sanitize(str(self.run.path))}, {self.checkpoint} weights of epoch {epoch}\n"
-            f"on {self.split}: {sanitize(self._reviews)}"
-        )
+        """Two lines for the terminal."""
+        weights = f", {self.checkpoint} weights of epoch {self.epoch}" if self.checkpoint else ""
+        return f"{sanitize(str(self.path))}{weights}\non {self.split}: {sanitize(self._reviews)}"
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before quoting the figures."""
-        return self._notes_on_reviews + ([str(self.rounding)] if self.rounding else [])
-
-    @property
-    def _notes_on_reviews(self) -> list[str]:
-        if self.is_training:
-            return ["The model was trained on these reviews: the figures say what it remembers."]
-        if self.is_validation:
-            chosen = "The epoch of the weights and the temperature were"
-            if self.checkpoint == "last":
-                chosen = "The temperature was"
-            return [
-                f"{chosen} chosen by these reviews: the figures flatter the model a little. The "
-                "test split's do not."
-            ]
-        return []
-
-    @property
-    def hold_out(self) -> str | None:
-        """How these reviews were held out of the training reviews, None where they were not."""
-        data = self.run.config.data
-        is_held_out = self.is_validation and not has_validation(data)
-        return data.describe_hold_out() if is_held_out else None
+        """What readers must know before they quote the metrics."""
+        return [*self.remarks, *([str(self.rounding)] if self.rounding else [])]
 
     @property
     def _reviews(self) -> str:
         return self.origin if self.hold_out is None else f"{self.origin}, held out {self.hold_out}"
 
+    @property
+    def _precision(self) -> str:
+        return "bf16" if self.rounding else "fp32"
+
     def facts(self, date: str) -> dict[str, str]:
-        """The same for a page, by name."""
-        model = self.run.config.model
-        direction = "bidirectional " if model.bidirectional else ""
-        layers = f", {model.num_layers} layers" if model.num_layers > 1 else ""
-        data = self.run.config.data
+        """Rows of the page's first table."""
+        weights = {"Weights": f"{self.checkpoint}, epoch {self.epoch}"} if self.checkpoint else {}
         return {
-            "Run": f"{self.run.path}",
-            "Weights": f"{self.checkpoint}, epoch {self.run.checkpoint.epoch}",
-            "Model": f"{direction}{model.cell.upper()} of {model.hidden_size} units{layers}, "
-            f"{model.pooling} pooling, {len(self.run.vocabulary):,} words",
-            "Read of a review": f"at most {data.max_length:,} tokens, of longer ones the "
-            f"{data.keep}",
+            self.kind: str(self.path),
+            **weights,
+            "Model": self.model,
+            "Reads": self.reads,
             "Split": self.split,
             "Reviews": self._reviews,
             "Device": self.device,
-            "Precision": "bf16" if self.rounding else "fp32",
+            "Precision": self._precision,
             "Date": date,
         }
 
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "run": str(self.path),
+            "checkpoint": self.checkpoint,
+            "epoch": self.epoch,
+            "split": self.split,
+            "data": self.origin,
+            "hold_out": self.hold_out,
+            "notes": self.notes,
+            "device": self.device,
+            "precision": self._precision,
+            "rounding": self.rounding.as_dict() if self.rounding else None,
+        }
 
-def write_outputs(
-    evaluation: Evaluation,
-    setting: Setting,
-    output: Path,
-    events: Path,
+
+def describe_run(
+    run: Run,
     *,
-    cuts: Sequence[Cut] = (),
+    checkpoint: str,
+    split: str,
+    origin: str,
+    is_own_data: bool,
+    device: str,
+    rounding: Rounding | None,
+) -> ReportHead:
+    """The head of a run's report; ``is_own_data`` says whether it was trained on this source."""
+    model, data = run.config.model, run.config.data
+    direction = "bidirectional " if model.bidirectional else ""
+    layers = f", {model.num_layers} layers" if model.num_layers > 1 else ""
+    is_training = split == "train" and is_own_data
+    is_validation = split == "validation" and is_own_data
+    remarks = []
+    if is_training:
+        remarks = ["The model was trained on these reviews: the metrics show what it remembers."]
+    elif is_validation:
+        chosen = "temperature was" if checkpoint == "last" else "epoch and the temperature were"
+        remarks = [
+            f"The {chosen} chosen on these reviews, so the metrics are slightly optimistic; "
+            "those of the test split are not."
+        ]
+    return ReportHead(
+        path=run.path,
+        model=f"{direction}{model.cell.upper()} of {model.hidden_size} units{layers}, "
+        f"{model.pooling} pooling, {len(run.vocabulary):,} words",
+        reads=f"at most {data.max_length:,} tokens, of longer ones the {data.keep}",
+        checkpoint=checkpoint,
+        epoch=run.checkpoint.epoch,
+        split=split,
+        origin=origin,
+        hold_out=describe_hold_out(data) if is_validation else None,
+        is_training=is_training,
+        is_validation=is_validation,
+        device=device,
+        rounding=rounding,
+        remarks=remarks,
+    )
+
+
+def describe_hold_out(data: DataConfig) -> str | None:
+    """How the validation reviews were held out; None if the data has a split of its own."""
+    return None if has_validation(data) else data.describe_hold_out()
+
+
+def write_evaluation(
+    head: ReportHead,
+    evaluation: Evaluation,
+    output: Path,
+    *,
+    truncations: Sequence[Truncation] = (),
     seconds: float,
+    events: Path | None = None,
 ) -> None:
-    """Write all files of an evaluation in place of those of an earlier one.
+    """Write all files of an evaluation, replacing earlier ones.
 
     Args:
-        evaluation: what was measured.
-        setting: on what.
+        head: what was evaluated on what.
+        evaluation: the results.
         output: folder of the report.
-        events: folder of TensorBoard's events.
-        cuts: what cutting costs, where that was measured.
-        seconds: what measuring took.
+        truncations: what truncation costs, if measured.
+        seconds: duration of the evaluation.
+        events: folder of TensorBoard's events; None writes none.
     """
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint, names = setting.run.checkpoint, evaluation.class_names
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    write_report(
-        output / "report.json",
-        evaluation,
-        run=str(setting.run.path),
-        checkpoint=setting.checkpoint,
-        epoch=checkpoint.epoch,
-        split=setting.split,
-        data=setting.origin,
-        hold_out=setting.hold_out,
-        notes=setting.notes,
-        device=setting.device,
-        precision="bf16" if setting.rounding else "fp32",
-        rounding=setting.rounding.as_dict() if setting.rounding else None,
-        date=date,
-        cutting=[cut.as_dict() for cut in cuts],
-        seconds=round(seconds, 2),
-    )
-    write_predictions(
-        output / "predictions.csv",
-        evaluation.calibrated,
-        names,
-        evaluation.num_tokens,
-        evaluation.was_cut,
-    )
-    pictures = draw_pictures(
-        evaluation.predictions,
-        names,
-        checkpoint.temperature,
-        fitted_here=setting.is_validation,
-    )
-    if cuts:
-        pictures["cutting"] = cutting_figure(cuts)
-    write_evaluation_page(
-        output / "report.html",
-        evaluation,
-        pictures,
-        cuts=cuts,
-        title=f"{setting.run.path.absolute().name} on {setting.split}",
-        facts=setting.facts(date),
-        notes=setting.notes,
-        trained_here=setting.is_training,
-    )
-    write_board(events, evaluation.metrics, pictures, checkpoint.epoch)
-
-
-def draw_pictures(
-    predictions: Predictions, class_names: Sequence[str], temperature: float, *, fitted_here: bool
-) -> dict[str, Figure]:
-    """The pictures of predictions by their names, which are TensorBoard's tags.
-
-    Args:
-        predictions: at temperature 1.
-        class_names: names of the classes.
-        temperature: the one that calibrates them.
-        fitted_here: whether it was fitted on these reviews.
-    """
-    labels, num_classes = predictions.labels, len(class_names)
-    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predictions.predicted), 1)
-    scores = ranking_scores(predictions.log_probabilities)
-    before = predictions.probabilities
-    after = np.exp(apply_temperature(predictions.log_probabilities, temperature))
-    return {
-        "confusion": draw_confusion(confusion, class_names),
-        "roc": draw_roc(scores, labels, class_names),
-        "precision_recall": draw_precision_recall(scores, labels, class_names),
-        "reliability": draw_reliability(
-            before, after, labels, temperature=temperature, fitted_here=fitted_here
-        ),
-        "scores": draw_scores(after, labels, class_names),
+    values = {
+        **evaluation.as_dict(),
+        **head.as_dict(),
+        "date": date,
+        "cutting": [result.as_dict() for result in truncations],
+        "seconds": round(seconds, 2),
+        "predictions_columns": _CSV_COLUMNS,
     }
+    write_json(output / "report.json", values)
+    _write_predictions(output / "predictions.csv", evaluation)
+    figures = draw_predictions(
+        evaluation.predictions,
+        evaluation.class_names,
+        evaluation.calibration.temperature,
+        fitted_here=evaluation.calibration.fitted_here,
+    )
+    if truncations:
+        figures["cutting"] = draw_truncation(truncations)
+    write_evaluation_page(
+        output / "report.html", head, evaluation, figures, truncations=truncations, date=date
+    )
+    if events is not None and head.epoch is not None:
+        _write_events(events, evaluation.metrics, figures, head.epoch)
 
 
-def add_picture(writer: SummaryWriter, tag: str, figure: Figure, step: int) -> None:
-    """Show a figure in TensorBoard, under ``pictures/TAG``."""
-    figure.set_dpi(120)
-    with warnings.catch_warnings():
-        # A class may have a name in a script that the font lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        writer.add_figure(f"pictures/{tag}", figure, step)
+def _write_predictions(path: Path, evaluation: Evaluation) -> None:
+    """One row per review, in the order of the data; probabilities are calibrated."""
+    predictions, names = evaluation.calibrated, evaluation.class_names
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    probability_names = [f"probability_{name}" for name in names]
+    writer.writerow(["row", "label", "predicted", *probability_names, "num_tokens", "was_cut"])
+    rows = zip(
+        predictions.labels.tolist(),
+        predictions.predicted.tolist(),
+        predictions.probabilities.tolist(),
+        evaluation.num_tokens.tolist(),
+        evaluation.was_cut.tolist(),
+        strict=True,
+    )
+    for row, (label, predicted, probabilities, num_tokens, was_cut) in enumerate(rows):
+        cells = [f"{probability:.6f}" for probability in probabilities]
+        cut = "true" if was_cut else "false"
+        writer.writerow([row, names[label], names[predicted], *cells, num_tokens, cut])
+    atomic_write(path, buffer.getvalue().encode("utf-8"))
 
 
-def write_board(path: Path, metrics: Metrics, pictures: dict[str, Figure], epoch: int) -> None:
-    """Write an evaluation's events to a folder in place of those of an earlier one.
+def write_evaluation_page(
+    path: Path,
+    head: ReportHead,
+    evaluation: Evaluation,
+    figures: Mapping[str, Figure],
+    *,
+    truncations: Sequence[Truncation] = (),
+    date: str,
+) -> None:
+    """Write report.html with the given figures and those of the groups."""
+    titles_and_groups = [(_GROUP_TITLES[name], rows) for name, rows in evaluation.groups.items()]
+    all_figures = {
+        **figures,
+        **{
+            name: draw_groups(rows, _GROUP_TITLES[name]) for name, rows in evaluation.groups.items()
+        },
+    }
+    write_page(
+        path,
+        "report.html",
+        title=f"{head.path.absolute().name} on {head.split}",
+        head=head,
+        facts=head.facts(date),
+        evaluation=evaluation,
+        metrics=evaluation.metrics,
+        calibration=evaluation.calibration,
+        class_names=evaluation.class_names,
+        groups=titles_and_groups,
+        truncations=truncations,
+        figures={name: as_svg(figure) for name, figure in all_figures.items()},
+        num_resamples=NUM_RESAMPLES,
+        fewest_to_resample=FEWEST_TO_RESAMPLE,
+    )
 
-    The figures go under the tags of training's, so that they are points of the same charts.
 
-    Args:
-        path: the folder.
-        metrics: the figures.
-        pictures: those to show, by tag.
-        epoch: of the weights that were evaluated.
-    """
+def _write_events(path: Path, metrics: Metrics, figures: Mapping[str, Figure], epoch: int) -> None:
+    """Write metrics under training's tags, so that they appear in the same charts, and figures."""
     for earlier in path.glob("events.out.tfevents.*"):
         earlier.unlink()
     with SummaryWriter(str(path)) as writer:
         add_scalars(writer, metrics, epoch)
-        for tag, figure in pictures.items():
-            add_picture(writer, tag, figure, epoch)
+        for tag, figure in figures.items():
+            add_figure(writer, tag, figure, epoch)
 
 
 def add_scalars(writer: SummaryWriter, metrics: Metrics, epoch: int) -> None:
-    """The figures as points of the curves by epoch."""
+    """Add metrics as points of the curves by epoch."""
     values = {
         "loss": metrics.nll,
         "accuracy": metrics.accuracy,

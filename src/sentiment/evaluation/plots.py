@@ -1,7 +1,6 @@
-"""Pictures of predictions. Each function takes plain arrays and returns a figure.
+"""Figures of an evaluation.
 
-Throughout: ``probabilities`` and ``scores`` are (num_reviews, num_classes), ``labels`` are
-(num_reviews,) right classes, and ``class_names`` name the classes in their order.
+``probabilities`` and ``scores`` are (num_reviews, num_classes), ``labels`` (num_reviews,).
 """
 
 from __future__ import annotations
@@ -13,30 +12,53 @@ import numpy as np
 
 from sentiment.display.console import truncate
 from sentiment.display.plots import COLORS, new_figure
-from sentiment.evaluation.metrics import NUM_BINS, calibration_bins
-from sentiment.evaluation.slices import Group
+from sentiment.evaluation.calibration import apply_temperature
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.metrics import NUM_BINS, calibration_bins, ranking_scores
+from sentiment.evaluation.slices import KEEPS, Group, Truncation, group_by_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-
-_MOST_CURVES = len(COLORS)
-_MOST_COUNTS_SHOWN = 10  # classes of a confusion matrix whose cells hold legible numbers
+_MOST_COUNTS_SHOWN = 10  # classes of a confusion matrix whose cells have room for numbers
 _MOST_NAMES_SHOWN = 25
 _CURVE_POINTS = 200
 _FEWEST_FOR_LOGARITHMS = 50
 _FAINT = "#9aa0a6"
 
 
+def draw_predictions(
+    predictions: Predictions, class_names: Sequence[str], temperature: float, *, fitted_here: bool
+) -> dict[str, Figure]:
+    """All figures of predictions at temperature 1, by their TensorBoard tags.
+
+    ``temperature`` calibrates them; ``fitted_here`` says whether it was fitted on these reviews.
+    """
+    labels, num_classes = predictions.labels, len(class_names)
+    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+    np.add.at(confusion, (labels, predictions.predicted), 1)
+    scores = ranking_scores(predictions.log_probabilities)
+    before = predictions.probabilities
+    after = np.exp(apply_temperature(predictions.log_probabilities, temperature))
+    return {
+        "confusion": draw_confusion(confusion, class_names),
+        "roc": draw_roc(scores, labels, class_names),
+        "precision_recall": draw_precision_recall(scores, labels, class_names),
+        "reliability": draw_reliability(
+            before, after, labels, temperature=temperature, fitted_here=fitted_here
+        ),
+        "scores": draw_scores(after, labels, class_names),
+    }
+
+
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """The confusion matrix, (num_classes, num_classes); colours are shares of the right class."""
-    confusion = np.asarray(confusion)
+    """The (num_classes, num_classes) confusion matrix, coloured by shares of the right class."""
     num_classes = len(confusion)
     figure, axes = new_figure(4.2, 3.6)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if num_classes <= _MOST_NAMES_SHOWN:
-        names = [_name(each, 12) for each in class_names]
+        names = [_name(name, 12) for name in class_names]
         axes.set_xticks(range(num_classes), names, rotation=90 if num_classes > 4 else 0)
         axes.set_yticks(range(num_classes), names)
     axes.set(xlabel="predicted class", ylabel="right class", title="Confusion")
@@ -52,15 +74,15 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 
 def draw_roc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """ROC curves: of the second class where there are two, else of each against the rest."""
+    """ROC curves: of the second of two classes, or of each of more against the rest."""
     from sklearn.metrics import auc, roc_curve
 
     _, axes = new_figure(4.2, 3.6)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", label="by chance")
-    for each in _drawn_classes(labels, scores.shape[1]):
-        false_positives, true_positives, _ = roc_curve(labels == each, scores[:, each])
+    for label in _drawn_classes(labels, scores.shape[1]):
+        false_positives, true_positives, _ = roc_curve(labels == label, scores[:, label])
         area = auc(false_positives, true_positives)
-        name = _name(class_names[each], 16)
+        name = _name(class_names[label], 16)
         axes.plot(*_thin(false_positives, true_positives), label=f"{name}: area {area:.4f}")
     return _finish_curves(axes, "false positive rate", "true positive rate", "ROC")
 
@@ -68,17 +90,18 @@ def draw_roc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 def draw_precision_recall(
     scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
-    """Precision over recall, for the classes of :func:`draw_roc`."""
+    """Precision over recall, of the same classes as :func:`draw_roc`."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     _, axes = new_figure(4.2, 3.6)
-    for color, each in zip(COLORS, _drawn_classes(labels, scores.shape[1]), strict=False):
-        precision, recall, _ = precision_recall_curve(labels == each, scores[:, each])
-        mean = average_precision_score(labels == each, scores[:, each])
-        axes.axhline((labels == each).mean(), color=color, linestyle=":", linewidth=1)
-        label = f"{_name(class_names[each], 16)}: mean {mean:.4f}"
-        # Steps, as the average precision adds them up.
-        axes.step(*_thin(recall, precision), where="pre", color=color, label=label)
+    for color, label in zip(COLORS, _drawn_classes(labels, scores.shape[1]), strict=False):
+        is_positive = labels == label
+        precision, recall, _ = precision_recall_curve(is_positive, scores[:, label])
+        mean = average_precision_score(is_positive, scores[:, label])
+        axes.axhline(is_positive.mean(), color=color, linestyle=":", linewidth=1)
+        name = f"{_name(class_names[label], 16)}: mean {mean:.4f}"
+        # In steps, as the average precision adds them up.
+        axes.step(*_thin(recall, precision), where="pre", color=color, label=name)
     return _finish_curves(axes, "recall", "precision", "Precision and recall (dotted: by chance)")
 
 
@@ -92,12 +115,7 @@ def draw_reliability(
 ) -> Figure:
     """Accuracy over confidence in 15 bins, with the numbers of reviews below.
 
-    Args:
-        before: (num_reviews, num_classes) probabilities at temperature 1.
-        after: the same at the run's temperature.
-        labels: (num_reviews,) right classes.
-        temperature: the run's.
-        fitted_here: whether it was fitted on these reviews.
+    ``before`` and ``after`` are probabilities at temperature 1 and at the run's.
     """
     figure, (upper, lower) = new_figure(4.2, 3.6, rows=2)
     upper.get_gridspec().set_height_ratios((3, 1))
@@ -128,16 +146,15 @@ def draw_reliability(
 def draw_scores(
     probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> Figure:
-    """Histograms by right class: of the second class's probability, or of the right class's own."""
+    """Histograms by right class: of the second of two classes' probability, else of its own."""
     figure, axes = new_figure(4.2, 3.6)
     is_binary = probabilities.shape[1] == 2
     edges = np.linspace(0, 1, 41 if is_binary and len(labels) > 5_000 else 21)
     most = 0
-    for each in _most_frequent(labels, probabilities.shape[1]):
-        shown = probabilities[labels == each, 1 if is_binary else each]
-        counts, _ = np.histogram(shown, edges)
+    for label in _most_frequent(labels, probabilities.shape[1]):
+        counts, _ = np.histogram(probabilities[labels == label, 1 if is_binary else label], edges)
         most = max(most, int(counts.max()))
-        axes.stairs(counts, edges, label=_name(class_names[each], 16), linewidth=1.5)
+        axes.stairs(counts, edges, label=_name(class_names[label], 16), linewidth=1.5)
     which = f"“{_name(class_names[1], 16)}”" if is_binary else "the right class"
     axes.set(xlabel=f"probability of {which}", ylabel="reviews", xlim=(-0.01, 1.01))
     axes.set_title("Probabilities by right class")
@@ -148,38 +165,62 @@ def draw_scores(
 
 
 def draw_groups(groups: Sequence[Group], title: str) -> Figure:
-    """Accuracy of groups of reviews with 95 % intervals; below each name its number of reviews."""
+    """Accuracies of groups of reviews with 95 % intervals."""
     figure, axes = new_figure(4.2, 3.6)
-    accuracies = np.array([each.accuracy for each in groups])
-    lows, highs = np.array([each.accuracy_ci95 for each in groups]).T
-    places = np.arange(len(groups))[::-1]
+    accuracies = np.array([group.accuracy for group in groups])
+    lows, highs = np.array([group.accuracy_ci95 for group in groups]).T
+    heights = np.arange(len(groups))[::-1]
     errors = np.maximum((accuracies - lows, highs - accuracies), 0)
-    axes.errorbar(accuracies, places, xerr=errors, fmt="o", capsize=3, color=COLORS[0])
-    names = [f"{each.name}\n{each.num_reviews:,} reviews" for each in groups]
-    axes.set_yticks(places, names)
+    axes.errorbar(accuracies, heights, xerr=errors, fmt="o", capsize=3, color=COLORS[0])
+    axes.set_yticks(heights, [f"{group.name}\n{group.num_reviews:,} reviews" for group in groups])
     axes.set(ylim=(-0.6, len(groups) - 0.4), xlabel="accuracy, with its 95 % interval", title=title)
     axes.xaxis.set_major_formatter(_percent_ticks())
     axes.locator_params(axis="x", nbins=5)
     return figure
 
 
+def draw_truncation(truncations: Sequence[Truncation]) -> Figure:
+    """Accuracy over the number of tokens kept, with a line for each way to choose them."""
+    figure, axes = new_figure(5.6, 3.6)
+    by_length = group_by_length(truncations)
+    lengths = list(by_length)
+    for index, keep in enumerate(KEEPS):
+        results = [by_length[length][keep] for length in lengths]
+        accuracies = [100 * result.accuracy for result in results]
+        errors = [
+            [abs(100 * result.accuracy_ci95[end] - 100 * result.accuracy) for result in results]
+            for end in (0, 1)
+        ]
+        shifted = [
+            length * (1 + 0.025 * (index - 1)) for length in lengths
+        ]  # so bars don't overlap
+        axes.errorbar(shifted, accuracies, yerr=errors, marker="o", capsize=3, label=keep)
+    axes.set_xscale("log")
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.minorticks_off()
+    axes.set_xlabel("tokens kept of a review")
+    axes.set_ylabel("accuracy in %, 95 % interval")
+    axes.legend(title="kept of longer ones")
+    return figure
+
+
 def _drawn_classes(labels: np.ndarray, num_classes: int) -> list[int]:
-    """Classes with a curve: those that occur and do not stand alone, the most frequent ones."""
+    """The most frequent classes for which a curve is defined."""
     if num_classes == 2:
         return [1] if len(np.unique(labels)) == 2 else []
     counts = np.bincount(labels, minlength=num_classes)
-    return [each for each in _most_frequent(labels, num_classes) if counts[each] < len(labels)]
+    return [label for label in _most_frequent(labels, num_classes) if counts[label] < len(labels)]
 
 
 def _most_frequent(labels: np.ndarray, num_classes: int) -> list[int]:
-    """At most seven classes that occur, as there are colours to tell apart, in their order."""
+    """The most frequent classes that occur, ascending, at most one per colour."""
     counts = np.bincount(labels, minlength=num_classes)
-    chosen = np.argsort(-counts, kind="stable")[:_MOST_CURVES]
-    return sorted(int(each) for each in chosen if counts[each])
+    chosen = np.argsort(-counts, kind="stable")[: len(COLORS)]
+    return sorted(int(label) for label in chosen if counts[label])
 
 
 def _thin(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most 200 points of a curve within the unit square, evenly spaced along its length."""
+    """At most 200 points of a curve in the unit square, evenly spaced along its length."""
     if len(xs) <= _CURVE_POINTS:
         return xs, ys
     steps = np.abs(np.diff(xs)) + np.abs(np.diff(ys))
@@ -199,9 +240,9 @@ def _finish_curves(axes: Any, xlabel: str, ylabel: str, title: str) -> Figure:
 
 
 def _name(name: str, columns: int) -> str:
-    """A class's name as matplotlib shows it: no formula, nor hidden from the legend."""
-    shown = truncate(name, columns).replace("$", r"\$")
-    return f"\u200b{shown}" if shown.startswith("_") else shown
+    """A class's name as text: ``$`` would start a formula, ``_`` hide it from the legend."""
+    name = truncate(name, columns).replace("$", r"\$")
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def _percent_ticks() -> Any:

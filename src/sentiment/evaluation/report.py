@@ -1,68 +1,57 @@
-"""An evaluation as a table, JSON, CSV and an HTML page."""
+"""The evaluation of a set of predictions, and its tables for the terminal."""
 
 from __future__ import annotations
 
-import csv
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sentiment.data.batches import EncodedCorpus
 from sentiment.data.reviews import Reviews
-from sentiment.display.console import pad, truncate, width
-from sentiment.display.pages import write_page
-from sentiment.display.plots import as_svg
+from sentiment.display.console import COLUMNS, format_table, truncate
 from sentiment.evaluation.calibration import Calibration, apply_temperature, measure_calibration
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import (
-    FEWEST_TO_RESAMPLE,
-    NUM_RESAMPLES,
     Interval,
     Metrics,
     auroc_interval,
     f1_interval,
     ranking_scores,
 )
-from sentiment.evaluation.plots import draw_groups
 from sentiment.evaluation.slices import (
-    Cut,
+    KEEPS,
     Example,
     Group,
+    Truncation,
     by_cut,
     by_length,
     by_unknown_share,
     confident_mistakes,
+    group_by_length,
     uncertain_reviews,
     unknown_shares,
 )
-from sentiment.runtime.files import write_json
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model measured on reviews.
+    """A model's results on a set of reviews.
 
     Attributes:
         class_names: the classes, in the order of their labels.
-        predictions: at temperature 1, as all of ``metrics`` is.
-        calibrated: at the run's temperature, as the examples are.
-        metrics: the figures.
-        f1_ci95, auroc_ci95: 95 % intervals of two of them; None where they are not defined. For
-            F1 by bootstrap, up to ten classes; for the AUROC of two classes by DeLong's method.
+        predictions: at temperature 1, like all of ``metrics``.
+        calibrated: at the run's temperature, like the examples.
+        metrics: of the predictions.
+        f1_ci95: 95 % bootstrap interval of F1, or None if undefined.
+        auroc_ci95: 95 % interval of two classes' AUROC by DeLong's method, or None.
         calibration: scores of the probabilities before and after the temperature.
         groups: accuracy by kind of review: ``length``, ``unknown`` and ``cut``.
         mistakes, uncertain: reviews to read.
-        num_tokens: (num_reviews,) before cutting.
-        was_cut: (num_reviews,) whether a review is longer than the model reads.
-        unknown_token_share: of all tokens, cut-off ones included.
+        num_tokens: (num_reviews,) before truncation.
+        was_cut: (num_reviews,) bool: whether a review is longer than what the model reads.
+        unknown_token_share: of all tokens, truncated ones included.
     """
 
     class_names: tuple[str, ...]
@@ -80,7 +69,6 @@ class Evaluation:
     unknown_token_share: float
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as JSON-able values."""
         return {
             **self.metrics.as_dict(),
             "f1_ci95": self.f1_ci95,
@@ -95,7 +83,7 @@ class Evaluation:
         }
 
 
-def measure(
+def evaluate_predictions(
     predictions: Predictions,
     reviews: Reviews,
     corpus: EncodedCorpus,
@@ -103,20 +91,22 @@ def measure(
     *,
     fitted_here: bool,
 ) -> Evaluation:
-    """Measure what a model says of reviews.
+    """Evaluate predictions made at temperature 1.
 
     Args:
-        predictions: what it says, at temperature 1.
-        reviews: of which reviews, with the model's classes.
-        corpus: the same, as the model read them.
+        predictions: of the reviews.
+        reviews: with the model's classes.
+        corpus: the reviews as the model read them.
         temperature: the run's.
         fitted_here: whether it was fitted on these reviews.
     """
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     metrics = predictions.metrics()
-    is_binary = log_probabilities.shape[1] == 2
+    auroc_ci95 = None
+    if log_probabilities.shape[1] == 2:
+        auroc_ci95 = auroc_interval(ranking_scores(log_probabilities)[:, 1], labels == 1)
     calibrated = Predictions(apply_temperature(log_probabilities, temperature), labels)
-    is_right = predictions.predicted == labels
+    is_right = predictions.is_right
     num_tokens, was_cut = corpus.full_lengths.numpy(), corpus.was_cut().numpy()
     return Evaluation(
         class_names=reviews.class_names,
@@ -124,9 +114,7 @@ def measure(
         calibrated=calibrated,
         metrics=metrics,
         f1_ci95=f1_interval(np.array(metrics.confusion)),
-        auroc_ci95=auroc_interval(ranking_scores(log_probabilities)[:, 1], labels == 1)
-        if is_binary
-        else None,
+        auroc_ci95=auroc_ci95,
         calibration=measure_calibration(
             log_probabilities, labels, temperature, fitted_here=fitted_here
         ),
@@ -143,243 +131,120 @@ def measure(
     )
 
 
-_COLUMNS = 80
-_FIRST = 24  # columns of a row's name
-# Of the confusion matrix: before a line, of a right class's name, and after the predicted ones.
-_INDENT, _ROW_NAME, _OVER_COLUMNS = "  ", 13, "  (predicted)"
+_NAME_COLUMNS = 24  # of all tables, so that they align
 _UNDEFINED = "undefined: a class does not occur"
-# What the columns of predictions.csv hold, for those who find the file without the program.
-_CSV_COLUMNS = {
-    "row": "place in the split, from 0",
-    "label": "right class",
-    "predicted": "most probable class",
-    "probability_NAME": "of each class, at calibration.temperature",
-    "num_tokens": "tokens of the review before cutting",
-    "was_cut": "whether it has more than the model reads",
-}
 
 
 def report_table(evaluation: Evaluation, title: str) -> str:
-    """The figures as a table of at most 80 columns, below a title's lines."""
+    """The evaluation as tables of at most 80 columns, below a title."""
+    tables = [
+        title,
+        _metrics_table(evaluation),
+        _calibration_table(evaluation.calibration),
+        _groups_table(evaluation.groups),
+        _confusion_table(evaluation.metrics, evaluation.class_names),
+    ]
+    return "\n\n".join(tables)
+
+
+def truncation_table(truncations: Sequence[Truncation]) -> str:
+    """A row for each length, a column for each way to choose the tokens that are kept."""
+    rows: list[Sequence[str]] = [("tokens", "longer", *KEEPS)]
+    for max_length, results in group_by_length(truncations).items():
+        cells = [
+            f"{100 * result.accuracy:.1f} ({_span(result.accuracy_ci95, 100, 1, '-')})"
+            for result in results.values()
+        ]
+        rows.append((f"{max_length:,}", f"{100 * results['head'].cut_share:.1f} %", *cells))
+    title = "accuracy in %, with 95 % intervals, on reviews cut to so many tokens"
+    return f"{title}\n{format_table(rows, align='>')}"
+
+
+def _metrics_table(evaluation: Evaluation) -> str:
     metrics = evaluation.metrics
     f1_name = f"F1 of {truncate(evaluation.class_names[1], 17)}"
     if len(evaluation.class_names) > 2:
         f1_name = "F1, mean over classes"
     no_f1 = "undefined: the class neither occurs nor is predicted"
     rows = [
-        ("reviews", f"{metrics.num_reviews:>7,}"),
-        ("accuracy", _percent(metrics.accuracy) + _span(metrics.accuracy_ci95, 100)),
-        (f1_name, _decimal(metrics.f1, no_f1) + _span(evaluation.f1_ci95, 1)),
-        ("AUROC", _decimal(metrics.auroc) + _span(evaluation.auroc_ci95, 1)),
-        ("average precision", _decimal(metrics.average_precision)),
+        ("", "", "95 % interval"),
+        ("reviews", f"{metrics.num_reviews:,}"),
+        ("accuracy", f"{100 * metrics.accuracy:.2f} %", _span(metrics.accuracy_ci95, 100, 2)),
+        (f1_name, *_decimal(metrics.f1, evaluation.f1_ci95, no_f1)),
+        ("AUROC", *_decimal(metrics.auroc, evaluation.auroc_ci95)),
+        ("average precision", *_decimal(metrics.average_precision)),
     ]
-    lines = [title, "", *(f"  {pad(name, _FIRST)}{value}" for name, value in rows)]
-    lines += ["", *_calibration_lines(evaluation.calibration)]
-    lines += ["", f"  {'accuracy by kind':<{_FIRST}}reviews  accuracy       95 %"]
-    for number, groups in enumerate(evaluation.groups.values()):
-        lines += [""] * (number > 0) + [_group_line(group) for group in groups]
-    lines += ["", *_confusion_lines(metrics, evaluation.class_names)]
-    return "\n".join(line.rstrip() for line in lines)
+    return format_table(rows, align="<><", min_widths=[_NAME_COLUMNS, 8])
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:7.2f} %"
+def _decimal(
+    value: float | None, interval: Interval | None = None, undefined: str = _UNDEFINED
+) -> tuple[str, str]:
+    if value is None:
+        return "", undefined
+    return f"{value:.4f}", "" if interval is None else _span(interval, 1, 4)
 
 
-def _decimal(value: float | None, undefined: str = _UNDEFINED) -> str:
-    return undefined if value is None else f"{value:7.4f}  "
+def _span(interval: Interval, scale: int, digits: int, between: str = " to ") -> str:
+    return between.join(f"{scale * bound:.{digits}f}" for bound in interval)
 
 
-def _span(interval: Interval | None, scale: int) -> str:
-    if interval is None:
-        return ""
-    low, high = (f"{scale * bound:.{2 if scale == 100 else 4}f}" for bound in interval)
-    return f"   95 %: {low} to {high}"
-
-
-def _calibration_lines(calibration: Calibration) -> list[str]:
-    columns = [("as trained", calibration.before)]
-    columns.append((f"temperature {calibration.temperature:.2f}", calibration.after))
+def _calibration_table(calibration: Calibration) -> str:
+    columns = {
+        "as trained": calibration.before,
+        f"temperature {calibration.temperature:.2f}": calibration.after,
+    }
     if calibration.cross_fitted is not None:
-        columns.append(("cross-fitted", calibration.cross_fitted))
-    lines = [f"  {'probabilities':<{_FIRST}}" + "".join(f"{name:>18}" for name, _ in columns)]
+        columns["cross-fitted"] = calibration.cross_fitted
+    rows: list[Sequence[str]] = [("probabilities", *columns)]
     for name, field in (
         ("negative log-likelihood", "nll"),
         ("Brier score", "brier"),
         ("calibration error (ECE)", "ece"),
     ):
-        cells = "".join(f"{getattr(scores, field):>18.4f}" for _, scores in columns)
-        lines.append(f"  {name:<{_FIRST}}{cells}")
-    chance = f"{calibration.ece_by_chance:.4f}"
-    lines.append(f"  {'  by chance alone':<{_FIRST}}{chance:>36}")
-    if calibration.fitted_here:
-        flattered = "  The temperature was fitted on these reviews, which flatters its column"
-        lines.append(f"{flattered}{'.' if calibration.cross_fitted is None else ';'}")
-    if calibration.cross_fitted is not None:
-        lines.append("  cross-fitted is each half at the temperature of the other half.")
-    return lines
+        rows.append((name, *(f"{getattr(scores, field):.4f}" for scores in columns.values())))
+    rows.append(("  ECE by chance alone", "", f"{calibration.ece_by_chance:.4f}"))
+    table = format_table(rows, min_widths=[_NAME_COLUMNS, 16, 16, 16])
+    if not calibration.fitted_here:
+        return table
+    note = "  The temperature was fitted on these reviews, so its column is optimistic"
+    if calibration.cross_fitted is None:
+        return f"{table}\n{note}."
+    return f"{table}\n{note};\n  cross-fitted: each half at the temperature of the other half."
 
 
-def _group_line(group: Group) -> str:
-    low, high = (100 * bound for bound in group.accuracy_ci95)
-    shares = f"{100 * group.accuracy:7.2f} %   {low:.2f} to {high:.2f}"
-    return f"  {group.name:<{_FIRST}}{group.num_reviews:>7,} {shares}"
+def _groups_table(groups: dict[str, list[Group]]) -> str:
+    rows: list[Sequence[str]] = [("accuracy by", "reviews", "accuracy", "95 % interval")]
+    for group_list in groups.values():
+        if len(rows) > 1:
+            rows.append(())
+        for group in group_list:
+            accuracy = f"{100 * group.accuracy:.2f} %"
+            interval = _span(group.accuracy_ci95, 100, 2)
+            rows.append((group.name, f"{group.num_reviews:,}", accuracy, interval))
+    return format_table(rows, min_widths=[_NAME_COLUMNS])
 
 
-def _confusion_lines(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
-    """The matrix or, where it is too wide, the pairs of classes most often taken for each other."""
+def _confusion_table(metrics: Metrics, class_names: Sequence[str]) -> str:
+    """The confusion matrix or, if it is too wide, the most frequent confusions."""
     digits = len(f"{metrics.num_reviews:,}")
-    room = (_COLUMNS - len(_INDENT) - _ROW_NAME - len(_OVER_COLUMNS)) // len(class_names)
-    if room < max(7, digits + 2):
-        return _most_confused(metrics, class_names)
-    names = [truncate(name, min(room - 2, 20)) for name in class_names]
-    wide = max(digits, 6, *map(width, names)) + 2
-    left = [truncate(name, _ROW_NAME - 1) for name in class_names]
-    header = "".join(pad(name, min(wide, room), right=True) for name in names)
-    lines = [f"{_INDENT}{'right class':<{_ROW_NAME}}{header}{_OVER_COLUMNS}"]
-    for name, row in zip(left, metrics.confusion, strict=True):
-        cells = "".join(f"{count:>{min(wide, room)},}" for count in row)
-        lines.append(f"{_INDENT}{pad(name, _ROW_NAME)}{cells}")
-    return lines
+    room = (COLUMNS - 28) // len(class_names) - 2  # 28: indent, first and last column
+    if room < max(5, digits):
+        return _confusions_table(metrics, class_names)
+    names = [truncate(name, min(room, 20)) for name in class_names]
+    rows: list[Sequence[str]] = [("right class", *names, "(predicted)")]
+    for name, counts in zip(class_names, metrics.confusion, strict=True):
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    return format_table(rows, min_widths=[11, *[min(room, 6)] * len(names)])
 
 
-def _most_confused(metrics: Metrics, class_names: Sequence[str]) -> list[str]:
+def _confusions_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     confusion = np.array(metrics.confusion)
     np.fill_diagonal(confusion, 0)
-    lines = [f"  {'right class':<27}{'predicted':<27}reviews"]
-    for place in np.argsort(-confusion, axis=None, kind="stable")[:10].tolist():
-        right, predicted = divmod(place, len(class_names))
-        if confusion[right, predicted]:
-            names = (pad(truncate(class_names[each], 25), 27) for each in (right, predicted))
-            lines.append(f"  {''.join(names)}{confusion[right, predicted]:>7,}")
-    return lines
-
-
-def write_report(path: Path, evaluation: Evaluation, **details: Any) -> None:
-    """Write the figures and what they were measured on as JSON."""
-    columns = {"predictions_columns": _CSV_COLUMNS}
-    write_json(path, {**evaluation.as_dict(), **details, **columns})
-
-
-def write_predictions(
-    path: Path,
-    predictions: Predictions,
-    class_names: tuple[str, ...],
-    num_tokens: np.ndarray,
-    was_cut: np.ndarray,
-) -> None:
-    """Write one row a review, in the order of the data, as CSV.
-
-    Args:
-        path: the file to write.
-        predictions: what the model says, at the run's temperature, as ``sentiment predict`` does.
-        class_names: names of the classes.
-        num_tokens: (num_reviews,) tokens of each review before cutting.
-        was_cut: (num_reviews,) whether a review was longer than the model reads.
-    """
-    new = path.with_name(path.name + ".new")
-    probability_names = [f"probability_{name}" for name in class_names]
-    rows = zip(
-        predictions.labels.tolist(),
-        predictions.predicted.tolist(),
-        predictions.probabilities.tolist(),
-        num_tokens.tolist(),
-        was_cut.tolist(),
-        strict=True,
-    )
-    with new.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["row", "label", "predicted", *probability_names, "num_tokens", "was_cut"])
-        for row, (label, predicted, probabilities, length, cut) in enumerate(rows):
-            shown = [f"{value:.6f}" for value in probabilities]
-            names = class_names[label], class_names[predicted]
-            writer.writerow([row, *names, *shown, length, "true" if cut else "false"])
-    os.replace(new, path)
-
-
-_CAPTIONS = {
-    "confusion": "How many reviews of each class (rows) were taken for which (columns).",
-    "roc": "The farther towards the upper left corner, the better; the area is the AUROC.",
-    "precision_recall": "Dotted is what guessing reaches. The mean is the average precision.",
-    "reliability": "On the diagonal, reviews predicted with 80 % confidence are right 80 % of the "
-    "time. Bars count the reviews; their axis is linear.",
-    "scores": "How sure the model is, at the run's temperature, by the class that is right. "
-    "Where there are many reviews, their axis is logarithmic.",
-    "cutting": "This model on reviews cut to other lengths, to their first words, last, or both.",
-    "length": "By tokens before cutting.",
-    "unknown": "By the share of words that the vocabulary lacks among those that are read.",
-    "cut": "By whether the model reads all of the review.",
-}
-_TITLES = {
-    "length": "Accuracy by length",
-    "unknown": "Accuracy by unknown words",
-    "cut": "Accuracy by cutting",
-}
-
-
-def write_evaluation_page(
-    path: Path,
-    evaluation: Evaluation,
-    pictures: dict[str, Figure],
-    *,
-    cuts: Sequence[Cut] = (),
-    title: str,
-    facts: dict[str, str],
-    notes: list[str],
-    trained_here: bool = False,
-) -> None:
-    """Write the page.
-
-    Args:
-        path: the file to write.
-        evaluation: what was measured.
-        pictures: of the predictions, by tag.
-        cuts: what cutting costs, where that was measured.
-        title: heading of the page.
-        facts: what was measured on what, by name.
-        notes: what a reader must know before quoting the figures.
-        trained_here: whether the model was trained on these reviews.
-    """
-    drawn = dict(pictures)
-    for name, groups in evaluation.groups.items():
-        drawn[name] = draw_groups(groups, _TITLES[name])
-    with warnings.catch_warnings():
-        # A class may have a name in a script that the font lacks, but the browser's has.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        shown = [
-            {"name": name, "svg": as_svg(figure), "caption": _CAPTIONS[name]}
-            for name, figure in drawn.items()
-        ]
-    write_page(
-        path,
-        "report.html",
-        evaluation=evaluation,
-        metrics=evaluation.metrics,
-        calibration=evaluation.calibration,
-        class_names=evaluation.class_names,
-        groups=[(_TITLES[name], groups) for name, groups in evaluation.groups.items()],
-        cuts=cuts,
-        examples=_examples(evaluation),
-        pictures=shown,
-        title=title,
-        facts=facts,
-        notes=notes,
-        trained_here=trained_here,
-        num_resamples=NUM_RESAMPLES,
-        fewest_to_resample=FEWEST_TO_RESAMPLE,
-    )
-
-
-def _examples(evaluation: Evaluation) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    kinds = (
-        ("Most confident mistakes", "mistakes", evaluation.mistakes),
-        ("Least certain reviews", "uncertain", evaluation.uncertain),
-    )
-    return [
-        (
-            heading,
-            anchor,
-            [{**vars(each), "is_right": each.label == each.predicted} for each in examples],
-        )
-        for heading, anchor, examples in kinds
-    ]
+    rows: list[Sequence[str]] = [("right class", "predicted", "reviews")]
+    for index in np.argsort(-confusion, axis=None, kind="stable")[:10].tolist():
+        right, predicted = divmod(index, len(class_names))
+        if count := confusion[right, predicted]:
+            names = (truncate(class_names[label], 30) for label in (right, predicted))
+            rows.append((*names, f"{count:,}"))
+    return format_table(rows, align="<<>")

@@ -23,10 +23,12 @@ from sentiment.data.batches import EncodedCorpus
 from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import clean
 from sentiment.display.console import sanitize
+from sentiment.display.plots import add_figure
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Metrics
-from sentiment.evaluation.outputs import add_picture, add_scalars, draw_pictures
+from sentiment.evaluation.outputs import add_scalars
+from sentiment.evaluation.plots import draw_predictions
 from sentiment.explain.attribution import Words, read_words
 from sentiment.explain.page import explanation_figure
 from sentiment.model import SentimentClassifier
@@ -226,13 +228,13 @@ class RunLogger:
         """A picture of the validation reviews, under ``pictures/TAG``."""
         if self._is_silent:
             return
-        add_picture(self._validation, tag, figure, epoch)
+        add_figure(self._validation, tag, figure, epoch)
 
     def predictions(
         self, predictions: Predictions, class_names: Sequence[str], temperature: float, epoch: int
     ) -> None:
         """What is said of the validation reviews, as pictures; their temperature is of them too."""
-        pictures = draw_pictures(predictions, class_names, temperature, fitted_here=True)
+        pictures = draw_predictions(predictions, class_names, temperature, fitted_here=True)
         for tag, figure in pictures.items():
             self.figure(tag, figure, epoch)
 

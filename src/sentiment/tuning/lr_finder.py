@@ -17,8 +17,7 @@ from tqdm import tqdm
 from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.sampler import BucketSampler, by_update
-from sentiment.display.plots import COLORS, new_figure, save_figure
-from sentiment.evaluation.outputs import add_picture
+from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
@@ -371,4 +370,4 @@ def _write_board(path: Path, test: RangeTest, figure: Figure) -> None:
             writer.add_scalar(f"{_NAME}/learning_rate", rate, update)
             writer.add_scalar(f"{_NAME}/loss", test.losses[update - 1], update)
             writer.add_scalar(f"{_NAME}/smoothed_loss", test.smoothed[update - 1], update)
-        add_picture(writer, _NAME, figure, 0)
+        add_figure(writer, _NAME, figure, 0)
