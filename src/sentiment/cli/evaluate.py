@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentiment.cli.options import CommandParser, positive
 
@@ -96,19 +96,12 @@ def _evaluate(
     data = own if options.data_path is None else replace(own, path=options.data_path)
     with distributed.local_main_first():
         reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
-    predictions = predict_corpus(
-        run.model.to(device), corpus, device=device, precision=precision, distributed=distributed
-    )
-    truncations = measure_truncation(
-        run.model,
-        corpus,
-        options.max_lengths,
-        device=device,
-        precision=precision,
-        distributed=distributed,
-    )
+    where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
+    predictions = predict_corpus(run.model.to(device), corpus, **where)
+    truncations = measure_truncation(run.model, corpus, options.max_lengths, **where)
     if not distributed.is_main:
         return
+    is_exact = options.precision == "fp32"
     head = describe_run(
         run,
         checkpoint=options.checkpoint,
@@ -116,16 +109,11 @@ def _evaluate(
         origin=reviews.origin,
         is_own_data=is_same_source(data, own),
         device=describe_device(device),
-        rounding=None
-        if options.precision == "fp32"
-        else measure_rounding(run.model, corpus, device),
+        rounding=None if is_exact else measure_rounding(run.model, corpus, device),
     )
+    temperature = run.checkpoint.temperature
     evaluation = evaluate_predictions(
-        predictions,
-        reviews,
-        corpus,
-        run.checkpoint.temperature,
-        fitted_here=head.is_validation,
+        predictions, reviews, corpus, temperature, fitted_here=head.is_validation
     )
     seconds = time.perf_counter() - started
     write_evaluation(
