@@ -69,9 +69,9 @@ def train_as_rank(size: Size, path: Path) -> None:
         for group in groups[:_SETTLING]:
             parts.updates.step(group, sums)
         timed_groups = groups[_SETTLING : _SETTLING + size.updates]
-        distributed.wait()
+        distributed.barrier()
         seconds = timed(lambda: [parts.updates.step(group, sums) for group in timed_groups])
-        exchange = 0.0 if distributed.is_alone else _exchange_seconds(parts.model)
+        exchange = _exchange_seconds(parts.model) if distributed.is_distributed else 0.0
         tokens = sum(map(parts.num_tokens, timed_groups))
         if distributed.is_main:
             found = {
@@ -84,7 +84,7 @@ def train_as_rank(size: Size, path: Path) -> None:
                 "precision": str(parts.precision).removeprefix("torch."),
             }
             path.write_text(json.dumps(found), encoding="utf-8")
-        distributed.wait()  # parting while the others compute would take the exchange from them
+        distributed.barrier()  # parting while the others compute would take the exchange from them
 
 
 def _exchange_seconds(model: torch.nn.Module) -> float:

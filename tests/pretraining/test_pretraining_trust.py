@@ -264,7 +264,7 @@ def test_dropout_that_is_not_applied_is_not(reviews, finished):
 
 def test_several_ranks_take_no_other_pretraining_either(reviews, finished, tmp_path):
     beside = finished.rename(tmp_path / "run-pretraining")
-    many = SimpleNamespace(is_alone=False)
+    many = SimpleNamespace(is_distributed=True)
     same = settings(*options(reviews, tmp_path / "run"))
     assert find_pretraining(same, None, None, many) == beside
     other = settings(*options(reviews, tmp_path / "run", "--pretraining.window=9"))

@@ -209,12 +209,12 @@ def test_reviews_to_label_are_asked_for_before_a_teacher_is_trained(tmp_path, ca
 def test_several_processes_train_none_but_use_what_there_is(student, reviews):
     config = cli_config(reviews, student)
     done: list[TrainingRequest] = []
-    train_teachers(TrainingRequest(config), None, done.append, is_alone=False)
+    train_teachers(TrainingRequest(config), None, done.append, is_distributed=True)
     assert not done
     elsewhere = cli_config(reviews, student.parent / "other")
     message = "by one process each: .* as --seed 1 --output_dir .*other-teacher-1, then this"
     with pytest.raises(ValueError, match=message):
-        train_teachers(TrainingRequest(elsewhere), None, done.append, is_alone=False)
+        train_teachers(TrainingRequest(elsewhere), None, done.append, is_distributed=True)
 
 
 def cli_config(reviews: Path, run: Path) -> Config:
@@ -227,7 +227,7 @@ def test_who_trains_none(reviews, tmp_path, capsys):
     message = refusal(found[1:], capsys, command_name="find-lr")
     assert "a range test trains no teachers" in message
     config = Config(distillation=DistillationConfig(num_teachers=2))
-    with pytest.raises(ValueError, match="num_teachers asks for teachers of its own"):
+    with pytest.raises(ValueError, match="num_teachers would train teachers anew"):
         check_space(read_space({"model.hidden_size": {"choices": [8, 16]}}), config)
 
 

@@ -17,7 +17,7 @@ from helpers.processes import free_port, start_ranks
 from helpers.trainings import ended, torchrun
 
 from sentiment.cli import main as cli
-from sentiment.data.sampler import BucketSampler, deal
+from sentiment.data.sampler import BucketSampler, shard
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.device import mixed_seed
@@ -160,7 +160,7 @@ def test_a_killed_rank_ends_all_and_one_process_goes_on(uneven, one, tmp_path):
     assert process.returncode != 0
     killed_at = float(Path(f"{run}.killed").read_text())
     assert time.time() - killed_at < 60
-    assert "error: rank 0 has lost another rank: its own message says why; resume" in error
+    assert "error: rank 0 has lost another rank, whose own message says why: resume" in error
     assert "/src/sentiment/" not in error, "no traceback of ours"
     assert load_state(run).values["updates"]["update"] == 10
     assert cli.train([f"--resume={run}"]) == 0
@@ -252,7 +252,7 @@ def test_dealing_covers_each_batch_once_and_ranks_finish_together():
         for num_ranks in (2, 4, 8):
             longest = mean = 0.0
             for batch in batches:
-                shares = [deal(batch, rank, num_ranks) for rank in range(num_ranks)]
+                shares = [shard(batch, rank, num_ranks) for rank in range(num_ranks)]
                 assert sorted(torch.cat(shares).tolist()) == sorted(batch.tolist())
                 work = [len(each) * int(lengths[each].max()) for each in shares if len(each)]
                 longest += max(work)
@@ -263,10 +263,10 @@ def test_dealing_covers_each_batch_once_and_ranks_finish_together():
 def test_a_world_of_one_answers_at_once():
     distributed = DistributedContext()
     values = torch.arange(3.0)
-    assert distributed.sum(values) is values and distributed.broadcast(values) is values
-    assert distributed.most([2, 5]) == [2, 5]
-    assert distributed.gather(values) == [values]
-    distributed.wait()
+    assert distributed.all_reduce_sum(values) is values and distributed.broadcast(values) is values
+    assert distributed.all_reduce_max([2, 5]) == [2, 5]
+    assert distributed.all_gather(values) == [values]
+    distributed.barrier()
     with distributed.local_main_first():
         pass
 
@@ -281,7 +281,7 @@ def test_one_rank_of_a_machine_prepares_and_is_waited_for(tmp_path):
         "        time.sleep(4 if ranks.is_main else 0)\n"
         "        with open(sys.argv[1], 'a') as file:\n"
         "            print(ranks.rank, file=file, flush=True)\n"
-        "    ranks.sum(__import__('torch').ones(1))\n"
+        "    ranks.all_reduce_sum(__import__('torch').ones(1))\n"
     )
     (tmp_path / "wait.py").write_text(code)
     ended(torchrun(2, str(tmp_path / "wait.py"), str(tmp_path / "order")))
@@ -302,4 +302,4 @@ def test_ranks_without_a_launcher_are_one_line(one, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert cli.evaluate([str(one)]) == 1
     error = capsys.readouterr().err
-    assert "WORLD_SIZE is 2, but RANK is not set: start several ranks by torchrun" in error
+    assert "WORLD_SIZE is 2, but RANK is not set: start several ranks with torchrun" in error

@@ -124,7 +124,7 @@ def _evaluate(
         print(f"\n{truncation_table(truncations)}")
     for note in head.notes:
         print(f"\n{wrap_text(note)}")
-    ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
+    ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
     print(f"\n{time.perf_counter() - started:.1f} s on {head.device}{ranks}")
     print(f"report: {sanitize(str(output / 'report.html'))}")
 

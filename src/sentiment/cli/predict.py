@@ -112,7 +112,7 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads(local_size())
     device = find_device(options.device, local_rank())
     with init_distributed(uses_cuda=device.type == "cuda") as distributed:
-        if not distributed.is_alone and (options.file is None or options.output is None):
+        if distributed.is_distributed and (options.file is None or options.output is None):
             raise UserError("several ranks share a file: give --file and --output")
         if options.output is not None and distributed.is_main:
             check_output(
@@ -199,9 +199,9 @@ def _predict_to_file(
     is_file = options.file is not None
     is_told = is_file and distributed.is_main
     classify = (
-        predictor.predict
-        if distributed.is_alone
-        else SharedPredictor(predictor, distributed).predict
+        SharedPredictor(predictor, distributed).predict
+        if distributed.is_distributed
+        else predictor.predict
     )
     with Bar(is_shown=None if is_told else False) as bar:
         try:
@@ -226,7 +226,7 @@ def _predict_to_file(
     seconds = time.perf_counter() - started
     num_rows = done.num_rows - before.num_rows
     earlier = f" after {before.num_rows:,} earlier" if before.num_rows else ""
-    ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
+    ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
     speed = f"{num_rows / seconds:,.0f} reviews/s on {describe_device(predictor.device)}{ranks}"
     output = sanitize(str(options.output))
     print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
@@ -245,7 +245,7 @@ def _request(
         "the run": describe_weights(options.run, options.checkpoint),
         "the temperature": predictor.temperature,
         "the device": predictor.device.type,
-        "the number of ranks": distributed.size,
+        "the number of ranks": distributed.world_size,
         "--text-column": options.text_column,
         "--prefix": options.prefix,
         "--window": options.window,

@@ -75,7 +75,7 @@ def execute(
             if distributed.is_main and not beginning.resumes:
                 check_place(path, overwrite=beginning.overwrites)
             with _logged(path, distributed) as begin_log:
-                ranks = "" if distributed.is_alone else f", {distributed.size} ranks"
+                ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
                 model = config.model
                 how = describe_recurrence(model.cell, model.implementation, device, precision)
                 names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
@@ -115,7 +115,7 @@ def _train(
     pretrained = None
     if not beginning.resumes:
         pretrained = find_pretraining(config, device, precision, distributed)
-        train_teachers(request, pretrained, execute, is_alone=distributed.is_alone)
+        train_teachers(request, pretrained, execute, is_distributed=distributed.is_distributed)
     model, data = begin(config, beginning, path, device, precision, distributed, pretrained)
     begin_log()
     state = beginning.state
@@ -135,7 +135,7 @@ def _train(
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
         _report(result, path, data.validation, device, time.perf_counter() - started)
-    distributed.wait()
+    distributed.barrier()
 
 
 def _report(
@@ -213,7 +213,7 @@ def train_teachers(
     pretraining: Path | None,
     train: Callable[[TrainingRequest], object],
     *,
-    is_alone: bool,
+    is_distributed: bool,
 ) -> None:
     """Train the teachers that a student's settings ask for, one after another.
 
@@ -223,7 +223,7 @@ def train_teachers(
         request: the student's.
         pretraining: the folder of the language model that it starts from.
         train: what trains a run.
-        is_alone: whether this is the only process of the training.
+        is_distributed: whether several ranks train.
 
     Raises:
         FileExistsError, UserError: a teacher's folder holds something else; or teachers would be
@@ -238,7 +238,7 @@ def train_teachers(
         return
     reviews = {split: reviews_fingerprint(e) for split, e in look_ahead(request.config).items()}
     plan = plan_teachers(request, pretraining, reviews)
-    if plan and not is_alone:
+    if plan and is_distributed:
         first = plan[0].config
         raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "

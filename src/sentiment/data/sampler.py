@@ -113,7 +113,7 @@ def by_update(sampler: BucketSampler, accumulation_steps: int) -> Iterator[list[
         yield group
 
 
-def deal(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:
+def shard(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:
     """The part of a batch that one of several ranks takes.
 
     Neighbours of nearly the same length go to different ranks, so that these finish together.

@@ -75,7 +75,7 @@ def predict_corpus(
     distributed = distributed or DistributedContext()
     with tqdm(
         total=len(corpus), desc=description, unit="review", leave=False,
-        disable=None if distributed.is_alone else True,
+        disable=True if distributed.is_distributed else None,
     ) as bar:  # fmt: skip
 
         def update(count: int) -> None:
@@ -124,7 +124,7 @@ def compute_logits(
     model.eval()
     corpus = corpus.to(device)
     sampler = BucketSampler(corpus.lengths, batch_size=batch_tokens, unit="tokens", shuffle=False)
-    indices = list(sampler)[distributed.rank :: distributed.size]
+    indices = list(sampler)[distributed.rank :: distributed.world_size]
     outputs: list[torch.Tensor] = []
     with exact_fp32(), autocast(device, precision):
         for batch in corpus.batches(indices):
@@ -146,13 +146,13 @@ def _gather(
     distributed: DistributedContext,
 ) -> torch.Tensor:
     """(num_reviews, num_classes) float64: the logits of all ranks in the corpus's order."""
-    num_classes = distributed.most([outputs[0].shape[1] if outputs else 0])[0]
+    num_classes = distributed.all_reduce_max([outputs[0].shape[1] if outputs else 0])[0]
     values = torch.zeros(num_reviews, num_classes + 1, dtype=torch.float64)
     if indices:
         rows = torch.cat(indices)
         values[rows, :-1] = torch.cat(outputs).cpu().double()
         values[rows, -1] += 1  # how often a review was classified
-    values = distributed.sum(values)
+    values = distributed.all_reduce_sum(values)
     assert (values[:, -1] == 1).all(), "each review is classified once, by one rank"
     return values[:, :-1].contiguous()
 

@@ -43,7 +43,7 @@ class SharedPredictor:
         self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
     ) -> list[Prediction]:
         """As :meth:`Predictor.predict`; every rank gets all predictions."""
-        own = slice(self._distributed.rank, None, self._distributed.size)
+        own = slice(self._distributed.rank, None, self._distributed.world_size)
         found = self._predictor.predict(texts[own])
         num_classes = len(self._predictor.class_names)
         table = torch.zeros(len(texts), num_classes + 2, dtype=torch.float64)
@@ -52,7 +52,7 @@ class SharedPredictor:
                 [[*each.probabilities, each.num_tokens, each.was_cut] for each in found],
                 dtype=torch.float64,
             )
-        rows = self._distributed.sum(
+        rows = self._distributed.all_reduce_sum(
             table
         ).tolist()  # where others have filled it, a rank has zeros
         report(len(texts))

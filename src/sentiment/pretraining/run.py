@@ -67,15 +67,15 @@ def find_pretraining(
                 f"pretraining.path and output_dir are both {path}: choose another output_dir"
             )
     else:
-        if not distributed.is_alone and not ((path / "run.json").exists() and is_finished(path)):
+        if distributed.is_distributed and not ((path / "run.json").exists() and is_finished(path)):
             raise UserError(
                 "pre-training knows one process alone: call sentiment pretrain with these settings "
                 "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
             )
-        if distributed.is_alone:
-            _make(config, path, device, precision)
-        else:
+        if distributed.is_distributed:
             check_same(config, path)
+        else:
+            _make(config, path, device, precision)
     check_fits(config, path)
     return path
 

@@ -167,7 +167,7 @@ def collect_provenance(
         "device": device,
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "ranks": distributed.size,
+        "ranks": distributed.world_size,
         "data": data,
         "vectors": vectors,
         "vectors_coverage": coverage,

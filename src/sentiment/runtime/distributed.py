@@ -1,4 +1,4 @@
-"""Several processes that train or predict together: ranks, and what they exchange."""
+"""Several processes (ranks) that train or predict together, and what they exchange."""
 
 from __future__ import annotations
 
@@ -13,201 +13,211 @@ from torch import nn
 
 from sentiment.runtime.errors import UserError
 
-_TIMEOUT = timedelta(minutes=5)  # of exchanges in which all take part at once
-# Of waiting for what takes one rank long, as tokenizing a large corpus does. A rank that is lost
-# closes its connections, which the others notice at once, however long they would wait.
-_PATIENCE = timedelta(days=30)
+_TIMEOUT = timedelta(minutes=5)  # of collectives that all ranks enter at about the same time
+# Of barriers before which one rank works for long, as when it tokenizes a large corpus. A rank that
+# dies closes its connections, which the others notice at once.
+_BARRIER_TIMEOUT = timedelta(days=30)
 
 
 class DistributedContext:
-    """The ranks, and this one among them.
+    """This process among all ranks.
 
     Args:
-        rank: this process among all, from 0.
-        size: processes in all.
-        local_rank: this process among those of its machine.
-        patient: the ranks again, as a group whose members wait for each other without end; a world
-            of one needs none.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+        local_rank: number of this process on its machine.
+        barrier_group: all ranks as a group with the timeout of barriers; None with one rank.
     """
 
     def __init__(
         self,
         rank: int = 0,
-        size: int = 1,
+        world_size: int = 1,
         local_rank: int = 0,
-        patient: dist.ProcessGroup | None = None,
+        barrier_group: dist.ProcessGroup | None = None,
     ) -> None:
-        assert 0 <= rank < size
+        assert 0 <= rank < world_size
         self.rank = rank
-        self.size = size
+        self.world_size = world_size
         self.local_rank = local_rank
-        self._patient = patient
+        self._barrier_group = barrier_group
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the rank that writes and speaks."""
+        """Whether this is the rank that writes files and prints."""
         return self.rank == 0
 
     @property
-    def is_alone(self) -> bool:
-        return self.size == 1
+    def is_distributed(self) -> bool:
+        return self.world_size > 1
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sums of equally shaped tensors over all ranks."""
-        if self.is_alone:
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks of tensors of the same shape."""
+        if not self.is_distributed:
             return values
         values = values.clone()
         dist.all_reduce(values)
         return values
 
-    def most(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each number over all ranks; on the host, so no device is waited for."""
-        if self.is_alone:
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
+        """The largest of each number over all ranks; on the host, so no device is synchronized."""
+        if not self.is_distributed:
             return list(numbers)
         values = torch.tensor(numbers, dtype=torch.int64)
         dist.all_reduce(values, dist.ReduceOp.MAX)
         return values.tolist()
 
     def broadcast(self, values: torch.Tensor) -> torch.Tensor:
-        """What the first rank has, for tensors on the CPU that are equally shaped on all."""
-        if not self.is_alone:
+        """The main rank's tensor, on the CPU and of the same shape on all ranks."""
+        if self.is_distributed:
             values = values.clone()
             dist.broadcast(values, src=0)
         return values
 
-    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
-        """What every rank has, in their order, for tensors on the CPU that are equally shaped."""
-        if self.is_alone:
+    def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all ranks in their order, on the CPU and of the same shape."""
+        if not self.is_distributed:
             return [values]
-        found = [torch.empty_like(values) for _ in range(self.size)]
-        dist.all_gather(found, values)
-        return found
+        gathered = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(gathered, values)
+        return gathered
 
-    def wait(self) -> None:
-        """Go on when all ranks have come here, however long that takes them.
+    def barrier(self) -> None:
+        """Wait until all ranks have come here.
 
         Raises:
-            RuntimeError: one is lost.
+            RuntimeError: a rank is lost.
         """
-        if not self.is_alone:
-            dist.barrier(self._patient)
+        if self.is_distributed:
+            dist.barrier(self._barrier_group)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Let one rank of each machine do the body before its others do.
-
-        What the first one leaves in the cache, the others find there.
-        """
+        """Run the body on one rank of each machine before its others, which then find the cache."""
         if self.local_rank > 0:
-            self.wait()
+            self.barrier()
         yield
         if self.local_rank == 0:
-            self.wait()
-        self.wait()
+            self.barrier()
+        self.barrier()
 
 
 @contextmanager
 def init_distributed(*, uses_cuda: bool = False) -> Iterator[DistributedContext]:
-    """The world that the environment tells of, joined for as long as the body runs.
+    """Join the ranks that the environment names, for as long as the body runs.
 
-    Args:
-        uses_cuda: whether tensors on GPUs are exchanged.
+    ``uses_cuda`` says whether tensors on GPUs are exchanged.
 
     Raises:
         ConnectionError: another rank was lost while the body ran.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if _world_size() == 1:
         yield DistributedContext()
         return
     rank = int(os.environ["RANK"])
     try:
-        yield _join(rank, size, uses_cuda)
+        yield _join(rank, _world_size(), uses_cuda)
     except RuntimeError as error:
-        if _is_of_connection(error):
+        if _is_connection_error(error):
             raise ConnectionError(
-                f"rank {rank} has lost another rank: its own message says why; resume when it is "
-                "mended"
+                f"rank {rank} has lost another rank, whose own message says why: resume once the "
+                "cause is fixed"
             ) from error
         raise
-    # After an error the others may be gone, and parting from them would hang.
+    # Not after an error: the others may be gone, and this would hang.
     dist.destroy_process_group()
 
 
-def _join(rank: int, size: int, uses_cuda: bool) -> DistributedContext:
-    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=_TIMEOUT))
-    # The launcher keeps one store, in which the addresses of ranks that are gone still stand.
+def _join(rank: int, world_size: int, uses_cuda: bool) -> DistributedContext:
+    store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=_TIMEOUT))
+    # The launcher keeps its store over restarts, with the addresses of ranks that are gone.
     store = dist.PrefixStore(f"attempt/{num_restarts()}", store)
     backend = "cpu:gloo,cuda:nccl" if uses_cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
-    patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    return DistributedContext(rank, size, local_rank() or 0, patient)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=_TIMEOUT
+    )
+    barrier_group = dist.new_group(backend="gloo", timeout=_BARRIER_TIMEOUT)
+    return DistributedContext(rank, world_size, local_rank() or 0, barrier_group)
+
+
+def refuse_ranks(command: str) -> None:
+    """Raise ``UserError`` if a launcher started this process, for a command of one process."""
+    if _world_size() > 1:
+        raise UserError(f"{command} runs in one process: call it without torchrun")
 
 
 def local_rank() -> int | None:
-    """Which of several ranks on its machine a process is, also before it has joined them.
+    """This process's number among the ranks of its machine; None if it is the only rank.
 
     Raises:
-        UserError: the environment speaks of several ranks, but no launcher of torch's has set it.
+        UserError: WORLD_SIZE names several ranks, but the launcher's other variables are missing.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _world_size() == 1:
         return None
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
     if missing:
         raise UserError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {missing[0]} is not set: start several "
-            "ranks by torchrun, or unset WORLD_SIZE"
+            f"WORLD_SIZE is {_world_size()}, but {missing[0]} is not set: start several ranks with "
+            "torchrun, or unset WORLD_SIZE"
         )
     return int(os.environ["LOCAL_RANK"])
 
 
+def _world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def local_size() -> int:
-    """Ranks on this machine."""
+    """Number of ranks on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def num_restarts() -> int:
-    """How often the launcher has started the ranks again after a failure."""
+    """How often the launcher has restarted the ranks after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def launch_name() -> str | None:
-    """What the starts of one launcher have in common and no other's; None without a launcher."""
+    """A name that all starts by one launcher share; None without a launcher."""
     name = os.environ.get("TORCHELASTIC_RUN_ID")
     if name is None or name != "none":
         return name
-    return f"launcher {os.getppid()}"  # one that was not told to meet others has no name
+    return f"launcher {os.getppid()}"  # torchrun's default name is "none" for all
 
 
-def _is_of_connection(error: RuntimeError) -> bool:
-    """gloo has no exceptions of its own."""
+def _is_connection_error(error: RuntimeError) -> bool:
+    """gloo raises plain RuntimeErrors."""
     if isinstance(error, dist.DistError):
         return True
-    words = (
+    phrases = (
         "gloo",
         "Connection closed by peer",
         "Connection reset by peer",
         "Broken pipe",
         "connectFullMesh",
     )
-    return any(word in str(error) for word in words)
+    return any(phrase in str(error) for phrase in phrases)
 
 
 @torch.no_grad()
 def share_weights(model: nn.Module, distributed: DistributedContext) -> None:
-    """Give all ranks the first one's weights."""
-    if distributed.is_alone:
+    """Give all ranks the main rank's weights."""
+    if not distributed.is_distributed:
         return
     for values in model.state_dict().values():
         values.copy_(distributed.broadcast(values.cpu()))
 
 
 def sum_gradients(model: nn.Module, distributed: DistributedContext) -> None:
-    """Give all ranks the sum of their gradients; a rank that has none adds zeros."""
-    if distributed.is_alone:
+    """Give all ranks the sum of their gradients; a rank without a gradient adds zeros."""
+    if not distributed.is_distributed:
         return
-    trained = [each for each in model.parameters() if each.requires_grad]
-    own = [torch.zeros_like(each) if each.grad is None else each.grad for each in trained]
-    total = distributed.sum(torch.cat([each.flatten() for each in own]))
-    for each, gradient in zip(trained, total.split([part.numel() for part in own]), strict=True):
-        each.grad = gradient.view_as(each)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for parameter in parameters
+    ]
+    total = distributed.all_reduce_sum(torch.cat([grad.flatten() for grad in gradients]))
+    parts = total.split([grad.numel() for grad in gradients])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter)

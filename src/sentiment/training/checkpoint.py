@@ -116,7 +116,7 @@ def generator_states(
     return {
         f"{name}.{rank}": state
         for name, own in found.items()
-        for rank, state in enumerate(distributed.gather(own))
+        for rank, state in enumerate(distributed.all_gather(own))
     }
 
 
@@ -250,7 +250,7 @@ class TrainerState:
             "last": None if last is None else asdict(last),
             "seconds": self.seconds,
             "num_resumed": self.num_resumed,
-            "num_ranks": self._distributed.size,
+            "num_ranks": self._distributed.world_size,
             "device": self._device.type,
             "journal": journal,
         }
@@ -274,7 +274,10 @@ class TrainerState:
         self.progress = EpochProgress.restore(
             values["progress"], state.section("sums"), self._device, self._distributed
         )
-        if values["num_ranks"] == self._distributed.size and values["device"] == self._device.type:
+        if (
+            values["num_ranks"] == self._distributed.world_size
+            and values["device"] == self._device.type
+        ):
             restore_generators(state.section("generators"), self._device, self._distributed)
         else:
             update = values["updates"]["update"]

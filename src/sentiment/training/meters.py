@@ -32,7 +32,7 @@ class MeanMeter:
 
     def totals(self, distributed: DistributedContext) -> torch.Tensor:
         """(3,) the sums over all ranks, on the CPU; all ranks must ask at once."""
-        return distributed.sum(self._sums).cpu()
+        return distributed.all_reduce_sum(self._sums).cpu()
 
     def means(self, distributed: DistributedContext) -> tuple[float, float]:
         """Mean loss and accuracy over all ranks; all ranks must ask at once."""

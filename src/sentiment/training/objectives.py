@@ -10,7 +10,7 @@ from torch import nn
 
 from sentiment.config.config import Config
 from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches
-from sentiment.data.sampler import deal
+from sentiment.data.sampler import shard
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.distributed import DistributedContext, share_weights, sum_gradients
@@ -57,14 +57,14 @@ class TermSums:
 
     def take_means(self, distributed: DistributedContext) -> dict[str, float]:
         """Mean of each term over the reviews of all ranks, and begin anew; all must ask at once."""
-        sums = distributed.sum(self._sums).tolist()
+        sums = distributed.all_reduce_sum(self._sums).tolist()
         self._sums.zero_()
         named = zip(self._names, sums, strict=True)
         return {name: total / max(1, count) for name, (total, count) in named}
 
     def state(self, distributed: DistributedContext) -> list[list[float]]:
         """Values over all ranks that :meth:`restore` takes; all must ask at once."""
-        return distributed.sum(self._sums).tolist()
+        return distributed.all_reduce_sum(self._sums).tolist()
 
     def restore(self, values: list[list[float]], distributed: DistributedContext) -> None:
         """Take up the state of the same training; the first rank takes the sums of all."""
@@ -151,7 +151,7 @@ class MicroBatches:
             batches += [(self._unlabelled, indices, False) for indices in others]
             num_all += sum(map(len, others))
         for source, indices, is_labelled in batches:
-            own = deal(indices, self._distributed.rank, self._distributed.size)
+            own = shard(indices, self._distributed.rank, self._distributed.world_size)
             if len(own):
                 said = None if is_labelled else self._said_of(own)
                 yield MicroBatch(

@@ -171,13 +171,13 @@ def begin(
     if pretrained is not None:
         check_held_out(pretrained, data.fingerprints["validation"])
         start_from(model, pretrained)
-    if not distributed.is_alone:
+    if distributed.is_distributed:
         set_up(device, mixed_seed(config.seed, distributed.rank))  # of dropout, which must differ
     if is_made_here:
         _create(
             config, data, soft_labels, beginning, path, device, precision, distributed, pretrained
         )  # fmt: skip
-    distributed.wait()
+    distributed.barrier()
     _check_reviews(path, data, beginning, distributed)
     if config.distillation.is_wanted:  # of all ranks the same, to the bit, and when resumed
         said = read_soft_labels(path, data)
@@ -236,7 +236,9 @@ def _check_reviews(
     for split, found in data.fingerprints.items():
         if wanted.get(split) != found:
             then = wanted.get(split) or {"rows": "?", "sha256": "?"}
-            who = "" if distributed.is_alone else f"rank {distributed.rank} has other reviews: "
+            who = (
+                f"rank {distributed.rank} has other reviews: " if distributed.is_distributed else ""
+            )
             raise UserError(
                 f"{who}the {split} reviews are {found['rows']} with digest "
                 f"{found['sha256'][:12]}, but those of {path} are {then['rows']} with "
@@ -256,7 +258,7 @@ def _tell_resumed(
     now = {
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
-        "ranks": distributed.size,
+        "ranks": distributed.world_size,
         **versions(),
     }
     for name, value in now.items():

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sentiment.config.config import TrainingConfig
 from sentiment.data.batches import Batch, EncodedCorpus
-from sentiment.data.sampler import deal
+from sentiment.data.sampler import shard
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast
 from sentiment.runtime.distributed import DistributedContext
@@ -170,7 +170,7 @@ class TrainStep:
         self._distributed = distributed
         self._mixture = mixture
         self._parallel: nn.Module = model
-        if not distributed.is_alone and mixture is None:
+        if distributed.is_distributed and mixture is None:
             self._parallel = DistributedDataParallel(
                 model,
                 gradient_as_bucket_view=True,
@@ -260,7 +260,7 @@ class TrainStep:
         self, indices: torch.Tensor, num_reviews: int, counts: _Counts
     ) -> torch.Tensor:
         """Add a batch's gradients, and its counts; returns its part of the mean loss here."""
-        own = deal(indices, self._distributed.rank, self._distributed.size)
+        own = shard(indices, self._distributed.rank, self._distributed.world_size)
         # A last batch of fewer reviews than ranks leaves some without. Gradients are exchanged by
         # all, so these take a review too and count it for nothing.
         batch = self._corpus.batch(own if len(own) else indices[:1])
@@ -269,7 +269,7 @@ class TrainStep:
                 logits = self._parallel(batch.tokens, batch.lengths)
             loss = self._loss(logits.float(), batch.labels) / num_reviews
             # The exchange takes the mean over ranks, where their sum is wanted.
-            (loss * (self._distributed.size if len(own) else 0)).backward()
+            (loss * (self._distributed.world_size if len(own) else 0)).backward()
         except RuntimeError as error:
             raise self._explained(error, batch) from error
         if len(own) == 0:

@@ -99,7 +99,7 @@ class Trainer:
             self._kept_model, data, config, device, journal, self._distributed
         )
         self._standing = TrainerState(model, self._updates, device, self._distributed)
-        self._stop = StopRequests(ends_at_second=self._distributed.is_alone)
+        self._stop = StopRequests(ends_at_second=not self._distributed.is_distributed)
         self._cadence = CheckpointSchedule(config.training)
         if state is not None and (last := self._standing.restore(state)):
             self._keep(last)
@@ -207,7 +207,7 @@ class Trainer:
         self._after_update(update)
         # The ranks must agree: signals reach them at different updates, and clocks differ.
         is_due = self._distributed.is_main and self._cadence.is_due(update)
-        stop, due = self._distributed.most([self._stop.signal, int(is_due)])
+        stop, due = self._distributed.all_reduce_max([self._stop.signal, int(is_due)])
         if stop or due:
             self._save_state()
         if stop:
@@ -233,7 +233,7 @@ class Trainer:
 
     def _stop_validating(self, num_reviews: int) -> None:
         # Alone: several ranks would have to agree, batch by batch, on something that is soon over.
-        if self._stop.signal and self._distributed.is_alone:
+        if self._stop.signal and not self._distributed.is_distributed:
             self._save_state()
             raise Interrupted(self._stop.signal)
 
@@ -242,7 +242,7 @@ class Trainer:
         if self._distributed.is_main:
             for name in ("last", "best") if last.epoch == self._standing.best_epoch else ("last",):
                 save_weights(self._path, name, self._kept_model, last)
-        self._distributed.wait()
+        self._distributed.barrier()
 
     def _save_state(self, last: WeightsInfo | None = None) -> None:
         """Save all that a process needs to go on from here; all ranks take part.
@@ -255,4 +255,4 @@ class Trainer:
         if self._distributed.is_main:
             save_state(self._path, state)
         self._cadence.note()
-        self._distributed.wait()
+        self._distributed.barrier()
