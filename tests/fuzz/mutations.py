@@ -1,4 +1,4 @@
-"""Valid bytes → bytes with a few things wrong, by a seeded generator."""
+"""Seeded mutations of valid files."""
 
 from __future__ import annotations
 
@@ -7,56 +7,18 @@ import re
 from collections.abc import Callable
 
 ABSURD_NUMBERS = [
-    b"-1",
-    b"0",
-    b"1e999",
-    b"nan",
-    b"inf",
-    b"-0.0",
-    b"1_000",
-    b"2147483648",
-    b"9223372036854775808",
-    b"18446744073709551616",
-    b"1" * 5_000,
-    b"0x7fffffff",
+    b"-1", b"0", b"1e999", b"nan", b"inf", b"-0.0", b"1_000", b"2147483648", b"9223372036854775808",
+    b"18446744073709551616", b"1" * 5_000, b"0x7fffffff",
     "٣".encode(),  # a digit of another script
-]
+]  # fmt: skip
 PIECES = [
-    b"\0",
-    b"\0" * 50,
-    b"\xed\xa0\x80",  # half a surrogate pair, as UTF-8 would write it
-    b"\\ud83d",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"\r",
-    b"\r\n",
-    b"\n\n\n",
-    "\u2028\u0085\u202e".encode(),
-    b'"',
-    b'"",""',
-    b"\t",
-    b",",
-    b"[" * 3_000,
-    b'{"a":' * 3_000,
-    b"{a: " * 60,
-    b"- " * 400,
-    b"&a [*a]",
-    b"*a",
-    b"!!python/object/apply:os.system [true]",
-    b"!!int ''",
-    b"<<: ",
-    b"class_path: antigravity",
-    b"../../etc/passwd",
-    b"null",
-    b"true",
-    b"text",
-    b"label",
-    b"x" * 10_000,
-    b" " * 9_000,
-    b"(5, 5)",
-    b"'|O'",
-    b"__reduce__",
-]
+    b"\xed\xa0\x80",  # half a surrogate pair, as UTF-8 would encode it
+    b"\0", b"\0" * 50, b"\\ud83d", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n\n\n",
+    "\u2028\u0085\u202e".encode(), b'"', b'"",""', b"\t", b",", b"[" * 3_000, b'{"a":' * 3_000,
+    b"{a: " * 60, b"- " * 400, b"&a [*a]", b"*a", b"!!python/object/apply:os.system [true]",
+    b"!!int ''", b"<<: ", b"class_path: antigravity", b"../../etc/passwd", b"null", b"true",
+    b"text", b"label", b"x" * 10_000, b" " * 9_000, b"(5, 5)", b"'|O'", b"__reduce__",
+]  # fmt: skip
 
 
 def _slice(data: bytes, generator: random.Random) -> tuple[int, int]:
@@ -67,13 +29,13 @@ def _slice(data: bytes, generator: random.Random) -> tuple[int, int]:
 def _flip_bit(data: bytes, generator: random.Random) -> bytes:
     if not data:
         return data
-    place = generator.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ 1 << generator.randrange(8)]) + data[place + 1 :]
+    at = generator.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << generator.randrange(8)]) + data[at + 1 :]
 
 
 def _set_byte(data: bytes, generator: random.Random) -> bytes:
-    place = generator.randrange(len(data) + 1)
-    return data[:place] + bytes([generator.choice((0, 1, 127, 128, 255))]) + data[place + 1 :]
+    at = generator.randrange(len(data) + 1)
+    return data[:at] + bytes([generator.choice((0, 1, 127, 128, 255))]) + data[at + 1 :]
 
 
 def _cut_off(data: bytes, generator: random.Random) -> bytes:
@@ -96,16 +58,16 @@ def _swap(data: bytes, generator: random.Random) -> bytes:
 
 
 def _insert(data: bytes, generator: random.Random) -> bytes:
-    place = generator.randrange(len(data) + 1)
-    return data[:place] + generator.choice(PIECES) + data[place:]
+    at = generator.randrange(len(data) + 1)
+    return data[:at] + generator.choice(PIECES) + data[at:]
 
 
 def _change_number(data: bytes, generator: random.Random) -> bytes:
     numbers = list(re.finditer(rb"\d+", data))
     if not numbers:
         return _insert(data, generator)
-    found = generator.choice(numbers)
-    return data[: found.start()] + generator.choice(ABSURD_NUMBERS) + data[found.end() :]
+    number = generator.choice(numbers)
+    return data[: number.start()] + generator.choice(ABSURD_NUMBERS) + data[number.end() :]
 
 
 def _change_encoding(data: bytes, generator: random.Random) -> bytes:
@@ -120,7 +82,7 @@ _MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
 
 
 def mutate(data: bytes, generator: random.Random) -> bytes:
-    """A copy with one to four mutations; one in forty is left whole."""
+    """A copy with one to four mutations; one in forty copies has none."""
     if generator.random() < 0.025:
         return data
     if generator.random() < 0.01:

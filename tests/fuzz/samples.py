@@ -1,4 +1,4 @@
-"""Valid files to start from, as small as shows every part of a format."""
+"""Valid files that are mutated: small, but with every part of their format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SEPARATOR = b"\x1e"  # between names and contents of files that stand for a folder
+SEPARATOR = b"\x1e"  # between the names and contents of the files of a folder
 
 TEXTS = [
     "A lovely film.",
@@ -136,7 +136,7 @@ VOCABULARY = "<pad>\t0\n<unk>\t0\nthe\t40\n,\t9\nÿes\t9\n好\t1\n".encode()
 
 @functools.cache
 def cache_entry() -> dict[str, bytes]:
-    """Names and contents of the files of a token cache's entry, of TEXTS."""
+    """Names and contents of the files of TEXTS' entry in the token cache."""
     from sentiment.data.token_cache import tokenize_cached
 
     with tempfile.TemporaryDirectory() as folder:
@@ -146,25 +146,25 @@ def cache_entry() -> dict[str, bytes]:
 
 @functools.cache
 def run_folder() -> dict[str, bytes]:
-    """Names and contents of the files of a run trained for a moment."""
+    """Names and contents of the files of a briefly trained run."""
     import contextlib
     import os
 
     from sentiment.cli.main import main
     from tests.helpers.corpus import write_corpus
 
-    with tempfile.TemporaryDirectory() as place:
-        corpus = write_corpus(Path(place) / "corpus", splits={"train": 40, "validation": 20})
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = write_corpus(Path(scratch) / "corpus", splits={"train": 40, "validation": 20})
         arguments = [
-            "train", "--data.path", str(corpus), "--output_dir", f"{place}/run",
-            "--data.cache_dir", f"{place}/cache", "--training.num_epochs", "1",
+            "train", "--data.path", str(corpus), "--output_dir", f"{scratch}/run",
+            "--data.cache_dir", f"{scratch}/cache", "--training.num_epochs", "1",
             "--model.hidden_size", "4", "--model.embedding_size", "3", "--device", "cpu",
             "--training.pictures", "false",
         ]  # fmt: skip
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             status = main(arguments)
-        assert not status, f"training a run to damage ended with status {status}"
-        return _files_of(Path(place) / "run")
+        assert not status, f"training ended with status {status}"
+        return _files_of(Path(scratch) / "run")
 
 
 def _files_of(folder: Path) -> dict[str, bytes]:

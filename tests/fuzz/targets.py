@@ -1,18 +1,18 @@
-"""One function for each kind of input: bytes into a file, read, and what came of it checked.
+"""One target for each kind of file: write bytes to it, read it, check the result.
 
-Each takes bytes and an empty folder, and tells whether there was a result. Results are held against
-another reader, so that a wrong one is no better than a crash.
+A target takes the bytes and an empty folder, and returns whether the file could be read. A result
+is compared with that of another reader, so that a wrong one fails like a crash.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import json
-import shutil
+import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
 from sentiment.inference.formats import open_source
-from sentiment.runs.run import load_run
+from sentiment.runs.run import Run, load_run
 
 from . import samples
 from .contract import result_or_error
@@ -43,7 +43,7 @@ _WORDS = ["<pad>", "<unk>", "good", "bad", "film", "zzz"]
 
 
 def settings(data: bytes, folder: Path) -> bool:
-    """A settings file, as load_config reads it."""
+    """A settings file."""
     path = folder / "config.yaml"
     path.write_bytes(data)
     config = result_or_error(lambda: load_config(path), path.name)
@@ -57,7 +57,7 @@ def settings(data: bytes, folder: Path) -> bool:
 
 
 def behaviour(data: bytes, folder: Path) -> bool:
-    """A file of behaviour tests, as a mapping."""
+    """A file of behaviour tests."""
     path = folder / "tests.yaml"
     path.write_bytes(data)
     mapping = result_or_error(lambda: read_mapping(path, "a: b"), path.name)
@@ -66,18 +66,18 @@ def behaviour(data: bytes, folder: Path) -> bool:
 
 
 def reviews(suffix: str) -> Target:
-    """A file of reviews, as a split."""
+    """A file of labelled reviews."""
 
     def target(data: bytes, folder: Path) -> bool:
         (folder / f"test{suffix}").write_bytes(data)
         config = DataConfig(path=str(folder))
-        found = result_or_error(lambda: load_split(config, "test"), f"test{suffix}")
-        if found is None:
+        loaded = result_or_error(lambda: load_split(config, "test"), f"test{suffix}")
+        if loaded is None:
             return False
-        assert found.texts == _texts_of(data, suffix, "text")
-        assert len(found.class_names) >= 2
-        assert ((found.labels >= 0) & (found.labels < len(found.class_names))).all()
-        for text in (*found.texts, *found.class_names):
+        assert loaded.texts == _texts_of(data, suffix, "text")
+        assert len(loaded.class_names) >= 2
+        assert ((loaded.labels >= 0) & (loaded.labels < len(loaded.class_names))).all()
+        for text in (*loaded.texts, *loaded.class_names):
             text.encode()
         return True
 
@@ -85,7 +85,7 @@ def reviews(suffix: str) -> Target:
 
 
 def predicted(suffix: str) -> Target:
-    """A file of texts to predict, block by block."""
+    """A file of texts to predict, read in blocks."""
 
     def target(data: bytes, folder: Path) -> bool:
         path = folder / f"texts{suffix}"
@@ -108,7 +108,7 @@ def predicted(suffix: str) -> Target:
 
 
 def _texts_of(data: bytes, suffix: str, name: str) -> list[str]:
-    """A column of a file by another way of reading: all at once."""
+    """A column of a file, read at once by another reader."""
     if suffix.endswith(".gz"):
         data, suffix = gzip.decompress(data), suffix.removesuffix(".gz")
     if suffix == ".parquet":
@@ -128,14 +128,14 @@ def _texts_of(data: bytes, suffix: str, name: str) -> list[str]:
 
 
 def text_folders(data: bytes, folder: Path) -> bool:
-    """Names and contents of files by turns: folders of text files, as a split."""
+    """Folders of text files; the input alternates between names and contents."""
     pieces = data.split(samples.SEPARATOR)
     for name, content in zip(pieces[::2], pieces[1::2], strict=False):
         _write_below(folder, name, content)
     test = folder / "test"
     config = DataConfig(path=str(folder))
-    found = result_or_error(lambda: load_split(config, "test"), str(folder))
-    if found is None:
+    loaded = result_or_error(lambda: load_split(config, "test"), str(folder))
+    if loaded is None:
         return False
     paths = [
         path
@@ -143,13 +143,13 @@ def text_folders(data: bytes, folder: Path) -> bool:
         if path.parent.name != UNLABELLED_FOLDER and not path.parent.name.startswith(".")
     ]
     contents = [path.read_bytes().decode().removeprefix("\ufeff") for path in paths]
-    assert sorted(found.texts) == sorted(contents)
-    assert ((found.labels >= 0) & (found.labels < len(found.class_names))).all()
+    assert sorted(loaded.texts) == sorted(contents)
+    assert ((loaded.labels >= 0) & (loaded.labels < len(loaded.class_names))).all()
     return True
 
 
 def _write_below(folder: Path, name: bytes, content: bytes) -> None:
-    """Write a file of a name that may be absurd, or make a folder of it, but below a folder."""
+    """Write a file below a folder, or make a folder, whose name may be absurd."""
     parts = [part[:200] for part in name.translate(None, b"\0\r\n").split(b"/")]
     parts = [part for part in parts if part not in (b"", b".", b"..")][:5]
     path = folder
@@ -162,11 +162,11 @@ def _write_below(folder: Path, name: bytes, content: bytes) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     except OSError:
-        pass  # there already, as something else
+        pass  # exists as the other of the two
 
 
 def vectors(suffix: str) -> Target:
-    """Vectors of a small vocabulary."""
+    """A file of vectors, read for a small vocabulary."""
 
     def target(data: bytes, folder: Path) -> bool:
         path = folder / f"vectors{suffix}"
@@ -179,16 +179,16 @@ def vectors(suffix: str) -> Target:
             )
             return matrix, coverage.most_frequent_missed
 
-        found = result_or_error(read, path.name)
-        if found is None:
+        loaded = result_or_error(read, path.name)
+        if loaded is None:
             return False
-        matrix, missed = found
+        matrix, missed = loaded
         assert matrix.shape == (6, 3)
         assert bool(matrix.isfinite().all()) and not bool(matrix[0].any())
         lines = _unpacked(data, suffix).split(b"\n")
         for row, word in enumerate(_WORDS[2:], start=2):
             if word not in missed:
-                assert any(_is_of(line, word, matrix[row].tolist()) for line in lines), word
+                assert any(_has_vector(line, word, matrix[row].tolist()) for line in lines), word
         return True
 
     return target
@@ -199,13 +199,13 @@ def _unpacked(data: bytes, suffix: str) -> bytes:
         return gzip.decompress(data)
     if suffix == ".zip":
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            texts = [each for each in archive.infolist() if each.filename.endswith(".txt")]
-            fitting = [each for each in texts if ".3d." in each.filename] or texts
+            texts = [info for info in archive.infolist() if info.filename.endswith(".txt")]
+            fitting = [info for info in texts if ".3d." in info.filename] or texts
             return archive.read(fitting[0])
     return data
 
 
-def _is_of(line: bytes, word: str, values: list[float]) -> bool:
+def _has_vector(line: bytes, word: str, values: list[float]) -> bool:
     name, *fields = line.rstrip(b" \r").split(b" ")
     try:
         return name == word.encode() and [float(np.float32(float(f))) for f in fields] == values
@@ -214,92 +214,80 @@ def _is_of(line: bytes, word: str, values: list[float]) -> bool:
 
 
 def vocabulary(data: bytes, folder: Path) -> bool:
-    """A run's vocabulary: what is read is written again to the byte."""
+    """A run's vocabulary, which is written again to the same bytes."""
     path = folder / "vocabulary.txt"
     path.write_bytes(data)
-    found = result_or_error(lambda: load_vocabulary(path), path.name)
-    if found is None:
+    loaded = result_or_error(lambda: load_vocabulary(path), path.name)
+    if loaded is None:
         return False
-    save_vocabulary(found, folder / "again.txt")
+    save_vocabulary(loaded, folder / "again.txt")
     again = (folder / "again.txt").read_bytes()
     assert again == _with_special_counts(data.removeprefix(b"\xef\xbb\xbf"))
     return True
 
 
 def _with_special_counts(data: bytes) -> bytes:
-    """Counts of the two special words are not read."""
+    """The counts of the two special words are ignored."""
     first, second, rest = data.split(b"\n", 2)
     names = (line.rpartition(b"\t")[0] for line in (first, second))
     return b"".join(name + b"\t0\n" for name in names) + rest
 
 
 def token_cache(data: bytes, folder: Path) -> bool:
-    """One file of an entry, its number in the first byte: tokens are right, whatever it holds."""
+    """One file of a cache entry, chosen by the first byte: whatever it holds, tokens are right."""
     fresh = Tokenizer()(samples.TEXTS)
     tokenize_cached(samples.TEXTS, folder)
     (entry,) = (folder / "tokens").iterdir()
     names = sorted(samples.cache_entry())
     (entry / names[data[0] % len(names) if data else 0]).write_bytes(data[1:])
-    found = tokenize_cached(samples.TEXTS, folder)
-    assert found.lexicon == fresh.lexicon
-    assert found.tokens.tolist() == fresh.tokens.tolist()
-    assert found.offsets.tolist() == fresh.offsets.tolist()
+    cached = tokenize_cached(samples.TEXTS, folder)
+    assert cached.lexicon == fresh.lexicon
+    assert cached.tokens.tolist() == fresh.tokens.tolist()
+    assert cached.offsets.tolist() == fresh.offsets.tolist()
     return True
 
 
 def run_folder(data: bytes, folder: Path) -> bool:
-    """One file of a run, its number in the first byte: the run is right, or refused."""
+    """One file of a run, chosen by the first byte: the run is loaded right, or refused."""
     contents = samples.run_folder()
     names = read_of_a_run(contents)
     name = names[data[0] % len(names) if data else 0]
     run = folder / "run"
-    for each in names:
-        (run / each).parent.mkdir(parents=True, exist_ok=True)
-        (run / each).write_bytes(data[1:] if each == name else contents[each])
+    for other in names:
+        (run / other).parent.mkdir(parents=True, exist_ok=True)
+        (run / other).write_bytes(data[1:] if other == name else contents[other])
     loaded = result_or_error(lambda: load_run(run), str(run), longest=100_000)
     if loaded is None:
         return False
-    whole = _whole_run(folder)
-    assert loaded.class_names == whole["classes"], name
-    assert loaded.vocabulary.itos == whole["words"], name
+    intact = _intact_run()
+    assert loaded.class_names == intact.class_names, name
+    assert loaded.vocabulary.itos == intact.vocabulary.itos, name
+    weights = intact.model.state_dict()
     for key, value in loaded.model.state_dict().items():
-        assert torch.equal(value, whole["weights"][key]), name
+        assert torch.equal(value, weights[key]), name
     return True
 
 
 def read_of_a_run(contents: Sequence[str] | dict[str, bytes]) -> list[str]:
-    """The files of a run that loading it reads."""
+    """The files that loading a run reads."""
     return [name for name in contents if name.endswith((".yaml", ".json", ".txt", ".safetensors"))
             and "tensorboard" not in name and "last" not in name]  # fmt: skip
 
 
-_whole: dict[str, object] = {}
-
-
-def _whole_run(folder: Path) -> dict:
-    if not _whole:
+@functools.cache
+def _intact_run() -> Run:
+    with tempfile.TemporaryDirectory() as folder:
         for name, content in samples.run_folder().items():
-            path = folder / "whole" / name
+            path = Path(folder) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        run = load_run(folder / "whole")
-        _whole.update(
-            classes=run.class_names, words=run.vocabulary.itos, weights=run.model.state_dict()
-        )
-        shutil.rmtree(folder / "whole")
-    return _whole
+        return load_run(Path(folder))
 
 
 def numbered(contents: dict[str, bytes]) -> list[bytes]:
-    """Files of a folder as inputs: each with its number before it."""
+    """Files of a folder as inputs, each after a byte with its number."""
     return [bytes([number]) + contents[name] for number, name in enumerate(sorted(contents))]
 
 
 def packed(data: list[bytes]) -> list[bytes]:
     return [gzip.compress(each, mtime=0) for each in data]
-
-
-def weak(data: bytes) -> bytes:
-    """A gzip file without checksums in the way: its stream of stored blocks can be damaged."""
-    compressor = zlib.compressobj(0, zlib.DEFLATED, 31)
-    return compressor.compress(data) + compressor.flush()
