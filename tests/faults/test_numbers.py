@@ -1,4 +1,4 @@
-"""Losses and gradients that are no finite numbers, and a device that is out of memory."""
+"""Losses and gradients that are not finite, and a device that is out of memory."""
 
 from __future__ import annotations
 
@@ -43,39 +43,34 @@ def test_training_stops_and_names_the_update(corpus, tmp_path, monkeypatch, caps
     assert "training.learning_rate" in error and "training.nonfinite skip" in error
     state = load_state(run)
     assert state.values["updates"]["update"] == 5
-    assert all(each.isfinite().all() for each in state.section("model").values())
+    assert all(value.isfinite().all() for value in state.section("model").values())
     monkeypatch.undo()
     assert cli.train([f"--resume={run}"]) == 0
 
 
-def test_such_batches_may_be_skipped(corpus, tmp_path, monkeypatch):
+def test_non_finite_updates_can_be_skipped(corpus, tmp_path, monkeypatch):
     poison(monkeypatch, 8, 9)
     run = tmp_path / "run"
-    skipped = []
-
-    def look(update: int) -> None:
-        skipped.append(update)
-
-    request = parse(arguments(corpus, run, "--training.nonfinite=skip"), "train")
-    execute(request, look)
-    assert len(skipped) == 30, "every update is counted"
-    assert all(each.isfinite().all() for each in load_run(run).model.parameters())
+    updates: list[int] = []
+    execute(parse(arguments(corpus, run, "--training.nonfinite=skip"), "train"), updates.append)
+    assert len(updates) == 30, "skipped updates are counted too"
+    assert all(parameter.isfinite().all() for parameter in load_run(run).model.parameters())
 
 
-def test_skipping_does_not_go_on_for_ever(corpus, tmp_path, monkeypatch, capsys):
+def test_skipping_ends_after_fifty_updates_in_a_row(corpus, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 1, 10**9)
     settings = ["--training.nonfinite=skip", "--training.num_epochs=9"]
     assert cli.train(arguments(corpus, tmp_path / "run", *settings)) == 1
     assert "not finite 51 times in a row" in capsys.readouterr().err
 
 
-def test_a_gpu_is_asked_late_but_before_anything_is_saved():
-    guard = NonFiniteGuard("stop", torch.device("cuda"))  # the numbers themselves may lie anywhere
-    place = StepInfo(3, 1, 0.1, [4, 5], 9)
+def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
+    guard = NonFiniteGuard("stop", torch.device("cuda"))  # tensors on the CPU will do
+    step = StepInfo(3, 1, 0.1, [4, 5], 9)
     bad = torch.tensor(float("nan"))
-    assert guard.allows(place, torch.tensor(1.0), torch.tensor(1.0))
+    assert guard.allows(step, torch.tensor(1.0), torch.tensor(1.0))
     guard.settle()
-    assert guard.allows(place, torch.tensor(1.0), bad)
+    assert guard.allows(step, torch.tensor(1.0), bad)
     assert guard.allows(StepInfo(4, 1, 0.1, [1], 9), bad, bad)
     with pytest.raises(ValueError, match=r"update 3 \(.*training reviews 5, 6\)"):
         guard.settle()
