@@ -1,16 +1,16 @@
-"""docs/accuracy.md holds what its trainings came to, and the recipes' settings are what it says."""
+"""docs/accuracy.md shows the results of its trainings, and its recipes have valid settings."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+
+from helpers.corpus import ROOT
 
 from sentiment.config.parser import parse_training, save_config
 from studies import ablation, accuracy
 from studies.ablation import VARIANTS
 from studies.accuracy import PAGE, RESULTS, filled, table
 
-ROOT = Path(__file__).resolve().parents[1]
 WHATS = {name: each.what for name, each in VARIANTS.items()}
 
 
@@ -35,7 +35,7 @@ def test_means_and_deviations():
     assert "| 0.2100 | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
 
 
-def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeypatch, capsys):
+def test_the_time_of_teachers_and_pretraining_is_added_to_a_run(tmp_path, monkeypatch, capsys):
     def write(name: str, seed: int, units: int = 256, **values: object) -> None:
         folder = tmp_path / name
         folder.mkdir()
@@ -66,18 +66,17 @@ def test_runs_are_collected_with_their_teachers_and_their_time(tmp_path, monkeyp
     given = ["ablation", "--data=x", "--vectors=x", f"--runs={tmp_path}", "--seeds"]
     monkeypatch.setattr("sys.argv", given)
     ablation.main()
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert {name: list(runs) for name, runs in found.items()} == {
-        "semi-taught": ["0"], "semi": ["1", "2"],
-    }  # fmt: skip
+    results = json.loads((tmp_path / "results.json").read_text())
+    seeds = {name: list(runs) for name, runs in results.items()}
+    assert seeds == {"semi-taught": ["0"], "semi": ["1", "2"]}
     assert "semi-seed-3 is left out: its model.hidden_size is" in capsys.readouterr().out
-    assert found["semi-taught"]["0"]["seconds_before"] == 180
-    assert found["semi"]["2"]["seconds_before"] == 60
+    assert results["semi-taught"]["0"]["seconds_before"] == 180
+    assert results["semi"]["2"]["seconds_before"] == 60
     assert "1: 51.00, 2: 52.00 % | 51.50 ± 0.71 %" in page.read_text()
     assert ">semi-taught</text>" in (tmp_path / "a.svg").read_text()
 
 
-def test_every_variant_is_one_of_valid_settings(monkeypatch):
+def test_every_variant_has_valid_settings(monkeypatch):
     monkeypatch.chdir(ROOT)
     for variant in VARIANTS.values():
         config = parse_training(

@@ -1,4 +1,4 @@
-"""The layout that docs/architecture.md describes, held against the code."""
+"""The code has the layout that docs/architecture.md describes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ MODULES = {
 
 
 def layers() -> list[str]:
-    """The packages of the page's table, lowest first."""
+    """The packages in the page's table, lowest first."""
     _, _, rest = PAGE.partition("lowest first")
     return re.findall(r"^\| `(\w+)` \|", rest, flags=re.MULTILINE)
 
 
 def imports(path: Path) -> set[str]:
-    """The modules of ours that a file imports, those inside functions included."""
-    found = set()
+    """Our modules that a file imports, also inside functions."""
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sentiment."):
             module = (node.module or "").removeprefix("sentiment.")
-            inner = {f"{module}.{each.name}" for each in node.names} & set(MODULES)
-            found |= inner or {module}
-    return found
+            inner = {f"{module}.{alias.name}" for alias in node.names} & set(MODULES)
+            modules |= inner or {module}
+    return modules
 
 
 def test_the_page_is_short_and_names_every_package():
@@ -53,10 +53,10 @@ def test_packages_import_only_from_themselves_and_from_lower_ones():
             assert rank[other] <= rank[package], f"{module} imports {imported}"
 
 
-def test_no_import_goes_in_a_circle():
+def test_imports_have_no_cycles():
     above = {module: imports(path) - {module} for module, path in MODULES.items()}
     while free := [module for module, needed in above.items() if not needed]:
-        above = {each: needed - set(free) for each, needed in above.items() if each not in free}
+        above = {name: needed - set(free) for name, needed in above.items() if name not in free}
     assert not above
 
 
@@ -73,7 +73,7 @@ def test_files_and_functions_stay_small():
 def test_a_run_is_used_without_the_code_that_trained_it():
     for module, path in MODULES.items():
         if module.split(".")[0] in ("runs", "evaluation", "inference", "explain", "behaviour"):
-            assert not any(each.startswith("training") for each in imports(path)), module
+            assert not any(name.startswith("training") for name in imports(path)), module
 
 
 def test_no_test_imports_another():

@@ -1,7 +1,6 @@
-"""Every section of the benchmarks runs: at sizes too small to measure speed, without processes.
+"""Every section of the benchmarks runs, at sizes too small to measure speed, without processes.
 
-``make bench`` takes long, so nobody runs it after each change; a renamed attribute must not wait
-for that day.
+``make bench`` takes too long to run after each change, so a renamed attribute must show here.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SIZES = {
     "cells.USUAL": TINY_SHAPE,
     "cuda._NUM_REVIEWS": 8,
     "denormals.USUAL": TINY_SHAPE,
-    "denormals.flush_denormals": lambda is_wanted: True,  # it would hold for later tests
+    "denormals.flush_denormals": lambda is_wanted: True,  # later tests would keep it
     "emulated.USUAL": TINY_SHAPE,
     "evaluating._NUM_TEXTS": 4,
     "growing._LETTERS": "bc",
@@ -63,7 +62,7 @@ SIZES = {
 
 
 class InlineWorker:
-    """Calls functions in this process, as starting one takes seconds."""
+    """Calls functions in this process; another one takes seconds to start."""
 
     def __init__(self, *, prepared: bool, variables: dict[str, str] | None = None) -> None:
         pass
@@ -84,7 +83,7 @@ class InlineWorker:
 REPLACED = {
     "Worker": InlineWorker,
     "apart": lambda function, *arguments: function(*arguments),
-    "prepare_threads": lambda local_size=1: None,  # it would hold for later tests
+    "prepare_threads": lambda local_size=1: None,  # later tests would keep it
     "describe_kernels": lambda shape, precision, variables=None: "ref",
     "texts": lambda folder, count: ["A fine film , said word7 .", "Dull !"] * (count // 2),
     "CONFIG": SIZES["training.CONFIG"],
@@ -93,7 +92,7 @@ REPLACED = {
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Small and in this process; what was built by it is forgotten afterwards."""
+    """Tiny sizes, in this process; caches are cleared afterwards."""
     modules = [module for name, module in sys.modules.items() if name.startswith("benchmarks.")]
     for module, (name, value) in itertools.product(modules, REPLACED.items()):
         if hasattr(module, name):
@@ -101,13 +100,13 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in SIZES.items():
         monkeypatch.setattr(f"benchmarks.{name}", value)
     yield
-    for each in itertools.chain.from_iterable(vars(module).values() for module in modules):
-        if isinstance(each, functools._lru_cache_wrapper):
-            each.cache_clear()
+    for value in itertools.chain.from_iterable(vars(module).values() for module in modules):
+        if isinstance(value, functools._lru_cache_wrapper):
+            value.cache_clear()
 
 
 def check(rows: list[Row]) -> None:
-    """Rows with names, and ratios that are numbers."""
+    """Rows have names, and finite ratios."""
     assert rows
     for row in rows:
         assert row.section and row.name
@@ -125,8 +124,8 @@ def test_every_section_measures(name):
     assert bool(points) == (name == "growth")
 
 
-def test_no_checkpoint_falls_due_while_a_worker_lives():
-    """It would be written into a run that is not there, after some minutes of a whole bench."""
+def test_training_benchmarks_write_no_checkpoints():
+    """After some minutes, one would be written into a run folder that does not exist."""
     assert training.CONFIG.training.checkpoint_minutes is None
     assert training.CONFIG.training.checkpoint_updates is None
 
@@ -136,7 +135,7 @@ def test_the_section_of_the_gpu_measures():
 
 
 def test_the_section_of_ranks_measures(monkeypatch, tmp_path):
-    """With ranks that are alone: starting two takes as long as all other tests here."""
+    """With one rank at a time: starting two takes as long as all other tests here."""
 
     def train(num_ranks: int, size: ranks.Size) -> dict[str, float]:
         path = tmp_path / "found.json"

@@ -1,4 +1,4 @@
-"""The suite's own arithmetic, and that the pages say what its results file says."""
+"""The arithmetic of the benchmarks, and the tables of their results on the pages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_pages_hold_the_figures_of_the_results_files(page):
 
 @pytest.fixture
 def two_machines() -> list[dict[str, Any]]:
-    """The published results, and the same of another machine with a row less and a goal missed."""
+    """The published results, and a second machine with one row less and a goal missed."""
     old = load_results()[0]
     changed = [
         {**row, "ratio": 9.0, "low": 8.0, "kernel": "ref"} if row["goal"] == 60 else row
@@ -43,21 +43,21 @@ def two_machines() -> list[dict[str, Any]]:
     return [old, {**old, "date": "2030-01-01", "processor": processor, "rows": changed}]
 
 
-def test_machines_stand_side_by_side(two_machines):
+def test_machines_are_shown_side_by_side(two_machines):
     lines = machines_side_by_side(two_machines).splitlines()
     (heading,) = [line for line in lines if line.startswith("| what")]
     assert heading.endswith(
         f"2 threads, {two_machines[0]['date']} | "
         "AMD EPYC (family 25, model 1), 2 threads, 2030-01-01 | goal |"
     )
-    (alone,) = [line for line in lines if "fp32 as torch comes" in line and line[-5:] == " 30 |"]
-    assert "| – | 30 |" in alone
+    (single,) = [line for line in lines if "fp32 as torch comes" in line and line[-5:] == " 30 |"]
+    assert "| – | 30 |" in single
     (missed,) = [line for line in lines if "(goal 60 missed)" in line]
     assert "| 9 (goal 60 missed) | 60 |" in missed
     assert {line.count("|") for line in lines if "|" in line} == {5}
 
 
-def test_each_machine_has_a_table_of_its_own(two_machines):
+def test_each_machine_has_a_table(two_machines):
     one, other = one_table_a_machine(two_machines).split("\n\nMeasured on 2030-01-01 ")
     assert other.startswith("on AMD EPYC (family 25, model 1), 2 threads with avx2; torch")
     assert "(goal 60 missed) | 8 to" in other and "| 60 | ref |" in other
@@ -71,7 +71,7 @@ def test_growth_misses_its_goal_above_it():
     assert not Row("recurrence", "step", 1.0).misses_goal
 
 
-def test_a_ratio_is_of_medians_and_its_spread_of_rounds():
+def test_a_ratio_is_of_medians_and_its_range_of_rounds():
     row = faster("section", "name", [4.0, 6.0, 5.0], [1.0, 3.0, 2.0], goal=2)
     assert (row.ratio, row.low, row.high) == (2.5, 2.0, 4.0)
     assert faster("section", "name", [6.0], [1.0, 3.0, 2.0]).ratio == 3.0
@@ -95,7 +95,7 @@ def test_the_table_fits_a_terminal():
 
 
 def test_the_products_of_a_step_are_those_of_the_equations():
-    """Forward W x and U h; backward twice as many operations again."""
+    """Forward W x and U h; backward takes twice as many operations."""
     shape = Shape(batch=3, time=7, input=5, hidden=4, layers=2, directions=2)
     forward = 2 * 2 * 3 * 7 * 16 * ((5 + 4) + (8 + 4))
     assert sum(2 * times * m * k * n for times, m, k, n in shape.products()) == 3 * forward
@@ -106,13 +106,13 @@ def test_every_contestant_runs(kind):
     assert step_seconds(kind, Shape(batch=2, time=6, input=3, hidden=4), torch.bfloat16) > 0
 
 
-def test_synthetic_reviews_have_imdbs_lengths():
+def test_synthetic_reviews_have_the_lengths_of_imdb():
     lengths = synthetic_lengths(50_000)
     assert abs(np.median(lengths) / 203 - 1) < 0.02
     assert abs(lengths.mean() / 272 - 1) < 0.03
 
 
-def test_a_synthetic_corpus_is_the_same_in_a_file(tmp_path):
+def test_a_synthetic_corpus_is_the_same_in_memory_and_in_a_file(tmp_path):
     one, other = synthetic_corpus(50), synthetic_corpus(50, path=tmp_path / "tokens.npy")
     assert torch.equal(one.tokens, other.tokens)
     assert one.ids[one.tokens].min() >= 2
@@ -129,7 +129,7 @@ onednn_verbose,exec,cpu,rnn,ref,forward_inference,src:f32,,,t9dhc16dic16,0.1
 """
 
 
-def test_kernels_are_read_from_the_lines_of_the_recurrence():
+def test_kernels_are_parsed_from_the_lines_of_the_recurrence():
     assert parse_kernels(VERBOSE, 16) == {
         "forward_training": "brgemm:avx2 and ref",
         "backward": "ref",
@@ -166,7 +166,7 @@ model name	: another
 """
 
 
-def test_a_processor_is_told_by_family_model_and_flags():
+def test_a_processor_is_described_by_family_model_and_flags():
     flags = ("avx2", "avx512f", "avx512_bf16")
     assert parse_processor(CPUINFO) == Processor("AMD EPYC", 26, 2, flags)
     assert parse_processor("").flags == ()

@@ -1,4 +1,4 @@
-"""What the program promises in figures, as ratios where the machine would decide otherwise."""
+"""The figures that README promises; speeds as ratios, which depend less on the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers.corpus import SHARED, needs_imdb
@@ -54,8 +55,6 @@ def test_the_recurrence_is_many_times_faster_than_the_packed_sequence():
 
 @needs_imdb
 def test_imdb_is_tokenized_at_a_million_tokens_a_second_on_two_cores():
-    import pyarrow.parquet as pq
-
     texts: list[str] = []
     for name in ("train", "unsupervised"):
         table = pq.read_table(SHARED / "imdb" / f"{name}.parquet", columns=["text"])

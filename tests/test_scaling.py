@@ -1,4 +1,4 @@
-"""docs/scaling.md holds what its constants come to, and the formulas are those it names."""
+"""docs/scaling.md shows the tables that follow from its constants, by the formulas it names."""
 
 from __future__ import annotations
 
@@ -36,13 +36,10 @@ def test_the_page_holds_the_tables_of_its_constants(constants):
 
 
 def computed(constants: Constants) -> list[object]:
-    """All that is computed, the tables that merely repeat aside."""
+    """The results; the tables that repeat the constants are left out."""
+    computed_tables = TABLES.keys() - {"measured", "assumed"}
     return [
-        *[
-            table(constants)
-            for name, table in TABLES.items()
-            if name not in ("measured", "assumed")
-        ],
+        *[TABLES[name](constants) for name in sorted(computed_tables)],
         growth.step_seconds(constants),
         exchange_seconds(constants, 1024),
         limits(constants),
@@ -63,13 +60,14 @@ def test_constants_decide_tables(constants, name):
     assert computed(other) != computed(constants)
 
 
-def test_assumptions_stand_in_the_page_and_decide_tables(constants, monkeypatch):
+def test_assumptions_are_on_the_page_and_decide_tables(constants, monkeypatch):
     page = PAGE.read_text(encoding="utf-8")
     before = computed(constants)
-    for name, each in ASSUMED.items():
-        assert f"| {each.what} | {each.shown} | {each.source} |" in page
+    for name, assumption in ASSUMED.items():
+        row = f"| {assumption.what} | {assumption.shown} | {assumption.source} |"
+        assert row in page
         with monkeypatch.context() as patch:
-            patch.setitem(ASSUMED, name, each._replace(value=each.value / 4))
+            patch.setitem(ASSUMED, name, assumption._replace(value=assumption.value / 4))
             assert computed(constants) != before, name
 
 
@@ -79,9 +77,11 @@ def test_the_model_is_that_of_the_recipe(constants):
     model: ModelConfig = replace(config.model, pooling="max")  # as the page says
     assert (training.batch_size, growth.EPOCHS) == (64, 4)
     built = build_model(model, vocabulary_size=30_002, num_classes=2)
-    assert constants["gradient_bytes"] == 4 * sum(each.numel() for each in built.parameters())
-    matrices = [each for each in built.recurrence.parameters() if each.dim() == 2]
-    assert sum(each.numel() for each in matrices) == growth._PRODUCTS
+    assert constants["gradient_bytes"] == 4 * sum(
+        parameter.numel() for parameter in built.parameters()
+    )
+    weights = [weight for weight in built.recurrence.parameters() if weight.dim() == 2]
+    assert sum(weight.numel() for weight in weights) == growth._PRODUCTS
     share = built.embedding.weight.numel() * 4 / constants["gradient_bytes"]
     assert share == pytest.approx(0.8, abs=0.01), "four fifths, the page says"
 
@@ -89,8 +89,8 @@ def test_the_model_is_that_of_the_recipe(constants):
 def test_an_exchange_within_a_machine_is_that_of_a_ring(constants):
     """Every GPU sends 7/8 of all bytes twice, in 14 messages."""
     size = constants["gradient_bytes"]
-    wanted = 14 * 3.4e-6 + 14 * (size / 8) / 450e9
-    assert exchange_seconds(constants, 8) == pytest.approx(wanted)
+    expected = 14 * 3.4e-6 + 14 * (size / 8) / 450e9
+    assert exchange_seconds(constants, 8) == pytest.approx(expected)
     assert exchange_seconds(constants, 1) == 0
 
 
@@ -98,12 +98,12 @@ def test_an_exchange_grows_with_machines_by_the_logarithm(constants):
     inside = exchange_seconds(constants, 8)
     size = constants["gradient_bytes"] / 8
     for machines in (2, 8, 128):
-        wanted = 2 * math.log2(machines) * 8.5e-6 + 2 * (1 - 1 / machines) * size / 50e9
-        assert exchange_seconds(constants, 8 * machines) - inside == pytest.approx(wanted)
+        expected = 2 * math.log2(machines) * 8.5e-6 + 2 * (1 - 1 / machines) * size / 50e9
+        assert exchange_seconds(constants, 8 * machines) - inside == pytest.approx(expected)
 
 
-def test_what_binds(constants):
-    """Each verdict by making its cause large."""
+def test_the_binding_limit(constants):
+    """Each limit is reached by making its cause large."""
 
     def at(reviews: int, gpus: int, **values: float) -> str:
         changed = replace(constants, values={**constants.values, **values})
@@ -121,7 +121,7 @@ def test_what_binds(constants):
     assert at(10**6, 8, disk=1e9) == "disk of tokens"
 
 
-def test_more_gpus_divide_computing_and_nothing_else(constants):
+def test_more_gpus_divide_the_computing_time_alone(constants):
     one, eight = (epoch_seconds(constants, 10**7, gpus) for gpus in (1, 8))
     assert one["compute"] == pytest.approx(8 * eight["compute"], rel=1e-3)
     assert (one["planning"], one["digests"]) == (eight["planning"], eight["digests"])
@@ -147,17 +147,17 @@ def test_rounds_become_medians_and_ratios_of_pairs():
         "tokens_per_second": 100.0, "seconds_per_update": 2.0, "exchange_seconds": 0.0,
         "gradient_bytes": 4e6, "tokens_per_batch": 200.0, "threads": 2, "precision": "float32",
     }  # fmt: skip
-    found = {
+    rounds = {
         1: [{**one, "tokens_per_second": speed} for speed in (100.0, 50.0, 200.0)],
         2: [
             {**one, "tokens_per_second": speed, "exchange_seconds": 0.1}
             for speed in (90.0, 50.0, 100.0)
         ],
     }
-    whole, exchange = _rows(found, {})
+    whole, exchange = _rows(rounds, {})
     assert (whole.ratio, whole.low, whole.high) == (0.9, 0.5, 1.0)
     assert exchange.ratio == 0.05 and exchange.value == "4.0 MB in 100.0 ms"
-    assert constants_of_ranks(found)["tokens_per_second"].value == 100.0
+    assert constants_of_ranks(rounds)["tokens_per_second"].value == 100.0
 
 
 def test_the_constants_file_says_how_it_was_made(constants):

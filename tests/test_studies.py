@@ -1,4 +1,4 @@
-"""docs/lstm.md holds the figures that its studies have computed, and the studies' task is fair."""
+"""docs/lstm.md shows the figures of its studies, and the studies' task is fair."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def test_the_page_holds_the_figures_of_its_studies():
         assert str(ROOT) not in picture.read_text(encoding="utf-8")
 
 
-def test_one_word_decides_and_stands_where_it_is_said_to():
+def test_one_word_decides_the_class_at_the_given_distance_from_the_end():
     sentences = draw_sentences(500, 10, torch.Generator().manual_seed(0))
-    place = sentences.lengths - 1 - 10
-    words = sentences.tokens[torch.arange(500), place]
+    position = sentences.lengths - 1 - 10
+    words = sentences.tokens[torch.arange(500), position]
     assert ((words >= 6) == sentences.labels.bool()).all() and (words < 10).all()
     others = sentences.tokens.clone()
-    others[torch.arange(500), place] = 0
+    others[torch.arange(500), position] = 0
     assert not ((others >= 2) & (others < 10)).any(), "no other word tells the class"
     assert 200 < sentences.labels.sum() < 300
 
 
-def test_what_is_near_is_learned_in_a_moment():
+def test_a_short_distance_is_learned_quickly():
     model = make_classifier(0)
     before = measure_accuracy(model, 3)
-    course = train(model, 3, num_updates=150, seed=0)
+    curve = train(model, 3, num_updates=150, seed=0)
     assert before < 0.7 and measure_accuracy(model, 3) > 0.95
-    assert course[-1][0] < course[0][0]
+    assert curve[-1][0] < curve[0][0]
