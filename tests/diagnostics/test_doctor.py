@@ -417,7 +417,7 @@ def test_status_of_a_training(loss, accuracy, seconds, status):
     [
         ("kill -ILL $$", "failed: SIGILL: the processor lacks an instruction"),
         ("kill -KILL $$", "failed: SIGKILL: "),
-        ("echo 'error: no space left' >&2; exit 1", "failed: error: no space left"),
+        ("echo 'error: no space left' >&2; exit 1", "failed: no space left"),
     ],
 )
 def test_training_that_fails(tmp_path, monkeypatch, text, message):

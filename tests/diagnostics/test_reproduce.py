@@ -31,7 +31,7 @@ from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.processes import check_end, run_module
+from sentiment.runtime.processes import check_exit, run_module
 
 SMALL = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",
@@ -336,12 +336,12 @@ def test_without_git_the_revision_is_unknown_on_both_sides():
 def test_a_failed_training_is_told_with_its_last_words():
     done = run_module(["sentiment", "train", "--seed=x"])
     assert done.returncode == 2
-    with pytest.raises(UserError, match="a training ended with status 2: .*seed"):
-        check_end(done)
+    with pytest.raises(UserError, match="a training failed: .*seed"):
+        check_exit(done)
     killed = subprocess.CompletedProcess([], -9, None, None)
-    with pytest.raises(UserError, match="was ended by SIGKILL: its own message stands above"):
-        check_end(killed)
-    check_end(killed, -9)
+    with pytest.raises(UserError, match="a training failed: SIGKILL: killed"):
+        check_exit(killed)
+    check_exit(killed, -9)
 
 
 def test_an_interruption_leaves_no_process_behind(monkeypatch):
@@ -368,7 +368,7 @@ def test_an_interruption_leaves_no_process_behind(monkeypatch):
 @pytest.mark.long
 def test_two_ranks_are_reproduced_by_two(corpus, tmp_path, capfd):
     settings = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'two'}", *SMALL]
-    check_end(run_module(["sentiment", "train", *settings], num_ranks=2))
+    check_exit(run_module(["sentiment", "train", *settings], num_ranks=2))
     assert cli.main(["reproduce", str(tmp_path / "two")]) == 0
     shown = capfd.readouterr().out
     assert "trained by 2 ranks, as then" in shown

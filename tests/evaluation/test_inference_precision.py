@@ -64,7 +64,7 @@ def test_a_processor_without_bf16_refuses_it(run_path, monkeypatch, capsys):
     monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
     arguments = ["--run", str(run_path), "--split", "validation", "--device", "cpu"]
     assert cli.evaluate([*arguments, "--precision", "bf16"]) == 1
-    assert "--precision is bf16, but cpu does not compute in it" in capsys.readouterr().err
+    assert "--precision is bf16, which cpu does not support" in capsys.readouterr().err
     assert cli.evaluate([*arguments, "--precision", "fp32"]) == 0
 
 

@@ -9,7 +9,7 @@ import torch
 from helpers.trainings import arguments
 
 from sentiment.cli import main as cli
-from sentiment.cli.main import report_mistakes
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
@@ -98,7 +98,7 @@ def test_out_of_memory_names_the_batch_and_the_setting(
     monkeypatch.setattr(SentimentClassifier, "forward", failing)
     run = tmp_path / "run"
     request = parse(arguments(corpus, run), "train")
-    assert report_mistakes(lambda: execute(request)) == 1
+    assert run_command(lambda: execute(request)) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(r"cpu has too little memory for a batch of 16 reviews of \d+ tokens", error)

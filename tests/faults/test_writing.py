@@ -14,7 +14,7 @@ from helpers.processes import Processes
 from helpers.trainings import arguments, ended
 
 from sentiment.cli import main as cli
-from sentiment.cli.main import report_mistakes
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runtime.files import run_lock
@@ -45,7 +45,7 @@ def test_a_checkpoint_that_cannot_be_written(corpus, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(os, "fsync", failing)
     request = parse(arguments(corpus, run), "train")
-    assert report_mistakes(lambda: execute(request, lambda n: n == 7 and is_full.append(n))) == 1
+    assert run_command(lambda: execute(request, lambda n: n == 7 and is_full.append(n))) == 1
     error = one_line(capsys.readouterr().err)
     assert "No space left on device" in error and f"--resume {run}" in error
     assert not list(run.rglob("*.new")), "half a file would take the room that is lacking"
@@ -97,7 +97,7 @@ def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys
 def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     request = parse(arguments(corpus, run), "train")
-    assert report_mistakes(lambda: execute(request, lambda n: n == 7 and shutil.rmtree(run))) == 1
+    assert run_command(lambda: execute(request, lambda n: n == 7 and shutil.rmtree(run))) == 1
     error = one_line(capsys.readouterr().err)
     assert "training stopped: " in error and "No such file or directory" in error
 

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from sentiment.cli.main import report_mistakes
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.runtime.distributed import num_restarts
 
@@ -24,4 +24,4 @@ def fail(update: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(report_mistakes(lambda: execute(parse(sys.argv[2:], "train"), fail)))
+    raise SystemExit(run_command(lambda: execute(parse(sys.argv[2:], "train"), fail)))

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from helpers.processes import Processes
-from sentiment.cli.main import report_mistakes
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.runs import weights as tensor_files
 from sentiment.runtime import files
@@ -26,7 +26,7 @@ def _train_to_death(seed: int, max_moments: int, command: list[str]) -> int:
     countdown = _Countdown(random.Random(seed).randint(1, max_moments))
     _count_writes(countdown)
     request = parse(command, "killed")
-    return report_mistakes(lambda: execute(request, countdown.tick))
+    return run_command(lambda: execute(request, countdown.tick))
 
 
 class _Countdown:

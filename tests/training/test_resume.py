@@ -151,7 +151,7 @@ def test_a_second_signal_ends_at_once():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 130
     assert done.stdout == "2\n"
-    assert "once more stops at once" in done.stderr
+    assert "a second signal stops at once" in done.stderr
 
 
 def test_a_failing_rank_says_why_before_its_launcher_ends_it():

@@ -73,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
     module = importlib.import_module(f"sentiment.cli.{command.replace('-', '_')}")
     options = module.parse(arguments, prog)
-    return report_mistakes(lambda: module.execute(options))
+    return run_command(lambda: module.execute(options))
 
 
-def report_mistakes(command: Callable[[], None]) -> int:
+def run_command(command: Callable[[], None]) -> int:
     """Do what a command does; returns the exit status, after one line where the user erred."""
     set_variables()  # before the commands import torch
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,33 +1,27 @@
-"""A training that kills itself after an update, as a power cut would, for proofs of resuming.
+"""A training that kills itself after an update, for proofs of resuming.
 
 python -m sentiment.cli.train_until UPDATE [OPTIONS OF train.py]
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Callable
 
-from sentiment.cli.main import report_mistakes
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
-
-
-def killing_after(last: int) -> Callable[[int], None]:
-    """What kills this process when it is called after the last update."""
-
-    def kill(update: int) -> None:
-        if update == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return kill
+from sentiment.runtime.processes import kill_this_process
 
 
 def main() -> int:
-    """Train until then."""
+    """Train, and end at once after the given update."""
+    last = int(sys.argv[1])
     request = parse(sys.argv[2:], "train_until")
-    return report_mistakes(lambda: execute(request, killing_after(int(sys.argv[1]))))
+
+    def after_update(update: int) -> None:
+        if update == last:
+            kill_this_process()
+
+    return run_command(lambda: execute(request, after_update))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.diagnostics.machine import CheckResult
-from sentiment.runtime.processes import how_it_ended
+from sentiment.runtime.processes import describe_exit
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,10 @@ def _problems() -> Iterator[tuple[str, str]]:
             yield required, version
 
 
+def _describe_failure(process: subprocess.CompletedProcess[str]) -> str:
+    return describe_exit(process.returncode, process.stderr.strip() or process.stdout)
+
+
 def check_torch() -> CheckResult:
     """Whether torch loads and multiplies, in another process, which may crash."""
     code = "import torch; print(float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()))"
@@ -89,7 +93,7 @@ def check_torch() -> CheckResult:
     )
     if process.returncode != 0 or process.stdout.split()[-1:] != ["262144.0"]:
         return CheckResult(
-            f"does not compute: {how_it_ended(process)}",
+            f"does not compute: {_describe_failure(process)}",
             "fail",
             "reinstall torch, in the build for this machine (https://pytorch.org/get-started); "
             "the checks that need it were skipped",
@@ -304,7 +308,7 @@ def check_training() -> CheckResult:
         seconds = time.perf_counter() - started
         if process.returncode != 0:
             return CheckResult(
-                f"failed: {how_it_ended(process)}",
+                f"failed: {_describe_failure(process)}",
                 "fail",
                 "solve the problems above first; make train shows the full message",
             )

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 from sentiment.runtime.environment import VARIABLES
 
 Status = Literal["ok", "warn", "fail"]
@@ -178,12 +180,12 @@ def check_memory(root: Path = Path("/")) -> CheckResult:
 
 
 def free_memory_bytes(root: Path = Path("/")) -> int:
-    """Bytes that may still be allocated; without /proc, all of the machine's memory."""
+    """Bytes that may still be allocated; by psutil where /proc is missing."""
     try:
         text = (root / "proc/meminfo").read_text(encoding="ascii")
         free = 1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0])
     except (OSError, IndexError):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = psutil.virtual_memory().available
     for names in (  # control groups, version 2 and version 1
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",

@@ -26,7 +26,7 @@ from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_writable
-from sentiment.runtime.processes import Output, check_end, run_module
+from sentiment.runtime.processes import Output, check_exit, run_module
 
 Verdict = Literal["equal", "within", "differs"]
 
@@ -214,7 +214,7 @@ def train_again(plan: ReproductionPlan, output: Output = "shown") -> None:
             num_threads=plan.environment.threads,
             output=output,
         )
-    check_end(process)
+    check_exit(process)
 
 
 def reproduce(

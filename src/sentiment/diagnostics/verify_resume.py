@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import read_position
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.processes import check_end, run_module
+from sentiment.runtime.processes import KILLED, check_exit, run_module
 
 logger = logging.getLogger(__name__)
 
@@ -34,15 +33,15 @@ def verify_resume(config: Config) -> None:
         save_config(_with_checkpoints(config), path)
         logger.info("training without interruption")
         train = ["sentiment", "train"]
-        check_end(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
+        check_exit(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
         num_updates = read_position(whole, "last").update
         last = random.randrange(1, num_updates + 1)  # a new one each time, whatever the seed
         logger.info("training again, killed after update %d of %d", last, num_updates)
         train_until = ["sentiment.cli.train_until", str(last)]
         killed = run_module([*train_until, f"--config={path}", f"--output_dir={resumed}"])
-        check_end(killed, -signal.SIGKILL)
+        check_exit(killed, KILLED)
         logger.info("resuming")
-        check_end(run_module([*train, f"--resume={resumed}"]))
+        check_exit(run_module([*train, f"--resume={resumed}"]))
         assert read_manifest(resumed)["result"]["num_resumed"] == 1
         diff = compare_runs(whole, resumed)
     if not diff.is_equal:

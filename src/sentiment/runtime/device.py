@@ -1,33 +1,31 @@
-"""What the program runs on: device, precision, threads, memory, seeds."""
+"""Device, precision, threads, memory and seeds."""
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from sentiment.runtime.errors import UserError
 
 
 def find_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of that name; ``auto`` takes CUDA, then MPS, then the CPU.
+    """The device of a name in the settings; ``auto`` takes CUDA, then MPS, then the CPU.
 
-    Args:
-        name: as in the settings.
-        local_rank: of several ranks on this machine, which this is: each has a GPU of its own.
+    With ``local_rank``, each rank of this machine gets its own GPU.
 
     Raises:
-        UserError: the device is not there.
+        UserError: the device is not available.
     """
     if local_rank is not None:
-        return _find_device_of_rank(name, local_rank)
+        return _find_rank_device(name, local_rank)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
@@ -36,15 +34,15 @@ def find_device(name: str, local_rank: int | None = None) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            found = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
-            raise UserError(f"device is {name!r}, but {found} can be found: use auto or cpu")
+            available = f"{count} CUDA device{'s' * (count != 1)}" if count else "no CUDA device"
+            raise UserError(f"device is {name!r}, but {available} can be found: use auto or cpu")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device is 'mps', but there is none here: use auto or cpu")
+        raise UserError("device is 'mps', which this machine lacks: use auto or cpu")
     return device
 
 
-def _find_device_of_rank(name: str, local_rank: int) -> torch.device:
+def _find_rank_device(name: str, local_rank: int) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if name not in ("auto", "cuda"):
@@ -52,15 +50,15 @@ def _find_device_of_rank(name: str, local_rank: int) -> torch.device:
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise UserError(
-            f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most as "
-            "many processes with --nproc-per-node, or give --device cpu"
+            f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most "
+            f"{count} processes with --nproc-per-node, or give --device cpu"
         )
-    torch.cuda.set_device(local_rank)  # else each rank would take some memory of the first GPU
+    torch.cuda.set_device(local_rank)  # else each rank takes some memory of the first GPU
     return torch.device("cuda", local_rank)
 
 
 def describe_device(device: torch.device) -> str:
-    """The device as a person would name it."""
+    """The device's name for people, as cuda:0 (NVIDIA H100)."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -77,28 +75,26 @@ def _processor_name() -> str:
 
 
 def find_inference_precision(name: str, device: torch.device) -> torch.dtype:
-    """What ``--precision`` of a trained model means, ``fp32`` or ``bf16``.
+    """The data type of ``--precision`` for inference, ``fp32`` or ``bf16``.
 
     Raises:
-        UserError: the device would only emulate bf16, which is slower than fp32.
+        UserError: the device would only emulate bf16, more slowly than fp32.
     """
     if name == "bf16" and find_precision("auto", device) != torch.bfloat16:
-        raise UserError(
-            f"--precision is bf16, but {device} does not compute in it: leave it at fp32"
-        )
+        raise UserError(f"--precision is bf16, which {device} does not support: leave it at fp32")
     return torch.bfloat16 if name == "bf16" else torch.float32
 
 
-_BF16_NAMES = ("BF16", "FP16", "AMX", "AVX10")  # of the instruction sets that oneDNN is held to
+_BF16_NAMES = ("BF16", "FP16", "AMX", "AVX10")  # in names of instruction sets that have bf16
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:
-    """The arithmetic of matrix products: ``torch.bfloat16`` or ``torch.float32``.
+    """The data type of matrix products: ``torch.bfloat16`` or ``torch.float32``.
 
-    ``auto`` takes bf16 where the hardware computes in it, not where it would be emulated.
+    ``auto`` takes bf16 where the hardware supports it, not where it would be emulated.
 
     Raises:
-        UserError: bf16 is asked for on a device that does not know it.
+        UserError: bf16 on a GPU that does not support it.
     """
     if name == "fp32":
         return torch.float32
@@ -109,18 +105,17 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     else:
         has_bf16 = False
     if name == "bf16" and not has_bf16 and device.type != "cpu":
-        raise UserError(f"training.precision is 'bf16', but {device} does not compute in it")
+        raise UserError(f"training.precision is 'bf16', which {device} does not support")
     return torch.bfloat16 if has_bf16 or name == "bf16" else torch.float32
 
 
 def _cpu_has_bf16() -> bool:
-    # Where oneDNN is held to older instructions it would emulate bf16, several times as slowly.
-    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if most not in ("", "ALL", "DEFAULT") and not any(each in most for each in _BF16_NAMES):
+    # oneDNN limited to older instructions would emulate bf16, several times as slowly.
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit not in ("", "ALL", "DEFAULT") and not any(name in limit for name in _BF16_NAMES):
         return False
-    capabilities = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    matrix_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return any(check is not None and check() for check in (capabilities, matrix_tiles))
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private; may disappear
+    return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
@@ -132,7 +127,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 
 @contextmanager
 def exact_fp32() -> Iterator[None]:
-    """A context in which CUDA does not round the factors of fp32 products to TF32."""
+    """A context in which CUDA does not round factors of fp32 products to TF32."""
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -143,9 +138,7 @@ def exact_fp32() -> Iterator[None]:
 
 
 def set_up(device: torch.device, seed: int) -> None:
-    """Seed torch (initial weights and dropout; the order of batches has a generator of its own)
-    and let CUDA use TF32 for what stays in fp32.
-    """
+    """Seed torch, for initial weights and dropout, and let CUDA use TF32 for products in fp32."""
     torch.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -154,38 +147,43 @@ def set_up(device: torch.device, seed: int) -> None:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers, which differs in its low bits: CPUs read no others."""
-    return int(np.random.SeedSequence([abs(each) for each in numbers]).generate_state(1)[0])
+    """One seed from several numbers, that differs in its low bits: torch's CPU generator reads
+    only those.
+    """
+    return int(np.random.SeedSequence([abs(number) for number in numbers]).generate_state(1)[0])
 
 
 def prepare_threads(local_size: int = 1) -> None:
-    """Set how this process computes on a CPU; to be called before it computes.
+    """Set denormals and the number of threads; to be called before anything is computed.
 
-    Denormal numbers count as 0: a gradient that fades on its way through a long review ends in
-    them, and an Intel processor takes a hundred times as long for each. Threads that start later
-    take this over.
+    Denormal numbers count as 0: gradients that vanish over a long review become denormal, and an
+    Intel processor takes a hundred times as long for each. Threads started later inherit this.
 
-    Threads are as many as there are cores to run on, unless OMP_NUM_THREADS says so. torch sees
-    the cores a process may be put on, but not the share of them that a container may use: on two of
-    64 cores it would start 64 threads, which wait for each other.
+    There is a thread for each available core, unless OMP_NUM_THREADS is set. torch does not see the
+    limit of a container: with two of 64 cores it would start 64 threads, which wait for each other.
 
     Args:
         local_size: ranks on this machine, which share its cores. Their launcher sets
-            OMP_NUM_THREADS to 1 where nobody has set it, so that a 1 says nothing.
+            OMP_NUM_THREADS to 1 if it is not set, so a 1 is no choice of the user's.
     """
     torch.set_flush_denormal(True)
     chosen = os.environ.get("OMP_NUM_THREADS")
     if chosen is None or (local_size > 1 and chosen == "1"):
-        import joblib  # makes a semaphore, which processes started from here need not
+        import joblib  # here, because it makes a semaphore
 
         cores = joblib.cpu_count() // local_size
-        most = cores if local_size > 1 else torch.get_num_threads()
-        torch.set_num_threads(max(1, min(most, cores)))
+        limit = cores if local_size > 1 else torch.get_num_threads()
+        torch.set_num_threads(max(1, min(limit, cores)))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: allocated on a GPU, resident in the process on a CPU."""
+    """Peak memory so far: allocated on a GPU, else resident in the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # on Windows
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes but on macOS
+    return peak if sys.platform == "darwin" else peak * 1024  # kilobytes, except on macOS

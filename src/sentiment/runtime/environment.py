@@ -1,7 +1,7 @@
-"""What must be set before torch computes: it makes a CPU up to twice as fast, some models more.
+"""Environment variables to set before torch is loaded: they make a CPU up to twice as fast.
 
-Importing this imports nothing heavy, so that the entry points can set the variables first. Whoever
-uses the package without them calls :func:`prepare_environment` before importing torch.
+The entry points set them; programs of your own call :func:`prepare_environment` before they import
+torch. Importing this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -9,32 +9,31 @@ from __future__ import annotations
 import os
 
 VARIABLES = {
-    # Tensors in pages of 2 MB instead of 4 kB, where the kernel leaves it to programs to ask
-    # (/sys/kernel/mm/transparent_hugepage/enabled says madvise): a training step walks through
-    # hundreds of megabytes, and looking up their addresses costs as much as the arithmetic,
-    # twice over on a virtual machine. Read by torch at its first tensor, on Linux alone.
+    # Tensors in pages of 2 MB instead of 4 kB, where programs must ask for them
+    # (/sys/kernel/mm/transparent_hugepage/enabled is madvise): a training step reads hundreds of
+    # megabytes, and looking up their addresses costs as much as the arithmetic, on a virtual
+    # machine twice as much. Read by torch at its first tensor, on Linux only.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # How long OpenMP's threads turn on the spot after a parallel loop before they sleep. Some
-    # milliseconds by default, which they take from the two directions of the LSTM, each of which
-    # runs in a thread of its own. Read by GNU's OpenMP, torch's own on Linux, when it is loaded.
+    # How long OpenMP's threads spin after a parallel loop before they sleep. The default of some
+    # milliseconds is taken from the LSTM's two directions, which run in one thread each. Read by
+    # GNU's OpenMP, which torch uses on Linux, when it is loaded.
     "GOMP_SPINCOUNT": "10000",
 }
 
 
 def prepare_environment() -> None:
-    """Set the variables, load torch, and let it take denormal numbers for zero.
+    """Set the variables, load torch, and let it treat denormal numbers as zero.
 
-    For programs of your own. Threads take over what the thread that started them had set, so call
-    it first of all.
+    For programs of your own; call it first, because threads inherit the setting when they start.
     """
     set_variables()
-    import torch  # only now, with the variables set
+    import torch  # after the variables are set
 
     torch.set_flush_denormal(True)
 
 
 def set_variables() -> None:
-    """Set what nobody has set, by these names or by OpenMP's own."""
+    """Set the variables that the user has not set, by these or OpenMP's names."""
     for name, value in VARIABLES.items():
         if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Files and folders: locks, checks, limits on untrusted files, writing in one step."""
+"""Files and folders: atomic writes, locks, checks, and limits on untrusted files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,21 @@ from filelock import FileLock, Timeout
 
 from sentiment.runtime.errors import UserError
 
-# Text packs to a third or a fifth of its size, and to a twentieth where lines are much alike: a
-# hundred times is no text any more. What unpacks to less than the floor hurts no machine that can
-# train, however small its file.
+# Text is compressed to a third or a fifth of its size, and to a twentieth if lines are similar: a
+# ratio of 100 is not text. Up to the floor, no machine that can train is harmed.
 MOST_TIMES_UNPACKED = 100
 ALWAYS_UNPACKED = 256 * 2**20
 
-# Characters of a line or a value: beyond it a file is none of lines, or a quote was never closed.
+# Characters of a line or a value; a longer one comes from a binary file or an unclosed quote.
 LONGEST_LINE = 64 * 2**20
 
 
 class DecompressionBomb(UserError):
-    """A file unpacks to more than the rule allows."""
+    """A file unpacks to far more than its size."""
 
 
 class DecompressionLimit:
-    """Counts what comes out of a packed file, and refuses what is out of proportion to it.
-
-    Args:
-        path: the packed file.
-    """
+    """Counts what a compressed file unpacks to, up to a limit relative to its size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,25 +37,25 @@ class DecompressionLimit:
         self.most = max(ALWAYS_UNPACKED, MOST_TIMES_UNPACKED * path.stat().st_size)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that were unpacked, or are about to be.
+        """Count bytes that were or will be unpacked.
 
         Raises:
-            OutOfProportion: it is more than the rule allows.
+            DecompressionBomb: the limit is exceeded.
         """
         self._num_bytes += num_bytes
         if self._num_bytes > self.most:
             raise DecompressionBomb(
                 f"{self._path} unpacks to more than {self.most // 2**20:,} MiB, which is over "
-                f"{MOST_TIMES_UNPACKED} times its size: it was made to fill memory, or write it "
-                "again unpacked if you trust it"
+                f"{MOST_TIMES_UNPACKED} times its size, as files made to exhaust memory do: if you "
+                "trust it, unpack it yourself"
             )
 
 
 def require_file(path: Path) -> None:
-    """Refuse what only looks like a file by its name: reading a pipe or a device may never end.
+    """Refuse anything but a regular file: reading a pipe or a device may never end.
 
     Raises:
-        FileNotFoundError: there is nothing of that name.
+        FileNotFoundError: the path does not exist.
         UserError: it is a folder, a pipe, a device or the like.
     """
     if path.is_file():
@@ -72,14 +67,14 @@ def require_file(path: Path) -> None:
     raise FileNotFoundError(f"there is no file {path}")
 
 
-LOCK = ".lock"  # held while a folder is written to
+LOCK = ".lock"  # in a folder, locked while it is written to
 
 
 def beside(output_dir: str, ending: str) -> str:
-    """A folder that belongs to a run's and lies next to it.
+    """The path next to a run's folder whose name has this ending.
 
     Raises:
-        UserError: the run's is the whole disk, which nothing lies next to.
+        UserError: the run's folder is the root of the disk.
     """
     path = Path(output_dir).expanduser()
     if path.name in ("", ".."):
@@ -90,44 +85,42 @@ def beside(output_dir: str, ending: str) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Check that files may be written to a folder that there may not be yet.
+    """Check that files can be written to a folder, which need not exist yet.
 
     Raises:
-        NotADirectoryError: the path, or one above it, is a file.
-        PermissionError: nothing can be written there.
+        NotADirectoryError: the path or a parent is a file.
+        PermissionError: writing is not permitted.
     """
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(f"{there} is a file: choose another folder to write to")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be written in {there}: choose another folder")
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{existing} is a file: choose another folder to write to")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"nothing can be written in {existing}: choose another folder")
 
 
 def check_links(folder: Path) -> None:
-    """Check that no link leads out of a folder, which others may have put together.
+    """Check that no link leads out of a folder, which may come from somebody else.
 
-    Whoever writes a report into it would write, by such a link, to a place of their choice.
+    By such a link, a report written into the folder would overwrite a file of their choice.
 
     Raises:
-        UserError: one does.
+        UserError: a link does.
     """
     if not folder.is_dir():
         return
-    place = folder.resolve()
-    for each in folder.rglob("*"):
-        if each.is_symlink() and not each.resolve().is_relative_to(place):
-            raise UserError(
-                f"{each} is a link out of {folder}: put what it leads to in its place, or remove it"
-            )
+    root = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UserError(f"{path} is a link out of {folder}: replace it by its target")
 
 
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
-    """Hold a run's folder against other trainings, until the process ends in whatever way.
+    """Lock a run's folder against other trainings, at most until the process ends.
 
     Raises:
-        FileExistsError: another process trains into it.
-        OSError: nothing can be written there.
+        FileExistsError: another training writes to it.
+        OSError: it cannot be written to.
     """
     check_writable(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -139,7 +132,7 @@ def run_lock(path: Path) -> Iterator[None]:
                 _remove_if_empty(path)
     except Timeout as error:
         raise FileExistsError(
-            f"another training writes to {path}: let it end, or choose another output_dir"
+            f"another training writes to {path}: wait for it, or choose another output_dir"
         ) from error
 
 
@@ -155,22 +148,22 @@ def is_locked(path: Path) -> bool:
 
 
 def _remove_if_empty(path: Path) -> None:
-    """Remove a folder in which there is nothing but the lock: its training failed to begin."""
+    """Remove a folder that holds only the lock: its training failed before it began."""
     with suppress(OSError):  # it may be gone already
-        if [each.name for each in path.iterdir()] == [LOCK]:
+        if [file.name for file in path.iterdir()] == [LOCK]:
             shutil.rmtree(path)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file in one step: readers see the old one or the new one."""
+    """Write a JSON file atomically."""
     atomic_write(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file in one step, to last: after it, a loss of power leaves the new one.
+    """Write a file that readers see either old or new, and that a power cut afterwards keeps.
 
     Raises:
-        OSError: it could not be written; the old file stays, and nothing of the new one.
+        OSError: it could not be written; the old file stays.
     """
     new = path.with_name(path.name + ".new")
     try:
@@ -180,13 +173,13 @@ def atomic_write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(new, path)
     except OSError:
-        new.unlink(missing_ok=True)  # half a file would take the room that is lacking
+        new.unlink(missing_ok=True)  # half a file would keep the disk full
         raise
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Have the disk hold the names in a folder, where a system lets folders be opened."""
+    """Flush a folder's entries to disk; Windows cannot open folders, and needs no flush."""
     if os.name == "posix":
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -218,14 +211,12 @@ def read_text(path: Path, *, max_bytes: int = LONGEST_LINE) -> str:
 def text_lines(path: Path, *, newline: str) -> Iterator[str]:
     r"""Yield a file's lines with their ends, without a byte order mark.
 
-    Args:
-        path: the file.
-        newline: what ends a line, as :func:`open` takes it: ``"\n"``, or ``""`` for ``\n``,
-            ``\r\n`` and ``\r``, as :mod:`csv` wants it.
+    ``newline`` is as for :func:`open`: ``"\n"``, or ``""`` for ``\n``, ``\r\n`` and ``\r``, as
+    :mod:`csv` needs it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is no plain file, not UTF-8, or a line is longer than LONGEST_LINE.
+        FileNotFoundError: the file does not exist.
+        UserError: it is not a regular file, not UTF-8, or has a line longer than LONGEST_LINE.
     """
     require_file(path)
     with path.open(encoding="utf-8-sig", newline=newline) as file:
@@ -244,22 +235,22 @@ def text_lines(path: Path, *, newline: str) -> Iterator[str]:
 
 
 def _refuse(path: Path) -> NoReturn:
-    """Read a file that is not UTF-8 again, to say where it is not."""
+    """Read a file that is not UTF-8 again, to report the first wrong byte."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     num_bytes, line = 0, 1
     with path.open("rb") as file:
         while True:
             block = file.read(_BLOCK_BYTES)
-            kept = decoder.getstate()[0]  # the beginning of a character
+            kept = decoder.getstate()[0]  # the start of a character
             try:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 line += (kept + block).count(b"\n", 0, error.start)
-                place = num_bytes - len(kept) + error.start
+                position = num_bytes - len(kept) + error.start
                 raise UserError(
-                    f"{path}: not UTF-8 at byte {place}, in line {line}: save it as UTF-8"
+                    f"{path}: not UTF-8 at byte {position}, in line {line}: save it as UTF-8"
                 ) from error
-            if not block:  # another process mended it meanwhile
+            if not block:  # another process has changed it
                 raise UserError(f"{path} changed while it was read: read it again")
             num_bytes += len(block)
             line += block.count(b"\n")

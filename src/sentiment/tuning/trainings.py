@@ -21,6 +21,7 @@ from sentiment.config.config import Config, deciding_settings
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, is_locked, write_json
+from sentiment.runtime.processes import describe_exit
 
 _TRAIN = [sys.executable, "-m", "sentiment", "train"]
 _POLL_SECONDS = 0.2
@@ -178,15 +179,8 @@ def _watch(
 
 def _failure_message(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
     """The signal that ended the process, or the last error in its log."""
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        hint = ", which a system sends when it runs out of memory" if name == "SIGKILL" else ""
-        return f"ended by {name}{hint}"
-    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
-    message = (errors or lines or ["no output"])[-1]
-    return truncate(message.strip(), _MAX_MESSAGE_LENGTH)
+    output = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    return truncate(describe_exit(process.returncode, output), _MAX_MESSAGE_LENGTH)
 
 
 def write_or_read_definition(
