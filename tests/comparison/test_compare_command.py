@@ -1,4 +1,4 @@
-"""``sentiment compare`` as a user meets it: which runs it takes and refuses, what it writes."""
+"""``sentiment compare``: which runs it accepts and refuses, and what it writes."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers.corpus import BAD, FILLER, GOOD, ROOT, write_corpus
+from helpers.predictions import Page
 
 from sentiment import load
 from sentiment.cli import main as cli
 from sentiment.comparison.run_groups import (
+    Classifier,
     RunGroup,
     differing_settings,
     find_runs,
     group_notes,
     load_classifier,
+    load_common_reviews,
 )
 from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
+from sentiment.data.pipeline import prepare_split
 from sentiment.data.sources import is_same_source
 from sentiment.data.vocabulary import build_vocabulary
+from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.runs.weights import WeightsInfo, save_weights
@@ -44,7 +49,7 @@ def make_run(
     temperature: float = 1.0,
     **more: Any,
 ) -> Path:
-    """A run as training leaves it, in no time: of random weights, which answer far apart."""
+    """A run with random weights, large enough for distinct predictions."""
     config = Config(
         output_dir=str(path),
         seed=seed,
@@ -67,7 +72,7 @@ def make_run(
 
 @pytest.fixture(scope="module")
 def runs(corpus, tmp_path_factory) -> Path:
-    """Folders ``short`` and ``long`` of two seeds each, which read reviews differently."""
+    """Folders ``short`` and ``long`` with two seeds each, which truncate reviews differently."""
     folder = tmp_path_factory.mktemp("compare")
     for seed in (2, 10):
         make_run(folder / "short" / f"seed{seed}", corpus, seed=seed, max_length=5)
@@ -79,6 +84,27 @@ def compare(*arguments: object) -> int:
     return cli.main(["compare", *map(str, arguments)])
 
 
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+
+
+def write_reviews(folder: Path, *splits: str, labels: Sequence[str], start="", end="") -> Path:
+    """Reviews of varied words between two texts."""
+    words = [*GOOD, *BAD, *FILLER]
+    folder.mkdir(exist_ok=True)
+    for split in splits:
+        rows = []
+        for n in range(30):
+            text = " ".join(words[n % 7 :: 1 + n % 5])
+            rows.append(f"{start}{text}{end} {split}{n},{labels[n % len(labels)]}")
+        (folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return folder
+
+
+def classifiers(*paths: Path) -> list[Classifier]:
+    return [load_classifier(path) for path in paths]
+
+
 def fail(capsys, *arguments: object) -> str:
     capsys.readouterr()
     assert compare(*arguments) == 1
@@ -87,91 +113,49 @@ def fail(capsys, *arguments: object) -> str:
     return error
 
 
-class Balance(HTMLParser):
-    """Tags that were opened and not closed, and the text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def test_two_runs_are_those_of_the_evaluation(runs, tmp_path, capsys):
+def test_two_runs_have_the_results_of_their_evaluations(runs, tmp_path, capsys):
     paths = runs / "short" / "seed2", runs / "long" / "seed2"
     assert compare(*paths, "--split", "test", "--output", tmp_path) == 0
     printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "compare.json").read_text())
-    (pair,) = found["pairs"]
-    rows = []
-    for path, side in zip(paths, found["sides"], strict=True):
-        output = tmp_path / path.parent.name
-        assert cli.evaluate(["--run", str(path), "--output", str(output)]) == 0
-        report = json.loads((output / "report.json").read_text())
-        assert side["accuracy"] == pytest.approx(report["accuracy"])
-        assert side["nll"] == pytest.approx(report["nll"])
-        lines = (output / "predictions.csv").read_text().splitlines()[1:]
-        rows.append([line.split(",")[1] == line.split(",")[2] for line in lines])
-    assert pair["only_first"] == sum(a and not b for a, b in zip(*rows, strict=True))
-    assert pair["only_second"] == sum(b and not a for a, b in zip(*rows, strict=True))
-    assert found["settings"]["data.max_length"] == ["5", "400"]
-    for text in ("McNemar p", "kappa", *found["verdicts"][0].split()[:5], "resamples"):
+    result = read(tmp_path)
+    (pair,) = result["pairs"]
+    is_right = []
+    for path, group in zip(paths, result["sides"], strict=True):
+        run = load_run(path)
+        reviews, corpus = prepare_split(run.config.data, "test", run.vocabulary, run.class_names)
+        predictions = predict_corpus(run.model, corpus, device=torch.device("cpu"))
+        metrics = predictions.metrics()
+        assert group["accuracy"] == pytest.approx(metrics.accuracy)
+        assert group["nll"] == pytest.approx(metrics.nll)
+        is_right.append(predictions.predicted == reviews.labels)
+    assert pair["only_first"] == (is_right[0] & ~is_right[1]).sum()
+    assert pair["only_second"] == (is_right[1] & ~is_right[0]).sum()
+    assert result["settings"]["data.max_length"] == ["5", "400"]
+    for text in ("McNemar p", "kappa", *result["verdicts"][0].split()[:5], "resamples"):
         assert text in printed
 
 
-def test_lines_are_at_most_80_columns(runs, tmp_path, capsys):
-    deep = tmp_path / "a_rather_long_name_of_a_folder" / "and_another_one_that_is_as_long"
-    shutil.copytree(runs / "short", deep)
-    assert compare(deep, runs / "long", deep / "seed10", "--output", tmp_path / "out") == 0
-    lines = capsys.readouterr().out.splitlines()[:-1]  # the last names a file, whole
-    assert max(map(len, lines)) <= 80
-    assert any("±" in line and "(2 runs)" in line for line in lines)
-
-
-def test_the_page_is_whole_and_takes_texts_for_texts(runs, tmp_path):
-    words = [*GOOD, *BAD, *FILLER]
-    rows = (
-        f"<script>alert({n})</script> {' '.join(words[n % 7 :: 1 + n % 5])},{('neg', 'pos')[n % 2]}"
-        for n in range(40)
-    )
-    (tmp_path / "test.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    output = tmp_path / "out"
+def test_the_page_is_complete_and_shows_texts_literally(runs, tmp_path):
+    write_reviews(tmp_path, "test", labels=("neg", "pos"), start="<script>alert()</script> ")
     paths = runs / "short" / "seed2", runs / "long" / "seed2"
-    assert compare(*paths, "--split=test", f"--data.path={tmp_path}", "--output", output) == 0
-    found = json.loads((output / "compare.json").read_text())
-    page = (output / "compare.html").read_text(encoding="utf-8")
-    assert 1 <= len(found["disagreements"]) <= 10
-    assert "<script" not in page and "src=" not in page and "http-equiv" not in page
-    read = Balance(page)
-    assert read.open == []
-    assert read.text.count("<script>alert(") == len(found["disagreements"])
-    assert found["verdicts"][0] in read.text
-    assert page.count("<svg") == 2
-    for each in found["disagreements"]:
-        assert len({said["class"] for said in each["said"].values()}) == 2
+    assert compare(*paths, "--split=test", "--data.path", tmp_path, "--output", tmp_path) == 0
+    result = read(tmp_path)
+    text = (tmp_path / "compare.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert 1 <= len(result["disagreements"]) <= 10
+    assert page.unclosed == [] and page.active == []
+    assert page.text.count("<script>alert(") == len(result["disagreements"])
+    assert result["verdicts"][0] in page.text
+    assert text.count("<svg") == 2
+    for review in result["disagreements"]:
+        assert len({prediction["class"] for prediction in review["said"].values()}) == 2
 
 
-def test_control_characters_of_texts_names_and_paths_are_seen(tmp_path, capsys):
+def test_control_characters_become_visible(tmp_path, capsys):
     labels = "\x1b[31mbad", "go\x08od"
-    data = tmp_path / "data\x1b[2J"
-    data.mkdir()
-    words = [*GOOD, *BAD, *FILLER]
-    for split in ("train", "test"):
-        rows = (
-            f"{' '.join(words[n % 7 :: 1 + n % 5])} \x1b[2J\x08\x07 {split},{labels[n % 2]}"
-            for n in range(40)
-        )
-        (data / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    data = write_reviews(
+        tmp_path / "data\x1b[2J", "train", "test", labels=labels, end=" \x1b[2J\x08\x07"
+    )
     one = make_run(tmp_path / "one\x1b[1m", data, classes=labels)
     other = make_run(tmp_path / "other\x08", data, classes=labels, seed=1)
     output = tmp_path / "out\x1b[3m"
@@ -181,113 +165,98 @@ def test_control_characters_of_texts_names_and_paths_are_seen(tmp_path, capsys):
     assert not set("\x1b\x07\x08") & set(printed.out + printed.err + page)
     assert "data␛[2J" in printed.out and "out␛[3m" in printed.out and "one␛[1m" in printed.out
     assert "␛[2J␈␇ test" in page and "␛[31mbad" in page and "go␈od" in page
-    assert page.count("<svg") == 2 == page.count("</svg>")
 
 
-def test_groups_are_compared_by_their_seeds(runs, tmp_path, capsys):
-    assert compare(runs / "short", runs / "long", "--output", tmp_path) == 0
+def test_groups_are_compared_by_their_seeds_in_80_columns(runs, tmp_path, capsys):
+    deep = tmp_path / "a_rather_long_name_of_a_folder" / "and_another_one_that_is_as_long"
+    shutil.copytree(runs / "short", deep)
+    assert compare(deep, runs / "long", "--output", tmp_path) == 0
     printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "compare.json").read_text())
-    assert found["pairs"] == [] and found["seeds"][0]["num_runs"] == [2, 2]
-    first, second = found["sides"]
-    assert found["seeds"][0]["difference"] == pytest.approx(second["accuracy"] - first["accuracy"])
-    assert [run["seed"] for run in found["runs"]] == [2, 10, 3, 11], "seed10 after seed2"
+    lines = printed.splitlines()[:-1]  # the last one names a file in full
+    assert max(map(len, lines)) <= 80
+    assert any("±" in line and "(2 runs)" in line for line in lines)
+    result = read(tmp_path)
+    assert result["pairs"] == [] and result["seeds"][0]["num_runs"] == [2, 2]
+    first, second = (group["accuracy"] for group in result["sides"])
+    assert result["seeds"][0]["difference"] == pytest.approx(second - first)
+    assert [run["seed"] for run in result["runs"]] == [2, 10, 3, 11], "seed10 after seed2"
     assert "2 seeds are few" in printed and "averaged" in printed
-    assert "seed" not in found["settings"]
-    assert Balance((tmp_path / "compare.html").read_text(encoding="utf-8")).open == []
+    assert "seed" not in result["settings"]
+    assert Page((tmp_path / "compare.html").read_text(encoding="utf-8")).unclosed == []
 
 
-def test_a_group_alone_and_a_run_with_itself(runs, tmp_path):
-    output = tmp_path / "out"
-    assert compare(runs / "long", "--output", output) == 0
-    found = json.loads((output / "compare.json").read_text())
-    assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [("A1", "A2")]
-    assert found["settings"] == {"seed": ["3", "11"]}
+def test_a_single_group_and_a_run_with_itself(runs, tmp_path):
+    assert compare(runs / "long", "--output", tmp_path) == 0
+    result = read(tmp_path)
+    assert [(pair["first"], pair["second"]) for pair in result["pairs"]] == [("A1", "A2")]
+    assert result["settings"] == {"seed": ["3", "11"]}
     copy = shutil.copytree(runs / "long" / "seed2", tmp_path / "copy")
     assert compare(copy, copy) == 0
     output = copy / "evaluation" / "compare-validation-copy"
-    found = json.loads((output / "compare.json").read_text())
-    assert found["pairs"][0]["difference"] == 0 and found["pairs"][0]["mcnemar_p"] == 1
-    assert found["disagreements"] == [] and found["settings"] == {}
-    assert found["pairs"][0]["difference_ci95"] is None
-    page = (output / "compare.html").read_text("utf-8")
-    assert '<td class="number">undefined</td>' in page
+    result = read(output)
+    assert result["pairs"][0]["difference"] == 0 and result["pairs"][0]["mcnemar_p"] == 1
+    assert result["disagreements"] == [] and result["settings"] == {}
+    assert result["pairs"][0]["difference_ci95"] is None
+    assert '<td class="number">undefined</td>' in (output / "compare.html").read_text("utf-8")
 
 
 def test_disagreements_are_those_of_predict(corpus, tmp_path):
-    """At the runs' temperatures, by rows that the page counts from 1 and the file from 0."""
+    """At the runs' temperatures; the page numbers rows from 1 and the file from 0."""
     paths = [
         make_run(tmp_path / str(seed), corpus, seed=seed, temperature=temperature)
         for seed, temperature in ((1, 4.0), (2, 0.5))
     ]
     assert compare(*paths, "--output", tmp_path / "out") == 0
-    found = json.loads((tmp_path / "out" / "compare.json").read_text())["disagreements"]
-    assert found
+    disagreements = read(tmp_path / "out")["disagreements"]
+    assert disagreements
     with (corpus / "validation.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     predictors = [load(path) for path in paths]
-    for each in found:
-        row = rows[each["row"]]
-        assert each["right"] == row["label"]
-        for said, predictor in zip(each["said"].values(), predictors, strict=True):
+    for review in disagreements:
+        row = rows[review["row"]]
+        assert review["right"] == row["label"]
+        for said, predictor in zip(review["said"].values(), predictors, strict=True):
             (expected,) = predictor.predict([row["text"]])
             assert said["class"] == expected.label
             assert said["probability"] == pytest.approx(expected.probability, abs=1e-6)
-    text = Balance((tmp_path / "out" / "compare.html").read_text(encoding="utf-8")).text
-    assert all(f"(row {each['row'] + 1})" in text for each in found)
+    words = Page((tmp_path / "out" / "compare.html").read_text(encoding="utf-8")).words
+    assert all(f"(row {review['row'] + 1})" in words for review in disagreements)
 
 
-def test_means_that_do_not_differ_have_their_caption(runs, tmp_path):
-    twice = tmp_path / "twice"
+def test_groups_that_are_not_seeds_of_one_recipe_are_noted(runs, tmp_path):
+    for name in ("short", "long"):
+        shutil.copytree(runs / name / "seed2", tmp_path / "mixed" / name)
     for name in ("a", "b"):
-        shutil.copytree(runs / "long" / "seed2", twice / name)
-    assert compare(twice, runs / "short" / "seed2", "--output", tmp_path) == 0
-    found = json.loads((tmp_path / "compare.json").read_text())
-    assert found["sides"][0]["accuracy_deviation"] == 0
+        shutil.copytree(runs / "long" / "seed2", tmp_path / "twice" / name)
+    assert compare(tmp_path / "mixed", tmp_path / "twice", "--output", tmp_path) == 0
+    result = read(tmp_path)
+    notes = " ".join(result["notes"])
+    assert "runs of A differ in data.max_length" in notes
+    assert "Runs of B have the same seed" in notes
+    assert result["sides"][1]["accuracy_deviation"] == 0
     assert "Diamonds: mean" in (tmp_path / "compare.html").read_text(encoding="utf-8")
 
 
-def test_one_place_has_one_name(corpus, tmp_path, monkeypatch):
+def test_a_source_may_have_several_paths(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(corpus.parent))
-    here = DataConfig(path=str(corpus))
-    assert is_same_source(here, DataConfig(path=f"~/{corpus.name}"))
-    assert not is_same_source(here, DataConfig(path=str(tmp_path)))
+    data = DataConfig(path=str(corpus))
+    assert is_same_source(data, DataConfig(path=f"~/{corpus.name}"))
+    assert not is_same_source(data, DataConfig(path=str(tmp_path)))
     assert is_same_source(DataConfig(source="imdb"), DataConfig(source="imdb", max_length=9))
-    assert is_same_source(
-        DataConfig(source="mini"),
-        DataConfig(path=str(ROOT / "src" / "sentiment" / "data" / "mini")),
-    )
+    mini = DataConfig(path=str(ROOT / "src" / "sentiment" / "data" / "mini"))
+    assert is_same_source(DataConfig(source="mini"), mini)
     assert not is_same_source(DataConfig(source="imdb"), DataConfig(source="mini"))
-    one, other = make_run(tmp_path / "one", corpus), tmp_path / "other"
-    make_run(other, Path("~") / corpus.name, seed=1)
-    assert compare(one, other, "--output", tmp_path / "out") == 0
-
-
-def test_a_folder_of_different_recipes_is_said(runs, tmp_path):
-    mixed = tmp_path / "mixed"
-    for name in ("short", "long"):
-        shutil.copytree(runs / name / "seed2", mixed / name)
-    shutil.copytree(runs / "long" / "seed2", tmp_path / "twice" / "a")
-    shutil.copytree(runs / "long" / "seed2", tmp_path / "twice" / "b")
-    assert compare(mixed, tmp_path / "twice", "--output", tmp_path) == 0
-    notes = " ".join(json.loads((tmp_path / "compare.json").read_text())["notes"])
-    assert "runs of A differ in data.max_length" in notes
-    assert "Runs of B have the same seed" in notes
 
 
 def test_three_classes(tmp_path):
     labels = ("bad", "fair", "good")
-    for split, count in (("train", 90), ("validation", 30)):
-        rows = (f"{labels[n % 3]}ish and more of {split}{n},{labels[n % 3]}" for n in range(count))
-        (tmp_path / f"{split}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
-    one = make_run(tmp_path / "one", tmp_path, classes=labels)
-    other = make_run(tmp_path / "other", tmp_path, classes=labels, seed=1)
-    assert compare(one, other, "--output", tmp_path / "out") == 0
-    found = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert found["class_names"] == list(labels) and found["num_reviews"] == 30
-    error_counts = [found["pairs"][0][key] for key in ("both_right", "only_first", "only_second",
-                                                       "neither")]  # fmt: skip
-    assert sum(error_counts) == 30
+    write_reviews(tmp_path, "train", "validation", labels=labels)
+    paths = [make_run(tmp_path / str(n), tmp_path, classes=labels, seed=n) for n in range(2)]
+    assert compare(*paths, "--output", tmp_path / "out") == 0
+    result = read(tmp_path / "out")
+    assert result["class_names"] == list(labels) and result["num_reviews"] == 30
+    counts = ("both_right", "only_first", "only_second", "neither")
+    assert sum(result["pairs"][0][name] for name in counts) == 30
 
 
 def test_runs_that_may_know_the_reviews_are_refused(runs, tmp_path, capsys):
@@ -295,42 +264,34 @@ def test_runs_that_may_know_the_reviews_are_refused(runs, tmp_path, capsys):
     one = make_run(tmp_path / "one", data)
     other = make_run(tmp_path / "other", data, validation_seed=7)
     larger = make_run(tmp_path / "larger", data, validation_share=0.3)
-    output = tmp_path / "out"
     known = runs / "long" / "seed2"
-    for path, setting in [
-        (other, "validation_seed"),
-        (larger, "validation_share"),
-        (known, "path"),
-    ]:
-        error = fail(capsys, one, path, "--output", output)
-        assert f"data.{setting} of {path} is " in error and str(one) in error
-        assert fail(capsys, one, path, "--split=train", "--output", output).count(setting)
-    error = fail(capsys, one, other, f"--data.path={data}", "--output", output)
+    cases = (other, "validation_seed"), (larger, "validation_share"), (known, "path")
+    for path, setting in cases:
+        with pytest.raises(ValueError, match=f"data.{setting} of {path} is .* of {one}"):
+            load_common_reviews(classifiers(one, path), "validation")
+        with pytest.raises(ValueError, match=setting):
+            load_common_reviews(classifiers(one, path), "train")
+    error = fail(capsys, one, other, f"--data.path={data}", "--output", tmp_path / "out")
     assert re.search(rf"{re.escape(str(other))} was trained on \d+% of these reviews", error)
-    assert not output.exists(), "nothing is written"
-    assert compare(one, other, "--split=test", "--output", output) == 0
-    assert compare(one, known, "--split=test", "--output", output) == 0, "no review is known"
+    assert not (tmp_path / "out").exists(), "nothing is written"
+    for path in (other, known):
+        assert load_common_reviews(classifiers(one, path), "test")[1] == []
 
 
-def test_known_reviews_are_counted_or_said_to_be_unknown(runs, corpus, tmp_path):
+def test_known_reviews_are_counted_or_said_to_be_possible(runs, corpus, tmp_path):
     data = write_corpus(tmp_path / "data", splits={"train": 80, "test": 49}, seed=5)
-    run = make_run(tmp_path / "run", data)
+    run, other = make_run(tmp_path / "run", data), runs / "long" / "seed2"
     known = (corpus / "train.csv").read_text(encoding="utf-8").splitlines()[1]
     with (data / "test.csv").open("a", encoding="utf-8") as file:
         file.write(known.upper().replace(",NEG", ",neg") + "\n")
-    arguments = run, runs / "long" / "seed2", "--split=test", "--output", tmp_path
-    assert compare(*arguments) == 0
-    notes = json.loads((tmp_path / "compare.json").read_text())["notes"]
-    assert notes[0] == (
-        f"{runs / 'long' / 'seed2'} was trained on 2.0% of these reviews, or on copies of them."
-    )
+    _, notes = load_common_reviews(classifiers(run, other), "test")
+    assert notes == [f"{other} was trained on 2.0% of these reviews, or on copies of them."]
     moved = make_run(tmp_path / "moved", tmp_path / "gone")
-    assert compare(run, moved, "--split=test", "--output", tmp_path) == 0
-    notes = json.loads((tmp_path / "compare.json").read_text())["notes"]
+    _, notes = load_common_reviews(classifiers(run, moved), "test")
     assert "can't be read, so it may have been trained on some of these reviews" in notes[0]
 
 
-def test_mistakes_are_one_line(runs, tmp_path, capsys):
+def test_user_errors_are_one_line(runs, tmp_path, capsys):
     run = runs / "long" / "seed2"
     assert "nothing to compare it with" in fail(capsys, run)
     assert "holds no run" in fail(capsys, run, tmp_path)
@@ -341,8 +302,7 @@ def test_mistakes_are_one_line(runs, tmp_path, capsys):
     (copy / "checkpoints" / "best" / "model.safetensors").unlink()
     assert "has no weights" in fail(capsys, run, copy)
     write_manifest(copy, {**read_manifest(copy), "class_names": ["pos", "neg"]})
-    (copy / "checkpoints" / "best").rmdir()
-    shutil.copytree(run / "checkpoints" / "best", copy / "checkpoints" / "best")
+    shutil.copytree(run / "checkpoints", copy / "checkpoints", dirs_exist_ok=True)
     error = fail(capsys, run, copy)
     assert f"{copy} has the classes pos, neg, but {run} has neg, pos" in error
     assert not (run / "evaluation").exists(), "nothing is written"
