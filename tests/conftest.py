@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,16 +46,21 @@ def denormals() -> Iterator[None]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A file server on this machine, reached without a proxy."""
-    from helpers.file_server import FileServer
+    """A server of the archive of glove.6B.50d on this machine; attempts follow one another fast."""
+    from helpers.file_server import CONTENT, FileServer
 
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    from sentiment.data import download
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr(download, "_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", (1.0, 0.3))
     server = FileServer()
+    archive = replace(
+        download.KNOWN_VECTORS["glove.6B.50d"],
+        urls=(server.url,),
+        num_bytes=len(CONTENT),
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+    )
+    monkeypatch.setitem(download.KNOWN_VECTORS, "glove.6B.50d", archive)
     yield server
     server.close()
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    """The path that a download is written to."""
-    return tmp_path / "cache" / "vectors.zip"

@@ -1,12 +1,13 @@
-"""Downloads that end well, the cache that they go to, and the archives that are known."""
+"""Downloads of vectors: whole or absent, resumed, from trusted servers alone."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import logging
+import os
+import shutil
+import ssl
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -14,180 +15,299 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from helpers.file_server import CONTENT, QUICK, environment, part_of
+from helpers.file_server import CONTENT, HALF, FileServer, part_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sentiment.config.sections import VectorsName
-from sentiment.data import download as download_module
-from sentiment.data.download import KNOWN_VECTORS, DownloadError, Patience, download, fetch_vectors
+from sentiment.data import download
+from sentiment.data.download import KNOWN_VECTORS, DownloadError, fetch_vectors
+
+NAME = "glove.6B.50d"
 
 
-class TestWholeDownload:
-    def test_file_is_there_and_nothing_else_is_left(self, server, target, capsys):
-        assert download(server.url, target, patience=QUICK) == target
-        assert target.read_bytes() == CONTENT
-        assert {path.name for path in target.parent.iterdir()} <= {target.name, "vectors.zip.lock"}
-        assert capsys.readouterr().err == ""  # no progress bar where there is no terminal
-
-    def test_is_downloaded_once(self, server, target):
-        download(server.url, target, patience=QUICK)
-        download(server.url, target, patience=QUICK)
-        assert len(server.requests) == 1
-
-    def test_a_file_of_another_size_than_the_published_is_replaced(self, server, target):
-        target.parent.mkdir()
-        target.write_bytes(b"half of it, copied by hand")
-        download(server.url, target, num_bytes=len(CONTENT), patience=QUICK)
-        assert target.read_bytes() == CONTENT
-
-    def test_redirection_is_followed(self, server, target):
-        server.faults = [server.url]
-        assert download(server.url, target, patience=QUICK).read_bytes() == CONTENT
-        assert len(server.requests) == 2
-
-    @pytest.mark.parametrize("fault", ["500", "503", "429"])
-    def test_a_busy_server_is_asked_again(self, server, target, fault):
-        server.faults = [fault]
-        assert download(server.url, target, patience=QUICK).read_bytes() == CONTENT
-
-    def test_waits_double(self, server, target, monkeypatch):
-        waits: list[float] = []
-        monkeypatch.setattr(download_module.time, "sleep", waits.append)
-        server.faults = ["503"] * 4
-        with pytest.raises(DownloadError, match="503 Service Unavailable, after 4 attempts"):
-            download(server.url, target, patience=Patience(4, 0.5, 1.0))
-        assert waits == [0.5, 1.0, 2.0]
-
-    def test_gz_and_plain_text(self, server, tmp_path):
-        server.content = gzip.compress(CONTENT)
-        packed = download(server.url, tmp_path / "vectors.gz", patience=QUICK)
-        assert gzip.decompress(packed.read_bytes()) == CONTENT
-        server.content = b"good 1 2 3\n"
-        plain = download(server.url, tmp_path / "vectors.txt", patience=QUICK)
-        assert plain.read_bytes() == b"good 1 2 3\n"
+@pytest.fixture
+def set_urls(monkeypatch):
+    return lambda *urls: monkeypatch.setitem(
+        KNOWN_VECTORS, NAME, replace(KNOWN_VECTORS[NAME], urls=urls)
+    )
 
 
-class TestDisk:
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_full(self, server, target, monkeypatch):
-        monkeypatch.setattr(download_module, "discard_links", lambda part: None)
-        target.parent.mkdir()
-        part_of(target).symlink_to("/dev/full")
-        with pytest.raises(OSError, match=r"cannot be written .*No space left.*data\.cache_dir"):
-            download(server.url, target, patience=QUICK)
-        assert len(server.requests) == 1  # another attempt would fill it no less
-        assert not target.exists()
-
-    def test_folder_that_cannot_be_written(self, server, tmp_path):
-        (tmp_path / "cache").write_text("a file, where a folder should be")
-        with pytest.raises(OSError, match=r"cannot be written .*data\.cache_dir") as caught:
-            download(server.url, tmp_path / "cache" / "vectors.zip", patience=QUICK)
-        assert not isinstance(caught.value, DownloadError)
-        assert server.requests == []
-
-    def test_file_that_is_there_needs_no_writing(self, tmp_path, monkeypatch):
-        (tmp_path / "vectors.zip").write_bytes(CONTENT)
-        monkeypatch.setattr(download_module, "FileLock", None)
-        assert download("https://127.0.0.1:1/", tmp_path / "vectors.zip").exists()
+def fetch(folder: Path) -> bytes:
+    return fetch_vectors(NAME, folder).read_bytes()
 
 
-class TestTwoProcesses:
-    def test_one_downloads_and_both_have_it(self, server, target):
-        server.faults = ["slow"]  # so that the second one comes in the middle
-        code = (
-            "import sys; from pathlib import Path; from sentiment.data.download import download; "
-            "print(download(sys.argv[1], Path(sys.argv[2])))"
-        )
-        arguments = [sys.executable, "-c", code, server.url, str(target)]
-        processes = [
-            subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        for process in processes:
-            assert process.communicate(timeout=30)[0].strip() == str(target)
-        assert target.read_bytes() == CONTENT
-        assert len(server.requests) == 1
-
-    def test_waiting_is_said(self, server, target, caplog):
-        server.faults = ["stall"]
-        patience = Patience(1, 0, 5)
-        threads = [
-            threading.Thread(target=download, args=(server.url, target), kwargs={"patience": p})
-            for p in (patience, patience)
-        ]
-        with caplog.at_level(logging.WARNING):
-            for thread in threads:
-                thread.start()
-            deadline = time.monotonic() + 5
-            while "waiting for it" not in caplog.text and time.monotonic() < deadline:
-                time.sleep(0.01)
-            server.released.set()
-            for thread in threads:
-                thread.join()
-        assert "another process is downloading" in caplog.text
-        assert target.read_bytes() == CONTENT
-        assert len(server.requests) == 1
+def leave_half(server: FileServer, folder: Path) -> Path:
+    """Have a download end in the middle; return its part."""
+    server.faults = ["cut", "404"]
+    with pytest.raises(DownloadError):
+        fetch(folder)
+    server.ranges.clear()
+    part = part_of(folder / "glove.6B.zip")
+    assert part.read_bytes() == CONTENT[:HALF]
+    return part
 
 
-class TestKnownVectors:
-    def test_are_those_that_the_settings_name(self):
-        assert set(KNOWN_VECTORS) == set(get_args(VectorsName))
-        for name, archive in KNOWN_VECTORS.items():
-            assert archive.member == f"{name}.txt"
-            assert name.endswith(f".{archive.dimension}d")
-            assert archive.urls[0] == f"https://nlp.stanford.edu/data/{archive.file_name}"
-            assert all(url.startswith("https://") for url in archive.urls)
-            assert len(bytes.fromhex(archive.sha256)) == 32
-        assert len({archive.file_name for archive in KNOWN_VECTORS.values()}) == 2
+def test_known_vectors_are_those_of_the_settings():
+    assert set(KNOWN_VECTORS) == set(get_args(VectorsName))
+    for name, archive in KNOWN_VECTORS.items():
+        assert archive.member == f"{name}.txt"
+        assert name.endswith(f".{archive.dimension}d")
+        assert archive.urls[0] == f"https://nlp.stanford.edu/data/{archive.file_name}"
+        assert all(url.startswith("https://") for url in archive.urls)
+        assert len(bytes.fromhex(archive.sha256)) == 32
+    assert len({archive.file_name for archive in KNOWN_VECTORS.values()}) == 2
+    with pytest.raises(ValueError, match=r"no vectors 'glove\.6B\.42d': choose .*6B\.50d"):
+        fetch_vectors("glove.6B.42d", Path())
 
-    @pytest.fixture
-    def know(self, monkeypatch: pytest.MonkeyPatch):
-        def know_vectors(*urls: str) -> None:
-            archive = replace(
-                KNOWN_VECTORS["glove.6B.50d"],
-                urls=urls,
-                num_bytes=len(CONTENT),
-                sha256=hashlib.sha256(CONTENT).hexdigest(),
-            )
-            monkeypatch.setitem(KNOWN_VECTORS, "glove.6B.50d", archive)
 
-        return know_vectors
+def test_vectors_are_downloaded_once(server, tmp_path, capsys):
+    for _ in range(2):
+        assert fetch_vectors(NAME, tmp_path) == tmp_path / "glove.6B.zip"
+    assert fetch(tmp_path) == CONTENT
+    assert {path.name for path in tmp_path.iterdir()} <= {"glove.6B.zip", "glove.6B.zip.lock"}
+    assert server.ranges == [None]
+    assert capsys.readouterr().err == ""  # no progress bar without a terminal
 
-    def test_are_fetched_once(self, server, tmp_path, know):
-        know(server.url)
-        for _ in range(2):
-            path = fetch_vectors("glove.6B.50d", tmp_path, patience=QUICK)
-            assert path == tmp_path / "glove.6B.zip"
-            assert path.read_bytes() == CONTENT
-        assert len(server.requests) == 1
 
-    def test_come_from_the_second_address_if_the_first_fails(self, server, tmp_path, know):
-        know("http://127.0.0.1:1/vectors.zip", server.url)
-        path = fetch_vectors("glove.6B.50d", tmp_path, patience=QUICK)
-        assert path.read_bytes() == CONTENT
+def test_a_file_of_another_size_is_replaced(server, tmp_path):
+    (tmp_path / "glove.6B.zip").write_bytes(b"half of it, copied by hand")
+    assert fetch(tmp_path) == CONTENT
 
-    def test_go_on_from_the_address_that_they_were_begun_at(self, server, tmp_path, know):
-        know(f"{server.url}?1", f"{server.url}?2")
-        server.faults = ["404", "cut"]
-        once = replace(QUICK, num_attempts=1)
-        with pytest.raises(DownloadError):
-            fetch_vectors("glove.6B.50d", tmp_path, patience=once)
-        server.requests.clear()
-        fetch_vectors("glove.6B.50d", tmp_path, patience=once)
-        assert [request.get("Range") for request in server.requests] == [
-            f"bytes={len(CONTENT) // 2}-"
-        ]
 
-    def test_without_a_network_the_message_says_what_to_do(self, tmp_path, know):
-        know("http://127.0.0.1:1/vectors.zip")
-        with pytest.raises(DownloadError) as caught:
-            fetch_vectors("glove.6B.50d", tmp_path, patience=QUICK)
-        message = str(caught.value)
-        assert "the vectors glove.6B.50d could not be downloaded" in message
-        assert "Connection refused" in message
-        assert "download http://127.0.0.1:1/vectors.zip yourself" in message
-        assert "--vectors.path FILE, or pass --vectors.name null" in message
-        assert "\n" not in message
+@pytest.mark.parametrize("fault", ["500", "503", "429", "cut", "stall", "416"])
+def test_transient_faults_are_retried(server, tmp_path, fault):
+    server.faults = [fault]
+    assert fetch(tmp_path) == CONTENT
+    assert server.ranges == [None, f"bytes={HALF}-" if fault in ("cut", "stall") else None]
 
-    def test_unknown_name(self, tmp_path):
-        with pytest.raises(ValueError, match=r"no vectors 'glove\.6B\.42d': choose .*6B\.50d"):
-            fetch_vectors("glove.6B.42d", tmp_path)
+
+def test_waits_double(server, tmp_path, monkeypatch):
+    waits: list[float] = []
+    monkeypatch.setattr(download.time, "sleep", waits.append)
+    server.faults = ["503"] * 4
+    with pytest.raises(DownloadError, match="503 Service Unavailable, after 4 attempts"):
+        fetch(tmp_path)
+    assert waits == [0.001, 0.002, 0.004]
+
+
+@pytest.mark.parametrize(
+    ("fault", "ranges"),
+    [
+        ("", [HALF]),
+        ("no ranges", [HALF]),
+        ("wrong range", [HALF, None]),
+        ("416", [HALF, None]),
+    ],
+)
+def test_the_next_run_resumes_or_starts_over(server, tmp_path, fault, ranges):
+    leave_half(server, tmp_path)
+    server.faults = [fault]
+    assert fetch(tmp_path) == CONTENT
+    assert server.ranges == [offset and f"bytes={offset}-" for offset in ranges]
+
+
+def test_a_complete_part_is_not_downloaded_again(server, tmp_path):
+    leave_half(server, tmp_path).write_bytes(CONTENT)
+    assert fetch(tmp_path) == CONTENT
+    assert server.ranges == []
+
+
+def test_a_spoiled_part_is_discarded(server, tmp_path):
+    leave_half(server, tmp_path).write_bytes(b"\0" * HALF)
+    with pytest.raises(DownloadError, match="its SHA-256 is .* instead of"):
+        fetch(tmp_path)
+    assert fetch(tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        (["cut", "503", "503", "503"], "503 Service Unavailable, after 4 attempts"),
+        (["other content"], "its SHA-256 is .* instead of"),
+        (["endless"], "its SHA-256 is"),
+        (["web page"], "it is a web page, as from a network that asks to log in"),
+        (["404"], "the server answers 404 Not Found"),
+        (["http://127.0.0.1:1/"] * 4, "Connection refused"),
+    ],
+)
+def test_broken_downloads_leave_no_file(server, tmp_path, faults, message):
+    server.faults = [*faults]
+    if faults == ["endless"]:
+        server.content = b"x" + CONTENT[1:]
+    with pytest.raises(DownloadError, match=message) as caught:
+        fetch(tmp_path)
+    assert server.url in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "glove.6B.zip").exists()
+    part = part_of(tmp_path / "glove.6B.zip")
+    assert not part.exists() or part.stat().st_size < len(CONTENT)
+    server.content = CONTENT
+    assert fetch(tmp_path) == CONTENT
+
+
+def test_a_file_of_another_size_than_published_is_refused_and_keeps_the_part(server, tmp_path):
+    part = leave_half(server, tmp_path)
+    server.content, server.faults = CONTENT + b"more", ["no ranges"]
+    with pytest.raises(DownloadError, match=f"bytes instead of {len(CONTENT):,}"):
+        fetch(tmp_path)
+    assert part.read_bytes() == CONTENT[:HALF]
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                "cut",
+                "no ranges",
+                "other content",
+                "wrong range",
+                "endless",
+                "503",
+                "416",
+                "404",
+                "web page",
+            ]
+        ),
+        max_size=5,
+    )
+)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_the_server_does_the_file_is_whole_or_absent(server, faults):
+    server.faults = list(faults)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(7):  # each uses up at least one fault, and the last may discard a part
+            try:
+                assert fetch(Path(folder)) == CONTENT
+                return
+            except DownloadError:
+                assert not Path(folder, "glove.6B.zip").exists()
+    raise AssertionError("no attempt succeeded")
+
+
+def test_the_second_address_follows_the_first(server, tmp_path, set_urls):
+    set_urls("http://127.0.0.1:1/vectors.zip", server.url)
+    assert fetch(tmp_path) == CONTENT
+
+
+def test_without_a_network_the_message_says_what_to_do(server, tmp_path, set_urls):
+    set_urls("http://127.0.0.1:1/vectors.zip")
+    with pytest.raises(DownloadError) as caught:
+        fetch(tmp_path)
+    message = str(caught.value)
+    assert message.startswith("the vectors glove.6B.50d could not be downloaded (http://127")
+    assert "Connection refused" in message
+    assert f"download http://127.0.0.1:1/vectors.zip yourself and save it as {tmp_path}" in message
+    assert "--vectors.path FILE, or pass --vectors.name null" in message
+    assert "\n" not in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_named_and_not_tried_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_remove_link", lambda path: None)
+    part_of(tmp_path / "glove.6B.zip").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"cannot be written .*No space left.*data\.cache_dir"):
+        fetch(tmp_path)
+    assert len(server.ranges) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
+    (tmp_path / "cache").write_text("a file, where a folder should be")
+    with pytest.raises(OSError, match=r"cannot be written .*data\.cache_dir") as caught:
+        fetch(tmp_path / "cache")
+    assert not isinstance(caught.value, DownloadError)
+    assert server.ranges == []
+
+
+def test_a_second_download_waits_for_the_first(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", (1.0, 5.0))
+    server.faults = ["stall"]
+    threads = [threading.Thread(target=fetch, args=(tmp_path,)) for _ in range(2)]
+    with caplog.at_level(logging.WARNING):
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + 5
+        while "waiting for it" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        server.released.set()
+        for thread in threads:
+            thread.join()
+    assert "another process is downloading" in caplog.text
+    assert fetch(tmp_path) == CONTENT
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://nlp.stanford.edu/a.zip",
+        "http://localhost.evil.org/a.zip",
+        "http://127.0.0.1@evil.org/a.zip",
+        "ftp://127.0.0.1/a.zip",
+        "file:///etc/passwd",
+        "https:///a.zip",
+        "a.zip",
+    ],
+)
+def test_nothing_but_https_is_spoken(server, tmp_path, set_urls, url):
+    set_urls(url)
+    with pytest.raises(DownloadError, match="No connection adapters|No scheme|No host"):
+        fetch(tmp_path)
+    assert not part_of(tmp_path / "glove.6B.zip").exists()
+
+
+@pytest.fixture
+def https_server(server, tmp_path, set_urls):
+    """The server with a self-signed certificate of localhost, and the certificate's file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    set_urls(f"https://localhost:{server.server_port}/vectors.zip")
+    return server, certificate
+
+
+def test_certificates_are_verified(https_server, tmp_path, monkeypatch):
+    server, certificate = https_server
+    with pytest.raises(DownloadError, match=r"certificate is not trusted.*self-signed"):
+        fetch(tmp_path / "cache")
+    # torchtext leaves the process like this once it has loaded vectors.
+    monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
+    with pytest.raises(DownloadError, match=r"certificate is not trusted.*self-signed"):
+        fetch(tmp_path / "cache")
+    assert server.ranges == []
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/absent.pem")
+    with pytest.raises(DownloadError, match=r"/absent\.pem"):
+        fetch(tmp_path / "cache")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    server.faults = ["http://127.0.0.1:1/"]
+    with pytest.raises(DownloadError, match="No connection adapters were found for 'http://127"):
+        fetch(tmp_path / "cache")
+    assert fetch(tmp_path / "cache") == CONTENT
+
+
+@pytest.mark.parametrize("ending", [".part", ".lock"])
+def test_links_out_of_the_cache_are_not_followed(server, tmp_path, ending):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / f"glove.6B.zip{ending}").symlink_to(precious)
+    assert fetch(tmp_path) == CONTENT
+    assert precious.read_text() == "mine"
+
+
+def test_a_pipe_in_the_cache_is_replaced(server, tmp_path):
+    os.mkfifo(part_of(tmp_path / "glove.6B.zip"))
+    assert fetch(tmp_path) == CONTENT

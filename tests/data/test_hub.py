@@ -58,7 +58,7 @@ configs:
 
 CLIENT = """
 import json, sys
-from sentiment.config import DataConfig
+from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
 assert "datasets" not in sys.modules and "huggingface_hub" not in sys.modules
 data = DataConfig(source="imdb", validation="random", validation_share=0.2)

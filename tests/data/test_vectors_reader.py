@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.file_server import environment
 from helpers.vectors_files import load
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,9 +128,8 @@ print(json.dumps([seconds, peak, coverage.types_found]))
 def measure(path: Path, dimension: int) -> tuple[float, float, int]:
     """Read in a new process; return the seconds, its peak in MiB and the words found."""
     arguments = [sys.executable, "-c", MEASURED_READING, str(path), str(dimension)]
-    result = subprocess.run(
-        arguments, capture_output=True, text=True, env=environment(), check=True
-    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(archives.__file__).parents[2])}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=True)
     seconds, peak, found = json.loads(result.stdout)
     return seconds, peak, found
 

@@ -325,41 +325,6 @@ def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Itera
         yield TOO_LONG if too_long else rest.rstrip(b" \r")
 
 
-def damage(path: Path, *, suffix: str) -> str | None:
-    """Read an archive through and say what is wrong with it; None if it is whole.
-
-    ``suffix`` says how to read it (``.zip``, ``.gz``): the file itself may carry another name.
-    """
-    unpacked = DecompressionLimit(path)
-    try:
-        with _damage_named("it"):
-            if suffix == ".zip":
-                with zipfile.ZipFile(path) as archive:
-                    return _damaged_member(archive, unpacked)
-            if path.stat().st_size == 0:
-                return "it is empty"  # which gzip takes for a whole file of no members
-            with gzip.open(path) as file:
-                _read_through(file, unpacked)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _damaged_member(archive: zipfile.ZipFile, unpacked: DecompressionLimit) -> str | None:
-    for member in archive.infolist():
-        with archive.open(member) as file:
-            try:
-                _read_through(file, unpacked)
-            except zipfile.BadZipFile:
-                return f"the checksum of {truncate(member.filename, 60)!r} in it is wrong"
-    return None
-
-
-def _read_through(file: _File, unpacked: DecompressionLimit) -> None:
-    while block := file.read(BLOCK_BYTES):
-        unpacked.add(len(block))
-
-
 def _lines_of(path: Path, file: _File, unpacked: DecompressionLimit | None) -> Iterator[bytes]:
     with _damage_named(path):
         yield from text_lines(file, unpacked)
