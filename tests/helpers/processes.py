@@ -5,6 +5,7 @@ They are forked from a server of multiprocessing that has imported the trainer o
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import shutil
@@ -42,6 +43,7 @@ class Processes:
             call = (self._folder, {**os.environ, **environment}, function, arguments)
             self._processes.append(_CONTEXT.Process(target=_call, args=call))
             self._processes[-1].start()
+        atexit.register(self.kill)  # multiprocessing would wait for those of a failed test
 
     def communicate(self, timeout: float = 120) -> tuple[str, str]:
         """Wait for the end; returns standard output and standard error."""
@@ -49,13 +51,16 @@ class Processes:
         for process in self._processes:
             process.join(max(0, deadline - time.monotonic()))
         late = [process for process in self._processes if process.is_alive()]
-        for process in late:
-            process.kill()
+        self.kill()
         out, err = (self._folder.joinpath(name).read_text("utf-8") for name in ("out", "err"))
         shutil.rmtree(self._folder)
         assert not late, f"not done after {timeout} seconds: {out} {err}"
         self.returncode = next((each.exitcode for each in self._processes if each.exitcode), 0)
         return out, err
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
 
 
 def _call(
