@@ -1,8 +1,7 @@
 """IMDB from the hub: one split's file at a time, from the cache without a network.
 
-The hub here is a small server of our own that answers what the clients ask of the real one, and
-writes down what they asked. Where the clients look is fixed when they are imported, so each case
-runs in a process of its own.
+The hub is a small server that answers as the real one does and records the requests. The clients
+read its address when they are imported, so each case runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
 import sys
 import threading
 import time
@@ -23,6 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.processes import Processes
+from helpers.trainings import ended
 
 COMMIT = "e" * 40
 API = "/api/datasets/stanfordnlp/imdb"
@@ -56,22 +56,21 @@ configs:
 ---
 """
 
-CLIENT = """
-import json, sys
-from sentiment.config.config import DataConfig
-from sentiment.data.reviews import load_split, load_training_splits
-assert "datasets" not in sys.modules and "huggingface_hub" not in sys.modules
-data = DataConfig(source="imdb", validation="random", validation_share=0.2)
-try:
-    if sys.argv[1] == "training":
-        loaded = load_training_splits(data)
+
+def print_loaded(what: str) -> int:
+    """Print texts, labels and class names as JSON, or an error's type and message."""
+    from sentiment.config.config import DataConfig
+    from sentiment.data.reviews import load_split, load_training_splits
+
+    assert "datasets" not in sys.modules and "huggingface_hub" not in sys.modules
+    data = DataConfig(source="imdb", validation="random", validation_share=0.2)
+    try:
+        loaded = load_training_splits(data) if what == "training" else [load_split(data, what)]
+    except Exception as error:
+        print(json.dumps([type(error).__name__, str(error)]))
     else:
-        loaded = [load_split(data, sys.argv[1])]
-except Exception as error:
-    print(json.dumps([type(error).__name__, str(error)]))
-else:
-    print(json.dumps([[r.texts, r.labels.tolist(), list(r.class_names)] for r in loaded]))
-"""
+        print(json.dumps([[r.texts, r.labels.tolist(), list(r.class_names)] for r in loaded]))
+    return 0
 
 
 def parquet(split: str, labels: list[int]) -> bytes:
@@ -160,23 +159,15 @@ def hub() -> Iterator[Hub]:
 
 
 def load(what: str, endpoint: str, cache: Path, **settings: str) -> Any:
-    """What a process of its own loads: texts, labels and class names, or the error and its text."""
-    keep = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("HF_", "HUGGINGFACE_")) and not name.lower().endswith("_proxy")
+    """What a process of its own loads and prints."""
+    unset = {
+        name: ""
+        for name in os.environ
+        if name.startswith(("HF_", "HUGGINGFACE_")) or name.lower().endswith("_proxy")
     }
-    environment = {**keep, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), **settings}
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT, what],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    environment = {**unset, "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), **settings}
+    out, _ = ended(Processes(print_loaded, what, environments=[environment]), 60)
+    return json.loads(out)
 
 
 def test_training_downloads_no_other_split(hub: Hub, tmp_path: Path) -> None:
