@@ -1,4 +1,4 @@
-"""The linear baseline: its n-grams and weights against definitions, its folder, its comparisons."""
+"""The linear baseline against scikit-learn and formulas, its folder and its comparisons."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.corpus import write_corpus
 from scipy.special import expit
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
-from sentiment.baseline.folder import Baseline, load_baseline
+from sentiment.baseline.folder import check_replaceable, load_baseline
 from sentiment.baseline.linear import (
     REGULARIZATION,
-    LinearModel,
     find_ngrams,
     fit_linear,
     log_count_ratios,
     parse_ngrams,
 )
 from sentiment.cli import main as cli
-from sentiment.comparison.run_groups import load_classifier
+from sentiment.comparison.baseline import baseline_command, compare_with_baseline
+from sentiment.comparison.run_groups import differing_settings, find_runs, load_classifier
 from sentiment.comparison.significance import mcnemar
+from sentiment.data.pipeline import prepare_split
 from sentiment.data.reviews import load_split, load_training_splits, reviews_fingerprint
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
-from sentiment.runs.manifest import read_manifest
+from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.run import load_run, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
 
 TINY = [
@@ -38,6 +40,7 @@ TINY = [
     "--training.precision=fp32", "--training.pictures=false",
 ]  # fmt: skip
 EVALUATION = Path("evaluation") / "validation"
+CPU = torch.device("cpu")
 
 
 def baseline(*arguments: object) -> int:
@@ -50,25 +53,32 @@ def error_line(capsys) -> str:
     return error
 
 
+def write_reviews(folder: Path, **splits: list[tuple[str, str]]) -> Path:
+    folder.mkdir()
+    for split, rows in splits.items():
+        with (folder / f"{split}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *rows])
+    return folder
+
+
 @pytest.fixture(scope="module")
 def run(corpus, tmp_path_factory) -> Path:
-    """A tiny run, without a baseline beside it."""
+    """A tiny run without a baseline next to it."""
     path = tmp_path_factory.mktemp("baseline") / "run"
     assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *TINY]) == 0
     return path
 
 
 @pytest.fixture(scope="module")
-def made(corpus, run, tmp_path_factory) -> Path:
-    """The baseline of the same reviews, in a folder elsewhere."""
+def made(run, tmp_path_factory) -> Path:
+    """The baseline of the same reviews, in another folder."""
     path = tmp_path_factory.mktemp("made") / "run-baseline"
-    settings = ["--config", run / "config.yaml"]
-    assert baseline(*settings, "--output_dir", path) == 0
+    assert baseline("--config", run / "config.yaml", "--output_dir", path) == 0
     return path
 
 
 def random_texts(num_texts: int, *, seed: int = 0) -> TokenizedTexts:
-    """Texts of few different words, an empty one and one of a single word among them."""
+    """Texts of few distinct words; one is empty, one is a single word."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(0, 12, num_texts)
     lengths[:3] = 0, 1, 2
@@ -104,22 +114,25 @@ def test_texts_without_words_have_no_ngrams():
     train = tokenize(["", "a"], num_processes=1)
     ngrams = find_ngrams(train, min_texts=1)
     assert ngrams.texts() == ["a"] and ngrams.matrix(train).toarray().tolist() == [[0], [1]]
-    nothing = tokenize([""], num_processes=1)
-    assert len(find_ngrams(nothing, min_texts=1)) == 0
-    assert ngrams.matrix(nothing).shape == (1, 1)
+    empty = tokenize([""], num_processes=1)
+    assert len(find_ngrams(empty, min_texts=1)) == 0
+    assert ngrams.matrix(empty).shape == (1, 1)
 
 
-def test_lines_out_of_order_are_no_ngrams():
-    for lines, message in (
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
         (["a", "b", "a a", "b"], "not sorted by"),
         (["a", "a a a a"], "not sorted by"),
         (["a", "a"], "occurs twice"),
         (["a", "b", "b a", "a b"], "not in order"),
         (["a", "b", "a b", "b a b"], "contains 'b a'"),
         (["a", "a c"], "contains 'c'"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            parse_ngrams(lines)
+    ],
+)
+def test_lines_out_of_order_are_not_ngrams(lines, message):
+    with pytest.raises(ValueError, match=message):
+        parse_ngrams(lines)
 
 
 def test_ratios_are_those_of_the_formula():
@@ -142,33 +155,30 @@ def test_of_two_classes_it_is_logistic_regression_on_weighted_ngrams():
     np.testing.assert_allclose(found, oracle.predict_proba(weighted), atol=2e-3)
 
 
-def test_of_three_classes_each_is_told_from_the_others():
+def test_each_of_three_classes_is_separated_from_the_others():
     texts = random_texts(300)
     counts = np.array([[words.count(each) for each in "abc"] for words in strings(texts)])
     labels = counts.argmax(axis=1)
     matrix = find_ngrams(texts, min_texts=2).matrix(texts)
     model = fit_linear(matrix, labels, 3)
     probabilities = np.exp(model.log_probabilities(matrix))
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    for each in range(3):
-        alone = fit_linear(matrix, (labels == each).astype(int), 2)
-        np.testing.assert_allclose(alone.weights[0], model.weights[each])
+    for label in range(3):
+        binary = fit_linear(matrix, (labels == label).astype(int), 2)
+        np.testing.assert_allclose(binary.weights[0], model.weights[label])
     odds = expit(normalize(matrix) @ model.weights.T.astype(float) + model.biases)
     np.testing.assert_allclose(probabilities, odds / odds.sum(axis=1, keepdims=True), rtol=1e-5)
     assert (probabilities.argmax(axis=1) == labels).mean() > 0.9
-
-
-def test_a_class_that_training_lacks_is_unlikely_and_no_crash():
-    texts = random_texts(40)
-    labels = np.arange(40) % 2
-    matrix = find_ngrams(texts, min_texts=2).matrix(texts)
+    labels[labels == 2] = 0  # a class without training texts is unlikely
     probabilities = np.exp(fit_linear(matrix, labels, 3).log_probabilities(matrix))
     assert np.isfinite(probabilities).all() and (probabilities[:, 2] < 0.1).all()
 
 
-def test_an_easy_corpus_is_learned_and_told(corpus, run, made, tmp_path, capsys):
-    path = tmp_path / "run-baseline"
-    assert baseline("--config", run / "config.yaml", f"--output_dir={path}") == 0
+def test_a_baseline_learns_an_easy_corpus_and_reports_it(run, made, tmp_path, capsys):
+    path = shutil.copytree(made, tmp_path / "run-baseline")
+    (path / "evaluation" / "old").write_text("")
+    arguments = ["--config", run / "config.yaml", f"--output_dir={path}", "--overwrite"]
+    assert baseline(*arguments) == 0
+    assert not (path / "evaluation" / "old").exists()
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines()[:-2])) <= 80
     report = json.loads((path / EVALUATION / "report.json").read_text())
@@ -181,7 +191,7 @@ def test_an_easy_corpus_is_learned_and_told(corpus, run, made, tmp_path, capsys)
     page = (path / EVALUATION / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == page.count("</svg>") > 5 and "n-grams" in page
     for name in ("ngrams.txt", "weights.safetensors", "config.yaml"):
-        assert (path / name).read_bytes() == (made / name).read_bytes(), "equal runs, equal files"
+        assert (path / name).read_bytes() == (made / name).read_bytes(), "deterministic"
 
 
 def test_it_reads_the_reviews_of_the_run(run, made):
@@ -195,127 +205,109 @@ def test_it_reads_the_reviews_of_the_run(run, made):
     assert (made / "config.yaml").read_text() == (run / "config.yaml").read_text()
 
 
-def test_the_loaded_baseline_predicts_what_the_saved_one_did(run, made):
-    found = load_baseline(made)
-    predictions = found.predict(load_split(found.config.data, "validation", found.class_names))
+def test_a_loaded_baseline_predicts_what_its_files_say(made):
+    loaded = load_baseline(made)
+    reviews = load_split(loaded.config.data, "validation", loaded.class_names)
+    predictions = loaded.predict(reviews)
     report = json.loads((made / EVALUATION / "report.json").read_text())
     assert predictions.metrics().nll == report["nll"]
     with (made / EVALUATION / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["predicted"] for row in rows] == [
-        found.class_names[each] for each in predictions.predicted
-    ]
-    calibrated = expit(np.diff(predictions.log_probabilities, axis=1)[:, 0] / found.temperature)
-    np.testing.assert_allclose(
-        [float(row["probability_pos"]) for row in rows], calibrated, atol=1e-6
-    )
+    names = [loaded.class_names[label] for label in predictions.predicted]
+    assert [row["predicted"] for row in rows] == names
+    expected = expit(np.diff(predictions.log_probabilities, axis=1)[:, 0] / loaded.temperature)
+    probabilities = [float(row["probability_pos"]) for row in rows]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
     assert rows[0].keys() == {
         "row", "label", "predicted", "probability_neg", "probability_pos", "num_tokens", "was_cut",
     }  # fmt: skip
 
 
 def test_damaged_and_foreign_files_are_refused(made, tmp_path):
-    def changed(name: str, data: bytes | None) -> Path:
-        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
-        path = shutil.copytree(made, tmp_path / "copy")
-        if data is None:
-            (path / name).unlink()
-        else:
+    path = Path(shutil.copytree(made, tmp_path / "copy"))
+
+    def refuse(name: str, data: bytes | None, message: str, error: type[Exception] = ValueError):
+        before = (path / name).read_bytes()
+        (path / name).unlink()
+        if data is not None:
             (path / name).write_bytes(data)
-        return path
+        with pytest.raises(error, match=message):
+            load_classifier(path)
+        (path / name).write_bytes(before)
 
     weights = (made / "weights.safetensors").read_bytes()
-    cases = [
-        ("weights.safetensors", weights[:-1] + bytes([weights[-1] ^ 1]), "damaged"),
-        ("weights.safetensors", weights[:100], "damaged"),
-        ("weights.safetensors", b"cos\nsystem\n(S'true'\ntR.", "damaged"),
-        ("ngrams.txt", (made / "ngrams.txt").read_bytes() + b"more\n", "is not the one"),
-        ("ngrams.txt", b"\xff\n", "is not the one"),
-        ("config.yaml", (made / "config.yaml").read_bytes() + b"\n", "is not the one"),
-        ("run.json", b"{", "damaged"),
-    ]
-    for name, data, message in cases:
-        with pytest.raises(ValueError, match=message):
-            load_classifier(changed(name, data))
+    refuse("weights.safetensors", weights[:-1] + bytes([weights[-1] ^ 1]), "damaged")
+    refuse("weights.safetensors", b"cos\nsystem\n(S'true'\ntR.", "damaged")
+    refuse("ngrams.txt", (made / "ngrams.txt").read_bytes() + b"more\n", "is not the one")
+    refuse("config.yaml", (made / "config.yaml").read_bytes() + b"\n", "is not the one")
+    refuse("run.json", b"{", "damaged")
     for name in ("weights.safetensors", "ngrams.txt", "config.yaml"):
-        with pytest.raises(FileNotFoundError, match=name):
-            load_classifier(changed(name, None))
+        refuse(name, None, name, FileNotFoundError)
     identity = read_manifest(made)["identity"]
     tensors, values = read_tensors(made / "weights.safetensors", identity)
-    foreign = [
+    for written, written_values, owner, message in (
         (tensors, values, "another", "belongs to another run"),
         ({**tensors, "biases": torch.zeros(2)}, values, identity, "does not fit"),
         ({"weights": tensors["weights"]}, values, identity, "does not fit"),
         ({**tensors, "biases": torch.tensor([torch.nan])}, values, identity, "non-finite"),
         (tensors, {}, identity, "no temperature"),
-    ]
-    for written, found, owner, message in foreign:
-        path = changed("weights.safetensors", None)
-        write_tensors(path / "weights.safetensors", written, found, owner)
-        with pytest.raises(ValueError, match=message):
-            load_classifier(path)
+    ):
+        write_tensors(tmp_path / "other.safetensors", written, written_values, owner)
+        refuse("weights.safetensors", (tmp_path / "other.safetensors").read_bytes(), message)
 
 
 def test_a_baseline_is_compared_with_a_run(run, made, tmp_path, capsys):
     assert cli.main(["compare", str(run), str(made), "--output", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    found = json.loads((tmp_path / "compare.json").read_text())
-    one, other = (each["accuracy"] for each in found["sides"])
+    result = json.loads((tmp_path / "compare.json").read_text())
+    one, other = (group["accuracy"] for group in result["sides"])
     report = json.loads((made / EVALUATION / "report.json").read_text())
-    assert other == report["accuracy"] and found["sides"][1]["nll"] == report["nll"]
-    assert found["pairs"][0]["difference"] == pytest.approx(other - one)
-    assert found["settings"] == {}, "what a baseline does not have is no difference"
-    assert [each["epoch"] for each in found["runs"]] == [1, None]
-    assert "McNemar p" in printed and str(made.name) in printed
-    arguments = [str(made), str(run), "--split=test", "--output", str(tmp_path)]
-    assert cli.main(["compare", *arguments]) == 0
+    assert other == report["accuracy"] and result["sides"][1]["nll"] == report["nll"]
+    assert result["pairs"][0]["difference"] == pytest.approx(other - one)
+    assert result["settings"] == {}, "settings that a baseline lacks are no difference"
+    assert [each["epoch"] for each in result["runs"]] == [1, None]
+    assert "McNemar p" in printed and made.name in printed
+    settings = load_classifier(made).settings
+    cased = {**settings, "data.lower_case": False}
+    assert differing_settings([settings, cased]) == {"data.lower_case": ["true", "false"]}
 
 
-def test_a_baseline_among_runs_is_no_seed(run, made, tmp_path, capsys):
-    shutil.copytree(run, tmp_path / "runs" / "seed0")
-    shutil.copytree(run, tmp_path / "runs" / "seed1")
-    beside = shutil.copytree(made, tmp_path / "runs" / "seed0-baseline")
-    assert cli.main(["compare", str(tmp_path / "runs"), str(beside)]) == 0
-    assert "(2 runs)" in capsys.readouterr().out
+def test_a_baseline_among_runs_is_not_one_of_their_seeds(run, made, tmp_path):
+    for name in ("seed0", "seed1"):
+        (tmp_path / name).mkdir()
+        shutil.copy(run / "run.json", tmp_path / name)
+    (tmp_path / "seed0-baseline").mkdir()
+    shutil.copy(made / "run.json", tmp_path / "seed0-baseline")
+    assert [path.name for path in find_runs(tmp_path)] == ["seed0", "seed1"]
 
 
-def test_other_data_settings_are_differences(corpus, made, tmp_path):
-    cased = tmp_path / "cased"
-    assert (
-        baseline(f"--data.path={corpus}", "--data.lower_case=false", f"--output_dir={cased}") == 0
-    )
-    output = tmp_path / "out"
-    assert cli.main(["compare", str(made), str(cased), "--output", str(output)]) == 0
-    found = json.loads((output / "compare.json").read_text())
-    assert found["settings"] == {"data.lower_case": ["true", "false"]}
-
-
-def test_training_ends_with_how_to_make_the_baseline(corpus, tmp_path, capsys):
-    path = tmp_path / "run"
-    arguments = [f"--data.path={corpus}", f"--output_dir={path}", *TINY]
-    assert cli.train(arguments) == 0
+def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp_path, capsys):
+    path = Path(shutil.copytree(run, tmp_path / "run"))
     command = f"sentiment baseline --config {path}/config.yaml"
+    assert cli.train([f"--output_dir={path}", f"--data.path={load_settings(run).data.path}", *TINY,
+                      "--overwrite"]) == 0  # fmt: skip
     assert capsys.readouterr().out.endswith(f"      {command}\n")
-    assert cli.main(command.split()[1:]) == 0
-    assert cli.train([*arguments, "--overwrite"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert cli.evaluate([str(path), "--split", "validation"]) == 0
-    hits = []
-    for folder in (tmp_path / "run-baseline", path):
-        with (folder / EVALUATION / "predictions.csv").open(newline="") as file:
-            hits.append([row["label"] == row["predicted"] for row in csv.DictReader(file)])
-    theirs, own = np.array(hits)
-    p_value, _ = mcnemar(int((theirs & ~own).sum()), int((own & ~theirs).sum()))
-    assert f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * own.mean():.2f} %" in last
-    assert f"{100 * (own.mean() - theirs.mean()):+.2f} points" in last and len(last) <= 80
-    assert ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3g}") in last
-    # Of other reviews it is no measure, nor where its predictions are gone.
-    other = write_corpus(tmp_path / "other", splits={"train": 240, "validation": 60}, seed=1)
-    assert cli.train([*arguments, "--overwrite", f"--data.path={other}"]) == 0
-    assert capsys.readouterr().out.endswith(f"      {command} --overwrite\n")
-    (tmp_path / "run-baseline" / EVALUATION / "predictions.csv").write_text("row\n0\n")
-    assert cli.train([*arguments, "--overwrite"]) == 0
-    assert capsys.readouterr().out.endswith(f"      {command} --overwrite\n")
+    folder = Path(shutil.copytree(made, tmp_path / "run-baseline"))
+    trained = load_run(path)
+    data = trained.config.data
+    reviews, corpus = prepare_split(data, "validation", trained.vocabulary, trained.class_names)
+    ours = predict_corpus(trained.model, corpus, device=CPU).predicted == reviews.labels
+    with (folder / EVALUATION / "predictions.csv").open(newline="") as file:
+        theirs = np.array([row["label"] == row["predicted"] for row in csv.DictReader(file)])
+    line = compare_with_baseline(path, corpus, CPU)
+    p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
+    assert f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %" in line
+    assert f"{100 * (ours.mean() - theirs.mean()):+.2f} points" in line and len(line) <= 80
+    assert ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3g}") in line
+    # With other reviews, or without predictions, there is no comparison.
+    assert baseline_command(path) == f"{command} --overwrite"
+    (folder / EVALUATION / "predictions.csv").write_text("row\n0\n")
+    assert compare_with_baseline(path, corpus, CPU) is None
+    manifest = read_manifest(made)
+    del manifest["data"]["validation"]
+    write_manifest(folder, manifest)
+    shutil.copytree(made / "evaluation", folder / "evaluation", dirs_exist_ok=True)
+    assert compare_with_baseline(path, corpus, CPU) is None
 
 
 def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):
@@ -341,73 +333,53 @@ def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):
     assert load_baseline(made).class_names == ("neg", "pos"), "it was left as it was"
 
 
-def test_what_is_in_the_folder_is_not_overwritten_unasked(corpus, run, made, tmp_path, capsys):
-    path = shutil.copytree(made, tmp_path / "copy")
-    arguments = [f"--data.path={corpus}", f"--output_dir={path}"]
-    capsys.readouterr()
-    assert baseline(*arguments) == 1
-    assert "--overwrite" in error_line(capsys)
-    (path / "evaluation" / "old").write_text("")
-    assert baseline(*arguments, "--overwrite") == 0
-    assert not (path / "evaluation" / "old").exists()
-    capsys.readouterr()
+def test_other_files_are_never_overwritten_and_baselines_only_on_request(made, run, tmp_path):
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        check_replaceable(made, overwrite=False)
+    check_replaceable(made, overwrite=True)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("kept")
-    for other in (tmp_path / "notes", shutil.copytree(run, tmp_path / "run")):
-        before = sorted(each.name for each in other.rglob("*") if each.name != ".lock")
-        assert baseline(arguments[0], f"--output_dir={other}", "--overwrite") == 1
-        assert "holds no baseline" in error_line(capsys)
-        assert before == sorted(each.name for each in other.rglob("*") if each.name != ".lock")
+    for other in (tmp_path / "notes", run):
+        with pytest.raises(FileExistsError, match="holds no baseline"):
+            check_replaceable(other, overwrite=True)
     with pytest.raises(SystemExit) as stopped:
         baseline("--resume", run)
     assert stopped.value.code == 2
 
 
 def test_three_classes_end_to_end(tmp_path, capsys):
-    folder = tmp_path / "data"
-    folder.mkdir()
     words = {"bad": "awful", "fair": "usual", "good": "great"}
-    for split, count in (("train", 90), ("validation", 30)):
-        rows = [
-            (f"it was {words[label]} {split} number{number}", label)
-            for number in range(count)
+    rows = {
+        split: [
+            (f"it was {words[label]} {split} number{n}", label)
+            for n in range(count)
             for label in words
         ]
-        with (folder / f"{split}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
-    path = tmp_path / "three"
-    assert baseline(f"--data.path={folder}", f"--output_dir={path}") == 0
+        for split, count in (("train", 60), ("validation", 20))
+    }
+    data, path = write_reviews(tmp_path / "data", **rows), tmp_path / "three"
+    assert baseline(f"--data.path={data}", f"--output_dir={path}") == 0
     printed = capsys.readouterr().out
     assert all(f"largest weights for {name}" in printed for name in words)
     assert json.loads((path / EVALUATION / "report.json").read_text())["accuracy"] == 1
     found = load_baseline(path)
-    assert isinstance(found, Baseline) and found.model.weights.shape == (3, len(found.ngrams))
-    assert isinstance(found.model, LinearModel)
+    assert found.model.weights.shape == (3, len(found.ngrams))
 
 
-def test_few_reviews_and_rare_classes_end_in_a_line_or_a_baseline(tmp_path, capsys):
-    def write(folder: Path, **splits: list[tuple[str, str]]) -> Path:
-        folder.mkdir()
-        for split, rows in splits.items():
-            with (folder / f"{split}.csv").open("w", newline="") as file:
-                csv.writer(file).writerows([("text", "label"), *rows])
-        return folder
-
+def test_few_reviews_and_rare_classes_end_in_a_baseline_or_a_message(tmp_path, capsys):
     usual = [(f"{('dull', 'great')[n % 2]} film {n}", ("neg", "pos")[n % 2]) for n in range(30)]
-    once = write(tmp_path / "once", train=[*usual, ("strange film", "odd")], validation=usual[:10])
-    assert baseline(f"--data.path={once}", f"--output_dir={tmp_path / 'a'}") == 0
-    two = write(tmp_path / "two", train=usual, validation=[*usual[:10], ("strange film", "odd")])
-    names = "--data.class_names=[neg,pos,odd]"
-    assert baseline(f"--data.path={two}", names, f"--output_dir={tmp_path / 'b'}") == 0
-    alone = write(tmp_path / "alone", train=usual, validation=usual[:1])
-    assert baseline(f"--data.path={alone}", f"--output_dir={tmp_path / 'c'}") == 0
-    capsys.readouterr()
-    few = write(tmp_path / "few", train=[("a", "neg"), ("b", "pos")], validation=usual[:4])
-    assert baseline(f"--data.path={few}", f"--output_dir={tmp_path / 'd'}") == 1
-    assert "no word occurs in 3" in error_line(capsys)
-    assert not (tmp_path / "d").exists()
-    held = write(tmp_path / "held", train=[*usual, ("strange film", "odd")])
-    assert baseline(f"--data.path={held}", f"--output_dir={tmp_path / 'd'}") == 1
-    assert "class 'odd'" in error_line(capsys)
-    assert baseline("--data.path=nowhere", f"--output_dir={tmp_path / 'd'}") == 1
-    error_line(capsys)
+    odd = ("strange film", "odd")
+    cases = {
+        "no validation": ({"train": [*usual, odd], "validation": usual[:1]}, None),
+        "no training": ({"train": usual, "validation": [*usual[:10], odd]}, None),
+        "few": ({"train": [("a", "neg"), ("b", "pos")], "validation": usual[:4]}, "no word occurs"),
+        "single": ({"train": [*usual, odd]}, "class 'odd'"),
+    }
+    for name, (splits, message) in cases.items():
+        data = write_reviews(tmp_path / name, **splits)
+        output = tmp_path / f"{name} baseline"
+        classes = ["--data.class_names=[neg,pos,odd]"] if name == "no training" else []
+        assert baseline(f"--data.path={data}", f"--output_dir={output}", *classes) == bool(message)
+        if message:
+            assert message in error_line(capsys) and not output.exists()
+        capsys.readouterr()

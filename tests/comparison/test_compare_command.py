@@ -267,10 +267,10 @@ def test_runs_that_may_know_the_reviews_are_refused(runs, tmp_path, capsys):
     known = runs / "long" / "seed2"
     cases = (other, "validation_seed"), (larger, "validation_share"), (known, "path")
     for path, setting in cases:
-        with pytest.raises(ValueError, match=f"data.{setting} of {path} is .* of {one}"):
-            load_common_reviews(classifiers(one, path), "validation")
-        with pytest.raises(ValueError, match=setting):
-            load_common_reviews(classifiers(one, path), "train")
+        pair = classifiers(one, path)
+        for split in ("train", "validation"):
+            with pytest.raises(ValueError, match=f"data.{setting} of {path} is .* of {one}"):
+                load_common_reviews(pair, split)
     error = fail(capsys, one, other, f"--data.path={data}", "--output", tmp_path / "out")
     assert re.search(rf"{re.escape(str(other))} was trained on \d+% of these reviews", error)
     assert not (tmp_path / "out").exists(), "nothing is written"
