@@ -1,3 +1,5 @@
+"""The classifier against its parts, and each choice of them."""
+
 from __future__ import annotations
 
 import itertools
@@ -96,7 +98,7 @@ def test_parameters_are_named_as_ever():
     [
         ({"cell": "elman"}, "cell is 'elman', but must be lstm, gru or rnn"),
         ({"implementation": "slow"}, "implementation is 'slow', but must be packed or reference"),
-        ({"implementation": "reference", "cell": "gru"}, "is an lstm, but cell is 'gru'"),
+        ({"implementation": "reference", "cell": "gru"}, "needs lstm, but cell is 'gru'"),
         ({"pooling": "sum"}, "pooling is 'sum'"),
         ({"pooling": "last+sum"}, "must be one of last, mean, max, attention, or different ones"),
         ({"pooling": "max+last+max"}, r"pooling is 'max\+last\+max'"),

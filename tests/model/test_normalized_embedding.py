@@ -48,7 +48,7 @@ def oracle(table: np.ndarray, counts: list[int]) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [1, 4, 1024])
 def test_moments_are_those_of_the_texts_written_out(rows, monkeypatch):
-    monkeypatch.setattr(embedding, "_ROWS_OF_BLOCK", rows)
+    monkeypatch.setattr(embedding, "_ROWS_PER_BLOCK", rows)
     made = make_embedding()
     wanted = torch.from_numpy(oracle(made.weight.detach().numpy(), COUNTS)).float()
     assert torch.allclose(made.table(), wanted, atol=1e-5)
@@ -59,7 +59,7 @@ def test_moments_are_those_of_the_texts_written_out(rows, monkeypatch):
 
 @pytest.mark.parametrize("rows", [3, 1024])
 def test_gradients_are_those_of_finite_differences(rows, monkeypatch):
-    monkeypatch.setattr(embedding, "_ROWS_OF_BLOCK", rows)
+    monkeypatch.setattr(embedding, "_ROWS_PER_BLOCK", rows)
     made = make_embedding().double()
     made.shares.div_(made.shares.sum())  # to double precision
 
@@ -92,9 +92,9 @@ def test_nothing_is_divided_by_zero(counts):
 
 
 def test_frequencies_must_be_of_the_vocabulary():
-    with pytest.raises(ValueError, match="normalize_embedding is True, but frequencies are miss"):
+    with pytest.raises(ValueError, match="normalize_embedding is True, but frequencies is None"):
         make_classifier(frequencies=None)
-    with pytest.raises(ValueError, match="frequencies are of 10 words, expected 11"):
+    with pytest.raises(ValueError, match="frequencies has 10 words, expected 11"):
         make_classifier(frequencies=COUNTS[1:])
 
 

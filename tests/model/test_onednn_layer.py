@@ -1,10 +1,11 @@
-"""oneDNN's kernel: which precision it is asked for in, odd sizes, parts of a batch, denormals."""
+"""oneDNN's kernel: its precision, odd sizes, parts of a batch, jobs side by side, denormals."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sentiment.model import PackedLSTM
-from sentiment.model import onednn as onednn_kernel
-from sentiment.model import onednn as onednn_layer
+from sentiment.model import PackedLSTM, onednn
 from sentiment.model.onednn import choose_dtype, count_parts, describe_kernel, run_side_by_side
 from sentiment.runtime import device as runtime
 
@@ -26,10 +25,10 @@ has_bf16 = pytest.mark.skipif(
 
 
 @pytest.fixture
-def two_threads():
+def set_threads():
+    """Sets torch's number of threads, until the test ends."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
@@ -48,11 +47,11 @@ def run(lstm, x, lengths, initial=None):
     return outputs, torch.autograd.grad(total, [x, *lstm.parameters()])
 
 
-@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("with_states", [False, True])
-def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states):
+def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states, set_threads):
     """70 reviews are two parts of 35; 20 are one."""
+    set_threads(2)
     torch.manual_seed(0)
     oracle = nn.LSTM(6, 5, bidirectional=bidirectional, batch_first=True)
     lstm = PackedLSTM(6, 5, bidirectional=bidirectional)
@@ -73,14 +72,10 @@ def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states):
             assert (one - other).norm() <= 1e-5 * other.norm()
 
 
-def test_a_thread_has_one_part_and_many_threads_several():
-    before = torch.get_num_threads()
-    try:
-        for threads, counts in ((1, (1, 1, 1)), (2, (1, 2, 2)), (8, (1, 2, 8))):
-            torch.set_num_threads(threads)
-            assert tuple(count_parts(batch, 2) for batch in (32, 64, 512)) == counts
-    finally:
-        torch.set_num_threads(before)
+@pytest.mark.parametrize(("threads", "counts"), [(1, (1, 1, 1)), (2, (1, 2, 2)), (8, (1, 2, 8))])
+def test_large_batches_have_two_jobs_for_each_thread(threads, counts, set_threads):
+    set_threads(threads)
+    assert tuple(count_parts(batch, 2) for batch in (32, 64, 512)) == counts
 
 
 @has_bf16
@@ -107,13 +102,13 @@ def test_odd_sizes_are_as_near_in_bf16_as_even_ones(input_size, hidden_size, are
 def test_the_kernel_sees_even_sizes_alone_in_bf16(monkeypatch):
     """With odd ones oneDNN would leave AMX unused (ONEDNN_VERBOSE=1 on such a processor)."""
     seen = set()
-    kernel = onednn_layer.run_kernel
+    kernel = onednn.run_kernel
 
     def watch(x, weights, start, **options):
         seen.update((x.shape[-1], *weights[0].shape, weights[1].shape[1], start[0].shape[-1]))
         return kernel(x, weights, start, **options)
 
-    monkeypatch.setattr(onednn_layer, "run_kernel", watch)
+    monkeypatch.setattr(onednn, "run_kernel", watch)
     for lengths in ([4, 4], [4, 2]):
         for input_size, hidden_size in ((100, 16), (7, 16), (7, 9)):
             lstm = PackedLSTM(input_size, hidden_size, num_layers=2, bidirectional=True)
@@ -125,15 +120,15 @@ def test_the_kernel_sees_even_sizes_alone_in_bf16(monkeypatch):
 
 def test_a_precision_without_a_kernel_falls_back_to_fp32(monkeypatch):
     """As on processors for which oneDNN says "could not create a primitive descriptor"."""
-    kernel = onednn_kernel._kernel
+    kernel = onednn._kernel
 
     def refuse_bf16(x, *rest):
         if x.dtype == torch.bfloat16:
             raise RuntimeError("could not create a primitive descriptor")
         return kernel(x, *rest)
 
-    onednn_kernel._runs.cache_clear()
-    monkeypatch.setattr(onednn_kernel, "_kernel", refuse_bf16)
+    onednn._is_supported.cache_clear()
+    monkeypatch.setattr(onednn, "_kernel", refuse_bf16)
     try:
         assert choose_dtype(CPU, torch.bfloat16) == torch.float32
         assert describe_kernel(CPU, torch.bfloat16) == (
@@ -145,11 +140,11 @@ def test_a_precision_without_a_kernel_falls_back_to_fp32(monkeypatch):
         assert (output.dtype, h.dtype, c.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
         assert (output.float() - lstm(x, lengths)[0]).abs().max() <= 0.004  # rounded once
     finally:
-        onednn_kernel._runs.cache_clear()
+        onednn._is_supported.cache_clear()
 
 
 def test_without_any_kernel_it_is_torchs_own(monkeypatch):
-    monkeypatch.setattr(onednn_kernel, "_runs", lambda dtype: False)
+    monkeypatch.setattr(onednn, "_is_supported", lambda dtype: False)
     assert choose_dtype(CPU, torch.float32) is None
     assert describe_kernel(CPU, torch.float32) == "torch's padded kernel in fp32"
     assert describe_kernel(torch.device("cuda"), torch.float32) == "cuDNN's kernel"
@@ -176,15 +171,12 @@ def test_auto_takes_no_precision_that_onednn_would_emulate(monkeypatch, most, na
     assert found == (torch.bfloat16 if native else torch.float32)
 
 
-@pytest.mark.parametrize("instructions", ["", "AVX512_CORE", "AVX2", "SSE41"])
+@pytest.mark.parametrize("instructions", ["AVX512_CORE", "SSE41"])
 def test_equals_the_packed_sequence_on_older_processors(instructions):
-    """Each in a process of its own, since oneDNN asks once what the processor can do."""
-    capability = {"AVX2": "avx2", "SSE41": "default"}.get(instructions)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if instructions:
-        environment["ONEDNN_MAX_CPU_ISA"] = instructions
-    if capability:
-        environment["ATEN_CPU_CAPABILITY"] = capability
+    """In new processes, since oneDNN asks only once what the processor supports."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": instructions}
+    if instructions == "SSE41":
+        environment["ATEN_CPU_CAPABILITY"] = "default"
     done = subprocess.run(
         [sys.executable, PROGRAM], env=environment, capture_output=True, text=True, check=False
     )
@@ -196,8 +188,8 @@ def is_denormal_zero() -> bool:
     return bool((torch.tensor([1e-39]) * 1).item() == 0)
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_threads_of_the_recurrence_take_denormal_numbers_for_zero():
+def test_threads_of_the_recurrence_flush_denormal_numbers(set_threads):
+    set_threads(2)
     assert run_side_by_side(lambda number: is_denormal_zero(), 2) == [True, True]
 
 
@@ -208,8 +200,8 @@ def test_threads_of_the_recurrence_take_denormal_numbers_for_zero():
         "from sentiment.runtime.device import prepare_threads as prepare",
     ],
 )
-def test_a_prepared_process_and_its_threads_take_denormal_numbers_for_zero(preparation):
-    """The sum over a million numbers is made by several threads."""
+def test_a_prepared_process_and_its_threads_flush_denormal_numbers(preparation):
+    """Several threads compute the sum of a million numbers."""
     program = (
         f"{preparation}\nprepare()\n"
         "import torch\nfrom concurrent.futures import ThreadPoolExecutor\n"
@@ -221,3 +213,46 @@ def test_a_prepared_process_and_its_threads_take_denormal_numbers_for_zero(prepa
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["0.0", "0.0"]
+
+
+def test_results_come_in_the_order_of_the_jobs():
+    assert run_side_by_side(lambda number: 10 * number, 3) == [0, 10, 20]
+
+
+def test_jobs_run_in_the_callers_modes(set_threads):
+    set_threads(2)
+
+    def modes(number):
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    assert run_side_by_side(modes, 2) == [(True, False)] * 2
+    with torch.no_grad():
+        assert run_side_by_side(modes, 2) == [(False, False)] * 2
+    with torch.inference_mode():
+        assert run_side_by_side(modes, 2) == [(False, True)] * 2
+
+
+def test_jobs_run_at_once_and_leave_the_callers_threads_alone(set_threads):
+    set_threads(4)
+    barrier = threading.Barrier(2, timeout=20)  # breaks if one runs after the other
+
+    def wait(number):
+        barrier.wait()
+        return torch.get_num_threads()
+
+    assert run_side_by_side(wait, 2) == [2, 2]
+    assert torch.get_num_threads() == 4
+
+
+def test_a_single_thread_runs_all_jobs_itself(set_threads):
+    set_threads(1)
+    names = run_side_by_side(lambda number: threading.current_thread().name, 2)
+    assert names == [threading.current_thread().name] * 2
+
+
+def test_errors_of_a_job_reach_the_caller():
+    def fail(number):
+        raise ValueError(f"in job {number}")
+
+    with pytest.raises(ValueError, match="in job 0"):
+        run_side_by_side(fail, 2)

@@ -354,7 +354,7 @@ def test_a_sweep_makes_none_for_each_trial(finished, tmp_path, capsys, searched)
     with pytest.raises(SystemExit) as end:
         cli.main(command)
     assert end.value.code == 2
-    assert "a pre-training of its own for each trial" in capsys.readouterr().err
+    assert "would pre-train anew for each trial" in capsys.readouterr().err
     assert cli.main([*command, f"--pretraining.path={finished}"]) != 2
 
 

@@ -29,42 +29,42 @@ from sentiment.model.recurrence import (
     weight_drop,
 )
 
-# Spread of an embedding that starts from no vectors: near that of trained GloVe vectors.
-_EMBEDDING_DEVIATION = 0.3
+# Standard deviation of random embeddings, close to that of GloVe vectors.
+_EMBEDDING_STD = 0.3
 
 
 class SentimentClassifier(nn.Module):
-    """Token ids of reviews to logits of classes.
+    """Maps token ids of reviews to logits of classes.
 
     Args:
-        vocabulary_size: words with an embedding, ``<pad>`` (id 0) and ``<unk>`` among them.
-        num_classes: classes to tell apart.
-        embedding_size: values of a word's embedding.
+        vocabulary_size: number of words, with ``<pad>`` (id 0) and ``<unk>`` (id 1).
+        num_classes: number of classes.
+        embedding_size: dimensions of a word's embedding.
         hidden_size: units of the recurrence in each direction.
         num_layers: recurrent layers.
         bidirectional: whether a second recurrence reads each review from its end.
         cell: ``lstm``, ``gru`` (Cho et al. 2014) or ``rnn`` (Elman 1990, with tanh).
-        implementation: ``packed`` is fast, ``reference`` written to be read; of an LSTM alone.
-        learned_initial_state: whether the states before the first word are learned, or zero.
-        pooling: what of the outputs over time reaches the linear layer: ``last``, ``mean``,
-            ``max``, ``attention``, or several joined by ``+``, which then stand side by side
-            (Howard & Ruder 2018 have ``last+max+mean``).
+        implementation: ``packed`` is fast; ``reference``, for LSTMs only, is readable.
+        learned_initial_state: whether to learn the initial states instead of zeros.
+        pooling: how to pool the outputs over time: ``last``, ``mean``, ``max``, ``attention``, or
+            several joined by ``+``, whose results are concatenated (Howard & Ruder 2018 use
+            ``last+max+mean``).
         word_dropout: share of the words made unknown in training.
-        embedding_dropout: share of the embedding's values dropped in training.
-        locked_dropout: whether these are the same ones for all words of a review.
+        embedding_dropout: share of the embeddings' features dropped in training.
+        locked_dropout: whether to drop the same features for all words of a review.
         dropout: share dropped between recurrent layers and before the linear layer in training.
-        weight_dropout: share of the weights from state to state dropped in training, the same ones
-            throughout a batch (Merity et al. 2018).
+        weight_dropout: share of the hidden-to-hidden weights dropped in training, the same ones for
+            a whole batch (Merity et al. 2018).
         input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
         recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
-        forget_bias: start of an LSTM's forget gate's bias (Jozefowicz et al. 2015 recommend 1).
-        vectors: (vocabulary_size, embedding_size) that the embedding starts from.
-        freeze_embedding: whether the embedding is left untrained.
-        normalize_embedding: whether it is normalized over the training texts (Miyato et al. 2017).
-        frequencies: how often each word occurs there, which normalizing needs.
+        forget_bias: initial bias of an LSTM's forget gate (Jozefowicz et al. 2015 recommend 1).
+        vectors: (vocabulary_size, embedding_size), initial embeddings; None draws random ones.
+        freeze_embedding: whether the embeddings stay untrained.
+        normalize_embedding: whether to normalize them over the training texts (Miyato et al. 2017).
+        frequencies: how often each word occurs in the training texts, needed for normalizing.
 
     Raises:
-        ValueError: a choice is none of those named, or does not go with another.
+        ValueError: a choice is unknown, or does not go with another.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SentimentClassifier(nn.Module):
         if not normalize_embedding:
             self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=0)
         elif frequencies is None:
-            raise ValueError("normalize_embedding is True, but frequencies are missing")
+            raise ValueError("normalize_embedding is True, but frequencies is None")
         else:
             self.embedding = NormalizedEmbedding(vocabulary_size, embedding_size, frequencies)
         self._word_dropout = word_dropout
@@ -115,7 +115,7 @@ class SentimentClassifier(nn.Module):
         self.attention = AttentionPooling(features) if "attention" in self._poolings else None
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(len(self._poolings) * features, num_classes)
-        self._start_embedding(vectors)
+        self._init_embedding(vectors)
         self.embedding.weight.requires_grad_(not freeze_embedding)
         init_weights(self.recurrence, input_init, recurrent_init, forget_bias)
 
@@ -123,7 +123,7 @@ class SentimentClassifier(nn.Module):
         """Classify a batch.
 
         Args:
-            tokens: (batch, time) ids; what stands past each length is not read.
+            tokens: (batch, time) ids; values past each length are not read.
             lengths: (batch,) integers on the CPU, from 1 to time.
 
         Returns:
@@ -132,15 +132,15 @@ class SentimentClassifier(nn.Module):
         return self.classify(self.embed(tokens), lengths)
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(batch, time) ids to (batch, time, embedding), with dropout in training."""
+        """Embed (batch, time) ids as (batch, time, embedding), with dropout in training."""
         tokens = drop_words(tokens, self._word_dropout, self.training)
-        # Time stands first in memory, where the recurrence wants it.
+        # Time first in memory, as the recurrence needs it.
         embedded = self.embedding(tokens.t())  # (time, batch, embedding)
         drop = drop_over_time if self._locked_dropout else drop_values
         return drop(embedded, self._embedding_dropout, self.training).transpose(0, 1)
 
     def embedding_table(self) -> torch.Tensor:
-        """(vocabulary, embedding), what each word is embedded as, before any dropout."""
+        """(vocabulary, embedding), each word's embedding before dropout."""
         if isinstance(self.embedding, NormalizedEmbedding):
             return self.embedding.table()
         return self.embedding.weight
@@ -149,7 +149,7 @@ class SentimentClassifier(nn.Module):
         """Classify a batch of embedded words.
 
         Args:
-            embedded: (batch, time, embedding); what stands past each length is not read.
+            embedded: (batch, time, embedding); values past each length are not read.
             lengths: (batch,) integers on the CPU, from 1 to time.
 
         Returns:
@@ -172,10 +172,10 @@ class SentimentClassifier(nn.Module):
     def run_recurrence(
         self, embedded: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run embedded words through the recurrence, whatever its cell.
+        """Run the recurrence over embedded words.
 
         Args:
-            embedded: (batch, time, embedding); what stands past each length is not read.
+            embedded: (batch, time, embedding); values past each length are not read.
             lengths: (batch,) integers on the CPU, from 1 to time.
 
         Returns:
@@ -188,14 +188,14 @@ class SentimentClassifier(nn.Module):
             output, states = functional_call(self.recurrence, dropped, (embedded, lengths, initial))
         else:
             output, states = self.recurrence(embedded, lengths, initial)
-        h = states[0] if isinstance(states, tuple) else states  # an LSTM has h and c
+        h = states[0] if isinstance(states, tuple) else states  # an LSTM returns h and c
         return output, h[-self.recurrence.directions :]
 
     @torch.no_grad()
-    def _start_embedding(self, vectors: torch.Tensor | None) -> None:
+    def _init_embedding(self, vectors: torch.Tensor | None) -> None:
         weight = self.embedding.weight
         if vectors is None:
-            weight.normal_(0, _EMBEDDING_DEVIATION)
+            weight.normal_(0, _EMBEDDING_STD)
         elif vectors.shape != weight.shape:
             raise ValueError(f"vectors are {tuple(vectors.shape)}, expected {tuple(weight.shape)}")
         else:

@@ -9,30 +9,28 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-_EPSILON = 1e-6  # added to variances, so that a dimension which is alike in all words divides
-_ROWS_OF_BLOCK = 4096  # few enough to stay in a processor's cache, if not its nearest
+_EPSILON = 1e-6  # added to variances, one of which may be 0
+_ROWS_PER_BLOCK = 4096  # few enough to stay in the processor's cache
 
 
 class NormalizedEmbedding(nn.Embedding):
-    """Embeddings that have mean 0 and variance 1 in each dimension over the training texts.
+    """Embeddings with mean 0 and variance 1 in each dimension over the training texts.
 
         e'_w = (e_w - m) / sqrt(v)      m = sum of f_w e_w      v = sum of f_w (e_w - m)^2
 
-    where f_w is word w's share of all words, after Miyato, Dai & Goodfellow (2017), section 2. Its
-    table e is trained through m and v as well, so embeddings cannot grow to make perturbations of
-    them, or what is dropped, weigh less. Word 0 is padding and stays zero.
-
-    m and v are computed at each call, in a fraction of what a recurrence takes for its batch:
-    nothing is kept that could be out of date.
+    where f_w is word w's relative frequency, after Miyato, Dai & Goodfellow (2017), section 2. The
+    table e is trained through m and v, so that embeddings cannot grow to make perturbations or
+    dropout weigh less. Word 0 is padding and stays zero. m and v are computed at each call, which
+    takes a fraction of the recurrence's time.
 
     Args:
         num_words: rows of the table.
-        size: values of an embedding.
-        frequencies: how often each word occurs; padding counts as 0, and any other word as 1 at
-            least, like one that stands for all unknown words and is never counted.
+        size: dimensions of an embedding.
+        frequencies: how often each word occurs; padding counts as 0, any other word as at least 1,
+            also the unknown word, which is never counted.
 
     Raises:
-        ValueError: there are more or fewer frequencies than words.
+        ValueError: the number of frequencies is not ``num_words``.
     """
 
     shares: torch.Tensor  # (num_words,), f
@@ -40,39 +38,39 @@ class NormalizedEmbedding(nn.Embedding):
     def __init__(self, num_words: int, size: int, frequencies: Sequence[int]) -> None:
         super().__init__(num_words, size, padding_idx=0)
         if len(frequencies) != num_words:
-            raise ValueError(f"frequencies are of {len(frequencies)} words, expected {num_words}")
+            raise ValueError(f"frequencies has {len(frequencies)} words, expected {num_words}")
         counts = torch.tensor(frequencies, dtype=torch.float64).clamp(min=1)
         counts[0] = 0
-        # With the weights, so that what is saved can be used without a vocabulary's counts.
+        # A buffer, so that a saved model does not need the vocabulary's counts.
         self.register_buffer("shares", (counts / counts.sum()).float())
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Ids of any shape to (*shape, size)."""
+        """Embed ids of any shape as (*shape, size)."""
         return self._normalize(super().forward(tokens), tokens != 0)
 
     def table(self) -> torch.Tensor:
-        """(num_words, size), what :meth:`forward` gives for each word."""
+        """(num_words, size), the result of :meth:`forward` for each word."""
         is_word = torch.arange(self.num_embeddings, device=self.weight.device) != 0
         return self._normalize(self.weight, is_word)
 
     def _normalize(self, rows: torch.Tensor, is_word: torch.Tensor) -> torch.Tensor:
         mean, variance = _Moments.apply(self.weight, self.shares)
         scale = (variance + _EPSILON).rsqrt()
-        normalized = torch.addcmul(-mean * scale, rows, scale)  # one walk through memory
+        normalized = torch.addcmul(-mean * scale, rows, scale)  # one pass over memory
         return normalized.mul_(is_word.unsqueeze(-1))  # several times as fast as masked_fill_
 
 
 class _Moments(torch.autograd.Function):
     """Weighted mean and variance over the rows of a table.
 
-    Autograd alone would make and fill several tensors as large as the table on its way back.
+    Autograd's own backward would fill several tensors as large as the table.
     """
 
     @staticmethod
     def forward(
         ctx: Any, table: torch.Tensor, shares: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = _ROWS_OF_BLOCK if table.device.type == "cpu" else len(table)
+        rows = _ROWS_PER_BLOCK if table.device.type == "cpu" else len(table)
         with torch.autocast(table.device.type, enabled=False):  # in the table's own precision
             mean = shares @ table  # (size,)
             variance = torch.zeros_like(mean)
@@ -84,37 +82,36 @@ class _Moments(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_mean: torch.Tensor, of_variance: torch.Tensor
+        ctx: Any, grad_mean: torch.Tensor, grad_variance: torch.Tensor
     ) -> tuple[torch.Tensor, None]:
         table, shares, mean = ctx.saved_tensors
-        # The variance does not change with the mean that it is taken around: f (g + 2 h (e - m)).
-        of_table = table * (2 * of_variance)
-        of_table += of_mean - 2 * of_variance * mean
-        of_table *= shares.unsqueeze(1)
-        return of_table, None
+        # The variance does not depend on the mean to first order: f (g_m + 2 g_v (e - m)).
+        grad_table = table * (2 * grad_variance)  # (num_words, size)
+        grad_table += grad_mean - 2 * grad_variance * mean
+        grad_table *= shares.unsqueeze(1)
+        return grad_table, None
 
 
-_UNKNOWN = 1  # the id of words without one of their own
-_STEPS = 2**16  # different values of two bytes
+_UNKNOWN = 1  # id of unknown words
+_NUM_INT16 = 2**16  # values of two bytes
 
 
 def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Zero a share ``p`` of the values, rounded to 1/65,536, and scale the others to make up.
+    """:func:`torch.nn.functional.dropout`, faster on a CPU, where p is rounded to 1/65,536.
 
-    As :func:`torch.nn.functional.dropout`, which it is everywhere but on a CPU; drawn from torch's
-    own generator.
+    It draws from torch's default generator.
     """
-    num_dropped = round(p * _STEPS)
+    num_dropped = round(p * _NUM_INT16)
     if not training or num_dropped == 0:
         return x
-    if x.device.type != "cpu" or num_dropped == _STEPS:
+    if x.device.type != "cpu" or num_dropped == _NUM_INT16:
         return nn.functional.dropout(x, p)
     quads = torch.empty(-(-x.numel() // 4), dtype=torch.int64)
     quads.random_(torch.iinfo(torch.int64).min, None)  # all 64 bits
     drawn = quads.view(torch.int16)[: x.numel()].view(x.shape)
-    # One factor a value, in the values' own precision: a product of mixed ones takes twice as long.
-    factors = (drawn >= num_dropped - _STEPS // 2).to(x.dtype)
-    return x * factors.mul_(_STEPS / (_STEPS - num_dropped))
+    # In the values' own precision: multiplying mixed precisions takes twice as long.
+    factors = (drawn >= num_dropped - _NUM_INT16 // 2).to(x.dtype)
+    return x * factors.mul_(_NUM_INT16 / (_NUM_INT16 - num_dropped))
 
 
 class Dropout(nn.Dropout):
@@ -125,25 +122,19 @@ class Dropout(nn.Dropout):
 
 
 def drop_over_time(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Drop the same values of a review at every time step (Gal & Ghahramani 2016).
+    """Drop the same features at every time step (Gal & Ghahramani 2016).
 
-    Args:
-        x: (time, batch, values).
-        p: share to drop.
-        training: whether anything is dropped.
+    ``x`` is (time, batch, features).
     """
     if not training or p == 0:
         return x
-    return x * dropout(torch.ones_like(x[:1]), p, training)  # (1, batch, values) over time
+    return x * dropout(torch.ones_like(x[:1]), p, training)  # (1, batch, features)
 
 
 def drop_words(tokens: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Make a share of the words unknown, so that none can be relied on (Dai & Le 2015).
+    """Replace a share ``p`` of the words by the unknown word (Dai & Le 2015).
 
-    Args:
-        tokens: (batch, time) ids, of which 0 is padding and stays.
-        p: share of the words.
-        training: whether any are dropped.
+    ``tokens`` are (batch, time) ids; padding (0) stays.
     """
     if not training or p == 0:
         return tokens
@@ -160,8 +151,8 @@ def pool(
     """Pool the outputs of a recurrence over time.
 
     Args:
-        kind: ``last`` takes each direction's final state; ``mean`` and ``max`` go over the words;
-            ``attention`` has weights of its own: :class:`AttentionPooling`.
+        kind: ``last`` takes each direction's final state, ``mean`` and ``max`` pool over the words;
+            for ``attention`` see :class:`AttentionPooling`.
         output: (batch, time, features), zero past each length.
         final: (directions, batch, hidden), the last layer's final states.
         lengths: (batch,) on the CPU, at least 1.
@@ -182,10 +173,10 @@ def pool(
 
 
 def split_pooling(pooling: str) -> tuple[Pooling, ...]:
-    """The kinds of pooling that ``last``, or ``last+max+mean``, names.
+    """Split ``last+max+mean`` into kinds of pooling.
 
     Raises:
-        ValueError: there is no such kind, or one is named twice.
+        ValueError: a kind is unknown or listed twice.
     """
     kinds = pooling.split("+")
     if not set(kinds) <= set(get_args(Pooling)) or len(set(kinds)) < len(kinds):
@@ -203,16 +194,16 @@ def _find_padding(output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 class AttentionPooling(nn.Module):
-    """A weighted mean over the words, which learns what to weigh.
+    """A weighted mean over the words with learned weights.
 
         u_t = tanh(W h_t + b)
         a_t = exp(u_t . v) / (sum of exp(u_s . v) over the review's words s)
 
-    after Bahdanau et al. (2015), with a learned context v instead of a decoder's state as Yang et
-    al. (2016) have it for classifying documents.
+    after Bahdanau et al. (2015), with a learned context v in place of a decoder's state, as Yang et
+    al. (2016) classify documents.
 
     Args:
-        features: values of each output, and of u.
+        features: size of each output, and of u.
     """
 
     def __init__(self, features: int) -> None:
@@ -221,41 +212,32 @@ class AttentionPooling(nn.Module):
         self.context = nn.Parameter(torch.empty(features))  # v
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
-        nn.init.normal_(self.context, std=features**-0.5)  # so that u . v has a spread below 1
+        nn.init.normal_(self.context, std=features**-0.5)  # so that u . v varies by less than 1
 
     def forward(self, output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Pool.
-
-        Args:
-            output: (batch, time, features), finite past each length.
-            lengths: (batch,) on the CPU, at least 1.
-
-        Returns:
-            (batch, features).
-        """
+        """Pool (batch, time, features), finite past each length, to (batch, features)."""
         weights = self.weigh(output, lengths).to(output.dtype)
         return torch.einsum("bt,btf->bf", weights, output)
 
     def weigh(self, output: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """What each word weighs: (batch, time), 1 in sum over a review and 0 past its length."""
+        """The words' weights (batch, time), which sum to 1; zero past each length."""
         scores = (self.projection(output).tanh() @ self.context.to(output.dtype)).float()
         return scores.masked_fill(_find_padding(output, lengths), float("-inf")).softmax(dim=1)
 
 
-# Integers of the same bits compare several times as fast as floating-point numbers.
+# Integers compare several times as fast as floating-point numbers of the same bits.
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
 
 class _MaxOverTime(torch.autograd.Function):
     """``amax`` over the words, five times as fast as torch's on a CPU.
 
-    As there, equal maxima share the gradient. They are common in bf16, where any one of them may
-    be the largest before rounding.
+    As in torch, equal maxima, which are common in bf16, share the gradient.
     """
 
     @staticmethod
     def forward(ctx: Any, output: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        by_time = output.detach().transpose(0, 1)  # (time, batch, features), as the kernel left it
+        by_time = output.detach().transpose(0, 1)  # (time, batch, features), contiguous
         rows = padding.t().flatten().nonzero().squeeze(1)
         if len(rows):
             by_time = by_time.flatten(0, 1).index_fill(0, rows, float("-inf")).view_as(by_time)
@@ -269,7 +251,7 @@ class _MaxOverTime(torch.autograd.Function):
         by_time, highest = ctx.saved_tensors
         bits = _BITS[by_time.dtype]
         is_highest = (by_time.view(bits) == highest.view(bits)).view(torch.int8)
-        # Summing bytes as bytes is many times as fast; 255 steps cannot overflow them.
+        # Summing bytes as bytes is many times as fast, and 255 of them cannot overflow.
         parts = is_highest.view(torch.uint8).split(255)
         counts = sum(part.sum(dim=0, dtype=torch.uint8).to(torch.int32) for part in parts)
         return (is_highest * (gradient / counts).to(by_time.dtype)).transpose(0, 1), None

@@ -1,4 +1,4 @@
-"""Which recurrence a classifier has, and what its weights and states start from."""
+"""The choice of a recurrence, its initial weights and states, and weight dropout."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def choose_recurrence(cell: Cell, implementation: Implementation) -> type[Variab
     """The class that runs a cell over reviews of different lengths.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the cell or the implementation is unknown, or they do not go together.
     """
     if cell not in _PACKED:
         raise ValueError(f"cell is {cell!r}, but must be lstm, gru or rnn")
@@ -38,14 +38,14 @@ def choose_recurrence(cell: Cell, implementation: Implementation) -> type[Variab
     if implementation != "reference":
         raise ValueError(f"implementation is {implementation!r}, but must be packed or reference")
     if cell != "lstm":
-        raise ValueError(f"implementation is 'reference', which is an lstm, but cell is {cell!r}")
+        raise ValueError(f"implementation is 'reference', which needs lstm, but cell is {cell!r}")
     return ReferenceLSTM
 
 
 def describe_recurrence(
     cell: Cell, implementation: Implementation, device: torch.device, dtype: torch.dtype
 ) -> str:
-    """How a recurrence is computed on a device, as a person would name it."""
+    """How a recurrence is computed on a device, in words."""
     if implementation == "reference":
         return "LSTM by its equations"
     if cell != "lstm":
@@ -58,12 +58,13 @@ def describe_recurrence(
 def init_weights(
     recurrence: VariableLengthRNN, input_init: str, recurrent_init: str, forget_bias: float
 ) -> None:
-    """Draw a recurrence's weights, gate by gate.
+    """Initialize a recurrence's weights, gate by gate.
 
     Args:
-        recurrence: with matrices (gates * hidden, ...): i, f, g, o of an LSTM, r, z, n of a GRU.
-        input_init: ``xavier`` or ``uniform``, of the weights of the input.
-        recurrent_init: ``orthogonal`` or ``uniform``, of the weights of the state.
+        recurrence: its matrices are (gates * hidden, ...), an LSTM's with gates i, f, g, o, a GRU's
+            with r, z, n.
+        input_init: ``xavier`` or ``uniform``, for the weights of the input.
+        recurrent_init: ``orthogonal`` or ``uniform``, for the weights of the state.
         forget_bias: of an LSTM's forget gate; all other biases are 0.
     """
     hidden = recurrence.hidden_size
@@ -81,22 +82,19 @@ def init_weights(
         else:
             parameter.zero_()
             if recurrence.mode == "LSTM" and "_ih_" in name:
-                # bias_ih and bias_hh are added: one of them carries it
+                # bias_ih and bias_hh are added, so only one of them has it
                 parameter[hidden : 2 * hidden] = forget_bias
 
 
 def weight_drop(recurrence: VariableLengthRNN, p: float) -> dict[str, torch.Tensor]:
-    """A recurrence's matrices from state to state, with a share of their entries dropped.
+    """Drop a share ``p`` of the hidden-to-hidden weights, the same ones for a whole batch.
 
-    DropConnect (Wan et al. 2013) on these alone, as Merity, Keskar & Socher (2018) have it: the
-    same entries for all words and reviews of a batch, the others scaled to make up.
-
-    Args:
-        recurrence: whose matrices.
-        p: share to drop.
+    DropConnect (Wan et al. 2013), applied to these weights only as by Merity, Keskar & Socher
+    (2018).
 
     Returns:
-        By the names of its parameters, to be put in their place: gradients flow to these.
+        Dropped and rescaled weights by parameter name, to call the recurrence with; gradients flow
+        to its parameters.
     """
     return {
         name: dropout(parameter, p, True)
@@ -106,11 +104,7 @@ def weight_drop(recurrence: VariableLengthRNN, p: float) -> dict[str, torch.Tens
 
 
 class InitialStates(nn.Module):
-    """States before the first word, learned, and the same for all reviews; zero at the start.
-
-    Args:
-        recurrence: whose states they are.
-    """
+    """Learned initial states, the same for all reviews; they start at zero."""
 
     def __init__(self, recurrence: VariableLengthRNN) -> None:
         super().__init__()
@@ -119,10 +113,6 @@ class InitialStates(nn.Module):
         self.c = nn.Parameter(torch.zeros(shape)) if recurrence.mode == "LSTM" else None
 
     def forward(self, batch_size: int) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """As the recurrence takes them: h, of an LSTM h and c, for each review of a batch.
-
-        Returns:
-            (num_layers * directions, batch_size, hidden_size) each.
-        """
+        """h, or h and c of an LSTM, (num_layers * directions, batch_size, hidden_size) each."""
         h = self.h.unsqueeze(1).expand(-1, batch_size, -1)
         return h if self.c is None else (h, self.c.unsqueeze(1).expand(-1, batch_size, -1))

@@ -1,7 +1,7 @@
-"""The LSTM as its papers write it, one word after the other, with every gate to look at.
+"""The LSTM as the papers write it, one word at a time, with all its gates.
 
-For reading, checking and explaining. :class:`sentiment.model.PackedLSTM` computes the same much
-faster, but inside a kernel that keeps its gates to itself.
+For reading, checking and explaining; :class:`sentiment.model.PackedLSTM` computes the same much
+faster, in a kernel that does not return the gates.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ States = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Gates:
-    """What an LSTM computes at a word, or at each word of a batch of reviews.
+    """Gates and states of an LSTM, at one word or at each word of a batch.
 
     Attributes:
         forget: f, the share of the old cell state that is kept, from 0 to 1.
         input: i, the share of the candidate that is added, from 0 to 1.
-        candidate: g, what the word would write into the cell state, from -1 to 1.
-        output: o, the share of the cell state that is shown, from 0 to 1.
+        candidate: g, the values to add to the cell state, from -1 to 1.
+        output: o, the share of the cell state that is output, from 0 to 1.
         cell: c, the new cell state.
-        hidden: h, the new hidden state, which is also the output.
+        hidden: h, the new hidden state, which is the output.
     """
 
     forget: torch.Tensor
@@ -51,16 +51,16 @@ def lstm_cell(
         h' = o * tanh(c')
 
     after Hochreiter & Schmidhuber (1997); the forget gate is from Gers, Schmidhuber & Cummins
-    (2000). The two biases b and d are PyTorch's, which has them from cuDNN: one would do.
+    (2000). PyTorch has two biases b and d, like cuDNN, where one would be enough.
 
     Args:
-        x: (batch, input_size), a word of each review.
-        h, c: (batch, hidden_size), the states that the word meets.
+        x: (batch, input_size), one word of each review.
+        h, c: (batch, hidden_size), the states before the word.
         weights: W (4 * hidden_size, input_size), U (4 * hidden_size, hidden_size), b and d
-            (4 * hidden_size,), each with its rows in the order i, f, g, o.
+            (4 * hidden_size,), with rows in the order i, f, g, o.
 
     Returns:
-        Each (batch, hidden_size).
+        Gates and states, (batch, hidden_size) each.
     """
     W, U, b, d = weights
     sums = nn.functional.linear(x, W, b) + nn.functional.linear(h, U, d)  # (batch, 4 * hidden)
@@ -72,40 +72,41 @@ def lstm_cell(
 
 
 class ReferenceLSTM(VariableLengthRNN, nn.LSTM):
-    """:class:`sentiment.model.PackedLSTM` written to be read: same weights, call and results."""
+    """A readable :class:`sentiment.model.PackedLSTM`: same weights, arguments and results."""
 
     def forward(  # type: ignore[override]
         self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None = None
     ) -> tuple[torch.Tensor, States]:
-        """Run over a batch: arguments, results and errors are those of ``PackedLSTM``."""
-        layers, h, c = self._walk_layers(x, lengths, initial)
+        """Run over a batch; arguments, results and errors are those of ``PackedLSTM``."""
+        layers, h, c = self._run_layers(x, lengths, initial)
         output = torch.cat([gates.hidden for gates in layers[-1]], dim=2)
         return output, (torch.stack(h), torch.stack(c))
 
     def trace(
         self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None = None
     ) -> tuple[tuple[Gates, ...], ...]:
-        """All gates and states on the way.
+        """The gates and states of each layer and direction.
 
         Args:
-            x: (batch, time, input_size); what it holds past each length is not read.
+            x: (batch, time, input_size); values past each length are not read.
             lengths: (batch,) integers on the CPU, from 1 to time, in any order.
-            initial: h and c, (num_layers * directions, batch, hidden_size) each; None is zero.
+            initial: initial h and c, (num_layers * directions, batch, hidden_size) each; None is
+                zero.
 
         Returns:
-            Indexed ``[layer][direction]``, 0 being forward and 1 reverse. Each tensor is
-            (batch, time, hidden_size), zero past each length; what stands at t belongs to word t
-            in both directions, so that the reverse cell state of word t comes from word t + 1.
+            Indexed ``[layer][direction]``, where 0 is forward and 1 is reverse. Each tensor is
+            (batch, time, hidden_size), zero past each length. Values at t belong to word t in both
+            directions: the reverse cell state of word t follows that of word t + 1.
 
         Raises:
-            ValueError: the shapes do not fit or a length lies outside 1 to time.
+            ValueError: the shapes do not fit, or a length is not from 1 to time.
         """
-        return tuple(self._walk_layers(x, lengths, initial)[0])
+        return tuple(self._run_layers(x, lengths, initial)[0])
 
-    def _walk_layers(
+    def _run_layers(
         self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None
     ) -> tuple[list[tuple[Gates, ...]], list[torch.Tensor], list[torch.Tensor]]:
-        """Gates of each layer, and final h and c of each layer's directions."""
+        """The gates of each layer, and the final h and c of each layer and direction."""
         self.check(x, lengths, *(initial or ()))
         is_word = torch.arange(x.shape[1]) < lengths.unsqueeze(1)
         is_word = is_word.to(x.device).unsqueeze(2)  # (batch, time, 1)
@@ -114,32 +115,29 @@ class ReferenceLSTM(VariableLengthRNN, nn.LSTM):
             zeros = x.new_zeros(self.num_layers * self.directions, x.shape[0], self.hidden_size)
             initial = zeros, zeros
         layers: list[tuple[Gates, ...]] = []
-        h: list[torch.Tensor] = []
-        c: list[torch.Tensor] = []
+        final_h: list[torch.Tensor] = []
+        final_c: list[torch.Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = nn.functional.dropout(x, self.dropout, self.training)
             weights = self.layer_weights(layer)
-            of_layer = []
+            by_direction = []
             for direction in range(self.directions):
-                number = len(h)
-                gates, last_h, last_c = walk(
-                    x,
-                    is_word,
-                    initial[0][number],
-                    initial[1][number],
-                    weights[4 * direction : 4 * direction + 4],
-                    reverse=direction == 1,
+                h, c = (states[len(final_h)] for states in initial)  # (batch, hidden)
+                direction_weights = weights[4 * direction : 4 * direction + 4]
+                gates, h, c = run_direction(
+                    x, is_word, h, c, direction_weights, reverse=direction == 1
                 )
-                of_layer.append(gates)
-                h.append(last_h)
-                c.append(last_c)
-            layers.append(tuple(of_layer))
-            x = torch.cat([gates.hidden for gates in of_layer], dim=2)  # (b, t, directions * h)
-        return layers, h, c
+                by_direction.append(gates)
+                final_h.append(h)
+                final_c.append(c)
+            layers.append(tuple(by_direction))
+            x = torch.cat([gates.hidden for gates in by_direction], dim=2)
+            # (batch, time, directions * hidden)
+        return layers, final_h, final_c
 
 
-def walk(
+def run_direction(
     x: torch.Tensor,
     is_word: torch.Tensor,
     h: torch.Tensor,
@@ -148,33 +146,33 @@ def walk(
     *,
     reverse: bool,
 ) -> tuple[Gates, torch.Tensor, torch.Tensor]:
-    """One direction of one layer, word by word; where a review has no word its states rest.
+    """One direction of one layer, word by word; padding leaves the states unchanged.
 
-    So the reverse direction, which meets the padding first, brings the initial states to each
-    review's own last word.
+    So the reverse direction, which reads the padding first, brings the initial states to each
+    review's last word.
 
     Args:
         x: (batch, time, features).
         is_word: (batch, time, 1), false on padding.
         h, c: (batch, hidden), the initial states.
-        weights: those of :func:`lstm_cell`.
-        reverse: whether to go from the end to the beginning.
+        weights: as in :func:`lstm_cell`.
+        reverse: whether to read from the last word to the first.
 
     Returns:
         The gates, (batch, time, hidden) each and zero on padding, and the final h and c.
     """
-    # Taken apart at once: the gradient of each x[:, t] would be as large as x.
-    words = list(zip(x.unbind(dim=1), is_word.unbind(dim=1), strict=True))
-    at_word: list[Gates] = []
-    for word, is_there in reversed(words) if reverse else words:
+    # Unbound at once, because the gradient of each x[:, t] would be as large as x.
+    steps = list(zip(x.unbind(dim=1), is_word.unbind(dim=1), strict=True))
+    gates_by_word: list[Gates] = []
+    for word, is_word_now in reversed(steps) if reverse else steps:
         gates = lstm_cell(word, h, c, weights)
-        h = torch.where(is_there, gates.hidden, h)
-        c = torch.where(is_there, gates.cell, c)
-        at_word.append(gates)
+        h = torch.where(is_word_now, gates.hidden, h)
+        c = torch.where(is_word_now, gates.cell, c)
+        gates_by_word.append(gates)
     if reverse:
-        at_word.reverse()
-    over_time = {
-        each.name: torch.stack([getattr(gates, each.name) for gates in at_word], dim=1)
-        for each in fields(Gates)
-    }
-    return Gates(**{name: kept * is_word for name, kept in over_time.items()}), h, c
+        gates_by_word.reverse()
+    stacked = {
+        field.name: torch.stack([getattr(gates, field.name) for gates in gates_by_word], dim=1)
+        for field in fields(Gates)
+    }  # (batch, time, hidden) each
+    return Gates(**{name: values * is_word for name, values in stacked.items()}), h, c

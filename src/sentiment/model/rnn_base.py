@@ -1,6 +1,7 @@
-"""What recurrences over reviews of different lengths have in common.
+"""What the packed LSTM, GRU and plain RNN share.
 
-Legend: batch reviews are padded to time words; directions is 2 if bidirectional, else 1.
+Legend: reviews of a batch are padded to ``time`` words; ``directions`` is 2 if bidirectional, else
+1; ``hidden`` is the number of units in each direction.
 """
 
 from __future__ import annotations
@@ -14,16 +15,14 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class VariableLengthRNN(nn.RNNBase):
-    """To stand before ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN`` among a class's bases.
-
-    Parameters keep their names and shapes, so state dicts fit both ways.
+    """Base class to list before ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``; it keeps their parameters.
 
     Args:
-        input_size: values of each time step.
+        input_size: features of each time step.
         hidden_size: units in each direction.
-        num_layers: layers stacked on one another.
+        num_layers: number of stacked layers.
         bidirectional: whether a second recurrence reads each review from its end.
-        dropout: share of each layer's outputs dropped in training, but for the last layer's.
+        dropout: share of each layer's outputs dropped in training, except the last layer's.
     """
 
     def __init__(
@@ -36,21 +35,20 @@ class VariableLengthRNN(nn.RNNBase):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(
-            input_size,  # type: ignore[arg-type]  # the class behind does not ask for its mode
+            input_size,  # type: ignore[arg-type]  # the other base class passes the mode
             hidden_size,
             num_layers,
             batch_first=True,
             bidirectional=bidirectional,
-            dropout=dropout if num_layers > 1 else 0.0,  # torch warns of one without effect
+            dropout=dropout if num_layers > 1 else 0.0,  # torch warns if it has no effect
         )
 
     @property
     def directions(self) -> int:
-        """2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
     def check(self, x: torch.Tensor, lengths: torch.Tensor, *initial: torch.Tensor | None) -> None:
-        """Raise ``ValueError`` unless a batch's shapes fit and each length lies in 1 to time."""
+        """Raise ``ValueError`` unless the shapes fit and each length is from 1 to time."""
         if x.dim() != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"x is {tuple(x.shape)}, expected (batch, time, {self.input_size})")
         if lengths.device.type != "cpu":
@@ -58,14 +56,14 @@ class VariableLengthRNN(nn.RNNBase):
         if lengths.shape != x.shape[:1]:
             raise ValueError(f"lengths are {tuple(lengths.shape)}, expected ({x.shape[0]},)")
         if len(lengths) == 0 or lengths.min() < 1 or lengths.max() > x.shape[1]:
-            raise ValueError(f"lengths must lie between 1 and {x.shape[1]}, got {lengths.tolist()}")
+            raise ValueError(f"lengths must be from 1 to {x.shape[1]}, but are {lengths.tolist()}")
         expected = self.num_layers * self.directions, len(lengths), self.hidden_size
         for states in initial:
             if states is not None and states.shape != expected:
                 raise ValueError(f"initial states are {tuple(states.shape)}, expected {expected}")
 
     def layer_weights(self, layer: int) -> list[torch.Tensor]:
-        """W_ih, W_hh, b_ih, b_hh of the forward, then of the reverse direction."""
+        """W_ih, W_hh, b_ih, b_hh of the forward and, if there is one, the reverse direction."""
         suffixes = ("", "_reverse")[: self.directions]
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [getattr(self, f"{name}_l{layer}{suffix}") for suffix in suffixes for name in names]
@@ -73,20 +71,20 @@ class VariableLengthRNN(nn.RNNBase):
     def run_cudnn(
         self, x: torch.Tensor, lengths: torch.Tensor, initial: Any
     ) -> tuple[torch.Tensor, Any]:
-        """Run torch's own recurrence on the ``PackedSequence``, which cuDNN does at full speed.
+        """Run torch's own recurrence on a ``PackedSequence``, at which cuDNN is fast.
 
         Args:
             x: (batch, time, input_size).
             lengths: (batch,) integers on the CPU.
-            initial: as the class behind takes them, in fp32, or None.
+            initial: the initial states in fp32, as torch's recurrence takes them, or None.
 
         Returns:
             output (batch, time, directions * hidden_size) and the final states.
         """
         dtype = next(self.parameters()).dtype
-        in_order = bool((lengths[1:] <= lengths[:-1]).all())  # spares sorting on the device
-        # Under autocast torch would run cuDNN in fp16 whatever precision is asked for, with no
-        # scaling of the loss to keep small gradients: in fp32 with TF32 instead.
+        in_order = bool((lengths[1:] <= lengths[:-1]).all())  # then nothing is sorted on the device
+        # Under autocast torch would run cuDNN in fp16, whatever precision is asked for, and small
+        # gradients would vanish without loss scaling; so we compute in fp32 with TF32.
         with torch.autocast("cuda", enabled=False):
             packed = pack_padded_sequence(
                 x.to(dtype), lengths, batch_first=True, enforce_sorted=in_order
@@ -97,66 +95,76 @@ class VariableLengthRNN(nn.RNNBase):
 
 @dataclass(frozen=True)
 class PaddingIndex:
-    """Where reviews end, in rows of (time * batch).
+    """Indices of padding and last words, into rows of (time * batch).
 
     Attributes:
-        padded: (num_padded,) rows past the end of a review, None where there is none.
-        last: (batch,) rows of the reviews' last words.
-        turned: (time * batch,) the row that comes to each row when every review is turned round
-            within its own length, which done twice is as if never; None where nobody turns.
+        padded: (num_padded,) rows of padding, None if there are none.
+        last: (batch,) rows of each review's last word.
+        reversed_index: (time * batch,) row that takes each row's place when every review is
+            reversed within its own length (its own inverse); None if not needed.
     """
 
     padded: torch.Tensor | None
     last: torch.Tensor
-    turned: torch.Tensor | None = None
+    reversed_index: torch.Tensor | None = None
 
 
-def find_places(
-    lengths: torch.Tensor, time: int, device: torch.device, *, with_turned: bool = False
+def index_padding(
+    lengths: torch.Tensor, time: int, device: torch.device, *, with_reversed: bool = False
 ) -> PaddingIndex:
-    """The places of a batch of these lengths, on a device."""
+    """The indices for a batch of these lengths, on a device."""
     lengths = lengths.to(device)
     batch = len(lengths)
     review = torch.arange(batch, device=device)
     word = torch.arange(time, device=device).unsqueeze(1)  # (time, 1)
     is_padding = word >= lengths  # (time, batch)
-    padded = is_padding.flatten().nonzero().squeeze(1)
-    turned = torch.where(is_padding, word, lengths - 1 - word) * batch + review
+    padded = is_padding.flatten().nonzero().squeeze(1)  # (num_padded,)
+    reversed_index = None
+    if with_reversed:
+        reversed_word = torch.where(is_padding, word, lengths - 1 - word)  # (time, batch)
+        reversed_index = (reversed_word * batch + review).flatten()
     return PaddingIndex(
-        padded if len(padded) else None,
-        (lengths - 1) * batch + review,
-        turned.flatten() if with_turned else None,
+        padded if len(padded) else None, (lengths - 1) * batch + review, reversed_index
     )
 
 
+def reverse_reviews(x: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
+    """(time, batch, features) reordered by a ``reversed_index``; None leaves it as it is."""
+    return x if index is None else x.flatten(0, 1)[index].view_as(x)
+
+
 @dataclass(frozen=True)
-class Part:
+class BatchPart:
     """Neighbouring reviews of a batch, computed apart from the others.
 
     Attributes:
-        rows: which of the batch.
-        places: where they end, in rows of (time * reviews of the part).
+        rows: the reviews' rows in the batch.
+        index: their padding, in rows of (time * reviews of the part).
     """
 
     rows: slice
-    places: PaddingIndex
+    index: PaddingIndex
 
 
-def cut_batch(
-    lengths: torch.Tensor, time: int, device: torch.device, count: int, *, with_turned: bool = False
-) -> list[Part]:
-    """A batch of these lengths in up to ``count`` parts of the same size, but for the last."""
-    size = -(-len(lengths) // count)
-    return [
-        Part(
-            slice(start, start + size),
-            find_places(lengths[start : start + size], time, device, with_turned=with_turned),
-        )
-        for start in range(0, len(lengths), size)
-    ]
+def split_batch(
+    lengths: torch.Tensor,
+    time: int,
+    device: torch.device,
+    num_parts: int,
+    *,
+    with_reversed: bool = False,
+) -> list[BatchPart]:
+    """Split a batch into at most ``num_parts`` parts of equal size, except for the last one."""
+    size = -(-len(lengths) // num_parts)
+    parts = []
+    for start in range(0, len(lengths), size):
+        rows = slice(start, start + size)
+        index = index_padding(lengths[rows], time, device, with_reversed=with_reversed)
+        parts.append(BatchPart(rows, index))
+    return parts
 
 
-def multiplied_in(x: torch.Tensor) -> torch.dtype:
-    """The precision that autocast, where it is on, has chosen, else that of ``x``."""
+def matmul_dtype(x: torch.Tensor) -> torch.dtype:
+    """The precision of matrix products: that of autocast if it is on, else that of ``x``."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype

@@ -12,7 +12,7 @@ from sentiment.data.vocabulary import PAD_ID
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import dropout
 from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.model.rnn_base import multiplied_in
+from sentiment.model.rnn_base import matmul_dtype
 from sentiment.pretraining.streams import Window, read_streams, stream_windows
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.errors import UserError
@@ -206,7 +206,7 @@ class LanguageModel(nn.Module):
         """(num, embedding) for each direction, to predict from; the states after the window."""
         if states is not None:
             states = states[0][:, : window.batch_size], states[1][:, : window.batch_size]
-        embedded = dropout(embedded.to(multiplied_in(embedded)), self._drop_share, self.training)
+        embedded = dropout(embedded.to(matmul_dtype(embedded)), self._drop_share, self.training)
         output, states = read_streams(self._lstm[0], embedded, states)
         rows = _select(output.flatten(1, 2), window)  # (directions, num, hidden)
         rows = dropout(rows, self._drop_share, self.training)

@@ -11,7 +11,7 @@ from sentiment.data.batches import Batch, to_device
 from sentiment.model.layers import dropout
 from sentiment.model.onednn import choose_dtype, count_parts, run_layer
 from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.model.rnn_base import cut_batch, multiplied_in
+from sentiment.model.rnn_base import matmul_dtype, split_batch
 
 
 def read_streams(
@@ -33,14 +33,14 @@ def read_streams(
     assert lstm.directions == 1 or lstm.num_layers == 1
     directions, time, batch, _ = x.shape
     hidden = lstm.hidden_size
-    wanted = multiplied_in(x)
+    wanted = matmul_dtype(x)
     by_onednn = choose_dtype(x.device, wanted)
     x = x.to(by_onednn or next(lstm.parameters()).dtype)
     lengths = torch.full((batch,), time)
     parts = (
         []
         if by_onednn is None
-        else cut_batch(lengths, time, x.device, count_parts(batch, directions))
+        else split_batch(lengths, time, x.device, count_parts(batch, directions))
     )
     finals: list[States] = []
     for layer in range(lstm.num_layers):
