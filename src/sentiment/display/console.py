@@ -1,4 +1,4 @@
-"""Text for terminals and pages: untrusted characters escaped, suggestions for typing errors."""
+"""Text for terminals and pages: control characters made visible, tables, did-you-mean hints."""
 
 from __future__ import annotations
 
@@ -12,51 +12,48 @@ from itertools import accumulate, zip_longest
 
 COLUMNS = 80  # of every report on a terminal
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-# They join or part letters and emoji, and do nothing else.
+# They join or separate letters and emoji, and are harmless.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
-# What HTML does not allow in a text: control characters but for white space, lone surrogates.
+# Not allowed in HTML: control characters other than white space, and lone surrogates.
 _NOT_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def sanitize(text: str) -> str:
-    """One line that does nothing to a terminal.
+    """One line that cannot control a terminal.
 
-    Control characters, line breaks and tabs among them, become their symbols (␛ for escape);
-    marks of direction and whatever else is not seen become �.
+    Control characters, including line breaks and tabs, become their symbols (␛ for escape);
+    direction marks and other invisible characters become �.
     """
     return text if text.isprintable() else "".join(map(_printable_character, text))
 
 
 def visible(text: str) -> str:
     """Text for a page: control characters become symbols; tabs and line breaks stay."""
-    return _NOT_HTML.sub(lambda found: _symbol(found[0]), text)
+    return _NOT_HTML.sub(lambda match: _symbol(match[0]), text)
 
 
 def width(text: str) -> int:
-    """Columns of a terminal that printable text takes; wide are East Asian characters and emoji."""
+    """Terminal columns of printable text; East Asian characters and emoji take two."""
     return len(text) if text.isascii() else sum(map(_character_width, text))
 
 
 def truncate(text: str, columns: int, *, keep_end: bool = False) -> str:
-    """Text of at most so many columns, printable; what is cut off becomes an ellipsis.
+    """Sanitized text of at most ``columns`` (1 or more) columns, shortened with an ellipsis.
 
-    Args:
-        text: anything.
-        columns: at least 1.
-        keep_end: whether the start is cut off, as suits paths.
+    ``keep_end`` cuts off the start instead of the end, as suits paths.
     """
-    longest = 20 * columns  # of megabytes, the rest need not be looked at
+    longest = 20 * columns  # no need to look at megabytes
     text = sanitize(text[-longest:] if keep_end else text[:longest])
     if width(text) <= columns:
         return text
-    letters = text[::-1] if keep_end else text
-    ends = list(accumulate(map(_character_width, letters)))
-    kept = letters[: bisect_right(ends, columns - 1)]
+    characters = text[::-1] if keep_end else text
+    ends = list(accumulate(map(_character_width, characters)))
+    kept = characters[: bisect_right(ends, columns - 1)]
     return f"…{kept[::-1]}" if keep_end else f"{kept.rstrip()}…"
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """Text filled with spaces to so many columns, on its right or, with ``right``, on its left."""
+    """Text padded to so many columns; ``right`` aligns it to the right."""
     spaces = " " * (columns - width(text))
     return spaces + text if right else text + spaces
 
@@ -114,7 +111,7 @@ def _printable_character(character: str) -> str:
 
 
 def _symbol(character: str) -> str:
-    """The picture that Unicode has of a control character of ASCII, and � for others."""
+    """Unicode's symbol for an ASCII control character, or �."""
     code = ord(character)
     if code == 0x7F:
         return "\N{SYMBOL FOR DELETE}"
@@ -124,7 +121,7 @@ def _symbol(character: str) -> str:
 def _character_width(character: str) -> int:
     if character.isascii():
         return 1
-    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn over the one before
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn over the previous one
         return 0
     return 1 + (unicodedata.east_asian_width(character) in "WF")
 

@@ -6,8 +6,7 @@ logits by a temperature changes no prediction, but makes the probabilities match
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -44,9 +43,6 @@ class Calibration:
     fitted_here: bool
     cross_fitted: ProbabilityScores | None
     ece_by_chance: float
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_calibration(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -179,9 +178,6 @@ class Rounding:
             f"Computed in bf16. On {reviews} also computed in fp32, probabilities differ by "
             f"{self.mean:.4f} on average and {self.largest:.4f} at most; {changed} changed."
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_rounding(

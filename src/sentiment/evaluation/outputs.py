@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ class ReportHead:
     is_validation: bool = False
     device: str
     rounding: Rounding | None = None
-    remarks: Sequence[str] = field(default=())
+    remarks: Sequence[str] = ()
 
     @property
     def title(self) -> str:
@@ -124,7 +124,7 @@ class ReportHead:
             "notes": self.notes,
             "device": self.device,
             "precision": self._precision,
-            "rounding": self.rounding.as_dict() if self.rounding else None,
+            "rounding": asdict(self.rounding) if self.rounding else None,
         }
 
 
@@ -201,7 +201,7 @@ def write_evaluation(
         **evaluation.as_dict(),
         **head.as_dict(),
         "date": date,
-        "cutting": [result.as_dict() for result in truncations],
+        "cutting": [asdict(result) for result in truncations],
         "seconds": round(seconds, 2),
         "predictions_columns": _CSV_COLUMNS,
     }

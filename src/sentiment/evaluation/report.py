@@ -73,7 +73,7 @@ class Evaluation:
             **self.metrics.as_dict(),
             "f1_ci95": self.f1_ci95,
             "auroc_ci95": self.auroc_ci95,
-            "calibration": self.calibration.as_dict(),
+            "calibration": asdict(self.calibration),
             "accuracy_by": {
                 name: [asdict(group) for group in groups] for name, groups in self.groups.items()
             },

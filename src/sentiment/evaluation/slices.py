@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -193,9 +193,6 @@ class Truncation:
     cut_share: float
     accuracy: float
     accuracy_ci95: Interval
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "accuracy_ci95": list(self.accuracy_ci95)}
 
 
 def measure_truncation(
