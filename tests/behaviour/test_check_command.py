@@ -224,12 +224,12 @@ def test_a_trained_run_by_the_shipped_tests(corpus, tmp_path, capsys):
     [
         (["--roles", "positive=a", "positive=b"], "argument --roles: positive twice"),
         (["--roles", "good=a", "bad=b"], "'good=a', but must be negative=NAME positive=NAME"),
-        (["--max-failure-rate", "50"], "'50', but must be a share, 0 to 1"),
-        (["--max-failure-rate", "nan"], "'nan', but must be a share, 0 to 1"),
-        (["--seed", "-1"], "'-1', but must be an integer of at least 0"),
-        (["--seed", "x"], "'x', but must be an integer of at least 0"),
+        (["--max-failure-rate", "50"], "'50', but must be a number, from 0 to 1"),
+        (["--max-failure-rate", "nan"], "'nan', but must be a number, from 0 to 1"),
+        (["--seed", "-1"], "'-1', but must be an integer, from 0"),
+        (["--seed", "x"], "'x', but must be an integer, from 0"),
         (["--pairs", "a.tsv"], "--pairs: expected 2 arguments"),
-        (["--pairs", "a", "b", "--max-failure-rate", "0"], "--max-failure-rate is of behaviour te"),
+        (["--pairs", "a", "b", "--max-failure-rate", "0"], "--max-failure-rate is for behaviour te"),
     ],
 )
 def test_wrong_options_end_at_once(arguments, message, capsys):

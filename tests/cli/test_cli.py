@@ -13,7 +13,9 @@ import pytest
 from helpers.corpus import ROOT, write_corpus
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sentiment.cli import doctor
 from sentiment.cli import main as cli
+from sentiment.runtime.errors import UserError
 
 QUICK = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
@@ -214,13 +216,39 @@ def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
 def test_an_unknown_command_is_told_its_nearest(capsys):
     for given, answer in (
         ("pretrian", "did you mean pretrain?"),
-        ("xyz", "one of train, pretrain"),
+        ("xyz", "(one of train, pretrain"),
     ):
         with pytest.raises(SystemExit) as stopped:
             cli.main([given])
         assert stopped.value.code == 2
         assert f"unknown command '{given}'" in (error := capsys.readouterr().err)
         assert answer in error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("seed is -1"), "error: seed is -1\n"),
+        (FileNotFoundError("no such file"), "error: no such file\n"),
+        (MemoryError(), "error: MemoryError: use a smaller model or batch\n"),
+        (
+            RuntimeError("can't allocate memory: you tried to allocate 8 bytes"),
+            "error: can't allocate memory: you tried to allocate 8 bytes: use a smaller model or "
+            "batch\n",
+        ),
+    ],
+)
+def test_a_users_mistake_is_one_line(error, message, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "execute", lambda options: (_ for _ in ()).throw(error))
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyError, RuntimeError, AssertionError])
+def test_a_bug_keeps_its_traceback(error, monkeypatch):
+    monkeypatch.setattr(doctor, "execute", lambda options: (_ for _ in ()).throw(error("a bug")))
+    with pytest.raises(error, match="a bug"):
+        cli.main(["doctor"])
 
 
 def test_an_empty_review_and_an_unknown_one_are_evaluated(run_path, tmp_path):

@@ -152,8 +152,8 @@ def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of them"),
-        (["great", "--file", "x.csv", "--row", "1"], "one of them"),
+        ([], "give either the text"),
+        (["great", "--file", "x.csv", "--row", "1"], "give either the text"),
         (["--file", "x.csv"], "--file and --row belong together"),
         (["great", "--row", "1"], "--file and --row belong together"),
         (["great", "--steps", "0"], "at least 1"),

@@ -80,7 +80,7 @@ def test_a_teacher_that_was_stopped_goes_on(student, reviews, tmp_path, monkeypa
     monkeypatch.setattr(TrainStep, "step", interrupted)
     with pytest.raises(SystemExit):
         cli.train(arguments(reviews, run, TWO))
-    assert "the command that was given goes on there too" in capfd.readouterr().out
+    assert "the same command resumes the teacher" in capfd.readouterr().out
     assert not run.exists() and (tmp_path / "run-teacher-2").is_dir()
     assert cli.train(arguments(reviews, run, TWO)) == 0
     assert len(learning) == 4, "the first teacher is not trained again"
@@ -212,7 +212,7 @@ def test_several_processes_train_none_but_use_what_there_is(student, reviews):
     train_teachers(TrainingRequest(config), None, done.append, is_distributed=True)
     assert not done
     elsewhere = cli_config(reviews, student.parent / "other")
-    message = "by one process each: .* as --seed 1 --output_dir .*other-teacher-1, then this"
+    message = "by one process each: .* --seed 1 --output_dir .*other-teacher-1"
     with pytest.raises(ValueError, match=message):
         train_teachers(TrainingRequest(elsewhere), None, done.append, is_distributed=True)
 

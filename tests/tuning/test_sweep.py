@@ -225,7 +225,7 @@ def test_the_example_in_configs_is_valid():
     [
         (["--trials=3"], "give the search file first"),
         (["nowhere.yaml"], "there is no file nowhere.yaml"),
-        (["FILE", "--trials", "0"], "an integer of at least 1"),
+        (["FILE", "--trials", "0"], "an integer, at least 1"),
         (["FILE", "--model.hidden_size", "8"], "model.hidden_size is searched"),
         (["FILE", "--config=x.yaml"], "--config does not go with a sweep"),
         (["FILE", "--auto_resume"], "a sweep resumes by itself"),

@@ -1,20 +1,20 @@
-"""``sentiment check``: what a run does where accuracy does not look."""
+"""``sentiment check``: tests of a run's behaviour."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentiment.cli.options import CommandParser
+from sentiment.cli.options import CommandParser, number
+from sentiment.config.bounds import Bounds
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(
-        prog, "Test a run's behaviour: by texts made from templates, and by contrast pairs."
+        prog, "Test a run's behaviour with texts made from templates and with contrast pairs."
     )
     parser.add_run()
     parser.add_argument(
@@ -29,37 +29,36 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         type=Path,
         nargs=2,
         metavar=("ORIGINAL", "CONTRAST"),
-        help="contrast pairs: two .tsv or .csv files, columns Sentiment and Text, row by row; "
-        "without --tests, they alone are run",
+        help="contrast pairs: two .tsv or .csv files with columns Sentiment and Text, row by row; "
+        "without --tests, only they are run",
     )
     parser.add_argument(
         "--roles",
         type=_role,
         nargs=2,
         metavar=("negative=NAME", "positive=NAME"),
-        help="which classes the tests' negative and positive are (default: by their names, or "
-        "the first and the second of two)",
+        help="classes that the tests call negative and positive (default: by their names, or the "
+        "first and second of two)",
     )
     parser.add_argument(
         "--max-failure-rate",
-        type=_share,
+        type=number(float, Bounds(ge=0, le=1)),
         metavar="SHARE",
-        help="exit with status 1 if more of all cases fail, 0 to 1 (default: any share may)",
+        help="exit with status 1 if a larger share of all cases fails, 0 to 1 (default: 1)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="what cases and typos are drawn by (default: 0)"
+        "--seed",
+        type=number(int, Bounds(ge=0, lt=10**18)),
+        default=0,
+        help="seed of the cases and typos (default: 0)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder for check.json and check.html (default: RUN/evaluation/check)",
-    )
+    parser.add_output("folder for check.json and check.html (default: RUN/evaluation/check)")
     parser.add_model_options()
     options = parser.parse_args(arguments)
     if options.roles and len(dict(options.roles)) < 2:
         parser.error(f"argument --roles: {options.roles[0][0]} twice")
     if options.max_failure_rate is not None and options.pairs and not options.tests:
-        parser.error("--max-failure-rate is of behaviour tests: give --tests beside --pairs")
+        parser.error("--max-failure-rate is for behaviour tests: give --tests besides --pairs")
     return options
 
 
@@ -79,7 +78,7 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     output = options.output or options.run / "evaluation" / "check"
     places = options.tests or ([] if options.pairs else [shipped_behaviours()])
-    capabilities = read_behaviours(places)  # before the run: mistakes in them show sooner
+    capabilities = read_behaviours(places)  # first, because mistakes in them show sooner
     predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
     check_writable(output)
     class_names, given = predictor.class_names, dict(options.roles or ())
@@ -113,19 +112,3 @@ def _role(text: str) -> tuple[str, str]:
     if role not in ("negative", "positive") or not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r}, but must be negative=NAME positive=NAME")
     return role, name
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be a share, 0 to 1")
-    return share
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be an integer of at least 0")
-    return int(text)

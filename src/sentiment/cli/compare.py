@@ -1,4 +1,4 @@
-"""``sentiment compare``: which of several runs is better, and is it more than chance."""
+"""``sentiment compare``: which of several runs is better, by paired tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(prog, "Compare trained runs on the same reviews.")
     parser.add_argument(
@@ -19,26 +19,13 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         nargs="+",
         type=Path,
         metavar="RUN",
-        help="a run's or a baseline's folder, one that holds runs of several seeds, or "
+        help="folder of a run or a baseline, folder that holds runs with several seeds, or "
         "cross-validations",
     )
-    parser.add_argument(
-        "--split",
-        default="validation",
-        choices=("train", "validation", "test"),
-        help="split to compare on (default: validation)",
-    )
-    parser.add_argument(
-        "--data.path",
-        dest="data_path",
-        metavar="PATH",
-        help="folder with the split's reviews (default: the source of the first run)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        help="for compare.html and .json (default: FIRST_RUN/evaluation/compare-SPLIT-OTHERS)",
+    parser.add_split("validation")
+    parser.add_path("data.path", "folder with the reviews (default: the source of the first run)")
+    parser.add_output(
+        "folder for compare.html and .json (default: FIRST_RUN/evaluation/compare-SPLIT-OTHERS)"
     )
     parser.add_model_options()
     return parser.parse_args(arguments)
@@ -101,22 +88,22 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _compare_cross_validations(folders: Sequence[Path]) -> None:
-    """Show how each cross-validation differs from the first, review by review."""
+    """Print how each cross-validation differs from the first, review by review."""
     from sentiment.tuning.cross_validation import read_predictions
     from sentiment.tuning.folds_report import compare_out_of_fold, difference_text
 
     if len(folders) < 2:
-        raise UserError(f"{folders[0]} is one cross-validation: give another one's folder too")
+        raise UserError(f"{folders[0]} is one cross-validation: give another one too")
     first = read_predictions(folders[0])
     texts = [
-        difference_text(compare_out_of_fold(first, read_predictions(each)), folders[0], each)
-        for each in folders[1:]
+        difference_text(compare_out_of_fold(first, read_predictions(folder)), folders[0], folder)
+        for folder in folders[1:]
     ]
     print("\n\n".join(texts))
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    """One for each split and company of the first run."""
+    """The default output folder, named after the split and the other runs."""
     others = [path.absolute().name for path in options.runs[1:]]
     name = "-".join(["compare", options.split, *others])
     return options.runs[0] / "evaluation" / name[:100]

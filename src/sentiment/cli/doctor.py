@@ -16,7 +16,7 @@ _DESCRIPTION = (
 )
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")

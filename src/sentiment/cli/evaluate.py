@@ -16,30 +16,18 @@ if TYPE_CHECKING:
     from sentiment.runtime.distributed import DistributedContext
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
-    parser = CommandParser(prog, "Evaluate a trained run: table, report, pictures, page.")
+    parser = CommandParser(prog, "Evaluate a trained run: table, report with figures, predictions.")
     parser.add_argument(
-        "place", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
+        "folder", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
     )
     parser.add_argument("--run", type=Path, help="the same, as an option")
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=("train", "validation", "test"),
-        help="split to evaluate on (default: test)",
-    )
-    parser.add_argument(
-        "--data.path",
-        dest="data_path",
-        metavar="PATH",
-        help="folder with the split's reviews (default: the source the run was trained on)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder for report.html, report.json and predictions.csv, and TensorBoard's events "
-        "(default: RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)",
+    parser.add_split("test")
+    parser.add_path("data.path", "folder with the reviews (default: the run's own source)")
+    parser.add_output(
+        "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
+        "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)"
     )
     parser.add_argument(
         "--max_lengths",
@@ -47,14 +35,14 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         type=positive,
         default=[],
         metavar="TOKENS",
-        help="also measure what cutting reviews to each of these lengths costs",
+        help="also measure the accuracy on reviews truncated to each of these lengths",
     )
     parser.add_model_options()
     parser.add_precision()
     options = parser.parse_args(arguments)
-    if (options.place is None) == (options.run is None):
+    if (options.folder is None) == (options.run is None):
         parser.error("give the run's folder once: RUN or --run RUN")
-    options.run = options.run or options.place
+    options.run = options.run or options.folder
     return options
 
 
@@ -130,7 +118,7 @@ def _evaluate(
 
 
 def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Where the report goes, and TensorBoard's events."""
+    """The folders of the report and of TensorBoard's events."""
     if options.output is not None:
         return options.output, options.output / "tensorboard"
     name = f"evaluation-{options.split}"

@@ -1,4 +1,4 @@
-"""``sentiment explain``: what each word of a text did, and what the LSTM's gates did meanwhile."""
+"""``sentiment explain``: what each word contributed, and the LSTM's gates."""
 
 from __future__ import annotations
 
@@ -15,40 +15,34 @@ from sentiment.runtime.errors import UserError
 _LONGEST_NAME = 40
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
-    parser = CommandParser(prog, "Show what each word did, and the LSTM's gates.")
+    parser = CommandParser(prog, "Show what each word of a text contributed, and the LSTM's gates.")
     parser.add_run()
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text, in quotes")
     parser.add_argument(
-        "--file", type=Path, help="take the text from a CSV, TSV, JSONL or Parquet file instead"
+        "--file", type=Path, help="CSV, TSV, JSONL or Parquet file to take the text from"
     )
-    parser.add_argument(
-        "--row", type=positive, help="which of its rows, counted from 1 without the header"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder for explain.html and explain.png (default: RUN/explanations/NAME)",
-    )
+    parser.add_argument("--row", type=positive, help="row of the file, from 1 without the header")
+    parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
     parser.add_argument(
         "--steps",
         type=positive,
         default=50,
-        help="gradients to begin with; more are taken until the attributions' error is below "
-        "1 %%, at most 16 times as many, fewer for thousands of words (default: 50)",
+        help="integration steps to begin with; more are taken, up to 16 times as many, until the "
+        "attributions' error is below 1 %%; fewer for thousands of words (default: 50)",
     )
     parser.add_model_options()
     options = parser.parse_args(arguments)
     if (options.text is None) == (options.file is None):
-        parser.error("give the text in quotes or --file with --row: one of them")
+        parser.error("give either the text in quotes, or --file with --row")
     if (options.file is None) != (options.row is None):
         parser.error("--file and --row belong together: --file reviews.csv --row 1")
     return options
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Explain, print it, and write the picture and the page."""
+    """Explain a text, print it, and write the figure and the page."""
     from sentiment.display.console import sanitize
     from sentiment.display.plots import save_figure
     from sentiment.explain.explain import explain
@@ -78,11 +72,9 @@ def execute(options: argparse.Namespace) -> None:
 
 def _read_row(path: Path, row: int) -> str:
     from sentiment.data.readers import FORMATS, read_files
+    from sentiment.runtime.files import require_file
 
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder: give one of its files")
+    require_file(path)
     if path.suffix not in FORMATS:
         raise UserError(f"{path} ends in {path.suffix!r}, but must end in {', '.join(FORMATS)}")
     texts = read_files([path], with_labels=False).texts
@@ -92,7 +84,7 @@ def _read_row(path: Path, row: int) -> str:
 
 
 def _name(text: str) -> str:
-    """A folder's name from the text's first words; marked by a checksum if they are not all."""
+    """A folder's name from the text's first words, with a checksum if there is more to it."""
     words = re.findall(r"\w+", text.lower())
     name = "-".join(words)
     if words and len(name) <= _LONGEST_NAME and " ".join(words) == text:

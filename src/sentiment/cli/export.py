@@ -1,4 +1,4 @@
-"""``sentiment export``: a run's model in one file, for onnxruntime or torch alone."""
+"""``sentiment export``: writes a run's model for onnxruntime or torch alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sentiment.runtime.errors import UserError
 
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt"}
 _DESCRIPTION = (
-    "Write a run's model as one file that needs nothing of this package: token ids (batch, time) "
-    "and lengths (batch,), both int64 and of any size, to logits (batch, classes). The file holds "
-    "the vocabulary, the names of the classes and the temperature as its metadata. It is checked "
-    "against the run, and appears only if it says the same."
+    "Write a run's model as one file that does not need this package: from token ids (batch, time) "
+    "and lengths (batch,), both int64 and of any size, to logits (batch, classes). Its metadata "
+    "holds the vocabulary, the names of the classes and the temperature. The file is written only "
+    "if its logits equal the run's."
 )
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
@@ -33,9 +33,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, help="file to write (default: RUN/export/model.onnx or .pt)"
     )
-    parser.add_argument(
-        "--checkpoint", default="best", choices=("best", "last"), help="weights (default: best)"
-    )
+    parser.add_checkpoint()
     options = parser.parse_args(arguments)
     suffix = _SUFFIXES[options.format]
     if options.output is None:
@@ -46,7 +44,7 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Export, check, and say what was written."""
+    """Export and check a model."""
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if options.format == "onnx" and missing:
         raise UserError(

@@ -1,9 +1,9 @@
-"""The commands: what train.py, evaluate.py and ``sentiment`` do, and how they fail.
+"""The commands of train.py, evaluate.py and ``sentiment``, and how they fail.
 
-A mistake of the user's (settings, files, devices) ends in one line and exit status 1 or 2;
-anything else is a bug of ours and keeps its traceback. Each command is a module of
-:mod:`sentiment.cli` with a ``parse`` and an ``execute``, whose heavy imports lie inside its
-functions, so that ``--help`` and a mistyped setting answer at once.
+A user's mistake (settings, files, devices) ends in one line and exit status 1 or 2; any other
+exception is a bug and keeps its traceback. Each command is a module of :mod:`sentiment.cli` with a
+``parse`` and an ``execute``. Heavy imports lie inside their functions, so that ``--help`` and a
+mistyped setting answer at once.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger("sentiment")
 
-# In the order of use: what each does, for --help.
+# In the order of use.
 COMMANDS = {
-    "train": "train a classifier as settings say",
+    "train": "train a classifier",
     "pretrain": "learn embedding and LSTM from all reviews, without labels",
     "find-lr": "suggest a learning rate, by a range test",
-    "sweep": "search settings: many trainings, the best of them",
-    "cross-validate": "measure settings fold by fold, on reviews each model had not seen",
+    "sweep": "search settings by many trainings",
+    "cross-validate": "measure settings on folds held out in turn",
     "baseline": "train the linear model that a run has to beat, in a minute",
-    "evaluate": "measure a run on a split: table, pictures, page",
+    "evaluate": "measure a run on a split: table, figures, page",
     "compare": "compare runs: paired tests, intervals, seeds",
-    "check": "test a run's behaviour: negation, turns, typos, contrast pairs",
+    "check": "test a run's behaviour: negation, contrasts, typos, contrast pairs",
     "predict": "classify texts, or files of any size",
-    "explain": "show what each word did, and the LSTM's gates",
+    "explain": "show what each word contributed, and the LSTM's gates",
     "export": "write a run's model for onnxruntime or torch alone",
     "reproduce": "train a run again from its receipt, and compare",
-    "doctor": "examine the installation, and say what to mend",
+    "doctor": "check the installation",
 }
 
 
 def train(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
-    """Train a classifier as settings say; returns the exit status."""
+    """Train a classifier; returns the exit status."""
     return _run("train", arguments, prog)
 
 
@@ -52,7 +52,7 @@ def evaluate(arguments: Sequence[str] | None = None, prog: str = "evaluate.py") 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The console command ``sentiment``."""
+    """The console command ``sentiment``; returns the exit status."""
     width = max(map(len, COMMANDS))
     lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
@@ -64,52 +64,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="what to do")
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and not given[0].startswith("-") and given[0] not in COMMANDS:
-        near = did_you_mean(given[0], list(COMMANDS)) or f": one of {', '.join(COMMANDS)}"
-        parser.error(f"unknown command {sanitize(given[0])!r}{near}")
+        hint = did_you_mean(given[0], COMMANDS, list_all=True)
+        parser.error(f"unknown command {sanitize(given[0])!r}{hint}")
     command = parser.parse_args(given[:1]).command
     return _run(command, given[1:], f"sentiment {command}")
 
 
 def _run(command: str, arguments: Sequence[str] | None, prog: str) -> int:
     module = importlib.import_module(f"sentiment.cli.{command.replace('-', '_')}")
-    options = module.parse(arguments, prog)
+    options = module.parse(list(sys.argv[1:] if arguments is None else arguments), prog)
     return run_command(lambda: module.execute(options))
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Do what a command does; returns the exit status, after one line where the user erred."""
+    """Run a command; returns the exit status, after one line about a user's mistake."""
     set_variables()  # before the commands import torch
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal may not know a review's characters
-    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
-    logging.raiseExceptions = False  # a closed pipe behind us must not fill the screen
-    logger.setLevel(logging.DEBUG)
-    logging.getLogger().handlers[0].addFilter(lambda record: record.levelno >= logging.INFO)
+    _set_up_output()
     try:
         command()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read us has seen enough, as head does
+    except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a shell says of a program that SIGPIPE ended
+        return 141  # as shells report a program that SIGPIPE ended
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
             raise
-        logger.debug("what went wrong:", exc_info=True)  # for train.log alone
-        text = " ".join(str(error).split()) or type(error).__name__
-        is_explained = not isinstance(error, RuntimeError) and bool(str(error))
-        hint = (
-            "" if is_explained or not _is_out_of_memory(error) else ": use a smaller model or batch"
-        )
-        several = os.environ.get("WORLD_SIZE", "1") != "1"
-        rank = f" (rank {os.environ.get('RANK')})" if several else ""
-        print(f"error: {sanitize(text)}{hint}{rank}", file=sys.stderr)
+        logger.debug("traceback:", exc_info=True)  # for train.log only
+        print(f"error: {sanitize(_message(error))}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """torch says so on a CPU by a plain RuntimeError."""
-    return isinstance(error, MemoryError) or ("memory" in str(error) and "alloc" in str(error))
+def _set_up_output() -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal may lack a review's characters
+    logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.WARNING, force=True)
+    logging.raiseExceptions = False  # no traceback of logging's for a closed pipe
+    logger.setLevel(logging.DEBUG)
+    logging.getLogger().handlers[0].addFilter(lambda record: record.levelno >= logging.INFO)
+
+
+def _message(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, RuntimeError) or (isinstance(error, MemoryError) and not text):
+        text = f"{text or type(error).__name__}: use a smaller model or batch"
+    is_distributed = os.environ.get("WORLD_SIZE", "1") != "1"
+    rank = f" (rank {os.environ.get('RANK')})" if is_distributed else ""
+    return f"{text or type(error).__name__}{rank}"
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On a CPU, torch raises a plain RuntimeError."""
+    return "memory" in str(error) and "alloc" in str(error)

@@ -1,65 +1,112 @@
-"""What the commands' options have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from sentiment.config.config import check_device_name
+from sentiment.config.bounds import Bounds
+from sentiment.config.config import Config, check_device_name
+from sentiment.config.parser import parse_training
 from sentiment.display.console import sanitize
+from sentiment.runtime.errors import UserError
+
+Number = TypeVar("Number", int, float)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that takes no abbreviations and whose errors are one line."""
+    """An argument parser without abbreviations whose errors are one line."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+    def __init__(self, prog: str, description: str, *, epilog: str | None = None) -> None:
+        super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {sanitize(message)} (--help explains)\n")
 
     def add_run(self) -> None:
-        """The run, as the first argument."""
         self.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/NAME")
 
-    def add_model_options(self) -> None:
-        """Which weights, and where to compute."""
+    def add_output(self, help: str, name: str = "--output") -> None:
+        self.add_argument(name, type=Path, metavar="FOLDER", help=help)
+
+    def add_split(self, default: str) -> None:
+        self.add_argument(
+            "--split",
+            default=default,
+            choices=("train", "validation", "test"),
+            help=f"split to read (default: {default})",
+        )
+
+    def add_path(self, setting: str, help: str) -> None:
+        """An option with a setting's name, as --data.path, for where files lie now."""
+        name = setting.replace(".", "_")
+        self.add_argument(f"--{setting}", dest=name, metavar="PATH", help=help)
+
+    def add_checkpoint(self) -> None:
         self.add_argument(
             "--checkpoint",
             default="best",
             choices=("best", "last"),
-            help="weights (default: best)",
-        )
-        self.add_argument(
-            "--device",
-            default="auto",
-            type=_device_name,
-            help="auto, cpu, cuda, cuda:1 or mps (default: auto)",
+            help="weights to use (default: best)",
         )
 
+    def add_device(self, default: str | None, description: str) -> None:
+        self.add_argument(
+            "--device",
+            default=default,
+            type=_device_name,
+            help=f"auto, cpu, cuda, cuda:1 or mps (default: {description})",
+        )
+
+    def add_model_options(self) -> None:
+        """Which weights, and which device."""
+        self.add_checkpoint()
+        self.add_device("auto", "auto")
+
     def add_precision(self) -> None:
-        """In which arithmetic to compute."""
         self.add_argument(
             "--precision",
             default="fp32",
             choices=("fp32", "bf16"),
-            help="arithmetic of matrix products; bf16 is about twice as fast where the processor "
-            "has it, and says how far it moved the probabilities (default: fp32)",
+            help="precision of matrix products; bf16 is about twice as fast where the processor "
+            "supports it, and reports how far it moves the probabilities (default: fp32)",
         )
+
+    def parse_settings(self, arguments: Sequence[str], *, why: str) -> Config:
+        """Settings given as for train; ``why`` is the error if a flag of train's is among them."""
+        options = [action.dest for action in self._actions]
+        request = parse_training(arguments, self.prog, more_options=options)
+        if request.has_flags:
+            self.error(why)
+        return request.config
 
 
 def _device_name(text: str) -> str:
     try:
         check_device_name(text)
-    except ValueError as error:
+    except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
-def positive(text: str) -> int:
-    """An integer of at least 1, as a type for ``add_argument``."""
-    number = int(text) if text.isascii() and text.isdecimal() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be an integer of at least 1")
-    return number
+def number(kind: Callable[[str], Number], bounds: Bounds) -> Callable[[str], Number]:
+    """A type for ``add_argument``: numbers within bounds."""
+
+    def convert(text: str) -> Number:
+        try:
+            value = kind(text)
+            is_valid = bounds.allows(value)
+        except ValueError:
+            value, is_valid = kind("0"), False
+        if not is_valid:
+            noun = "an integer" if kind is int else "a number"
+            expected = bounds.describe(value)
+            raise argparse.ArgumentTypeError(f"{text!r}, but must be {noun}, {expected}")
+        return value
+
+    return convert
+
+
+positive = number(int, Bounds(ge=1))

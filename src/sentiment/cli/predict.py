@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +19,14 @@ if TYPE_CHECKING:
 
 
 _DESCRIPTION = (
-    "Classify texts: those given, lines of standard input, or a file's. The output has a row for "
-    "each row of the input, in its order, with the input's own columns and: predicted, probability "
-    "(of that class), probability_NAME of each class, was_cut (whether the text is longer than the "
-    "run reads). Without --output, a table on a terminal, else JSON Lines."
+    "Classify texts: arguments, lines of standard input, or rows of a file. The output has a row "
+    "for each input row, in the same order, with the input's columns and: predicted, probability "
+    "(of that class), probability_NAME of each class, was_cut (whether the text was truncated). "
+    "Without --output, a table on a terminal, else JSON Lines."
 )
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
@@ -37,40 +35,40 @@ def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="TEXT",
-        help="texts; none, or -, reads lines of standard input",
+        help="texts; without any, or with -, lines of standard input",
     )
     parser.add_argument(
         "--file",
         type=Path,
-        help="texts to predict: .csv, .tsv, .jsonl, .txt (a text a line), also with .gz, .parquet",
+        help="file of texts: .csv, .tsv, .jsonl, .txt (a text per line), also with .gz, .parquet",
     )
     parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
     parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of the texts (default: text)"
+        "--text-column", default="text", metavar="NAME", help="the texts' column (default: text)"
     )
-    parser.add_argument(
-        "--prefix", default="", help="what the names of the added columns begin with"
-    )
+    parser.add_argument("--prefix", default="", help="prefix of the added columns' names")
     parser.add_argument(
         "--on-error",
         default="stop",
         choices=("skip", "stop"),
-        help="what a bad row does: end everything (default), or be passed over: it is told, and "
-        "its added columns stay empty",
+        help="what to do at a bad row: stop (default), or skip it with a message and empty added "
+        "columns",
     )
     again = parser.add_mutually_exclusive_group()
     again.add_argument(
         "--resume", action="store_true", help="continue an interrupted output, or begin it"
     )
-    again.add_argument("--overwrite", action="store_true", help="replace the output, once whole")
+    again.add_argument(
+        "--overwrite", action="store_true", help="replace the output once the new one is complete"
+    )
     _add_computing_options(parser)
-    options = parser.parse_intermixed_args(arguments)  # texts may stand behind options
+    options = parser.parse_intermixed_args(arguments)  # texts may follow options
     if str(options.file) == "-":
         options.file = None
     if options.file is not None and options.texts:
         parser.error("give texts or --file, not both")
     if options.resume and (options.file is None or options.output is None):
-        parser.error("--resume needs --file and --output: only what lies there can be continued")
+        parser.error("--resume needs --file and --output")
     if options.overwrite and options.output is None:
         parser.error("--overwrite needs --output")
     return options
@@ -82,27 +80,28 @@ def _add_computing_options(parser: CommandParser) -> None:
         type=positive,
         default=20_000,
         metavar="N",
-        help="rows that are sorted by length together, and committed together (default: 20000)",
+        help="rows that are sorted by length and written together (default: 20000)",
     )
     parser.add_argument(
         "--batch-tokens",
         type=positive,
         default=30_000,
         metavar="N",
-        help="tokens of a batch, padding included (default: 30000)",
+        help="tokens in a batch, including padding (default: 30000)",
     )
     parser.add_argument(
         "--no-temperature",
         dest="calibrated",
         action="store_false",
-        help="probabilities as the model gives them, not at the run's temperature",
+        help="do not divide logits by the run's temperature",
     )
     parser.add_model_options()
     parser.add_precision()
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Predict, and say how it went where the predictions went elsewhere."""
+    """Predict, to the screen or to a file."""
+    from sentiment.display.console import wrap_text
     from sentiment.inference.predictor import load
     from sentiment.inference.resume import check_output
     from sentiment.runtime.device import find_device, prepare_threads
@@ -126,17 +125,12 @@ def execute(options: argparse.Namespace) -> None:
             batch_tokens=options.batch_tokens,
             precision=options.precision,
         )
-        try:
-            if options.output is None:
-                _predict_to_screen(options, source, predictor)
-            else:
-                _predict_to_file(options, source, predictor, distributed)
-            if predictor.rounding is not None and distributed.is_main:
-                print(textwrap.fill(str(predictor.rounding), 80), file=sys.stderr)
-        except BrokenPipeError:
-            # Who read us has seen enough; what Python flushes at its end must not fail once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise SystemExit(141) from None  # as a shell counts a program that SIGPIPE ended
+        if options.output is None:
+            _predict_to_screen(options, source, predictor)
+        else:
+            _predict_to_file(options, source, predictor, distributed)
+        if predictor.rounding is not None and distributed.is_main:
+            print(wrap_text(str(predictor.rounding)), file=sys.stderr)
 
 
 def _open_source(options: argparse.Namespace) -> Source:
@@ -148,7 +142,7 @@ def _open_source(options: argparse.Namespace) -> Source:
     if options.texts and options.texts != ["-"]:
         return TextsSource(options.texts, options.text_column)
     if sys.stdin.isatty():
-        print("one text a line; Ctrl-D ends", file=sys.stderr)
+        print("one text per line; Ctrl-D ends", file=sys.stderr)
     return LiveSource(sys.stdin.fileno(), options.text_column)
 
 
@@ -178,7 +172,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
             watcher=bar,
         )
     if done.num_bad:
-        print(f"passed over {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
+        print(f"skipped {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
     if done.num_rows == 0 and options.file is not None:
         print(f"{sanitize(str(options.file))} has no rows", file=sys.stderr)
 
@@ -197,13 +191,13 @@ def _predict_to_file(
 
     started = time.perf_counter()
     is_file = options.file is not None
-    is_told = is_file and distributed.is_main
+    shows_progress = is_file and distributed.is_main
     classify = (
         SharedPredictor(predictor, distributed).predict
         if distributed.is_distributed
         else predictor.predict
     )
-    with Bar(is_shown=None if is_told else False) as bar:
+    with Bar(is_shown=None if shows_progress else False) as bar:
         try:
             before, done = predict_to_file(
                 source,
@@ -218,7 +212,7 @@ def _predict_to_file(
                 distributed=distributed,
             )
         except KeyboardInterrupt:
-            if is_told:
+            if shows_progress:
                 bar.say("the same command with --resume continues")
             raise
     if not distributed.is_main:
@@ -231,13 +225,13 @@ def _predict_to_file(
     output = sanitize(str(options.output))
     print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
     if done.num_bad:
-        print(f"passed over {done.num_bad:,} bad rows, whose predictions are empty")
+        print(f"skipped {done.num_bad:,} bad rows, whose predictions are empty")
 
 
 def _request(
     options: argparse.Namespace, predictor: Predictor, distributed: DistributedContext
 ) -> dict[str, Any]:
-    """What decides the output to the byte."""
+    """Everything that decides the output's bytes, for --resume to compare."""
     from sentiment.inference.resume import describe_file, describe_weights
 
     return {
@@ -250,6 +244,6 @@ def _request(
         "--prefix": options.prefix,
         "--window": options.window,
         "--batch-tokens": options.batch_tokens,
-        # Absent in fp32, so that an output begun before there was this option can be continued.
+        # Absent in fp32, so that outputs begun before this option existed can be continued.
         **({"--precision": options.precision} if options.precision != "fp32" else {}),
     }

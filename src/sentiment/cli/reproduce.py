@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from sentiment.cli.options import CommandParser
-from sentiment.config.config import check_device_name
 from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
@@ -22,38 +20,21 @@ _DESCRIPTION = (
 )
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> argparse.Namespace:
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
+    parser.add_output("folder for the second training (default: a temporary one)")
+    parser.add_path("data.path", "folder with the reviews (default: as in the run)")
+    parser.add_path("data.cache_dir", "folder for tokens and downloads (default: as in the run)")
+    parser.add_path("vectors.path", "file with the vectors (default: as in the run)")
+    parser.add_device(None, "the kind of device it was trained on")
     parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder for the second training (default: a temporary one, removed at the end)",
+        "--json",
+        action="store_true",
+        help="print JSON; the training's output goes to standard error",
     )
-    for name, place in (
-        ("data.path", "folder with the reviews"),
-        ("data.cache_dir", "folder for tokens and downloads"),
-        ("vectors.path", "file with the vectors"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            dest=name.replace(".", "_"),
-            metavar="PATH",
-            help=f"{place} (default: where the run had it)",
-        )
-    parser.add_argument(
-        "--device", help="auto, cpu, cuda, cuda:1 or mps (default: the kind it was trained on)"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON, and what training says on standard error"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        check_device_name(options.device or "auto")
-    except ValueError as error:
-        parser.error(str(error))
-    return options
+    return parser.parse_args(arguments)
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -73,9 +54,9 @@ def execute(options: argparse.Namespace) -> None:
         verdict_text,
     )
     from sentiment.display.console import sanitize
+    from sentiment.runtime.distributed import refuse_ranks
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("reproduce starts the ranks of a run itself: call it without torchrun")
+    refuse_ranks("reproduce, which starts the run's ranks itself,")
     overrides = PathOverrides(
         options.device, options.data_path, options.data_cache_dir, options.vectors_path
     )

@@ -1,4 +1,4 @@
-"""``sentiment train``."""
+"""``sentiment train``: trains a classifier, and its teachers if it asks for some."""
 
 from __future__ import annotations
 
@@ -26,20 +26,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sentiment")
 
 
-def parse(arguments: Sequence[str] | None, prog: str) -> TrainingRequest:
-    """What is asked for."""
+def parse(arguments: Sequence[str], prog: str) -> TrainingRequest:
+    """The settings and flags."""
     return parse_training(arguments, prog)
 
 
 def execute(
     request: TrainingRequest, after_update: Callable[[int], object] = lambda update: None
 ) -> None:
-    """Train; the run's folder holds all that comes of it.
-
-    Args:
-        request: what is asked for.
-        after_update: called with the number of each update when it is done.
-    """
+    """Train a run; ``after_update`` is called with the number of each completed update."""
     from sentiment.model.recurrence import describe_recurrence
     from sentiment.runs.run import check_place
     from sentiment.runtime.device import (
@@ -48,17 +43,21 @@ def execute(
         find_precision,
         prepare_threads,
     )
-    from sentiment.runtime.distributed import init_distributed, local_rank, local_size
+    from sentiment.runtime.distributed import (
+        init_distributed,
+        local_rank,
+        local_size,
+        refuse_ranks,
+    )
     from sentiment.runtime.files import run_lock
     from sentiment.training.setup import resolve_start
 
     config = request.config
     path = Path(config.output_dir).expanduser()
     if request.verifies:
-        if local_rank() is not None:
-            raise UserError("--verify_resume starts trainings of its own: call it without torchrun")
         from sentiment.diagnostics.verify_resume import verify_resume
 
+        refuse_ranks("--verify_resume")
         verify_resume(config)
         return
     prepare_threads(local_size())
@@ -121,7 +120,7 @@ def _train(
     state = beginning.state
     written = None if state is None else state.values["journal"]
     journal = RunLogger(path, is_silent=not distributed.is_main, state=written)
-    with _explained(path), closing(journal):
+    with _explain_write_errors(path), closing(journal):
         trainer = Trainer(
             model, data, request.config, device=device, precision=precision, path=path,
             journal=journal, distributed=distributed, state=state, after_update=after_update,
@@ -159,9 +158,9 @@ def _report(
 
 @contextmanager
 def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[], None]]:
-    """Have all lines in train.log, also those from before there is a folder for it.
+    """Copy all log lines to train.log, including those from before the run's folder exists.
 
-    Yields what is to be called when there is.
+    Yields a function to call once it does.
     """
     lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
     root = logging.getLogger()
@@ -169,13 +168,13 @@ def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[]
     def begin() -> None:
         if distributed.is_main:
             lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
-            lines.capacity = 1  # from now on each line is written at once
+            lines.capacity = 1  # write each line at once
 
     root.addHandler(lines)
     try:
         yield begin
-    except (ValueError, OSError, RuntimeError, MemoryError):
-        logger.debug("what went wrong:", exc_info=True)  # for train.log alone
+    except Exception:
+        logger.debug("traceback:", exc_info=True)  # for train.log only
         raise
     finally:
         root.removeHandler(lines)
@@ -186,14 +185,14 @@ def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[]
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Say of a failure to write what can be done about it."""
-    before = threading.excepthook
+def _explain_write_errors(path: Path) -> Iterator[None]:
+    """Add to an error in writing how to resume."""
+    previous = threading.excepthook
 
     def report(failure: threading.ExceptHookArgs) -> None:
-        # TensorBoard's writing thread: what it met is raised again in the main one.
+        # OSErrors in TensorBoard's writer thread are raised again in the main thread.
         if not isinstance(failure.exc_value, OSError):
-            before(failure)
+            previous(failure)
 
     threading.excepthook = report
     try:
@@ -201,11 +200,11 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         text = " ".join(str(error).split())
         raise type(error)(
-            f"training stopped: {text}; what was saved last is whole: when this is mended, go on "
-            f"with python train.py --resume {path}"
+            f"training stopped: {text}; the last checkpoint is complete: once the cause is fixed, "
+            f"resume with python train.py --resume {path}"
         ) from error
     finally:
-        threading.excepthook = before
+        threading.excepthook = previous
 
 
 def train_teachers(
@@ -217,18 +216,18 @@ def train_teachers(
 ) -> None:
     """Train the teachers that a student's settings ask for, one after another.
 
-    Those that are finished stay, those that were stopped go on.
+    Finished teachers are used as they are, stopped ones are resumed.
 
     Args:
         request: the student's.
         pretraining: the folder of the language model that it starts from.
-        train: what trains a run.
+        train: trains a run.
         is_distributed: whether several ranks train.
 
     Raises:
-        FileExistsError, UserError: a teacher's folder holds something else; or teachers would be
-            trained by several processes.
-        SystemExit: a signal came, and the teacher that was being trained is saved.
+        FileExistsError, UserError: a teacher's folder holds something else, or there are several
+            ranks.
+        SystemExit: a signal stopped training; the teacher's checkpoint is saved.
     """
     from sentiment.data.pipeline import look_ahead
     from sentiment.data.reviews import reviews_fingerprint
@@ -236,21 +235,22 @@ def train_teachers(
 
     if not request.config.distillation.trains_teachers:
         return
-    reviews = {split: reviews_fingerprint(e) for split, e in look_ahead(request.config).items()}
-    plan = plan_teachers(request, pretraining, reviews)
+    splits = look_ahead(request.config)
+    fingerprints = {split: reviews_fingerprint(reviews) for split, reviews in splits.items()}
+    plan = plan_teachers(request, pretraining, fingerprints)
     if plan and is_distributed:
         first = plan[0].config
         raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
-            "teachers are trained by one process each: train those that there are not yet by the "
-            f"same settings with --distillation.num_teachers 0, as --seed {first.seed} "
-            f"--output_dir {first.output_dir}, then this"
+            "teachers are trained by one process each: train the missing ones first, with the "
+            f"same settings, --distillation.num_teachers 0 and, as for the first, --seed "
+            f"{first.seed} --output_dir {first.output_dir}"
         )
-    for each in plan:
-        replaced = ", replacing the run that is there" if each.overwrites else ""
-        logger.info("first a teacher: %s%s", each.config.output_dir, replaced)
+    for teacher in plan:
+        replaced = ", replacing the run in it" if teacher.overwrites else ""
+        logger.info("training a teacher first: %s%s", teacher.config.output_dir, replaced)
         try:
-            train(each)
+            train(teacher)
         except SystemExit:
-            logger.info("the command that was given goes on there too, and then with the student")
+            logger.info("the same command resumes the teacher, and then trains the student")
             raise
