@@ -229,7 +229,10 @@ def test_a_trained_run_by_the_shipped_tests(corpus, tmp_path, capsys):
         (["--seed", "-1"], "'-1', but must be an integer, from 0"),
         (["--seed", "x"], "'x', but must be an integer, from 0"),
         (["--pairs", "a.tsv"], "--pairs: expected 2 arguments"),
-        (["--pairs", "a", "b", "--max-failure-rate", "0"], "--max-failure-rate is for behaviour te"),
+        (
+            ["--pairs", "a", "b", "--max-failure-rate", "0"],
+            "--max-failure-rate is for behaviour",
+        ),
     ],
 )
 def test_wrong_options_end_at_once(arguments, message, capsys):

@@ -252,4 +252,4 @@ def test_no_epochs_and_several_processes(reviews, tmp_path, capsys, monkeypatch)
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
         monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
     assert pretrain(*options(reviews, tmp_path / "b")) == 1
-    assert "pre-training knows one process alone" in capsys.readouterr().err
+    assert "pre-training runs in one process" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_another_one_in_its_folder_is_refused(validated, option, message, capsys
         (["--folds=10"], "has 9 groups among 18 reviews, too few to make 10 folds"),
         (["--data.group_column=director"], "columns text and label and director needed, but found"),
         (["--data.group_column=null"], "to hold out whole groups, set data.validation to groups"),
-        (["--folds=1"], "there must be 2 or more"),
+        (["--folds=1"], "must be an integer, at least 2"),
         (["--data.num_folds=3"], "data.num_folds is set by --folds"),
         (["--overwrite"], "resumes by itself"),
     ],
