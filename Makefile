@@ -25,7 +25,7 @@ train: setup
 	@echo "next, on IMDB:       $(BIN)/python train.py --config configs/imdb.yaml"
 
 # Each worker takes up to 1.5 GB.
-WORKERS := -n auto --maxprocesses 4 --dist worksteal
+WORKERS := -n logical --maxprocesses 4 --dist worksteal
 
 test: setup lint
 	$(BIN)/python -m pytest $(WORKERS)
