@@ -1,7 +1,7 @@
-"""What ``make bench`` measures."""
+"""The benchmarks of ``make bench``."""
 
 import sys
 
-# TensorBoard loads TensorFlow where it is installed, as it is beside Keras: it would compute on
-# our cores and take our memory. None makes importing it fail; the one that needs it takes it out.
+# TensorBoard imports TensorFlow if it is installed (Keras needs it), which would use our cores and
+# memory. None makes the import fail; the Keras benchmark removes this entry.
 sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]

@@ -1,7 +1,6 @@
-"""Corpora to measure on: the reviews of a folder where one is given, else synthetic ones.
+"""Corpora for the benchmarks: the reviews of a folder, or synthetic ones.
 
-The synthetic ones have IMDB's length distribution, near enough (log-normal, with its median and
-mean), and words whose frequencies follow Zipf's law.
+Synthetic lengths are log-normal with IMDB's median and mean; word frequencies follow Zipf's law.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _NUM_WORDS = 30_000
 
 
 def synthetic_lengths(count: int, seed: int = 0) -> np.ndarray:
-    """(count,) int64 tokens of each review."""
+    """(count,) int64 numbers of tokens."""
     generator = np.random.default_rng(seed)
     spread = np.sqrt(2 * np.log(_MEAN_LENGTH / _MEDIAN_LENGTH))
     drawn = generator.lognormal(np.log(_MEDIAN_LENGTH), spread, count)
@@ -27,13 +26,15 @@ def synthetic_lengths(count: int, seed: int = 0) -> np.ndarray:
 
 
 def _zipf(generator: np.random.Generator, count: int, num_words: int) -> np.ndarray:
-    return (num_words ** generator.random(count)).astype(np.int32)  # density falls as 1 / rank
+    return (num_words ** generator.random(count)).astype(
+        np.int32
+    )  # density proportional to 1 / rank
 
 
 def synthetic_corpus(
     count: int, *, max_length: int = 400, path: Path | None = None
 ) -> EncodedCorpus:
-    """An encoded corpus, its tokens in a file mapped into memory where there is a path."""
+    """An encoded corpus; with a path, its tokens are in a memory-mapped file."""
     lengths = synthetic_lengths(count)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     generator = np.random.default_rng(1)
@@ -65,15 +66,15 @@ def texts(folder: Path | None, count: int) -> list[str]:
         "".join(generator.choice(letters, size)) for size in generator.integers(2, 12, 200_000)
     ]
     marks = ["", "", "", "", "", "", "", ",", ".", "'s"]
-    found = []
+    results = []
     for length in synthetic_lengths(count).tolist():
         ranks, ends = _zipf(generator, length, len(words)), generator.integers(0, 10, length)
-        found.append(" ".join(words[r - 1] + marks[e] for r, e in zip(ranks, ends, strict=True)))
-    return found
+        results.append(" ".join(words[r - 1] + marks[e] for r, e in zip(ranks, ends, strict=True)))
+    return results
 
 
-def lines_of_vectors(path: Path, *, count: int, dimension: int) -> None:
-    """A file in GloVe's text format."""
+def write_vectors(path: Path, *, count: int, dimension: int) -> None:
+    """Write random vectors in GloVe's text format."""
     generator = np.random.default_rng(3)
     block = [
         " ".join(f"{value:.5f}" for value in row)

@@ -1,4 +1,4 @@
-"""Whether training stays as fast, and in bounds of memory, as the corpus grows to 64 times IMDB."""
+"""Training time per review and memory, as the corpus grows to 64 times IMDB."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sentiment.training.meters import MeanMeter
 
 NUM_REVIEWS = 25_000
 FACTORS = (1, 4, 16, 64)
-_ROUNDS, _UPDATES, _SETTLING = 8, 15, 3  # the first of a turn are not timed
+_ROUNDS, _UPDATES, _WARM_UP = 8, 15, 3  # the first updates of a turn are not timed
 
 
 @functools.cache
@@ -26,34 +26,34 @@ def _parts(path: Path, factor: int) -> TrainingParts:
 
 
 def planning_seconds(path: Path, factor: int) -> float:
-    """Putting an epoch's batches together."""
+    """Building an epoch's batches."""
     sampler = _parts(path, factor).sampler
     sampler.set_epoch(1)
     return timed(lambda: len(sampler))
 
 
 def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
-    """Of each of some updates, batching included."""
+    """Of each update of a turn, batching included."""
     parts = _parts(path, factor)
     groups = parts.groups()[turn * _UPDATES : (turn + 1) * _UPDATES]
     sums = MeanMeter(torch.device("cpu"))
-    found = []
+    seconds_per_update = []
     for group in groups:
         seconds = timed(functools.partial(parts.updates.step, group, sums))
-        found.append(seconds / parts.num_tokens(group))
-    return found[_SETTLING:]
+        seconds_per_update.append(seconds / parts.num_tokens(group))
+    return seconds_per_update[_WARM_UP:]
 
 
 def mean_length(path: Path, factor: int) -> float:
-    """Tokens kept of a review."""
+    """Mean tokens of a review, after truncation."""
     return float(_parts(path, factor).corpus.lengths.double().mean())
 
 
-def own_megabytes() -> float:
-    """Memory of this process, without the pages of mapped files, which the kernel may take back."""
+def private_megabytes() -> float:
+    """Memory of this process without mapped files, whose pages the kernel can reclaim."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    match = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")
 
 
 def rows() -> tuple[list[Row], dict[str, list[float]]]:
@@ -75,7 +75,7 @@ def rows() -> tuple[list[Row], dict[str, list[float]]]:
             * (statistics.median(taken[f]) * tokens_per_review + planning[f] / (f * NUM_REVIEWS))
             for f in FACTORS
         ]
-        megabytes = [workers[factor](own_megabytes) for factor in FACTORS]
+        megabytes = [workers[factor](private_megabytes) for factor in FACTORS]
         for worker in workers.values():
             worker.close()
     points = {
@@ -83,24 +83,24 @@ def rows() -> tuple[list[Row], dict[str, list[float]]]:
         "milliseconds_per_review": milliseconds,
         "megabytes": megabytes,
     }
-    found = []
+    results = []
     for name, values, unit, goal in (
-        ("time per review", milliseconds, "ms", 1.1),
-        ("memory of training", megabytes, "MB", None),
+        ("training time per review", milliseconds, "ms", 1.1),
+        ("training memory", megabytes, "MB", None),
     ):
         for factor, value in zip(FACTORS[1:], values[1:], strict=True):
-            label = f"{name} at {factor} × {NUM_REVIEWS:,} reviews : at 1 ×"
-            found.append(
+            label = f"{name}, {factor} × {NUM_REVIEWS:,} reviews vs 1 ×"
+            results.append(
                 Row(
                     "growth",
                     label,
                     value / values[0],
                     value=f"{value:.3g} {unit}",
                     goal=goal,
-                    headline=factor == 64,
+                    headline=factor == 64 and unit == "ms",
                 )
             )
-    return found, points
+    return results, points
 
 
 def plot(points: dict[str, list[float]], path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Which oneDNN kernels compute the recurrence, as oneDNN itself tells in a child process.
+"""The oneDNN kernels that compute the recurrence, from oneDNN's verbose output in a child process.
 
-oneDNN chooses by processor, precision and shape, and a reference kernel that it falls back to can
-take several times as long, so that a ratio says little without the kernel's name.
+oneDNN chooses by processor, precision and shape; its reference kernel can take several times as
+long as others, so a ratio says little without the kernel's name.
 https://uxlfoundation.github.io/oneDNN/dev_guide_verbose.html
 """
 
@@ -27,33 +27,26 @@ _ROOT = Path(__file__).parent.parent
 
 
 def parse_kernels(text: str, hidden: int) -> dict[str, str]:
-    """The implementation of each propagation kind, from what ONEDNN_VERBOSE=1 prints.
+    """The implementations of each propagation kind, from the output of ONEDNN_VERBOSE=1.
 
-    Where several implementations share a kind, as layers or directions may, all are named.
-
-    Args:
-        text: what was printed.
-        hidden: units of the recurrence; with other numbers a kernel may only have been tried.
+    Lines with another number of units than ``hidden`` are ignored: they are from probing a kernel.
     """
-    found: dict[str, list[str]] = {}
+    kernels: dict[str, list[str]] = {}
     for implementation, kind, units in _LINE.findall(text):
         if int(units) != hidden:
             continue
-        names = found.setdefault(kind, [])
+        names = kernels.setdefault(kind, [])
         if implementation not in names:
             names.append(implementation)
-    return {kind: " and ".join(names) for kind, names in found.items()}
+    return {kind: " and ".join(names) for kind, names in kernels.items()}
 
 
 def find_kernels(
     shape: Shape, precision: torch.dtype, variables: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The kernels of PackedLSTM by propagation kind; empty where oneDNN does not compute it.
+    """The kernels of PackedLSTM by propagation kind; empty if oneDNN is not used.
 
-    Args:
-        shape: of the recurrence and its batch.
-        precision: arithmetic of the matrix products.
-        variables: environment variables beside those that the program sets.
+    ``variables`` are environment variables in addition to those that the program sets.
     """
     name = str(precision).removeprefix("torch.")
     child = subprocess.run(
@@ -70,7 +63,7 @@ def find_kernels(
 def describe_kernels(
     shape: Shape, precision: torch.dtype, variables: Mapping[str, str] | None = None
 ) -> str:
-    """The kernels of :func:`find_kernels` in a few words: one name where all are the same."""
+    """The kernels of :func:`find_kernels` as text: a single name if all are the same."""
     kernels = find_kernels(shape, precision, variables)
     if not kernels:
         return "not oneDNN"
@@ -80,7 +73,7 @@ def describe_kernels(
 
 
 def main() -> None:
-    """The child: one training step and one inference step."""
+    """In the child process: one training step and one inference step."""
     prepare_threads()
     shape, precision = Shape(**json.loads(sys.argv[1])), getattr(torch, sys.argv[2])
     step_seconds("PackedLSTM", shape, precision, settle=False)

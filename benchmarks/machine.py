@@ -1,7 +1,7 @@
-"""The machine that was measured: its processor, the cores it grants, the versions installed.
+"""Description of the machine: processor, available cores, installed versions.
 
-A processor's name can stand for several generations (virtual machines say "AMD EPYC" for all of
-them), so family and model are recorded too, and the flags that decide which kernels can run.
+Virtual machines may report the same processor name for several generations ("AMD EPYC"), so family
+and model are recorded too, and the flags that decide which kernels can run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True)
 class Processor:
-    """A processor.
-
-    Attributes:
-        name: as it calls itself.
-        family, model: its numbers, None where the system does not tell.
-        flags: those of avx2, avx512f, avx512_bf16 and amx_bf16 that it has.
-    """
+    """A processor; ``flags`` holds those of ``_FLAGS`` that it has."""
 
     name: str
     family: int | None = None
@@ -42,37 +36,37 @@ class Processor:
 
 
 def parse_processor(cpuinfo: str) -> Processor:
-    """The first processor of the text of /proc/cpuinfo."""
+    """The first processor in the text of /proc/cpuinfo."""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
         fields.setdefault(key.strip(), value.strip())
     name = fields.get("model name") or platform.processor() or platform.machine()
     numbers = [fields.get(key, "") for key in ("cpu family", "model")]
-    family, model = (int(each) if each.isdigit() else None for each in numbers)
+    family, model = (int(number) if number.isdigit() else None for number in numbers)
     present = fields.get("flags", "").split()
     return Processor(name, family, model, tuple(flag for flag in _FLAGS if flag in present))
 
 
 def find_processor() -> Processor:
-    """The processor of this machine; its name alone where there is no /proc/cpuinfo."""
+    """The processor of this machine; only its name without /proc/cpuinfo."""
     return parse_processor(_CPUINFO.read_text(encoding="utf-8") if _CPUINFO.is_file() else "")
 
 
 def num_cores() -> int:
-    """Cores that this process may use, by its affinity and its container's share."""
+    """Cores that this process may use, by affinity and container quota."""
     return int(joblib.cpu_count())
 
 
 def results_name(processor: Processor, cores: int) -> str:
-    """The name of the results file of a machine, such as ``amd-epyc-7763-2-cores.json``."""
+    """The name of a machine's results file, such as ``amd-epyc-7763-2-cores.json``."""
     name = re.sub(r"\((R|TM)\)|@.*|\b\d+-Core\b|\b(CPU|Processor)\b", " ", processor.name)
     words = re.findall(r"[a-z0-9]+", name.lower())
     return "-".join([*words, str(cores), "core" if cores == 1 else "cores"]) + ".json"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Machine, versions, date, revision."""
+    """Machine, versions, date and revision."""
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         capture_output=True,

@@ -1,10 +1,10 @@
-"""How everything here is measured: in turns, in processes of their own, as ratios of medians.
+"""How to measure: contestants take turns in separate processes, and results are ratios of medians.
 
-Absolute times move with what else the machine does; two things measured in turns in one run are
-met by the same. Each contestant runs in a worker, a process that keeps what it has built and whose
-environment is set before torch is loaded: ``prepared`` as the program's entry points set it,
-``plain`` as torch comes. Rivals have workers of their own, as they would have scripts of their own:
-how fast memory is to be had depends on what a process gave back before.
+Absolute times depend on what else the machine does, which affects alternating measurements alike.
+Each contestant runs in a worker, a process that keeps what it has built and whose environment is
+set before torch is imported: ``prepared`` as by the program's entry points, ``plain`` as torch's
+default. Rivals have separate workers, because allocation is faster or slower depending on what a
+process freed before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from sentiment.runtime.environment import VARIABLES, set_variables
 
-_COSTS = ("growth",)  # sections whose ratios are better the smaller they are
+_COSTS = ("growth",)  # sections in which lower ratios are better
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Row:
     """One line of the table.
 
     Attributes:
-        section: what kind of thing was measured.
-        name: what was measured, against what.
-        ratio: the result: times as fast, or a share; None where ``value`` is all there is.
-        low, high: the smallest and the largest ratio among the rounds.
-        value: the measured quantity behind it, for orientation alone.
-        goal: what the ratio is meant to reach, None where nothing is.
-        headline: whether a newcomer asks for it first.
-        kernel: the oneDNN kernels that ran, where a recurrence was measured.
+        section: the heading it belongs to.
+        name: "what is measured vs the reference".
+        ratio: speed-up or share; None if there is only a ``value``.
+        low, high: the lowest and the highest ratio over the rounds.
+        value: the measured quantity, for orientation only.
+        goal: what the ratio should reach, or None.
+        headline: whether the README shows it.
+        kernel: the oneDNN kernels that ran, for a recurrence.
     """
 
     section: str
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def misses_goal(self) -> bool:
-        """Whether the ratio falls short of its goal, or exceeds it where less is better."""
+        """Whether the ratio is below its goal, or above it if lower is better."""
         if self.ratio is None or self.goal is None:
             return False
         is_cost = self.section in _COSTS
@@ -61,8 +61,8 @@ class Worker:
     """A process that calls functions, one at a time.
 
     Args:
-        prepared: whether its environment is the one that the program sets for itself.
-        variables: environment variables beside these.
+        prepared: whether its environment is set as by the program's entry points.
+        variables: additional environment variables.
     """
 
     def __init__(self, *, prepared: bool, variables: Mapping[str, str] | None = None) -> None:
@@ -100,7 +100,7 @@ def _start(prepared: bool) -> None:
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function returns in a new process, in which no other one has left memory behind."""
+    """Call a function in a new process, with fresh memory."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -108,7 +108,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 def in_turns(
     contestants: dict[str, Callable[[], float]], rounds: int, *, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round, all of them in turns."""
+    """Seconds of each contestant in each round, with the contestants taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(-warm_up, rounds):
         for name, measure in contestants.items():
@@ -127,27 +127,26 @@ def faster(
     *,
     headline: bool = False,
 ) -> Row:
-    """How many times as fast ``ours`` is; one measurement of a slow contestant stands for all."""
+    """The speed-up of ``ours``; ``theirs`` may be a single measurement, used for all rounds."""
     theirs = theirs * len(ours) if len(theirs) == 1 else theirs
     ratios = [one / other for one, other in zip(theirs, ours, strict=True)]
     median_theirs, median_ours = statistics.median(theirs), statistics.median(ours)
-    value = f"{median_theirs:.4g} s : {median_ours:.4g} s"
+    value = f"{median_ours:.4g} s vs {median_theirs:.4g} s"
     ratio = median_theirs / median_ours
     return Row(section, name, ratio, min(ratios), max(ratios), value, goal, headline)
 
 
 def settled(function: Callable[[], object]) -> float:
-    """Seconds that a call takes after another one.
+    """Seconds of a call right after another one, as in training.
 
-    Steps of a training follow each other; a machine that takes back what is free between two turns
-    would make each of them a first one.
+    Between two turns, a virtual machine may return free memory to its host.
     """
     function()
     return timed(function)
 
 
 def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Seconds of a call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

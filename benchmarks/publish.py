@@ -1,9 +1,9 @@
-"""Put the figures of all results files into README.md and docs/performance.md, and draw the plot.
+"""Write the tables of all results files into README.md and docs/performance.md, and draw the plot.
 
     python -m benchmarks.publish [benchmarks/results/FILE.json]
 
-Both pages hold tables between ``<!-- figures -->`` and ``<!-- end of figures -->``; nothing else of
-them is touched. The plot shows the growth of one file.
+The tables go between ``<!-- figures -->`` and ``<!-- end of figures -->``. The plot shows the
+growth measured in one file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def load_results() -> list[dict[str, Any]]:
-    """The results files of all machines, by name."""
+    """The results files of all machines, sorted by name."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
 
 
@@ -47,28 +47,28 @@ def filled(page: str, figures: str) -> str:
 
 
 def machines_side_by_side(results: Sequence[dict[str, Any]]) -> str:
-    """The rows that a newcomer asks for first, with a column of ratios for each machine."""
+    """The headline rows, with a column of ratios for each machine."""
     columns = [{row.name: row for row in _rows(result) if row.headline} for result in results]
     names = list(dict.fromkeys(name for column in columns for name in column))
     headings = [f"{machine(result)}, {result['date']}" for result in results]
-    lines = [f"{circumstances(result)}\n" for result in results]
-    lines += [_line(["what : against what", *headings, "goal"]), "|---" * (len(results) + 2) + "|"]
+    lines = [f"{description(result)}\n" for result in results]
+    lines += [_line(["comparison", *headings, "goal"]), "|---" * (len(results) + 2) + "|"]
     for name in names:
-        found = [column.get(name) for column in columns]
-        goal = next((_goal(row) for row in found if row is not None and row.goal is not None), "")
-        lines.append(_line([name, *("–" if row is None else ratio(row) for row in found), goal]))
+        rows = [column.get(name) for column in columns]
+        goal = next((_goal(row) for row in rows if row is not None and row.goal is not None), "")
+        lines.append(_line([name, *("–" if row is None else ratio(row) for row in rows), goal]))
     return _as_code("\n".join(lines) + "\n")
 
 
 def one_table_a_machine(results: Sequence[dict[str, Any]]) -> str:
-    """All rows of each machine, with what they were measured on."""
+    """All rows of each machine, in one table per machine."""
     tables = []
     for result in results:
         heading = (
-            "what : against what", "times, or share", "among the rounds", "medians", "goal",
+            "comparison", "ratio", "range over rounds", "medians", "goal",
             "oneDNN kernels",
         )  # fmt: skip
-        lines = [circumstances(result), "", _line(heading), "|---" * len(heading) + "|"]
+        lines = [description(result), "", _line(heading), "|---" * len(heading) + "|"]
         for row in _rows(result):
             spread = "" if row.low is None else f"{row.low:.3g} to {row.high:.3g}"
             lines.append(_line((row.name, ratio(row), spread, row.value, _goal(row), row.kernel)))
@@ -76,7 +76,7 @@ def one_table_a_machine(results: Sequence[dict[str, Any]]) -> str:
     return _as_code("\n".join(tables))
 
 
-# What each page shows of the results.
+# How each page shows the results.
 PAGES: dict[Path, Callable[[Sequence[dict[str, Any]]], str]] = {
     ROOT / "README.md": machines_side_by_side,
     ROOT / "docs" / "performance.md": one_table_a_machine,
@@ -86,26 +86,28 @@ PAGES: dict[Path, Callable[[Sequence[dict[str, Any]]], str]] = {
 def machine(result: dict[str, Any]) -> str:
     """The machine of a results file: processor with family and model, threads, and GPU."""
     name = result["device"].removeprefix("cpu (").removesuffix(")")
-    processor = result.get("processor", {})  # which files of earlier versions lack
+    processor = result.get("processor", {})  # missing in files of earlier versions
     if processor.get("family") is not None:
-        told = f"{processor['name']} (family {processor['family']}, model {processor['model']})"
-        name = name.replace(processor["name"], told)
+        full_name = (
+            f"{processor['name']} (family {processor['family']}, model {processor['model']})"
+        )
+        name = name.replace(processor["name"], full_name)
     return name if result["gpu"] is None else f"{name}, {result['gpu']}"
 
 
-def circumstances(result: dict[str, Any]) -> str:
-    """When, on what and with what a results file was measured."""
+def description(result: dict[str, Any]) -> str:
+    """Date, machine and versions of a results file."""
     flags = result.get("processor", {}).get("flags", ())
-    has = f" with {', '.join(flags)}" if flags else ""
+    instructions = f" with {', '.join(flags)}" if flags else ""
     return (
-        f"Measured on {result['date']} on {machine(result)}{has}; torch "
+        f"Measured on {result['date']} on {machine(result)}{instructions}; torch "
         f"{result['packages']['torch']}, Python {result['python']}, revision "
         f"{result['revision']}; {result['reviews']} reviews."
     )
 
 
 def ratio(row: Row) -> str:
-    """The ratio of a row, and its goal where that is missed."""
+    """The ratio of a row, and its goal if missed."""
     if row.ratio is None:
         return "–"
     return f"{row.ratio:.3g}" + (f" (goal {_goal(row)} missed)" if row.misses_goal else "")

@@ -1,12 +1,10 @@
-"""Measure everything, print one table, write one JSON file.
+"""Run the benchmarks: print a table and write a JSON file.
 
     python -m benchmarks.run [--imdb FOLDER] [--only recurrence,training] [--output FILE]
 
-The file lies in ``benchmarks/results`` and is named after the machine; of some sections alone,
-nothing is written unless ``--output`` names a file.
-
-Reviews are synthetic but where ``--imdb`` names a folder with train.parquet. Run it alone: whatever
-else computes at the same time slows both sides of a ratio, but not alike.
+The file is written to ``benchmarks/results`` and named after the machine; with ``--only``, only if
+``--output`` names it. Reviews are synthetic unless ``--imdb`` names a folder with train.parquet. Run
+it on an otherwise idle machine: other work slows both sides of a ratio, but not equally.
 """
 
 from __future__ import annotations
@@ -19,16 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import (
-    busy,
-    cells,
-    cuda,
-    denormals,
-    emulated,
-    evaluating,
     growth,
+    inference,
     peers,
-    predicting,
-    pretraining,
     ranks,
     recurrence,
     text,
@@ -42,7 +33,7 @@ from benchmarks.publish import RESULTS
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--imdb", type=Path, help="folder with IMDB's train.parquet")
-    parser.add_argument("--only", help="sections, with commas between them")
+    parser.add_argument("--only", help="sections, separated by commas")
     parser.add_argument("--output", type=Path, help="JSON file to write the results to")
     options = parser.parse_args()
     output = options.output
@@ -69,10 +60,10 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[flo
     points: dict[str, list[float]] = {}
     rows: list[Row] = []
     with Worker(prepared=True) as prepared, Worker(prepared=False) as plain:
-        known = sections(prepared, plain, options.imdb, points)
-        for name in options.only.split(",") if options.only else known:
+        available = sections(prepared, plain, options.imdb, points)
+        for name in options.only.split(",") if options.only else available:
             started = time.perf_counter()
-            rows += known[name]()
+            rows += available[name]()
             print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     return rows, points
 
@@ -80,35 +71,34 @@ def _measure(options: argparse.Namespace) -> tuple[list[Row], dict[str, list[flo
 def sections(
     prepared: Worker, plain: Worker, folder: Path | None, points: dict[str, list[float]]
 ) -> dict[str, Callable[[], list[Row]]]:
-    """What measures the rows of each section.
+    """The function that measures the rows of each section.
 
     Args:
-        prepared: a process in the environment that the program sets for itself.
-        plain: one in torch's own.
-        folder: of the reviews; None measures on synthetic ones.
-        points: where the points of the plot are added.
+        prepared, plain: workers with the program's and with torch's environment.
+        folder: with train.parquet; None means synthetic reviews.
+        points: filled with the points of the plot.
     """
 
     def grow() -> list[Row]:
-        found, measured = growth.rows()
+        results, measured = growth.rows()
         points.update(measured)
-        return found
+        return results
 
     return {
         "recurrence": recurrence.rows,
-        "emulated": emulated.rows,
-        "busy": busy.rows,
-        "denormals": denormals.rows,
-        "cells": cells.rows,
+        "emulated": recurrence.emulated_rows,
+        "busy": recurrence.busy_rows,
+        "denormals": recurrence.denormal_rows,
+        "cells": recurrence.cell_rows,
         "training": lambda: training.rows(prepared),
-        "pretraining": lambda: pretraining.rows(prepared),
+        "pretraining": lambda: training.pretraining_rows(prepared),
         "text": lambda: text.rows(prepared, folder),
-        "evaluating": lambda: evaluating.rows(prepared, folder),
-        "predicting": lambda: predicting.rows(prepared, folder),
+        "evaluating": lambda: inference.evaluation_rows(prepared, folder),
+        "predicting": lambda: inference.prediction_rows(prepared, folder),
         "growth": grow,
         "peers": lambda: peers.rows(prepared, plain),
         "ranks": lambda: ranks.rows(folder),
-        "cuda": cuda.rows,
+        "cuda": training.cuda_rows,
     }
 
 
@@ -125,7 +115,7 @@ def table(rows: list[Row]) -> str:
         goal = "" if row.goal is None else f"{row.goal:.3g}{' missed' if row.misses_goal else ''}"
         name = row.name if len(row.name) <= 80 else row.name[:79] + "…"
         lines.append(f"  {name:<80}{ratio:>7}  {spread:<13} {goal}")
-        details = "; ".join(each for each in (row.value, row.kernel) if each)
+        details = "; ".join(filter(None, (row.value, row.kernel)))
         if details:
             lines.append(f"    {details}"[:120])
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""One step of a recurrence, by our packed cells and by torch's own.
+"""One training step of a recurrence, with our packed cells or with torch's.
 
-A batch comes from a good bucket: its lengths lie within 10 % of the longest.
+The lengths of a batch are within 10 % of the longest, as in a well-filled bucket.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Run = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a recurrence and its batch."""
+    """Sizes of a recurrence and its batch."""
 
     batch: int = 64
     time: int = 230
@@ -45,19 +45,19 @@ class Shape:
     def products(self) -> list[tuple[int, int, int, int]]:
         """(times, m, k, n) of every m × k by k × n product of a step, forward and backward."""
         cells, gates = self.batch * self.time, 4 * self.hidden
-        found = []
+        products = []
         for layer in range(self.layers):
             inputs = self.input if layer == 0 else self.directions * self.hidden
             steps = self.directions * self.time
-            found += [
+            products += [
                 (self.directions, cells, inputs, gates),  # W x
                 (steps, self.batch, self.hidden, gates),  # U h
                 (steps, self.batch, gates, self.hidden),  # gradient of h
-                (self.directions, cells, gates, inputs),  # of x
-                (self.directions, gates, cells, inputs),  # of W
-                (self.directions, gates, cells, self.hidden),  # of U
+                (self.directions, cells, gates, inputs),  # gradient of x
+                (self.directions, gates, cells, inputs),  # gradient of W
+                (self.directions, gates, cells, self.hidden),  # gradient of U
             ]
-        return found
+        return products
 
 
 USUAL = Shape()
@@ -65,12 +65,12 @@ USUAL = Shape()
 
 @functools.cache
 def _contestant(kind: str, shape: Shape) -> tuple[_Run, list[torch.Tensor]]:
-    """What returns the output and the final h, and the leaves that have gradients."""
+    """A function that returns the output and the final h, and the leaves that have gradients."""
     torch.manual_seed(0)
     lengths = torch.randint(round(0.9 * shape.time), shape.time + 1, (shape.batch,))
     lengths = lengths.sort(descending=True).values
     lengths[0] = shape.time
-    # Time stands first in memory for each of them, which is what their kernels read.
+    # Time is the first dimension in memory, as the kernels read it.
     x = torch.randn(shape.time, shape.batch, shape.input).transpose(0, 1).requires_grad_()
     settings = {"num_layers": shape.layers, "bidirectional": shape.directions == 2}
     cell = next(cell for cell in _CELLS if kind.endswith(cell))
@@ -103,14 +103,14 @@ def step_seconds(
     settle: bool = True,
     from_last_state: bool = False,
 ) -> float:
-    """One forward and backward.
+    """Seconds of one forward and backward pass.
 
     Args:
-        kind: ``PackedLSTM``, ``packed nn.LSTM`` or ``padded nn.LSTM``, or so with another cell.
+        kind: ``PackedLSTM``, ``packed nn.LSTM`` or ``padded nn.LSTM``; or with GRU or RNN.
         shape: of the recurrence and its batch.
-        precision: arithmetic of the matrix products.
-        settle: whether a step that is not timed goes before.
-        from_last_state: whether the gradient comes from the final h alone, not from all outputs.
+        precision: of the matrix products.
+        settle: whether an untimed step goes first.
+        from_last_state: whether the gradient comes from the final h only, not from all outputs.
     """
     run, leaves = _contestant(kind, shape)
     gradient = torch.ones(shape.batch, shape.time, shape.directions * shape.hidden)
@@ -127,7 +127,7 @@ def step_seconds(
 
 
 def run_forward(kind: str, shape: Shape, precision: torch.dtype) -> None:
-    """One forward without gradients, as in inference."""
+    """One forward pass without gradients, as in inference."""
     run, _ = _contestant(kind, shape)
     with torch.no_grad(), autocast(_CPU, precision):
         run()

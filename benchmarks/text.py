@@ -1,4 +1,4 @@
-"""From text to batches: tokenizing, numbering, the cache, and GloVe's vectors."""
+"""From text to ids: tokenizing, the token cache, vocabulary look-ups, and GloVe vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from benchmarks.corpus import lines_of_vectors, texts
+from benchmarks.corpus import texts, write_vectors
 from benchmarks.measure import Row, Worker, apart, faster, in_turns, timed
 
 _NUM_TEXTS = 10_000
@@ -36,7 +36,7 @@ def spacy_seconds(folder: Path | None) -> float:
 
 
 def tokenizer_seconds(folder: Path | None) -> float:
-    """Ours, in one process."""
+    """Our tokenizer in one process."""
     from sentiment.data.tokenizer import tokenize
 
     _rules()
@@ -45,7 +45,7 @@ def tokenizer_seconds(folder: Path | None) -> float:
 
 
 def second_start_seconds(folder: Path | None, cache: Path) -> float:
-    """Tokens from the cache."""
+    """Reading tokens from the cache."""
     from sentiment.data.token_cache import tokenize_cached
 
     return timed(lambda: tokenize_cached(_texts(folder), cache))
@@ -62,7 +62,7 @@ def _tokenized(folder: Path | None):  # type: ignore[no-untyped-def]
 
 
 def numbering_seconds(folder: Path | None, one_by_one: bool) -> float:
-    """Ids of all tokens: by numpy, or by a dictionary, token for token."""
+    """Ids of all tokens: with numpy, or with a dictionary look-up for each token."""
     from sentiment.data.vocabulary import UNK_ID, number_lexicon
 
     tokenized, words, vocabulary = _tokenized(folder)
@@ -73,7 +73,7 @@ def numbering_seconds(folder: Path | None, one_by_one: bool) -> float:
 
 
 def _load(path: Path, ours: bool) -> tuple[float, float]:
-    """Seconds and megabytes, in a process of its own."""
+    """Seconds and additional megabytes, for a new process."""
     if ours:
         import torch
 
@@ -92,20 +92,20 @@ def _load(path: Path, ours: bool) -> tuple[float, float]:
             return Vectors(path.name, cache=str(path.parent))
 
     before = _peak_megabytes()
-    with contextlib.redirect_stderr(io.StringIO()):  # torchtext draws a bar
+    with contextlib.redirect_stderr(io.StringIO()):  # torchtext shows a progress bar
         seconds = timed(load)
     return seconds, _peak_megabytes() - before
 
 
 def _peak_megabytes() -> float:
-    """Of this process alone; getrusage's would be the parent's where that was larger."""
+    """Of this process; getrusage would report the parent's peak if that was higher."""
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    match = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")
 
 
 def rows(prepared: Worker, folder: Path | None) -> list[Row]:
-    """Speed against spaCy's, a dictionary's, and torchtext's way."""
+    """Against spaCy, dictionary look-ups and torchtext."""
     with tempfile.TemporaryDirectory() as name:
         cache = Path(name)
         seconds = in_turns(
@@ -118,28 +118,28 @@ def rows(prepared: Worker, folder: Path | None) -> list[Row]:
             },
             3,
         )
-        found = [
-            faster(_SECTION, "tokenizing 10,000 reviews in one process : spaCy on every review",
+        results = [
+            faster(_SECTION, "tokenizing 10,000 reviews in one process vs spaCy on every review",
                    seconds["spacy"], seconds["ours"], headline=True),
-            faster(_SECTION, "their tokens from the cache : tokenizing them",
+            faster(_SECTION, "reading their tokens from the cache vs tokenizing them",
                    seconds["ours"], seconds["cached"]),
-            faster(_SECTION, "numbering their tokens : a dictionary, token for token",
+            faster(_SECTION, "converting their tokens to ids vs a dictionary look-up per token",
                    seconds["one by one"], seconds["numbers"]),
         ]  # fmt: skip
-        return found + _vectors_rows(cache)
+        return results + _vectors_rows(cache)
 
 
 def _vectors_rows(folder: Path) -> list[Row]:
     path = folder / "vectors.txt"
-    lines_of_vectors(path, count=_WORDS, dimension=_DIMENSION)
+    write_vectors(path, count=_WORDS, dimension=_DIMENSION)
     taken = []
     for ours in (False, True):
         taken.append(apart(_load, path, ours))
     (their_seconds, their_memory), (our_seconds, our_memory) = taken
-    name = f"GloVe {_WORDS:,} × {_DIMENSION}, of which 50,000 are wanted"
-    memory = f"{their_memory:.0f} MB : {our_memory:.0f} MB"
-    loading = f"{name}: time : torchtext's loader, its cache file included"
-    peak = f"{name}: torchtext's peak memory : ours"
+    name = f"loading {_WORDS // 8:,} of {_WORDS:,} GloVe vectors ({_DIMENSION} d)"
+    memory = f"{their_memory:.0f} MB vs {our_memory:.0f} MB"
+    loading = f"{name} vs torchtext, its cache file included"
+    peak = f"{name}, peak memory of torchtext vs ours"
     return [
         faster(_SECTION, loading, [their_seconds], [our_seconds], headline=True),
         Row(_SECTION, peak, their_memory / our_memory, value=memory),

@@ -1,8 +1,10 @@
-"""What a training step costs beside its recurrence, and an epoch beside its steps."""
+"""Training throughput of configs/imdb.yaml: an epoch, its parts, pre-training, CUDA."""
 
 from __future__ import annotations
 
 import functools
+import itertools
+import statistics
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -11,27 +13,32 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torchtext.vocab import Vocab
 
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, faster, in_turns, timed
 from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.batches import Batch, EncodedCorpus
-from sentiment.data.pipeline import TrainingData
+from sentiment.data.pipeline import PretrainingTexts, TrainingData
 from sentiment.data.reviews import Reviews
 from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.data.vocabulary import SPECIALS
 from sentiment.model import SentimentClassifier
+from sentiment.pretraining.pretrainer import Pretrainer
+from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_manifest
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import autocast, find_precision
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.logger import RunLogger
-from sentiment.training.meters import EpochProgress
+from sentiment.training.meters import EpochProgress, MeanMeter
 from sentiment.training.step import TrainStep
 from sentiment.training.trainer import Trainer
 
 _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 40
+_PRETRAINING_REVIEWS = 64 * 30
+_IMDB_REVIEWS = 25_000
 # configs/imdb.yaml's model and recipe.
 CONFIG = replace(
     Config(),
@@ -40,22 +47,14 @@ CONFIG = replace(
         schedule="linear",
         label_smoothing=0.1,
         num_epochs=99,
-        checkpoint_minutes=None,  # a worker lives long, and there is no run to make one in
+        checkpoint_minutes=None,  # there is no run folder to write one to
     ),
 )
 
 
 @dataclass(frozen=True)
 class TrainingParts:
-    """The parts of a training whose updates are timed alone, without journal and checkpoints.
-
-    Attributes:
-        model: the classifier, in training mode.
-        corpus: where batches are cut from.
-        sampler: of the batches.
-        updates: the updates of the weights.
-        precision: arithmetic of the matrix products.
-    """
+    """The parts of a training, to time updates without logging and checkpoints."""
 
     model: SentimentClassifier
     corpus: EncodedCorpus
@@ -69,17 +68,17 @@ class TrainingParts:
         return list(by_update(self.sampler, CONFIG.training.accumulation_steps))
 
     def num_tokens(self, group: list[torch.Tensor]) -> int:
-        """Words in the batches of an update, padding not counted."""
+        """Tokens in the batches of an update, without padding."""
         return sum(int(self.corpus.lengths[indices].sum()) for indices in group)
 
 
 def make_vocabulary() -> Vocab:
-    """30,000 words and the special ones, as the synthetic corpora number them."""
+    """30,000 words and the special ones, with the ids of the synthetic corpora."""
     return Vocab(Counter({f"word{number}": 2 for number in range(30_000)}), specials=SPECIALS)
 
 
 def make_model(device: torch.device = _CPU) -> SentimentClassifier:
-    """The model of CONFIG, from random vectors."""
+    """The model of CONFIG with random embeddings."""
     torch.manual_seed(0)
     size = len(make_vocabulary())
     return build_model(CONFIG.model, vocabulary_size=size, num_classes=2).to(device)
@@ -90,7 +89,7 @@ def make_parts(
     device: torch.device = _CPU,
     distributed: DistributedContext | None = None,
 ) -> TrainingParts:
-    """Model, batches and updates of CONFIG."""
+    """Model, sampler and train step of CONFIG."""
     training = CONFIG.training
     model, precision = make_model(device).train(), find_precision("auto", device)
     sampler = BucketSampler(
@@ -129,7 +128,7 @@ def _batches() -> list[Batch]:
 
 
 def recurrence_seconds() -> float:
-    """The recurrence alone, forward and backward, on embeddings made beforehand."""
+    """The recurrence alone, forward and backward, on precomputed embeddings."""
     parts, model = _parts(), _parts().model
 
     def run(x: torch.Tensor, batch: Batch) -> None:
@@ -145,7 +144,7 @@ def recurrence_seconds() -> float:
 
 
 def model_seconds() -> float:
-    """The model alone, forward and backward, on batches made beforehand."""
+    """The model alone, forward and backward, on precomputed batches."""
     parts, model = _parts(), _parts().model
     smoothing = CONFIG.training.label_smoothing
     measure = nn.CrossEntropyLoss(reduction="sum", label_smoothing=smoothing)
@@ -161,19 +160,19 @@ def model_seconds() -> float:
 
 
 def epoch_seconds() -> float:
-    """All of an epoch but its validation: batching, updates, logging."""
+    """An epoch without its validation: batching, updates, logging."""
     trainer = _trainer()
     trainer._standing.progress = EpochProgress(1, _CPU)
     return timed(trainer._train_epoch)
 
 
 def epoch_tokens() -> int:
-    """Words of it, padding not counted."""
+    """Tokens of that epoch, without padding."""
     return int(synthetic_corpus(_NUM_REVIEWS).lengths.sum())
 
 
 def rows(prepared: Worker) -> list[Row]:
-    """Shares of an epoch's time."""
+    """Throughput of an epoch against its parts."""
     seconds = in_turns(
         {
             "recurrence": lambda: prepared(recurrence_seconds),
@@ -184,8 +183,103 @@ def rows(prepared: Worker) -> list[Row]:
     )
     section = "training, configs/imdb.yaml"
     return [
-        faster(section, "tokens/s of an epoch : of the model alone on ready-made batches",
-               seconds["model"], seconds["epoch"], 0.9, headline=True),
-        faster(section, "tokens/s of an epoch : of the bare recurrence",
+        faster(section, "training throughput of an epoch vs the model alone on prepared batches",
+               seconds["model"], seconds["epoch"], 0.9),
+        faster(section, "training throughput of an epoch vs the recurrence alone",
                seconds["recurrence"], seconds["epoch"]),
     ]  # fmt: skip
+
+
+def pretraining_seconds_per_word() -> float:
+    """An epoch of a new language model, per word, with validation on one review and a checkpoint.
+
+    Compared with the classifier's update, it reads each word in both directions and has a sampled
+    softmax.
+    """
+    corpus = synthetic_corpus(_PRETRAINING_REVIEWS)
+    texts = PretrainingTexts(
+        corpora=(corpus,),
+        validation=synthetic_corpus(1),
+        vocabulary=make_vocabulary(),
+        vectors=None,
+        class_names=("neg", "pos"),
+        fingerprints={},
+    )
+    config = replace(CONFIG, pretraining=replace(CONFIG.pretraining, num_epochs=1))
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "kind": LANGUAGE_MODEL,
+        "class_names": ["neg", "pos"],
+        "config_sha256": "",
+        "vocabulary_sha256": "",
+        "identity": "benchmark",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        pretrainer = Pretrainer(
+            make_model(), texts, config, device=_CPU, precision=find_precision("auto", _CPU),
+            path=Path(folder),
+        )  # fmt: skip
+        write_manifest(Path(folder), manifest)  # the checkpoint refers to it
+        return timed(pretrainer.fit) / int(corpus.lengths.sum())
+
+
+def classifier_seconds_per_word() -> float:
+    """An epoch of the classifier, per word."""
+    return epoch_seconds() / epoch_tokens()
+
+
+def pretraining_rows(prepared: Worker) -> list[Row]:
+    """Words per second of pre-training against those of training the classifier."""
+    seconds = in_turns(
+        {
+            "language model": lambda: prepared(pretraining_seconds_per_word),
+            "classifier": lambda: prepared(classifier_seconds_per_word),
+        },
+        3,
+    )
+    name = "pre-training throughput vs training the classifier"
+    return [faster("pretraining", name, seconds["classifier"], seconds["language model"], 0.5)]
+
+
+def cuda_rows(device: torch.device | None = None) -> list[Row]:
+    """An update against cuDNN's packed kernel alone, and the time of an epoch.
+
+    Args:
+        device: None means the GPU (without one, a row says so). A CPU is for trying the code.
+    """
+    if device is None:
+        if not torch.cuda.is_available():
+            return [Row("CUDA", "no GPU on this machine: not measured", None)]
+        device = torch.device("cuda")
+    parts = make_parts(synthetic_corpus(_NUM_REVIEWS), device)
+    groups, sums = parts.groups(), MeanMeter(device)
+    sizes = CONFIG.model.embedding_size, CONFIG.model.hidden_size
+    kernel = nn.LSTM(*sizes, batch_first=True, bidirectional=True).to(device)
+    inputs = []
+    for indices in itertools.chain.from_iterable(groups):
+        lengths = parts.corpus.batch(indices).lengths
+        x = torch.randn(len(lengths), int(lengths[0]), sizes[0], device=device, requires_grad=True)
+        inputs.append(pack_padded_sequence(x, lengths, batch_first=True))
+
+    def synchronize() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def bare() -> None:
+        for packed in inputs:
+            output = kernel(packed)[0].data
+            torch.autograd.grad(output, list(kernel.parameters()), torch.ones_like(output))
+        synchronize()
+
+    def updates() -> None:
+        for group in groups:
+            parts.updates.step(group, sums)
+        synchronize()
+
+    seconds = in_turns({"bare": lambda: timed(bare), "updates": lambda: timed(updates)}, 7)
+    epoch = _IMDB_REVIEWS / _NUM_REVIEWS * statistics.median(seconds["updates"])
+    name = "cuDNN's kernel alone vs a complete update, time"
+    return [
+        faster("CUDA", name, seconds["bare"], seconds["updates"], 1 / 1.1),
+        Row("CUDA", "epoch of 25,000 reviews", None, value=f"{epoch:.2f} s"),
+    ]

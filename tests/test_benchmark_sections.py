@@ -19,33 +19,26 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from benchmarks import cuda, ranks, training
+from benchmarks import ranks, training
 from benchmarks.measure import Row
 from benchmarks.run import sections
 from benchmarks.step import Shape
 
 TINY_SHAPE = Shape(batch=2, time=3, input=3, hidden=4)
 SIZES = {
-    "busy._ROUNDS": 1,
-    "busy.USUAL": TINY_SHAPE,
-    "cells.USUAL": TINY_SHAPE,
-    "cuda._NUM_REVIEWS": 8,
-    "denormals.USUAL": TINY_SHAPE,
-    "denormals.flush_denormals": lambda is_wanted: True,  # later tests would keep it
-    "emulated.USUAL": TINY_SHAPE,
-    "evaluating._NUM_TEXTS": 4,
-    "growing._LETTERS": "bc",
-    "growing._PROCESSES": 1,
-    "growing._ROUNDS": 1,
+    "recurrence._BUSY_ROUNDS": 1,
+    "recurrence.flush_denormals": lambda is_wanted: True,  # later tests would keep it
+    "constants._LETTERS": "bc",
+    "constants._PROCESSES": 1,
+    "constants._ROUNDS": 1,
     "growth.NUM_REVIEWS": 8,
     "growth._ROUNDS": 1,
-    "growth._SETTLING": 1,
+    "growth._WARM_UP": 1,
     "growth._UPDATES": 2,
     "peers._BATCH": 2,
     "peers._TIME": 3,
     "peers.synthetic_lengths": lambda count, seed: np.full(count, 3),
-    "predicting._NUM_TEXTS": 4,
-    "pretraining._NUM_REVIEWS": 4,
+    "inference._NUM_TEXTS": 4,
     "recurrence.USUAL": TINY_SHAPE,
     "recurrence._SQUARE": 8,
     "recurrence._VARIANTS": (replace(TINY_SHAPE, layers=2),),
@@ -53,6 +46,7 @@ SIZES = {
     "text._WORDS": 64,
     "text._peak_megabytes": itertools.count(1).__next__,
     "training._NUM_REVIEWS": 8,
+    "training._PRETRAINING_REVIEWS": 4,
     "training.CONFIG": replace(
         training.CONFIG,
         model=replace(training.CONFIG.model, embedding_size=3, hidden_size=4),
@@ -131,7 +125,7 @@ def test_training_benchmarks_write_no_checkpoints():
 
 
 def test_the_section_of_the_gpu_measures():
-    check(cuda.rows(torch.device("cpu")))
+    check(training.cuda_rows(torch.device("cpu")))
 
 
 def test_the_section_of_ranks_measures(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""What preparing a corpus costs for each token and each review: time, disk, memory."""
+"""What a corpus costs per token and per review: time, disk, memory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,11 @@ from benchmarks.measure import apart, timed
 
 _ROUNDS = 3
 _PROCESSES = 2
-_LETTERS = "bcdfghjklmnpqrstvwxz"  # of the different pieces, four in each
+_LETTERS = "bcdfghjklmnpqrstvwxz"  # for distinct pieces of four letters
 
 
 class Constant(NamedTuple):
-    """A measured quantity.
-
-    Attributes:
-        value: of it.
-        unit: of the value.
-        what: in words.
-    """
+    """A measured quantity, described by ``what``."""
 
     value: float
     unit: str
@@ -38,11 +32,11 @@ class Constant(NamedTuple):
 
 
 def measure(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    """All of it, each in a process of its own, as what one gives back another finds."""
-    found: dict[str, Constant] = {}
+    """All constants, each measured in a new process, with fresh memory."""
+    constants: dict[str, Constant] = {}
     for function in (_tokenizing, _two_processes, _memory, _on_disk, _counting, _planning):
-        found |= apart(function, folder, num_reviews)
-    return found
+        constants |= apart(function, folder, num_reviews)
+    return constants
 
 
 def _median_seconds(function: Callable[[], object]) -> float:
@@ -55,11 +49,11 @@ def _tokenizing(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     from sentiment.data.tokenizer import Tokenizer, tokenize
 
     all_texts = texts(folder, num_reviews)
-    whole, part = Tokenizer(), Tokenizer()
-    tokenized = whole(all_texts)
+    tokenizer, small = Tokenizer(), Tokenizer()
+    tokenized = tokenizer(all_texts)
     num_tokens = len(tokenized.tokens)
-    factor = num_tokens / len(part(all_texts[: len(all_texts) // 4]).tokens)
-    growth = math.log(whole.num_pieces / part.num_pieces) / math.log(factor)
+    factor = num_tokens / len(small(all_texts[: len(all_texts) // 4]).tokens)
+    growth = math.log(tokenizer.num_pieces / small.num_pieces) / math.log(factor)
     seconds = _median_seconds(lambda: tokenize(all_texts, num_processes=1))
     reviews = Reviews(all_texts, np.zeros(len(all_texts), dtype=np.int64), ("a", "b"), "none")
 
@@ -68,75 +62,75 @@ def _tokenizing(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
         cache_key(all_texts, lower_case=True)
 
     return {
-        "tokens_per_review": Constant(num_tokens / len(all_texts), "tokens", "in a review"),
+        "tokens_per_review": Constant(num_tokens / len(all_texts), "tokens", "length of a review"),
         "bytes_per_token": Constant(
             sum(len(text.encode()) for text in all_texts) / num_tokens,
-            "bytes", "of text for a token",
+            "bytes", "text per token",
         ),
         "tokenizing": Constant(num_tokens / seconds, "tokens/s", "tokenizing, one process"),
         "digesting": Constant(
             num_tokens / _median_seconds(digest),
-            "tokens/s", "digests of the texts, for the receipt and for the cache, in each rank",
+            "tokens/s", "hashing the texts, for provenance and cache, in each rank",
         ),
-        "tokens": Constant(float(num_tokens), "tokens", "in these reviews"),
+        "tokens": Constant(float(num_tokens), "tokens", "tokens of these reviews"),
         "pieces": Constant(
-            float(whole.num_pieces), "pieces", "different ones between white space in them"
+            float(tokenizer.num_pieces), "pieces", "distinct whitespace-separated pieces in them"
         ),
         "pieces_growth": Constant(
-            growth, "", "exponent by which these grow with tokens (Heaps' law)"
+            growth, "", "exponent of their growth with tokens (Heaps' law)"
         ),
     }  # fmt: skip
 
 
 def _two_processes(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    """By what more reviews take longer, so that the processes' start is left out."""
+    """From the additional time of more reviews, to exclude starting the processes."""
     from sentiment.data.tokenizer import tokenize
 
     all_texts = texts(folder, num_reviews)
     part = all_texts[: len(all_texts) // 4]
-    counts = [len(tokenize(each, num_processes=1).tokens) for each in (part, all_texts)]
+    counts = [len(tokenize(some_texts, num_processes=1).tokens) for some_texts in (part, all_texts)]
     seconds = [
-        _median_seconds(lambda each=each: tokenize(each, num_processes=_PROCESSES))
-        for each in (part, all_texts)
+        _median_seconds(
+            lambda some_texts=some_texts: tokenize(some_texts, num_processes=_PROCESSES)
+        )
+        for some_texts in (part, all_texts)
     ]
     speed = (counts[1] - counts[0]) / max(1e-9, seconds[1] - seconds[0])
     return {"tokenizing_by_two": Constant(speed, "tokens/s", "tokenizing, two processes")}
 
 
 def _memory(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    """By what more reviews need more, so that what a process needs in any case is left out."""
+    """From the additional memory of more reviews, to exclude what a process always needs."""
     points = [apart(_peak, folder, num_reviews, times) for times in (2, 6)]
     (few, low, held), (many, high, _) = points
     text_memory = 2 * held / few
     return {
-        "text_memory": Constant(text_memory, "bytes", "of memory for a token's text, once read"),
+        "text_memory": Constant(text_memory, "bytes", "memory per token for its text, once read"),
         "tokenizing_memory": Constant(
             (high - low) / (many - few) + text_memory,
-            "bytes", "of memory for a token while tokenizing, its text included",
+            "bytes", "memory per token while tokenizing, its text included",
         ),
-        "piece_memory": Constant(_piece_memory(), "bytes", "more for a different piece of text"),
+        "piece_memory": Constant(_piece_memory(), "bytes", "additional memory per distinct piece"),
     }  # fmt: skip
 
 
 def _peak(folder: Path | None, num_reviews: int, times: int) -> tuple[int, int, int]:
-    """Tokens of the reviews, given several times over; bytes held at most while they are cut; and
-    bytes of the texts, which are in memory once.
-    """
+    """Tokens of the repeated reviews; peak bytes while tokenizing; bytes of the texts, held once."""
     from sentiment.data.tokenizer import tokenize
 
     all_texts = texts(folder, num_reviews)
     held = sum(map(sys.getsizeof, all_texts)) + sys.getsizeof(all_texts)
-    Path("/proc/self/clear_refs").write_text("5")  # what reading them took is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak after reading them
     num_tokens = len(tokenize(times * all_texts, num_processes=1).tokens)
     return num_tokens, int(2**20 * _megabytes("VmHWM")), held
 
 
 def _piece_memory() -> float:
-    """Of a piece, its token and its place in the vocabulary's counts, each met once."""
+    """Bytes of a piece that occurs once, with its token and its count."""
     from sentiment.data.tokenizer import Tokenizer
     from sentiment.data.vocabulary import count_tokens
 
-    all_texts = ["".join(each) for each in itertools.product(_LETTERS, repeat=4)]
+    all_texts = ["".join(letters) for letters in itertools.product(_LETTERS, repeat=4)]
     count = len(all_texts)
     tokenizer = Tokenizer()
     tokenizer(["first"])  # loads spaCy's rules
@@ -151,8 +145,8 @@ def _piece_memory() -> float:
 
 def _megabytes(name: str) -> float:
     status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found = re.search(rf"{name}:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else float("nan")
+    match = re.search(rf"{name}:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")
 
 
 def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
@@ -162,9 +156,7 @@ def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
         tokenized = tokenize_cached(texts(folder, num_reviews), Path(name), num_processes=1)
         size = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file())
     return {
-        "disk": Constant(
-            size / len(tokenized.tokens), "bytes", "on disk for a token, lexicon and all"
-        )
+        "disk": Constant(size / len(tokenized.tokens), "bytes", "disk per token, lexicon included")
     }
 
 
@@ -204,14 +196,14 @@ def _planning(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     tracemalloc.stop()
     corpus = synthetic_corpus(1_000)
     tables = (corpus.starts, corpus.lengths, corpus.full_lengths, corpus.labels)
-    tables_bytes = sum(each.element_size() for each in tables) + sampler._lengths.itemsize
+    tables_bytes = sum(table.element_size() for table in tables) + sampler._lengths.itemsize
     assert len(kept) == -(-len(lengths) // 64)
     return {
         "planning": Constant(
-            len(lengths) / seconds, "reviews/s", "putting an epoch's batches together, in each rank"
+            len(lengths) / seconds, "reviews/s", "building an epoch's batches, in each rank"
         ),
         "review_memory": Constant(
             held / len(lengths) + tables_bytes,
-            "bytes", "of memory for a review while training, its tokens aside, in each rank",
+            "bytes", "memory per review while training, without its tokens, in each rank",
         ),
     }  # fmt: skip
