@@ -115,7 +115,7 @@ def _memory(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
 
 
 def _peak(folder: Path | None, num_reviews: int, times: int) -> tuple[int, int, int]:
-    """Tokens of the repeated reviews; peak bytes while tokenizing; bytes of the texts, held once."""
+    """Tokens of the repeated reviews; peak bytes while tokenizing; bytes of the texts."""
     from sentiment.data.tokenizer import tokenize
 
     all_texts = texts(folder, num_reviews)

@@ -3,8 +3,8 @@
     python -m benchmarks.run [--imdb FOLDER] [--only recurrence,training] [--output FILE]
 
 The file is written to ``benchmarks/results`` and named after the machine; with ``--only``, only if
-``--output`` names it. Reviews are synthetic unless ``--imdb`` names a folder with train.parquet. Run
-it on an otherwise idle machine: other work slows both sides of a ratio, but not equally.
+``--output`` names it. Reviews are synthetic unless ``--imdb`` names a folder with train.parquet.
+Run it on an otherwise idle machine: other work slows both sides of a ratio, but not equally.
 """
 
 from __future__ import annotations
