@@ -19,7 +19,6 @@ from sentiment.runs.run import build_model
 from sentiment.runtime.device import set_up
 from sentiment.tuning.lr_finder import (
     RangeTest,
-    SmoothedLoss,
     measure_range,
     prepare_range,
     range_text,
@@ -62,7 +61,7 @@ def test_losses_are_those_of_plain_updates_by_hand(prepared):
     for epoch in (1, 2):
         sampler.set_epoch(epoch)
         batches += list(sampler)
-    assert 15 == len(batches) / 2 < 20, "the test goes on into a second epoch"
+    assert 15 == len(batches) / 2 < 20, "the test continues into a second epoch"
     rates = np.geomspace(1e-4, 1e-2, 20)
     for number in range(20):
         batch = data.train.batch(batches[number])
@@ -117,13 +116,12 @@ def test_a_loss_that_is_never_finite_is_said_to_be(prepared):
         measure(config, replace(data, vectors=vectors))
 
 
-def test_smoothing_is_the_weighted_mean_of_all_before():
-    losses = np.random.default_rng(0).normal(1, 0.3, 30)
-    average = SmoothedLoss(5)
-    for number, loss in enumerate(losses):
-        weights = 0.8 ** np.arange(number, -1, -1)
-        expected = np.average(losses[: number + 1], weights=weights)
-        assert average.add(loss) == pytest.approx(expected)
+def test_smoothing_is_the_weighted_mean_of_all_before(prepared):
+    test = measure(*prepared, num_updates=40)
+    assert test.span == 2
+    for number, smoothed in enumerate(test.smoothed):
+        weights = 0.5 ** np.arange(number, -1, -1)
+        assert smoothed == pytest.approx(np.average(test.losses[: number + 1], weights=weights))
 
 
 def test_suggestions_are_the_steepest_fall_and_the_minimum():
@@ -158,7 +156,7 @@ def test_coming_down_from_a_sudden_rise_is_no_steep_fall():
 def test_no_suggestion_without_a_fall(losses):
     test = curve(losses, span=5) if len(losses) > 1 else RangeTest(1, (1e-6,), (0.7,), (0.7,), "")
     assert suggest(test) is None
-    assert "give more of them with --num_updates" in range_text(test, None)
+    assert "give more with --num_updates" in range_text(test, None)
 
 
 def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monkeypatch, capsys):
@@ -171,7 +169,7 @@ def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monk
     assert found["tenth_of_minimum"] == pytest.approx(found["minimum"] / 10)
     for name in ("steepest", "tenth_of_minimum"):
         assert f"--training.learning_rate {found[name]:.1e}\n" in printed
-    assert "Few updates: take these rates with care" in printed
+    assert "Few updates make these rates uncertain" in printed
     assert [each.name for each in Path("runs").iterdir()] == ["one-find-lr"], "no run"
     names = sorted(each.name for each in Path("runs/one-find-lr").iterdir())
     assert names == ["find-lr.json", "find-lr.svg", "tensorboard"]

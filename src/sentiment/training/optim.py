@@ -73,12 +73,18 @@ class Schedule:
         optimizer: whose learning rate is set.
         config: kind of schedule, warm-up, what plateau does.
         num_updates: updates of the whole training.
+        factor: share of the learning rate at each update, from 0, in place of the config's.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, config: TrainingConfig, num_updates: int
+        self,
+        optimizer: torch.optim.Optimizer,
+        config: TrainingConfig,
+        num_updates: int,
+        factor: Callable[[int], float] | None = None,
     ) -> None:
         self._kind = config.schedule
+        self._custom_factor = factor
         self._num_updates = max(1, num_updates)
         self._num_warmup = round(config.warmup_share * num_updates)
         wait = (config.unfreeze_epochs or 0) / config.num_epochs * num_updates
@@ -134,6 +140,8 @@ class Schedule:
 
     def _factor(self, update: int) -> float:
         """Share of the full learning rate that update number ``update`` (from 0) has."""
+        if self._custom_factor is not None:
+            return self._custom_factor(update)
         if update < self._num_warmup:
             return (update + 1) / (self._num_warmup + 1)
         remaining = self._num_updates - self._num_warmup

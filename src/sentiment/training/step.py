@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -142,6 +143,7 @@ class TrainStep:
         num_updates: of the whole training.
         world: the ranks; all must make the same calls.
         mixture: what learns from more than the labels; None learns from them alone.
+        rate_factor: share of the learning rate at each update, in place of the config's schedule.
 
     Attributes:
         update: updates done.
@@ -161,6 +163,7 @@ class TrainStep:
         num_updates: int,
         distributed: DistributedContext,
         mixture: CombinedObjective | None = None,
+        rate_factor: Callable[[int], float] | None = None,
     ) -> None:
         self._model = model
         self._corpus = corpus
@@ -177,7 +180,7 @@ class TrainStep:
                 bucket_cap_mb=_BUCKET_MEGABYTES,
             )
         self._optimizer = build_optimizer(model, config)
-        self._schedule = Schedule(self._optimizer, config, num_updates)
+        self._schedule = Schedule(self._optimizer, config, num_updates, rate_factor)
         self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=config.label_smoothing)
         decay = config.average_decay
         self.average = None if decay is None else WeightAverage(model, decay)

@@ -1,4 +1,4 @@
-"""A range test of learning rates: run, suggest, show."""
+"""A learning-rate range test (Smith 2017): measure, suggest, report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from sentiment.config.config import Config, TrainingConfig
+from sentiment.config.config import Config
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.sampler import BucketSampler, by_update
+from sentiment.display.console import format_table, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
-from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
 from sentiment.runtime.distributed import DistributedContext
@@ -27,27 +27,33 @@ from sentiment.runtime.files import write_json
 from sentiment.training.distillation import teach
 from sentiment.training.meters import MeanMeter
 from sentiment.training.objectives import build_mixture
-from sentiment.training.optim import Schedule
 from sentiment.training.setup import build_fresh
 from sentiment.training.step import TrainStep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SPAN_SHARE = 0.05  # share of all updates, over which losses are averaged and slopes taken
+_MAX_RISE = 4.0  # times the lowest smoothed loss, beyond which the loss has diverged
+_MIN_FALL = 0.1  # share of the initial loss; a smaller fall may be noise
+_ENOUGH_UPDATES = 200  # fewer give a warning
 
-_LEAST_FALL = 0.1  # share of the loss at the beginning: less may be noise
+_NAME = "find-lr"
+_GRAY = "#9aa0a6"
+_SHOWN_RISE = 1.25  # times the initial loss: a diverging loss would flatten the rest of the plot
+_SINGLE_PROCESS = DistributedContext()
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What came of a range test; all sequences have one entry for each update made.
+    """Result of a range test; sequences have one entry for each update.
 
     Attributes:
-        span: updates over which losses are averaged and slopes are taken.
-        learning_rates: which the updates had, rising.
-        losses: mean losses of their batches, without label smoothing.
-        smoothed: the same, averaged exponentially.
-        end: why it ended.
+        span: number of updates over which losses are averaged and slopes taken.
+        learning_rates: rising geometrically.
+        losses: mean loss of each update's batches, without label smoothing.
+        smoothed: exponential averages of the losses.
+        end: why the test ended.
     """
 
     span: int
@@ -59,11 +65,11 @@ class RangeTest:
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Learning rates that a range test suggests.
+    """Suggested learning rates.
 
     Attributes:
-        steepest: where the loss falls fastest: learning is at its quickest.
-        minimum: where the loss is lowest, and about to rise.
+        steepest: where the loss falls fastest.
+        minimum: where the loss is lowest, just before it rises.
     """
 
     steepest: float
@@ -71,66 +77,22 @@ class Suggestions:
 
     @property
     def tenth_of_minimum(self) -> float:
-        """A rate that keeps its distance from where the loss rises."""
+        """A rate at a safe distance from where the loss rises."""
         return self.minimum / 10
 
 
-class SmoothedLoss:
-    """An exponential average without the pull towards 0 of its start (Kingma & Ba 2015, sec. 3).
-
-    Args:
-        span: entries that it looks back on, about.
-    """
-
-    def __init__(self, span: int) -> None:
-        self._decay = 1 - 1 / span
-        self._average = 0.0
-        self._number = 0
-
-    def add(self, loss: float) -> float:
-        """The average with one entry more."""
-        self._number += 1
-        self._average += (1 - self._decay) * (loss - self._average)
-        return self._average / (1 - self._decay**self._number)
-
-
-def suggest(test: RangeTest) -> Suggestions | None:
-    """Learning rates to train with, or None where the loss did not fall.
-
-    The steepest fall is that over the logarithm of the rate, to losses that were not reached
-    before: after a sudden rise, coming down again is none. An average lags behind what it averages,
-    by about a factor of two in the rate as a test comes, so both rates are rather high than low.
-    """
-    logarithms, losses = np.log10(test.learning_rates), np.array(test.smoothed)
-    span, beginning = test.span, float(np.mean(test.losses[: test.span]))
-    losses[:span] = np.maximum(losses[:span], beginning)  # those of too few may be low by chance
-    lowest = int(losses.argmin())
-    if lowest < span or losses[lowest] > (1 - _LEAST_FALL) * beginning:
-        return None
-    reached = np.minimum.accumulate(losses)
-    middles = np.arange(span, lowest + 1)
-    before, after = middles - span, np.minimum(middles + span, len(losses) - 1)
-    slopes = (reached[before] - reached[after]) / (logarithms[after] - logarithms[before])
-    steepest = int(middles[slopes.argmax()])
-    return Suggestions(test.learning_rates[steepest], test.learning_rates[lowest])
-
-
-_SPAN_SHARE = 0.05  # of all updates, over which losses are averaged and slopes are taken
-_DIVERGED = 4.0  # times the lowest smoothed loss
-
-
 def prepare_range(config: Config) -> TrainingData:
-    """What a training by the settings would learn from.
+    """Prepare the data that a training with these settings would use.
 
     Raises:
-        UserError: it would begin with a pre-training or teachers, which there are not yet.
+        UserError: the training would start with a pre-training or teachers that do not exist yet.
     """
     if config.distillation.trains_teachers:
         raise UserError(
-            "a range test trains no teachers: set distillation.num_teachers to 0, and name "
-            "finished ones by distillation.teachers or learn from none"
+            "a range test trains no teachers: set distillation.num_teachers to 0, and list "
+            "finished ones in distillation.teachers or use none"
         )
-    pretrained = _pretrained(config)
+    pretrained = _pretrained_folder(config)
     vocabulary = None if pretrained is None else load_words(pretrained)
     data = prepare_training(config, vocabulary=vocabulary, with_vectors=pretrained is None)
     if pretrained is not None:
@@ -138,13 +100,13 @@ def prepare_range(config: Config) -> TrainingData:
     return data
 
 
-def _pretrained(config: Config) -> Path | None:
+def _pretrained_folder(config: Config) -> Path | None:
     if not config.pretraining.is_wanted:
         return None
     if config.pretraining.path is None:
         raise UserError(
-            "a range test makes no pre-training: call sentiment pretrain with these settings and "
-            "--output_dir FOLDER first, then this with --pretraining.path FOLDER"
+            "a range test does not pre-train: call sentiment pretrain with these settings and "
+            "--output_dir FOLDER first, then find-lr with --pretraining.path FOLDER"
         )
     path = Path(config.pretraining.path).expanduser()
     check_fits(config, path)
@@ -161,15 +123,15 @@ def measure_range(
     highest: float,
     num_updates: int,
 ) -> RangeTest:
-    """Train a fresh model, begun as training begins one, with a rising learning rate.
+    """Train a fresh model, initialized as for training, with a rising learning rate.
 
     Args:
-        config: the settings of the training that the rate is for; its schedule plays no part.
-        data: what :func:`prepare_range` made of them.
+        config: the settings of the training; its own learning rate and schedule are not used.
+        data: from :func:`prepare_range`.
         device: where to compute.
-        precision: arithmetic of the matrix products.
+        precision: of matrix products.
         lowest, highest: learning rates of the first and the last update.
-        num_updates: updates; more than an epoch has go on with the next one.
+        num_updates: number of updates; epochs repeat if they are not enough.
 
     Raises:
         MemoryError: the device has too little memory for a batch.
@@ -177,40 +139,54 @@ def measure_range(
     """
     data = replace(data, soft_labels=teach(config, data, device))
     model = build_fresh(config, data, device)
-    if (pretrained := _pretrained(config)) is not None:
+    if (pretrained := _pretrained_folder(config)) is not None:
         start_from(model, pretrained)
     model.train()
-    updates = _RisingUpdates(
-        model, data, config, device=device, precision=precision, num_updates=num_updates,
-        lowest=lowest, highest=highest,
+    ratio = (highest / lowest) ** (1 / max(1, num_updates - 1))
+    training = replace(
+        config.training,
+        learning_rate=lowest, schedule="constant", warmup_share=0.0, nonfinite="stop",
     )  # fmt: skip
+    mixture = build_mixture(
+        model, data.unlabelled, config, device=device, precision=precision,
+        distributed=_SINGLE_PROCESS, soft_labels=data.soft_labels,
+    )  # fmt: skip
+    step = TrainStep(
+        model, data.train.to(device), training, device=device, precision=precision,
+        num_updates=num_updates, distributed=_SINGLE_PROCESS,
+        mixture=mixture,
+        rate_factor=lambda update: ratio**update,
+    )  # fmt: skip
+    span = max(1, round(_SPAN_SHARE * num_updates))
+    decay, average = 1 - 1 / span, 0.0
     rates: list[float] = []
     losses: list[float] = []
     smoothed: list[float] = []
-    average = SmoothedLoss(span := max(1, round(_SPAN_SHARE * num_updates)))
     end = "the highest rate was reached"
     groups = itertools.islice(_groups(config, data), num_updates)
     for group in tqdm(groups, total=num_updates, unit="update", leave=False, disable=None):
-        loss = updates.loss_of(group)
+        loss = _step_loss(step, group, device)
         if not math.isfinite(loss):
-            end = "the loss was no finite number any more"
+            end = "the loss was not finite"
             break
-        rates.append(updates.learning_rate)
+        rates.append(step.learning_rate)
         losses.append(loss)
-        smoothed.append(average.add(loss))
-        if smoothed[-1] > _DIVERGED * min(smoothed):
+        # Without the bias towards the initial 0 (Kingma & Ba 2015, section 3).
+        average += (1 - decay) * (loss - average)
+        smoothed.append(average / (1 - decay ** len(losses)))
+        if smoothed[-1] > _MAX_RISE * min(smoothed):
             end = "the loss diverged"
             break
     if not losses:
         raise UserError(
             f"the loss is not finite at the lowest learning rate, {lowest:g}: give a lower "
-            "--lowest, or look at the settings"
+            "--lowest, or check the settings"
         )
     return RangeTest(span, tuple(rates), tuple(losses), tuple(smoothed), end)
 
 
 def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
-    """Batches' indices by update, as training has them, epoch after epoch without end."""
+    """Batches' indices by update, as in training, epoch after epoch without end."""
     training = config.training
     sampler = BucketSampler(
         data.train.lengths,
@@ -223,98 +199,66 @@ def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
         yield from by_update(sampler, training.accumulation_steps)
 
 
-class _Rise(Schedule):
-    """A learning rate that is multiplied by the same factor after each update."""
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        config: TrainingConfig,
-        num_updates: int,
-        highest: float,
-    ) -> None:
-        self._step = (highest / config.learning_rate) ** (1 / max(1, num_updates - 1))
-        super().__init__(optimizer, config, num_updates)
-
-    def _factor(self, update: int) -> float:
-        return self._step**update
+def _step_loss(step: TrainStep, group: list[torch.Tensor], device: torch.device) -> float:
+    """Make one update; returns the loss before it, NaN if loss or gradient is not finite."""
+    meter = MeanMeter(device)
+    try:
+        step.step(group, meter)
+        step.guard.settle()
+    except UserError:  # of the guard, where a training would end
+        return math.nan
+    return meter.means(_SINGLE_PROCESS)[0]
 
 
-class _RisingUpdates(TrainStep):
-    """Training's own updates, by a rate that rises."""
+def suggest(test: RangeTest) -> Suggestions | None:
+    """Learning rates to train with, or None if the loss did not fall.
 
-    def __init__(
-        self,
-        model: SentimentClassifier,
-        data: TrainingData,
-        config: Config,
-        *,
-        device: torch.device,
-        precision: torch.dtype,
-        num_updates: int,
-        lowest: float,
-        highest: float,
-    ) -> None:
-        self._alone = DistributedContext()
-        training = replace(
-            config.training, learning_rate=lowest, schedule="constant", warmup_share=0.0,
-            nonfinite="stop",
-        )  # fmt: skip
-        super().__init__(
-            model, data.train.to(device), training, device=device, precision=precision,
-            num_updates=num_updates, distributed=self._alone,
-            mixture=build_mixture(
-                model, data.unlabelled, config,
-                device=device, precision=precision, distributed=self._alone,
-                soft_labels=data.soft_labels,
-            ),
-        )  # fmt: skip
-        self._schedule = _Rise(self._optimizer, training, num_updates, highest)
-
-    def loss_of(self, group: list[torch.Tensor]) -> float:
-        """Carry out an update; returns the loss before it, NaN where a number is not finite."""
-        sums = MeanMeter(self._device)
-        try:
-            self.step(group, sums)
-            self.guard.settle()
-        except ValueError:  # the guard's, who says that training would end here
-            return math.nan
-        return sums.means(self._alone)[0]
-
-
-_NAME = "find-lr"
-_ENOUGH = 200  # updates from which on a suggestion stands without a warning
-_FAINT = "#9aa0a6"
-_MOST_SHOWN = 1.25  # times the loss at the beginning: a diverging one would flatten all others
+    Slopes are taken over the logarithm of the rate, and only to losses not reached before, so that
+    coming down from a sudden rise does not count. A smoothed loss lags behind by a factor of about
+    two in the rate, so the suggestions are rather high.
+    """
+    logarithms, losses = np.log10(test.learning_rates), np.array(test.smoothed)
+    span, initial = test.span, float(np.mean(test.losses[: test.span]))
+    losses[:span] = np.maximum(losses[:span], initial)  # averages of few losses may be low
+    lowest = int(losses.argmin())
+    if lowest < span or losses[lowest] > (1 - _MIN_FALL) * initial:
+        return None
+    reached = np.minimum.accumulate(losses)
+    centers = np.arange(span, lowest + 1)
+    before, after = centers - span, np.minimum(centers + span, len(losses) - 1)
+    slopes = (reached[before] - reached[after]) / (logarithms[after] - logarithms[before])
+    steepest = int(centers[slopes.argmax()])
+    return Suggestions(test.learning_rates[steepest], test.learning_rates[lowest])
 
 
 def draw_range(test: RangeTest, suggestions: Suggestions | None) -> Figure:
     """The loss over the learning rate, with the suggestions marked."""
     figure, axes = new_figure(6.0, 3.8)
-    axes.plot(test.learning_rates, test.losses, color=_FAINT, linewidth=0.7, label="of each batch")
-    axes.plot(test.learning_rates, test.smoothed, color=COLORS[0], label="smoothed")
+    rates = test.learning_rates
+    axes.plot(rates, test.losses, color=_GRAY, linewidth=0.7, label="of each batch")
+    axes.plot(rates, test.smoothed, color=COLORS[0], label="smoothed")
     if suggestions is not None:
         marks = (
             (suggestions.steepest, "o", "steepest fall"),
             (suggestions.tenth_of_minimum, "s", "a tenth of the rate of the lowest loss"),
         )
         for color, (rate, marker, name) in zip(COLORS[1:], marks, strict=False):
-            place = _nearest(test, rate)
+            nearest = int(np.abs(np.array(rates) - rate).argmin())
             axes.axvline(rate, color=color, linestyle=":", linewidth=1)
-            label = f"{name}: {as_setting(rate)}"
-            axes.plot(rate, test.smoothed[place], marker, color=color, label=label)
-    top = _MOST_SHOWN * test.smoothed[0]
-    lowest = min(min(test.smoothed), sorted(test.losses)[len(test.losses) // 20])
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0.95 * lowest, top))
+            label = f"{name}: {_as_setting(rate)}"
+            axes.plot(rate, test.smoothed[nearest], marker, color=color, label=label)
+    top = _SHOWN_RISE * test.smoothed[0]
+    bottom = 0.95 * min(min(test.smoothed), sorted(test.losses)[len(test.losses) // 20])
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(bottom, top))
     axes.set_title("Learning-rate range test")
     axes.legend(loc="lower left")
     return figure
 
 
 def write_range(folder: Path, test: RangeTest, suggestions: Suggestions | None) -> Path:
-    """Write all files of a range test in place of an earlier one's; returns the picture's path."""
+    """Write all files of a range test, replacing those of an earlier one; returns the plot's."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = zip(test.learning_rates, test.losses, test.smoothed, strict=True)
+    points = zip(test.learning_rates, test.losses, test.smoothed, strict=True)
     values = {
         "end": test.end,
         "steepest": suggestions and suggestions.steepest,
@@ -322,52 +266,52 @@ def write_range(folder: Path, test: RangeTest, suggestions: Suggestions | None) 
         "tenth_of_minimum": suggestions and suggestions.tenth_of_minimum,
         "points": [
             {"learning_rate": rate, "loss": loss, "smoothed": smoothed}
-            for rate, loss, smoothed in rows
+            for rate, loss, smoothed in points
         ],
     }
     write_json(folder / f"{_NAME}.json", values)
     picture = folder / f"{_NAME}.svg"
     save_figure(draw_range(test, suggestions), picture)
-    _write_board(folder / "tensorboard", test, draw_range(test, suggestions))
+    _write_events(folder / "tensorboard", test, draw_range(test, suggestions))
     return picture
 
 
-def range_text(test: RangeTest, suggestions: Suggestions | None) -> str:
-    """What the test found, and what to do with it."""
-    first, last = test.learning_rates[0], test.learning_rates[-1]
-    found = f"{len(test.losses)} updates, learning rate {first:.2g} to {last:.2g}: {test.end}"
-    if suggestions is None:
-        return (
-            f"{found}\nno suggestion: the loss did not fall. Where it rose at last, there were too "
-            "few\nupdates to learn anything by: give more of them with --num_updates. Where it "
-            "stayed\nas it was, give a higher --highest."
-        )
-    steepest, tenth = as_setting(suggestions.steepest), as_setting(suggestions.tenth_of_minimum)
-    if len(test.losses) < _ENOUGH:
-        found += "\nFew updates: take these rates with care, or give more with --num_updates."
-    return (
-        f"{found}\n\n"
-        f"  a tenth of the rate of the lowest loss   --training.learning_rate {tenth}\n"
-        f"  the rate of the steepest fall            --training.learning_rate {steepest}\n\n"
-        "Begin with the smaller one; a schedule that falls, or a warm-up, bears the larger one."
-    )
-
-
-def as_setting(rate: float) -> str:
-    """A rate in two digits: it is not known better."""
-    return f"{rate:.1e}"
-
-
-def _nearest(test: RangeTest, rate: float) -> int:
-    return min(range(len(test.losses)), key=lambda place: abs(test.learning_rates[place] - rate))
-
-
-def _write_board(path: Path, test: RangeTest, figure: Figure) -> None:
-    for earlier in path.glob("events.out.tfevents.*"):
+def _write_events(folder: Path, test: RangeTest, figure: Figure) -> None:
+    for earlier in folder.glob("events.out.tfevents.*"):
         earlier.unlink()
-    with SummaryWriter(str(path)) as writer:
+    with SummaryWriter(str(folder)) as writer:
         for update, rate in enumerate(test.learning_rates, 1):
             writer.add_scalar(f"{_NAME}/learning_rate", rate, update)
             writer.add_scalar(f"{_NAME}/loss", test.losses[update - 1], update)
             writer.add_scalar(f"{_NAME}/smoothed_loss", test.smoothed[update - 1], update)
         add_figure(writer, _NAME, figure, 0)
+
+
+def range_text(test: RangeTest, suggestions: Suggestions | None) -> str:
+    """The result, and what to do with it."""
+    first, last = test.learning_rates[0], test.learning_rates[-1]
+    result = f"{len(test.losses)} updates, learning rate {first:.2g} to {last:.2g}: {test.end}"
+    if suggestions is None:
+        text = (
+            "no suggestion: the loss did not fall. If it rose in the end, there were too few "
+            "updates to learn anything: give more with --num_updates. If it did not change, give "
+            "a higher --highest."
+        )
+        return f"{result}\n{wrap_text(text)}"
+    if len(test.losses) < _ENOUGH_UPDATES:
+        result += "\nFew updates make these rates uncertain: give more with --num_updates."
+    rows = [
+        ("a tenth of the rate of the lowest loss", suggestions.tenth_of_minimum),
+        ("the rate of the steepest fall", suggestions.steepest),
+    ]
+    table = format_table(
+        [(name, f"--training.learning_rate {_as_setting(rate)}") for name, rate in rows], align="<"
+    )
+    return (
+        f"{result}\n\n{table}\n\n"
+        "Start with the smaller one; a falling schedule or a warm-up allows the larger one."
+    )
+
+
+def _as_setting(rate: float) -> str:
+    return f"{rate:.1e}"  # it is not known more precisely
