@@ -42,6 +42,7 @@ def execute(options: argparse.Namespace) -> None:
     )
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.processes import Interrupted
+    from sentiment.training.context import TrainingContext
 
     config = options.config
     if config.pretraining.num_epochs == 0:
@@ -65,7 +66,7 @@ def execute(options: argparse.Namespace) -> None:
     logger.info("device: %s, %s, %s", *names, how)
     path = Path(config.output_dir).expanduser()
     try:
-        pretrain(config, path, device, precision)
+        pretrain(TrainingContext(config, path, device, precision))
     except Interrupted as stop:
         logger.info("%s; the same command goes on from here", stop)
         raise SystemExit(stop.status) from None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sentiment.data.batches import EncodedCorpus
     from sentiment.runtime.distributed import DistributedContext
     from sentiment.training.checkpoint import FitResult
+    from sentiment.training.context import TrainingContext
     from sentiment.training.setup import StartPlan
 
 
@@ -50,6 +51,7 @@ def execute(
         refuse_ranks,
     )
     from sentiment.runtime.files import run_lock
+    from sentiment.training.context import TrainingContext
     from sentiment.training.setup import resolve_start
 
     config = request.config
@@ -67,37 +69,26 @@ def execute(
         if not distributed.is_main:
             logger.setLevel(logging.WARNING)
         with run_lock(path) if distributed.is_main else nullcontext():
-            beginning = resolve_start(request, path, distributed)
-            if beginning.is_finished:
+            start = resolve_start(request, path, distributed)
+            if start.is_finished:
                 logger.info("%s is finished: there is nothing to resume", path)
                 return
-            if distributed.is_main and not beginning.resumes:
-                check_place(path, overwrite=beginning.overwrites)
+            if distributed.is_main and not start.resumes:
+                check_place(path, overwrite=start.overwrites)
             with _logged(path, distributed) as begin_log:
                 ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
                 model = config.model
                 how = describe_recurrence(model.cell, model.implementation, device, precision)
                 names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
                 logger.info("device: %s, %s, %s%s", *names)
-                _train(
-                    request,
-                    beginning,
-                    path,
-                    device,
-                    precision,
-                    distributed,
-                    begin_log,
-                    after_update,
-                )
+                context = TrainingContext(config, path, device, precision, distributed)
+                _train(request, start, context, begin_log, after_update)
 
 
 def _train(
     request: TrainingRequest,
-    beginning: StartPlan,
-    path: Path,
-    device: torch.device,
-    precision: torch.dtype,
-    distributed: DistributedContext,
+    start: StartPlan,
+    context: TrainingContext,
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
@@ -106,25 +97,24 @@ def _train(
     from sentiment.runtime.processes import Interrupted
     from sentiment.training.checkpoint import state_path
     from sentiment.training.logger import RunLogger
-    from sentiment.training.setup import begin
+    from sentiment.training.setup import prepare
     from sentiment.training.trainer import Trainer
 
     started = time.perf_counter()
-    config = request.config
+    path, distributed = context.path, context.distributed
     pretrained = None
-    if not beginning.resumes:
-        pretrained = find_pretraining(config, device, precision, distributed)
+    if not start.resumes:
+        pretrained = find_pretraining(context)
         train_teachers(request, pretrained, execute, is_distributed=distributed.is_distributed)
-    model, data = begin(config, beginning, path, device, precision, distributed, pretrained)
+    model, data = prepare(context, start, pretrained)
     begin_log()
-    state = beginning.state
-    written = None if state is None else state.values["journal"]
-    journal = RunLogger(path, is_silent=not distributed.is_main, state=written)
-    with _explain_write_errors(path), closing(journal):
+    checkpoint = start.checkpoint
+    logged = None if checkpoint is None else checkpoint.values["journal"]
+    run_logger = RunLogger(path, is_silent=not distributed.is_main, state=logged)
+    with _explain_write_errors(path), closing(run_logger):
         trainer = Trainer(
-            model, data, request.config, device=device, precision=precision, path=path,
-            journal=journal, distributed=distributed, state=state, after_update=after_update,
-        )  # fmt: skip
+            model, data, context, run_logger, checkpoint=checkpoint, after_update=after_update
+        )
         try:
             result = trainer.fit()
         except Interrupted as stop:
@@ -133,7 +123,8 @@ def _train(
     if distributed.is_main:
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
-        _report(result, path, data.validation, device, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        _report(result, path, data.validation, context.device, seconds)
     distributed.barrier()
 
 

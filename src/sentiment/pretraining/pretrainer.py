@@ -1,4 +1,4 @@
-"""Training a language model: plan, steps, curves."""
+"""Training of a language model: batch plan, updates, curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
 from sentiment.pretraining.streams import num_windows, stream_windows
 from sentiment.runtime.device import autocast
-from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
@@ -36,21 +35,32 @@ from sentiment.training.checkpoint import (
     restore_generators,
     save_state,
 )
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import measure_files, rewind_files
-from sentiment.training.optim import Schedule, build_optimizer
+from sentiment.training.meters import zero_sums
+from sentiment.training.optim import (
+    Schedule,
+    build_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
 
-_SHORTEST = 2  # words of a review of which one can be predicted
+logger = logging.getLogger(__name__)
+
+_SHORTEST = 2  # words of a review in which one can be predicted
+_DIRECTIONS = ("forward", "backward")  # a model of one direction has the first
+_UPDATES_PER_MEASUREMENT = 2_000
 
 
-class Plan:
-    """The batches of several corpora, mixed.
+class BatchPlan:
+    """Shuffled batches of several corpora.
 
     Args:
         corpora: what to read.
         batch_size: reviews in a batch.
-        window: words of a window.
+        window: words in a window.
         is_repeated: whether each review is read twice in a row.
-        seed: decides the order together with the epoch.
+        seed: decides the order, together with the epoch.
 
     Raises:
         UserError: no review has two words.
@@ -67,109 +77,105 @@ class Plan:
     ) -> None:
         self._lengths = [corpus.lengths for corpus in corpora]
         self._window = window
-        self._times = 2 if is_repeated else 1
+        self._num_readings = 2 if is_repeated else 1
         self._seed = seed
-        self._readable = [(each >= _SHORTEST).nonzero().squeeze(1) for each in self._lengths]
-        if not any(len(each) for each in self._readable):
+        self._readable = [(lengths >= _SHORTEST).nonzero().squeeze(1) for lengths in self._lengths]
+        if not any(len(rows) for rows in self._readable):
             raise UserError("no review has two words, the least to pre-train on")
         self._samplers = [
-            BucketSampler(lengths[readable], batch_size=batch_size, seed=seed)
-            for lengths, readable in zip(self._lengths, self._readable, strict=True)
+            BucketSampler(lengths[rows], batch_size=batch_size, seed=seed)
+            for lengths, rows in zip(self._lengths, self._readable, strict=True)
         ]
 
     def batches(self, epoch: int) -> list[tuple[int, torch.Tensor]]:
-        """The number of the corpus and the indices (batch,) of its reviews, longest first."""
-        found = []
+        """Number of the corpus and rows (batch,) of its reviews, longest first."""
+        batches = []
         for number, sampler in enumerate(self._samplers):
             sampler.set_epoch(epoch)
-            found += [(number, self._readable[number][each]) for each in sampler]
-        order = np.random.default_rng((self._seed, epoch)).permutation(len(found))
-        return [found[place] for place in order]
+            batches += [(number, self._readable[number][rows]) for rows in sampler]
+        order = np.random.default_rng((self._seed, epoch)).permutation(len(batches))
+        return [batches[position] for position in order]
 
     def num_updates(self, epochs: int) -> int:
-        """Windows of so many epochs."""
-        return sum(self._windows(epoch) for epoch in range(1, epochs + 1))
+        """Windows, and so updates, of the first epochs."""
+        return sum(self._num_windows(epoch) for epoch in range(1, epochs + 1))
 
-    def _windows(self, epoch: int) -> int:
+    def _num_windows(self, epoch: int) -> int:
         return sum(
-            num_windows(self._times * int(self._lengths[number][indices[0]]), self._window)
-            for number, indices in self.batches(epoch)
+            num_windows(self._num_readings * int(self._lengths[number][rows[0]]), self._window)
+            for number, rows in self.batches(epoch)
         )
 
 
-_NAMES = ("forward", "backward")  # one of them where there is one direction
-
-
-class Curves:
-    """Writes the course of a pre-training.
+class PretrainingLogger:
+    """Writes the curves of a pre-training.
 
     Args:
-        path: its folder.
-        directions: of the language model.
-        device: where losses are added up.
-        state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
+        path: the pre-training's folder.
+        num_directions: of the language model.
+        device: where losses are summed, so that adding one does not wait for the device.
+        state: what :meth:`state` returned at a checkpoint; whatever was written later is removed.
 
     Attributes:
-        last: the last point in words, None before the first.
+        last_point: the last point as text, None before the first.
     """
 
     def __init__(
         self,
         path: Path,
-        directions: int,
+        num_directions: int,
         device: torch.device,
         state: dict[str, Any] | None = None,
     ) -> None:
         self._folder = path / "tensorboard" / "pretraining"
-        self.last: str | None = None
-        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
-        # Of each direction's losses, then of the gradients' norms. Summed on the device: looking at
-        # a number would wait for it.
-        self._sums = torch.zeros(directions + 1, dtype=precision, device=device)
-        self._begin_point()
+        self.last_point: str | None = None
+        # The loss of each direction, then the gradients' norms.
+        self._sums = zero_sums(num_directions + 1, device=device)
+        self._start_point()
         if state is not None:
             rewind_files(self._folder, state["files"])
-            self._sums += torch.tensor(state["sums"], dtype=precision).to(device)
-            self._num_words = state["num_words"]
+            self._sums += torch.tensor(state["sums"], dtype=self._sums.dtype).to(device)
+            self._num_predicted = state["num_words"]
         self._writer = SummaryWriter(str(self._folder))
 
-    def add(self, losses: torch.Tensor, norm: torch.Tensor, num_words: int, num_read: int) -> None:
-        """An update is done.
+    def add(
+        self, losses: torch.Tensor, norm: torch.Tensor, num_predicted: int, num_read: int
+    ) -> None:
+        """Count an update.
 
         Args:
             losses: (directions,) sums of the sampled losses.
             norm: () the gradient's norm.
-            num_words: words that were foretold.
-            num_read: words that were read.
+            num_predicted, num_read: words, over all directions.
         """
         self._sums[:-1] += losses
         self._sums[-1] += norm
-        self._num_words += num_words
+        self._num_predicted += num_predicted
         self._num_read += num_read
 
-    def point(self, update: int, learning_rate: float) -> None:
-        """A point of the curves by update.
+    def write_point(self, update: int, learning_rate: float) -> None:
+        """Write a point of the curves.
 
         Raises:
             UserError: the loss is not finite.
         """
-        self.check()
+        self.check_finite()
         sums = self._sums[:-1]
-        means = (sums * len(sums) / self._num_words).tolist()
+        means = (sums * len(sums) / self._num_predicted).tolist()
         speed = self._num_read / max(1e-9, time.perf_counter() - self._started)
-        for name, mean in zip(_NAMES, means, strict=False):
+        for name, mean in zip(_DIRECTIONS, means, strict=False):
             self._writer.add_scalar(f"pretraining/sampled_loss_{name}", mean, update)
         self._writer.add_scalar("pretraining/learning_rate", learning_rate, update)
         self._writer.add_scalar("pretraining/words_per_second", speed, update)
-        self.last = f"loss {sum(means) / len(means):.3f}, {speed:,.0f} words/s"
-        self._begin_point()
+        self.last_point = f"loss {sum(means) / len(means):.3f}, {speed:,.0f} words/s"
+        self._start_point()
 
     def perplexities(self, update: int, values: Sequence[float]) -> None:
-        """What was measured on validation reviews, by direction."""
-        for name, value in zip(_NAMES, values, strict=False):
+        """Write the perplexities on validation reviews, by direction."""
+        for name, value in zip(_DIRECTIONS, values, strict=False):
             self._writer.add_scalar(f"perplexity/{name}", value, update)
 
-    def check(self) -> None:
+    def check_finite(self) -> None:
         """Raise ``UserError`` if a loss or gradient since the last point is not finite."""
         if not math.isfinite(float(self._sums.sum())):
             raise UserError(
@@ -178,224 +184,200 @@ class Curves:
             )
 
     def state(self) -> dict[str, Any]:
-        """What is written up to here, written through to the disk."""
+        """Flush everything to the disk; returns what identifies the files' content so far."""
         self._writer.flush()
         return {
             "files": measure_files(self._folder),
             "sums": self._sums.tolist(),
-            "num_words": self._num_words,
+            "num_words": self._num_predicted,
         }
 
     def close(self) -> None:
-        """Write what is left."""
         self._writer.close()
 
-    def _begin_point(self) -> None:
+    def _start_point(self) -> None:
         self._sums.zero_()
-        self._num_words = self._num_read = 0
+        self._num_predicted = self._num_read = 0
         self._started = time.perf_counter()
-
-
-logger = logging.getLogger(__name__)
-
-_UPDATES_PER_MEASUREMENT = 2_000
 
 
 class Pretrainer:
     """Trains a classifier's embedding and recurrence as a language model.
 
     Args:
-        classifier: on ``device``.
+        classifier: on the context's device.
         texts: what to read.
-        config: the settings.
-        device: where to compute.
-        precision: arithmetic of matrix products.
-        path: the pre-training's folder.
-        state: where an earlier process has put it down.
+        context: settings, folder, device and precision.
+        checkpoint: continue from it; None trains from the start.
+
+    Attributes:
+        update: updates done.
+        perplexities: last measured on validation reviews, by direction.
     """
 
     def __init__(
         self,
         classifier: SentimentClassifier,
         texts: PretrainingTexts,
-        config: Config,
-        *,
-        device: torch.device,
-        precision: torch.dtype,
-        path: Path,
-        state: CheckpointData | None = None,
+        context: TrainingContext,
+        checkpoint: CheckpointData | None = None,
     ) -> None:
+        config, device = context.config, context.device
         pretraining = config.pretraining
-        self._pretraining = pretraining
-        self._log_every = config.training.log_every
-        self._device, self._precision, self._path = device, precision, path
+        self._context, self._device, self._pretraining = context, device, pretraining
         self._corpora = [corpus.to(device) for corpus in texts.corpora]
         self._validation = texts.validation.to(device)
         counts = torch.tensor(token_counts(texts.vocabulary), dtype=torch.float64)
-        # Unknown words are words to be foretold too, and counted by no line of the vocabulary.
-        counts[UNK_ID] = sum(each.unknown_share() * len(each.tokens) for each in texts.corpora)
+        # Unknown words are predicted too, but the vocabulary does not count them.
+        counts[UNK_ID] = sum(
+            corpus.unknown_share() * len(corpus.tokens) for corpus in texts.corpora
+        )
         self._model = LanguageModel(classifier, counts, pretraining.dropout).to(device)
         self._candidates = Candidates(counts, pretraining.num_candidates, config.seed)
         self._log_chances = self._candidates.log_chances.to(device)
-        self._is_repeated = config.pretraining.objective == "autoencoder"
-        self._plan = Plan(
+        self._is_repeated = pretraining.objective == "autoencoder"
+        self._plan = BatchPlan(
             texts.corpora, batch_size=pretraining.batch_size, window=pretraining.window,
             is_repeated=self._is_repeated, seed=config.seed,
         )  # fmt: skip
-        training = _as_training(config)
+        training = _optimizer_settings(config)
         self._optimizer = build_optimizer(self._model, training)
         num_updates = self._plan.num_updates(pretraining.num_epochs)
         self._schedule = Schedule(self._optimizer, training, num_updates)
-        self._cadence = CheckpointSchedule(config.training)
+        self._checkpoint_schedule = CheckpointSchedule(config.training)
         self._stop = StopRequests()
-        self._update, self._epoch, self._num_batches = 0, 1, 0
+        self.update, self._epoch, self._num_batches = 0, 1, 0
         self._earlier_seconds, self._started = 0.0, time.perf_counter()
         self.perplexities: list[float] = []
-        if state is not None:
-            self._restore(state)
-        self._curves = Curves(
-            path, self._model.directions, device, None if state is None else state.values["curves"]
-        )
-
-    @property
-    def num_updates(self) -> int:
-        """Updates done."""
-        return self._update
+        logged = None
+        if checkpoint is not None:
+            self._restore(checkpoint)
+            logged = checkpoint.values["curves"]
+        self._logger = PretrainingLogger(context.path, self._model.directions, device, logged)
 
     @property
     def seconds(self) -> float:
-        """Time spent, in all processes that had a part in it."""
+        """Time spent, in all processes that took part."""
         return self._earlier_seconds + time.perf_counter() - self._started
 
     def fit(self) -> None:
-        """Read all epochs.
+        """Train all epochs.
 
         Raises:
-            Interrupted: a signal came; the state is saved.
+            Interrupted: a signal came; a checkpoint is saved.
             UserError: the loss is not finite.
         """
         self._model.train()
-        with self._stop, closing(self._curves):
-            if self._update == 0:
-                self._measure()  # where it begins, and that it can be told at all
+        with self._stop, closing(self._logger):
+            if self.update == 0:
+                self._measure()  # also fails early if perplexity cannot be measured
             while self._epoch <= self._pretraining.num_epochs:
-                self._read_epoch()
+                self._train_epoch()
                 self._epoch, self._num_batches = self._epoch + 1, 0
                 self._measure()
-                self._save()
-                self._end_if_asked()
+                self._save_checkpoint()
+                self._stop_if_asked()
 
-    def _read_epoch(self) -> None:
+    def _train_epoch(self) -> None:
         batches = self._plan.batches(self._epoch)
-        total = sum(len(indices) for _, indices in batches)
-        done = sum(len(indices) for _, indices in batches[: self._num_batches])
+        total = sum(len(rows) for _, rows in batches)
+        done = sum(len(rows) for _, rows in batches[: self._num_batches])
         title = f"pre-training {self._epoch}/{self._pretraining.num_epochs}"
         with tqdm(
             initial=done, total=total, desc=title, unit="review", leave=False, disable=None
         ) as bar:
-            for number, indices in batches[self._num_batches :]:
-                before = self._update
-                self._read(self._corpora[number].batch(indices))
+            for number, rows in batches[self._num_batches :]:
+                before = self.update
+                self._train_batch(self._corpora[number].batch(rows))
                 self._num_batches += 1
-                bar.update(len(indices))
-                if self._curves.last is not None:
-                    bar.set_postfix_str(self._curves.last, refresh=False)
-                if before // _UPDATES_PER_MEASUREMENT < self._update // _UPDATES_PER_MEASUREMENT:
+                bar.update(len(rows))
+                if self._logger.last_point is not None:
+                    bar.set_postfix_str(self._logger.last_point, refresh=False)
+                if before // _UPDATES_PER_MEASUREMENT < self.update // _UPDATES_PER_MEASUREMENT:
                     self._measure()
-                self._pause(before)
+                self._save_checkpoint_if_due(before)
 
-    def _read(self, batch: Batch) -> None:
-        """Go through the windows of a batch, with an update for each."""
+    def _train_batch(self, batch: Batch) -> None:
+        """Update the weights once for each window of a batch."""
         states = None
         for window in stream_windows(
             batch, self._model.directions, self._pretraining.window, is_repeated=self._is_repeated
         ):
-            candidates = to_device(self._candidates.draw(self._update), self._device)
+            candidates = to_device(self._candidates.draw(self.update), self._device)
             self._optimizer.zero_grad(set_to_none=True)
-            with autocast(self._device, self._precision):
+            with autocast(self._device, self._context.precision):
                 losses, states = self._model.losses(window, states, candidates, self._log_chances)
-            num_words = losses.numel() * len(window.rows)
-            (losses.sum() / num_words).backward()
-            clip = self._pretraining.gradient_clip
-            norm = nn.utils.clip_grad_norm_(self._model.parameters(), clip)
+            num_predicted = losses.numel() * len(window.rows)
+            (losses.sum() / num_predicted).backward()
+            max_norm = self._pretraining.gradient_clip
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), max_norm)
             self._optimizer.step()
             states = states[0].detach(), states[1].detach()
             rate = self._optimizer.param_groups[0]["lr"]
             self._schedule.after_update()
-            self._update += 1
-            self._curves.add(losses.detach(), norm, num_words, window.words.numel())
-            if self._update % self._log_every == 0:
-                self._curves.point(self._update, rate)
+            self.update += 1
+            self._logger.add(losses.detach(), norm, num_predicted, window.words.numel())
+            if self.update % self._context.config.training.log_every == 0:
+                self._logger.write_point(self.update, rate)
 
     def _measure(self) -> None:
         self.perplexities = measure_perplexity(
             self._model, self._validation, window=self._pretraining.window,
-            is_repeated=self._is_repeated, precision=self._precision,
+            is_repeated=self._is_repeated, precision=self._context.precision,
         )  # fmt: skip
-        self._curves.perplexities(self._update, self.perplexities)
-        shown = ", ".join(f"{each:.1f}" for each in self.perplexities)
-        logger.info("update %d  perplexity on validation reviews: %s", self._update, shown)
+        self._logger.perplexities(self.update, self.perplexities)
+        shown = ", ".join(f"{perplexity:.1f}" for perplexity in self.perplexities)
+        logger.info("update %d  perplexity on validation reviews: %s", self.update, shown)
 
-    def _pause(self, before: int) -> None:
-        """After a batch, which made all updates since ``before``: a checkpoint, where one is due.
+    def _save_checkpoint_if_due(self, before: int) -> None:
+        """After a batch, which made the updates since ``before``; stop if a signal came.
 
-        Between batches alone, where no states have to be kept.
+        Only between batches, where there are no recurrent states to save.
         """
-        made = range(before + 1, self._update + 1)
-        if self._stop.signal or any(map(self._cadence.is_due, made)):
-            self._save()
-        self._end_if_asked()
+        updates = range(before + 1, self.update + 1)
+        if self._stop.signal or any(map(self._checkpoint_schedule.is_due, updates)):
+            self._save_checkpoint()
+        self._stop_if_asked()
 
-    def _end_if_asked(self) -> None:
+    def _stop_if_asked(self) -> None:
         if self._stop.signal:
             raise Interrupted(self._stop.signal)
 
-    def _save(self) -> None:
-        self._curves.check()
-        tensors = {
-            **{f"model/{name}": each for name, each in self._model.state_dict().items()},
-            **{
-                f"optimizer/{number}.{name}": each
-                for number, moments in self._optimizer.state_dict()["state"].items()
-                for name, each in moments.items()
-            },
-            **{
-                f"generators/{name}": each
-                for name, each in generator_states(self._device, DistributedContext()).items()
-            },
-        }
+    def _save_checkpoint(self) -> None:
+        self._logger.check_finite()
+        optimizer, moments = optimizer_state(self._optimizer, self._schedule)
         values: dict[str, Any] = {
-            "update": self._update,
+            "update": self.update,
             "epoch": self._epoch,
             "num_batches": self._num_batches,
-            "schedule": self._schedule.state(),
-            "rates": [group["lr"] for group in self._optimizer.param_groups],
+            **optimizer,
             "perplexities": self.perplexities,
             "seconds": self.seconds,
-            "curves": self._curves.state(),
+            "curves": self._logger.state(),
         }
-        save_state(self._path, CheckpointData(values, tensors))
-        self._cadence.note()
+        checkpoint = CheckpointData.from_sections(
+            values,
+            model=self._model.state_dict(),
+            optimizer=moments,
+            generators=generator_states(self._device, self._context.distributed),
+        )
+        save_state(self._context.path, checkpoint)
+        self._checkpoint_schedule.restart_clock()
 
-    def _restore(self, state: CheckpointData) -> None:
-        values = state.values
-        self._update, self._epoch = values["update"], values["epoch"]
+    def _restore(self, checkpoint: CheckpointData) -> None:
+        values = checkpoint.values
+        self.update, self._epoch = values["update"], values["epoch"]
         self._num_batches, self.perplexities = values["num_batches"], values["perplexities"]
         self._earlier_seconds = values["seconds"]
-        self._model.load_state_dict(state.section("model"))
-        self._schedule.restore(values["schedule"])
-        own = self._optimizer.state_dict()
-        for key, tensor in state.section("optimizer").items():
-            number, name = key.split(".")
-            own["state"].setdefault(int(number), {})[name] = tensor
-        for group, rate in zip(own["param_groups"], values["rates"], strict=True):
-            group["lr"] = rate
-        self._optimizer.load_state_dict(own)
-        restore_generators(state.section("generators"), self._device, DistributedContext())
+        self._model.load_state_dict(checkpoint.section("model"))
+        moments = checkpoint.section("optimizer")
+        restore_optimizer(self._optimizer, self._schedule, values, moments)
+        states = checkpoint.section("generators")
+        restore_generators(states, self._device, self._context.distributed)
 
 
-def _as_training(config: Config) -> TrainingConfig:
-    """The optimizer's settings."""
+def _optimizer_settings(config: Config) -> TrainingConfig:
+    """The settings of :func:`build_optimizer` and :class:`Schedule` for pre-training."""
     pretraining = config.pretraining
     return replace(
         config.training, optimizer="adam", weight_decay=0.0, schedule="linear",

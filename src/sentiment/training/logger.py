@@ -1,4 +1,4 @@
-"""TensorBoard, console and metrics.json of a run."""
+"""Logging of a run: TensorBoard, console and metrics.json."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
 
 def measure_files(folder: Path) -> dict[str, int]:
-    """Lengths in bytes of all files in a folder, which are written through to the disk."""
+    """Flush all files of a folder to the disk; returns their lengths in bytes."""
     lengths = {}
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         lengths[path.relative_to(folder).as_posix()] = path.stat().st_size
@@ -51,13 +52,13 @@ def measure_files(folder: Path) -> dict[str, int]:
 
 
 def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
-    """Cut each file to its length, and remove the files that have none.
+    """Truncate files to the given lengths, and remove all others.
 
     Returns:
-        Names of files that are gone or shorter: of them something is lost.
+        Names of files that are missing or shorter, so that part of them is lost.
     """
     lost = []
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         if path.relative_to(folder).as_posix() not in lengths:
             path.unlink()
     for name, length in lengths.items():
@@ -68,32 +69,32 @@ def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
             lost.append(name)
         else:
             os.truncate(path, length)
-    for each in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if each.is_dir() and not any(path.is_file() for path in each.rglob("*")):
-            shutil.rmtree(each)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and not any(inner.is_file() for inner in path.rglob("*")):
+            shutil.rmtree(path)
     return lost
 
 
 logger = logging.getLogger(__name__)
 
 _PROJECTED_WORDS = 5_000  # the projector page grows slow with more
-_LONGEST_REVIEW = 2_000  # characters, of those that are told after each epoch
+_LONGEST_REVIEW = 2_000  # characters of a logged review
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What an epoch of training came to.
+    """Training metrics of an epoch.
 
     Attributes:
         epoch: from 1.
         update: updates made so far.
-        loss, accuracy: means over the reviews as they were trained on, with dropout; the loss is
-            the negative log-likelihood, without label smoothing, as it is in validation.
-        seconds: time spent training, validation not counted.
-        tokens_per_second: words, padding not counted.
-        padding_share: padding among the cells of the batches, between 0 and 1.
+        loss, accuracy: means over the reviews while they were trained on, with dropout; the loss
+            is the negative log-likelihood without label smoothing, as in validation.
+        seconds: time spent training, without validation.
+        tokens_per_second: without padding.
+        padding_share: of all positions of the batches, between 0 and 1.
         learning_rate: of the last update.
-        peak_memory_bytes: most memory held so far.
+        peak_memory_bytes: since the start of the process.
     """
 
     epoch: int
@@ -108,12 +109,12 @@ class EpochMetrics:
 
 
 class RunLogger:
-    """Writes a run's course into its folder.
+    """Writes a run's curves, tables and metrics.
 
     Args:
         path: the run's folder.
-        is_silent: whether nothing is written, as by the other ranks.
-        state: what :meth:`state` returned at a checkpoint: whatever was written after it goes.
+        is_silent: write nothing, as on all ranks but the main one.
+        state: what :meth:`state` returned at a checkpoint; whatever was written later is removed.
     """
 
     def __init__(
@@ -130,82 +131,85 @@ class RunLogger:
         self._validation = SummaryWriter(str(path / "tensorboard" / "validation"))
 
     def _rewind(self, files: dict[str, dict[str, int]]) -> None:
-        for name in ("train", "validation"):
-            for each in rewind_files(self._path / "tensorboard" / name, files[name]):
-                logger.warning("part of TensorBoard's curves is lost: %s/%s", name, each)
+        for writer in ("train", "validation"):
+            for name in rewind_files(self._path / "tensorboard" / writer, files[writer]):
+                logger.warning("part of TensorBoard's curves is lost: %s/%s", writer, name)
         write_json(self._path / "metrics.json", {"epochs": self._epochs})
 
     def state(self) -> dict[str, Any]:
-        """What is written up to here, written through to the disk."""
+        """Flush everything to the disk; returns what identifies the files' content so far."""
         if self._is_silent:
             return {}
-        self.flush()
+        self._flush()
         folder = self._path / "tensorboard"
         files = {name: measure_files(folder / name) for name in ("train", "validation")}
         return {"epochs": self._epochs, "files": files}
 
-    def update(self, update: int, *, loss: float, accuracy: float, **figures: float) -> None:
-        """A point of the curves by update; ``figures`` are charted under ``training/``."""
+    def update(
+        self,
+        update: int,
+        *,
+        loss: float,
+        accuracy: float,
+        terms: Mapping[str, float] = MappingProxyType({}),
+        **metrics: float,
+    ) -> None:
+        """Log an update: ``terms`` of the objective, and metrics charted under ``training/``."""
         if self._is_silent:
             return
         self._train.add_scalar("loss/by_update", loss, update)
         self._train.add_scalar("accuracy/by_update", accuracy, update)
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self._train.add_scalar(f"training/{name}", value, update)
-
-    def terms(self, update: int, means: Mapping[str, float]) -> None:
-        """A point of the curves of what is learned beside the labels."""
-        if self._is_silent:
-            return
-        for name, value in means.items():
+        for name, value in terms.items():
             self._train.add_scalar(f"objectives/{name}", value, update)
 
-    def epoch(self, summary: EpochMetrics, metrics: Metrics, *, is_best: bool) -> None:
-        """The end of an epoch: its curves, its line, its entry in metrics.json."""
+    def epoch(self, training: EpochMetrics, validation: Metrics, *, is_best: bool) -> None:
+        """Log the end of an epoch: curves, console, metrics.json."""
         if self._is_silent:
             return
-        number, update = summary.epoch, summary.update
-        self._train.add_scalar("loss/by_epoch", summary.loss, number)
-        self._train.add_scalar("accuracy/by_epoch", summary.accuracy, number)
-        self._train.add_scalar("training/padding_share", summary.padding_share, number)
-        self._train.add_scalar("training/peak_memory_bytes", summary.peak_memory_bytes, number)
-        self._validation.add_scalar("loss/by_update", metrics.nll, update)
-        self._validation.add_scalar("accuracy/by_update", metrics.accuracy, update)
-        add_scalars(self._validation, metrics, number)
+        number, update = training.epoch, training.update
+        self._train.add_scalar("loss/by_epoch", training.loss, number)
+        self._train.add_scalar("accuracy/by_epoch", training.accuracy, number)
+        self._train.add_scalar("training/padding_share", training.padding_share, number)
+        self._train.add_scalar("training/peak_memory_bytes", training.peak_memory_bytes, number)
+        self._validation.add_scalar("loss/by_update", validation.nll, update)
+        self._validation.add_scalar("accuracy/by_update", validation.accuracy, update)
+        add_scalars(self._validation, validation, number)
         self._epochs.append(
-            {"training": asdict(summary), "validation": metrics.as_dict(), "is_best": is_best}
+            {"training": asdict(training), "validation": validation.as_dict(), "is_best": is_best}
         )
         write_json(self._path / "metrics.json", {"epochs": self._epochs})
-        self._say(summary, metrics, is_best)
-        self.flush()
+        self._print(training, validation, is_best)
+        self._flush()
 
-    def _say(self, summary: EpochMetrics, metrics: Metrics, is_best: bool) -> None:
-        low, high = metrics.accuracy_ci95
+    def _print(self, training: EpochMetrics, validation: Metrics, is_best: bool) -> None:
+        low, high = validation.accuracy_ci95
         logger.info(
             "epoch %-2d training    loss %.4f  accuracy %.2f %%  %.1f s, %s tokens/s",
-            summary.epoch,
-            summary.loss,
-            100 * summary.accuracy,
-            summary.seconds,
-            f"{summary.tokens_per_second:,.0f}",
+            training.epoch,
+            training.loss,
+            100 * training.accuracy,
+            training.seconds,
+            f"{training.tokens_per_second:,.0f}",
         )
         logger.info(
             "         validation  loss %.4f  accuracy %.2f %%  95 %%: %.1f to %.1f%s",
-            metrics.nll,
-            100 * metrics.accuracy,
+            validation.nll,
+            100 * validation.accuracy,
             100 * low,
             100 * high,
             "  best" if is_best else "",
         )
         logger.info(
             "         padding %.1f %%, learning rate %.1e, memory %.2f GB",
-            100 * summary.padding_share,
-            summary.learning_rate,
-            summary.peak_memory_bytes / 1e9,
+            100 * training.padding_share,
+            training.learning_rate,
+            training.peak_memory_bytes / 1e9,
         )
 
     def histograms(self, model: nn.Module, epoch: int) -> None:
-        """Distributions of all weights, and of the gradients of the last update."""
+        """Log distributions of all weights, and of the last update's gradients."""
         if self._is_silent:
             return
         for name, parameter in model.named_parameters():
@@ -214,7 +218,7 @@ class RunLogger:
                 self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
 
     def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
-        """Validation reviews as text: (text, class, predicted class, its probability)."""
+        """Log validation reviews: (text, class, predicted class, its probability)."""
         if self._is_silent:
             return
         paragraphs = []
@@ -225,15 +229,14 @@ class RunLogger:
         self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
 
     def figure(self, tag: str, figure: Figure, epoch: int) -> None:
-        """A picture of the validation reviews, under ``pictures/TAG``."""
-        if self._is_silent:
-            return
-        add_figure(self._validation, tag, figure, epoch)
+        """Log a picture of the validation reviews."""
+        if not self._is_silent:
+            add_figure(self._validation, tag, figure, epoch)
 
     def predictions(
         self, predictions: Predictions, class_names: Sequence[str], temperature: float, epoch: int
     ) -> None:
-        """What is said of the validation reviews, as pictures; their temperature is of them too."""
+        """Log pictures of the validation predictions, whose temperature was fitted on them."""
         pictures = draw_predictions(predictions, class_names, temperature, fitted_here=True)
         for tag, figure in pictures.items():
             self.figure(tag, figure, epoch)
@@ -241,7 +244,7 @@ class RunLogger:
     def finish(
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
     ) -> None:
-        """What belongs at the end: hyperparameters with the best metrics, and the words' map."""
+        """Log hyperparameters with the best metrics, and the word embeddings."""
         if self._is_silent:
             return
         final = {
@@ -249,7 +252,7 @@ class RunLogger:
             for name in ("accuracy", "f1", "auroc", "nll")
             if best.get(name) is not None
         }
-        # SummaryWriter.add_hparams would open a folder of its own, apart from the run's curves.
+        # SummaryWriter.add_hparams would open another folder, apart from the run's curves.
         writer = self._validation.file_writer
         assert writer is not None  # opened with the SummaryWriter
         for summary in hparams(_hyperparameters(config), final):
@@ -262,10 +265,9 @@ class RunLogger:
             tag="words",
         )
 
-    def flush(self) -> None:
-        if not self._is_silent:
-            self._train.flush()
-            self._validation.flush()
+    def _flush(self) -> None:
+        self._train.flush()
+        self._validation.flush()
 
     def close(self) -> None:
         if not self._is_silent:
@@ -274,16 +276,16 @@ class RunLogger:
 
 
 def _as_markdown(text: str) -> str:
-    """Markdown that shows a text as it is, on one line; of a long one, its beginning."""
+    """Markdown that shows a text literally, on one line and without what exceeds the limit."""
     line = " ".join(text.split())
     if len(line) > _LONGEST_REVIEW:
         line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
-    # Any mark may mean something, by itself or where it stands: by their numbers none does.
-    return re.sub(r"[!-/:-@[-`{-~]", lambda mark: f"&#{ord(mark[0])};", sanitize(line))
+    # Any punctuation may be markup; as numeric references none is.
+    return re.sub(r"[!-/:-@[-`{-~]", lambda match: f"&#{ord(match[0])};", sanitize(line))
 
 
 def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """The settings under their dotted keys, as values that TensorBoard can tabulate."""
+    """The settings by dotted key, as values that TensorBoard can tabulate."""
     settings = deciding_settings(config) | config.data.hold_out_settings()
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
@@ -291,29 +293,29 @@ def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     }
 
 
-_NUM_TOLD = 8
+_NUM_SHOWN = 8
 _NUM_EXPLAINED = 3
-_LONGEST_EXPLAINED = 60  # tokens: a picture is read at a glance, and made in a moment
+_LONGEST_EXPLAINED = 60  # tokens: the picture stays legible and is quick to make
 
 
 class ValidationSamples:
-    """Chooses reviews by a seed, and shows how a model takes them.
+    """Some validation reviews, chosen by a seed, to follow through the training.
 
     Args:
-        reviews: those that training is validated on.
+        reviews: the validation reviews.
         corpus: the same, encoded.
-        seed: of the choice.
+        seed: decides which are chosen.
     """
 
     def __init__(self, reviews: Reviews, corpus: EncodedCorpus, seed: int) -> None:
         self._reviews = reviews
         self._corpus = corpus
         generator = np.random.default_rng(seed)
-        count = min(_NUM_TOLD, len(reviews))
-        self._told = np.sort(generator.choice(len(reviews), count, replace=False)).tolist()
+        count = min(_NUM_SHOWN, len(reviews))
+        self._shown = np.sort(generator.choice(len(reviews), count, replace=False)).tolist()
         lengths = corpus.lengths.numpy()
-        shortest = np.argsort(lengths, kind="stable")
-        short = shortest[: max(_NUM_EXPLAINED, (lengths <= _LONGEST_EXPLAINED).sum())]
+        by_length = np.argsort(lengths, kind="stable")
+        short = by_length[: max(_NUM_EXPLAINED, (lengths <= _LONGEST_EXPLAINED).sum())]
         count = min(_NUM_EXPLAINED, len(short))
         self._explained = np.sort(generator.choice(short, count, replace=False)).tolist()
         self._words: dict[int, Words] = {}
@@ -321,11 +323,11 @@ class ValidationSamples:
     def verdicts(
         self, predictions: Predictions, temperature: float
     ) -> list[tuple[str, str, str, float]]:
-        """Some reviews with text, class, predicted class and its calibrated probability."""
+        """Text, class, predicted class and its calibrated probability of some reviews."""
         names = self._reviews.class_names
         probabilities = np.exp(apply_temperature(predictions.log_probabilities, temperature))
         rows = []
-        for index in self._told:
+        for index in self._shown:
             predicted = int(predictions.predicted[index])
             probability = float(probabilities[index, predicted])
             label = names[int(predictions.labels[index])]
@@ -335,13 +337,12 @@ class ValidationSamples:
     def explanations(
         self, model: SentimentClassifier, temperature: float
     ) -> Iterator[tuple[str, Figure]]:
-        """Names, with rows counted from 1, and pictures of some short reviews."""
+        """Tags, with rows counted from 1, and pictures of some short reviews."""
         for index in self._explained:
-            if index not in self._words:  # read late: it waits for spaCy
+            if index not in self._words:  # read late, because it loads spaCy
                 self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
             words, names = self._words[index], self._reviews.class_names
-            # Explaining draws random numbers, which training would then lack: settings that only
-            # tell must change nothing.
+            # Explaining draws random numbers; logging must not change the training's.
             with torch.random.fork_rng(devices=[]):
                 figure = explanation_figure(model, words, names, temperature=temperature)
             yield f"explanation_of_row_{index + 1}", figure

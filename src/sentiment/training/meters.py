@@ -10,47 +10,91 @@ import torch
 from sentiment.runtime.distributed import DistributedContext
 
 
+def zero_sums(*shape: int, device: torch.device) -> torch.Tensor:
+    """Zeros to add numbers to, in fp64 where the device knows it; MPS does not."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    return torch.zeros(shape, dtype=dtype, device=device)
+
+
 class MeanMeter:
-    """Loss, hits and reviews added up on the device, read once in a while.
+    """Sums loss, hits and reviews on the device.
 
-    Reading a value makes the host wait for the device; adding to it does not.
-
-    Args:
-        device: where they are added up.
-        start: (3,) what :meth:`totals` returned, to go on from; None begins at zero.
+    Adding is asynchronous; reading a value makes the host wait for the device.
     """
 
-    def __init__(self, device: torch.device, start: torch.Tensor | None = None) -> None:
-        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
-        zeros = torch.zeros(3, dtype=precision)
-        self._sums = (zeros if start is None else start.to(precision)).to(device)
+    def __init__(self, device: torch.device) -> None:
+        self._sums = zero_sums(3, device=device)
 
     def add(self, loss_sum: torch.Tensor, num_correct: torch.Tensor, num_reviews: int) -> None:
-        new = torch.stack((loss_sum.detach(), num_correct)).to(self._sums.dtype)
-        self._sums[:2] += new
+        self._sums[:2] += torch.stack((loss_sum.detach(), num_correct)).to(self._sums.dtype)
         self._sums[2] += num_reviews
 
     def totals(self, distributed: DistributedContext) -> torch.Tensor:
-        """(3,) the sums over all ranks, on the CPU; all ranks must ask at once."""
+        """(3,) sums over all ranks, on the CPU; a collective call."""
         return distributed.all_reduce_sum(self._sums).cpu()
 
     def means(self, distributed: DistributedContext) -> tuple[float, float]:
-        """Mean loss and accuracy over all ranks; all ranks must ask at once."""
+        """Mean loss and accuracy over all ranks; a collective call."""
         loss, correct, num_reviews = self.totals(distributed).tolist()
         return loss / max(1, num_reviews), correct / max(1, num_reviews)
 
+    def restore(self, totals: torch.Tensor, distributed: DistributedContext) -> None:
+        """Continue from :meth:`totals`: the main rank takes the sums of all."""
+        if distributed.is_main:
+            self._sums.copy_(totals)
+
+
+class TermMeter:
+    """Averages each term of an objective over reviews, without its weight.
+
+    An update's losses count only once the update is carried out.
+    """
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self._names = names
+        self._update = zero_sums(len(names), 2, device=device)
+        self._sums = torch.zeros_like(self._update)  # (terms, 2): sum of losses, reviews
+
+    def begin_update(self) -> None:
+        """Forget the losses of an update that was skipped."""
+        self._update.zero_()
+
+    def add(self, name: str, losses: torch.Tensor) -> None:
+        """Add a term's losses, (batch,), to the current update."""
+        row = self._names.index(name)
+        self._update[row, 0] += losses.detach().sum()
+        self._update[row, 1] += len(losses)
+
+    def keep_update(self) -> None:
+        """Count the current update."""
+        self._sums += self._update
+
+    def take_means(self, distributed: DistributedContext) -> dict[str, float]:
+        """Mean of each term over all ranks, and start again at zero; a collective call."""
+        sums = self.state(distributed)
+        self._sums.zero_()
+        named = zip(self._names, sums, strict=True)
+        return {name: total / max(1, count) for name, (total, count) in named}
+
+    def state(self, distributed: DistributedContext) -> list[list[float]]:
+        """Sums over all ranks, for :meth:`restore`; a collective call."""
+        return distributed.all_reduce_sum(self._sums).tolist()
+
+    def restore(self, sums: list[list[float]], distributed: DistributedContext) -> None:
+        """Continue from :meth:`state`: the main rank takes the sums of all."""
+        self._sums.zero_()
+        if distributed.is_main:
+            self._sums.copy_(torch.tensor(sums, dtype=self._sums.dtype))
+
 
 class EpochProgress:
-    """The course of one epoch, which can be put down at any update and taken up again.
-
-    Args:
-        epoch: its number, from 1.
-        device: where sums are added up.
+    """Progress of one epoch, which a checkpoint can hold after any update.
 
     Attributes:
+        epoch: number of the epoch, from 1.
         num_updates: updates of it that are done.
-        num_tokens: of the batches done, over all ranks.
-        all, recent: sums over the epoch, and since the last point of the curves.
+        num_tokens: tokens of its batches so far, over all ranks.
+        all, recent: loss and accuracy over the epoch, and since the last logged update.
     """
 
     def __init__(self, epoch: int, device: torch.device) -> None:
@@ -63,49 +107,48 @@ class EpochProgress:
         self._recent_tokens = 0
         self._seconds = 0.0  # before the clock was last started
         self._started: float | None = None
-        self._point_seconds = 0.0  # when the last point was drawn
+        self._logged_seconds = 0.0  # at the last logged update
 
     def start_clock(self) -> None:
-        """Time counts as training's from here on."""
         self._started = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """What follows is not training."""
+        """Stop counting time, for what is not training."""
         self._seconds, self._started = self.seconds, None
 
     @property
     def seconds(self) -> float:
-        """Time spent on its updates."""
+        """Time spent on the epoch's updates."""
         running = 0.0 if self._started is None else time.perf_counter() - self._started
         return self._seconds + running
 
     @property
     def recent_tokens_per_second(self) -> float:
-        """Since the last point of the curves."""
-        return self._recent_tokens / max(self.seconds - self._point_seconds, 1e-9)
+        """Speed since the last logged update."""
+        return self._recent_tokens / max(self.seconds - self._logged_seconds, 1e-9)
 
     def count(self, num_tokens: int) -> None:
-        """One more update is done, of batches with so many tokens."""
+        """Count an update whose batches have ``num_tokens`` tokens."""
         self.num_updates += 1
         self.num_tokens += num_tokens
         self._recent_tokens += num_tokens
 
-    def begin_point(self) -> None:
-        """A point of the curves is drawn: count anew for the next."""
+    def reset_recent(self) -> None:
+        """Start again what is counted from one logged update to the next."""
         self.recent = MeanMeter(self._device)
-        self._recent_tokens, self._point_seconds = 0, self.seconds
+        self._recent_tokens, self._logged_seconds = 0, self.seconds
 
     def state(
         self, distributed: DistributedContext
     ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-        """Values and tensors that :meth:`restore` takes; all ranks must ask at once."""
+        """Values and tensors for :meth:`restore`; a collective call."""
         values = {
             "epoch": self.epoch,
             "num_updates": self.num_updates,
             "num_tokens": self.num_tokens,
             "recent_tokens": self._recent_tokens,
             "seconds": self.seconds,
-            "recent_seconds": self.seconds - self._point_seconds,
+            "recent_seconds": self.seconds - self._logged_seconds,
         }
         return values, {
             "all": self.all.totals(distributed),
@@ -120,14 +163,13 @@ class EpochProgress:
         device: torch.device,
         distributed: DistributedContext,
     ) -> EpochProgress:
-        """The progress that had this state; the first rank takes the sums of all."""
+        """The progress that :meth:`state` described."""
         progress = cls(values["epoch"], device)
         progress.num_updates = values["num_updates"]
         progress.num_tokens = values["num_tokens"]
         progress._recent_tokens = values["recent_tokens"]
         progress._seconds = values["seconds"]
-        progress._point_seconds = values["seconds"] - values["recent_seconds"]
-        if distributed.is_main:
-            progress.all = MeanMeter(device, tensors["all"])
-            progress.recent = MeanMeter(device, tensors["recent"])
+        progress._logged_seconds = values["seconds"] - values["recent_seconds"]
+        progress.all.restore(tensors["all"], distributed)
+        progress.recent.restore(tensors["recent"], distributed)
         return progress

@@ -1,4 +1,4 @@
-"""The combined objective: labels, entropy, perturbations, distillation, over micro-batches."""
+"""Micro-batches of an update, and the objective that adds other terms to the labels' loss."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch import nn
 
 from sentiment.config.config import Config
 from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches
+from sentiment.data.pipeline import TrainingData
 from sentiment.data.sampler import shard
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast, mixed_seed
-from sentiment.runtime.distributed import DistributedContext, share_weights, sum_gradients
+from sentiment.runtime.distributed import DistributedContext, share_weights
 from sentiment.training.adversarial import (
     FixedDropoutForward,
     adversarial_direction,
@@ -25,55 +26,12 @@ from sentiment.training.adversarial import (
     scale_reviews,
     soft_cross_entropy,
 )
+from sentiment.training.context import TrainingContext
+from sentiment.training.meters import TermMeter
 
-
-class TermSums:
-    """Sums of the terms over reviews, unweighted, and the reviews they are of.
-
-    Args:
-        names: of the terms.
-        device: where they are added up.
-    """
-
-    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
-        precision = torch.float32 if device.type == "mps" else torch.float64  # MPS has no fp64
-        self._names = names
-        self._update = torch.zeros(len(names), 2, dtype=precision, device=device)
-        self._sums = torch.zeros_like(self._update)  # (terms, 2), a sum and a count
-
-    def begin_update(self) -> None:
-        """An update begins: what was noted for the one before and not kept is forgotten."""
-        self._update.zero_()
-
-    def note(self, name: str, losses: torch.Tensor) -> None:
-        """Add a term of some reviews, (batch,), to those of the update."""
-        place = self._names.index(name)
-        self._update[place, 0] += losses.detach().sum()
-        self._update[place, 1] += len(losses)
-
-    def keep_update(self) -> None:
-        """The update is carried out: it counts."""
-        self._sums += self._update
-
-    def take_means(self, distributed: DistributedContext) -> dict[str, float]:
-        """Mean of each term over the reviews of all ranks, and begin anew; all must ask at once."""
-        sums = distributed.all_reduce_sum(self._sums).tolist()
-        self._sums.zero_()
-        named = zip(self._names, sums, strict=True)
-        return {name: total / max(1, count) for name, (total, count) in named}
-
-    def state(self, distributed: DistributedContext) -> list[list[float]]:
-        """Values over all ranks that :meth:`restore` takes; all must ask at once."""
-        return distributed.all_reduce_sum(self._sums).tolist()
-
-    def restore(self, values: list[list[float]], distributed: DistributedContext) -> None:
-        """Take up the state of the same training; the first rank takes the sums of all."""
-        self._sums.zero_()
-        if distributed.is_main:
-            self._sums.copy_(torch.tensor(values, dtype=self._sums.dtype))
-
-
-_PORTION_SEED = 1  # beside the run's own, which orders labelled reviews
+# Mixed with the run's seed, which by itself orders the labelled reviews.
+_UNLABELLED_SEED = 1
+_DIRECTION_SEED = 2
 
 
 @dataclass(frozen=True)
@@ -83,10 +41,11 @@ class MicroBatch:
     Attributes:
         batch: its reviews.
         is_labelled: whether they have labels.
-        update: the update's number, from 0.
-        num_labelled: reviews of the update that have labels, over all ranks.
-        num_all: these and the others.
-        soft_labels: (batch, classes) what teachers say of its reviews, on the device, or None.
+        update: number of the update, from 0.
+        num_labelled: labelled reviews of the whole update, over all ranks.
+        num_all: labelled and unlabelled reviews of the whole update.
+        soft_labels: (batch, classes) the teachers' probabilities, on the device, or None.
+        is_placeholder: whether the rank has no share and the review only keeps it in step.
     """
 
     batch: Batch
@@ -95,278 +54,263 @@ class MicroBatch:
     num_labelled: int
     num_all: int
     soft_labels: torch.Tensor | None = None
+    is_placeholder: bool = False
 
     @property
     def num_unlabelled(self) -> int:
-        """Reviews of the update that have none, over all ranks."""
+        """Unlabelled reviews of the whole update."""
         return self.num_all - self.num_labelled
 
 
 class MicroBatches:
-    """Deals out batches, and beside each batch with labels one without.
+    """Shards an update's batches over the ranks, with an unlabelled batch for each labelled one.
 
     Args:
-        unlabelled: reviews without labels, on the device; None for none.
-        soft_labels: (num_unlabelled, classes) what teachers say of them, there too, or None.
-        config: the run's settings.
-        world: the ranks.
+        labelled: the training reviews, on the device.
+        unlabelled: reviews without labels, on the device, or None.
+        soft_labels: (num_unlabelled, classes) the teachers' probabilities, on the device, or None.
+        uses_placeholders: whether a rank without a share gets a review of another rank, because
+            gradients are exchanged in every backward pass; otherwise that batch is left out.
     """
 
     def __init__(
         self,
+        labelled: EncodedCorpus,
         unlabelled: EncodedCorpus | None,
         soft_labels: torch.Tensor | None,
         config: Config,
         distributed: DistributedContext,
+        *,
+        uses_placeholders: bool = False,
     ) -> None:
+        self._labelled = labelled
         self._unlabelled = unlabelled
         self._soft_labels = soft_labels
         self._distributed = distributed
+        self._uses_placeholders = uses_placeholders
         self._batches_per_update = config.training.accumulation_steps
-        self._batches: EndlessBatches | None = None
+        self._unlabelled_batches: EndlessBatches | None = None
         if unlabelled is not None:
             objectives, training = config.objectives, config.training
-            self._batches = EndlessBatches(
+            self._unlabelled_batches = EndlessBatches(
                 unlabelled.lengths,
                 batch_size=objectives.unlabelled_batch_size or training.batch_size,
                 unit=training.batch_unit,
-                seed=mixed_seed(config.seed, _PORTION_SEED),
+                seed=mixed_seed(config.seed, _UNLABELLED_SEED),
             )
 
-    def of_update(
-        self, update: int, corpus: EncodedCorpus, group: list[torch.Tensor]
-    ) -> Iterator[MicroBatch]:
-        """This rank's portions; one of no review is left out.
+    def of_update(self, update: int, batches: list[torch.Tensor]) -> Iterator[MicroBatch]:
+        """This rank's micro-batches.
 
         Args:
-            update: its number, from 0, which decides what reviews without labels it takes.
-            corpus: the reviews with labels, on the device.
-            group: indices of each batch's reviews in it, over all ranks, longest first.
+            update: number of the update, from 0, which decides its unlabelled reviews.
+            batches: rows of each labelled batch, over all ranks, longest review first.
         """
-        batches = [(corpus, indices, True) for indices in group]
-        num_labelled = num_all = sum(map(len, group))
-        if self._unlabelled is not None and self._batches is not None:
+        sources = [(self._labelled, rows, True) for rows in batches]
+        num_labelled = num_all = sum(map(len, batches))
+        if self._unlabelled is not None and self._unlabelled_batches is not None:
             first = update * self._batches_per_update
-            others = [self._batches.batch(first + number) for number in range(len(group))]
-            batches += [(self._unlabelled, indices, False) for indices in others]
-            num_all += sum(map(len, others))
-        for source, indices, is_labelled in batches:
-            own = shard(indices, self._distributed.rank, self._distributed.world_size)
-            if len(own):
-                said = None if is_labelled else self._said_of(own)
-                yield MicroBatch(
-                    source.batch(own), is_labelled, update, num_labelled, num_all, said
-                )
-
-    def _said_of(self, indices: torch.Tensor) -> torch.Tensor | None:
-        if self._soft_labels is None:
-            return None
-        return self._soft_labels[indices.to(self._soft_labels.device, non_blocking=True)]
-
-
-_NUMBER_OF_SEED = 2  # beside the run's own, which orders labelled reviews
+            for number in range(first, first + len(batches)):
+                rows = self._unlabelled_batches.batch(number)
+                sources.append((self._unlabelled, rows, False))
+                num_all += len(rows)
+        for corpus, rows, is_labelled in sources:
+            share = shard(rows, self._distributed.rank, self._distributed.world_size)
+            is_placeholder = len(share) == 0
+            if is_placeholder and not self._uses_placeholders:
+                continue
+            share = rows[:1] if is_placeholder else share
+            soft_labels = None
+            if self._soft_labels is not None and not is_labelled:
+                device = self._soft_labels.device
+                soft_labels = self._soft_labels[share.to(device, non_blocking=True)]
+            yield MicroBatch(
+                corpus.batch(share), is_labelled, update, num_labelled, num_all,
+                soft_labels, is_placeholder,
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _Here:
-    """What is found of reviews at their words as they are.
+class CleanForward:
+    """Results of the pass over unperturbed words.
 
     Attributes:
         logits: (batch, classes).
-        loss: () the terms there.
-        gradient, of_logits: of a loss by the words and by the logits, None where nobody needs them.
-        unlikely: (batch, time, embedding) where labels grow unlikely, None likewise.
+        loss: () the terms computed there.
+        word_gradient, logit_gradient: gradients of a loss by words and logits, where needed.
+        label_gradient: (batch, time, embedding) gradient of the labels' loss by the words, where
+            ``word_gradient`` cannot tell its direction.
     """
 
     logits: torch.Tensor
     loss: torch.Tensor
-    gradient: torch.Tensor | None = None
-    of_logits: torch.Tensor | None = None
-    unlikely: torch.Tensor | None = None
+    word_gradient: torch.Tensor | None = None
+    logit_gradient: torch.Tensor | None = None
+    label_gradient: torch.Tensor | None = None
+
+    def away_from(self, classes: torch.Tensor) -> torch.Tensor:
+        """(batch, time, embedding) directions in which given classes lose probability."""
+        assert self.word_gradient is not None and self.logit_gradient is not None
+        return adversarial_direction(classes, self.word_gradient, self.logit_gradient)
 
 
 class CombinedObjective:
-    """Adds up the gradients of all terms, portion by portion of an update.
+    """Accumulates the gradients of all terms, one micro-batch at a time.
 
-    Args:
-        model: the classifier, on ``device``.
-        unlabelled: reviews without labels, on ``device``; None learns from those with labels alone.
-        soft_labels: (num_unlabelled, classes) what teachers say of them, there too, or None.
-        config: the run's settings.
-        device: where to compute.
-        precision: arithmetic of the matrix products.
-        world: the ranks; all must make the same calls.
+    Terms: the labels' loss, adversarial and virtual adversarial training, entropy, distillation.
 
     Attributes:
-        portions: what an update learns from.
-        sums: the terms since the last point of the curves.
+        terms: mean of each term since the last logged update.
     """
 
-    def __init__(
-        self,
-        model: SentimentClassifier,
-        unlabelled: EncodedCorpus | None,
-        soft_labels: torch.Tensor | None,
-        config: Config,
-        *,
-        device: torch.device,
-        precision: torch.dtype,
-        distributed: DistributedContext,
-    ) -> None:
+    def __init__(self, model: SentimentClassifier, context: TrainingContext) -> None:
+        config = context.config
         self._model = model
         self._objectives = objectives = config.objectives
         self._distillation = distillation = config.distillation
-        self._device = device
-        self._precision = precision
-        self._distributed = distributed
-        self._seed = mixed_seed(config.seed, _NUMBER_OF_SEED)
-        self._losses = nn.CrossEntropyLoss(
+        self._device = context.device
+        self._precision = context.precision
+        self._seed = mixed_seed(config.seed, _DIRECTION_SEED)
+        self._loss = nn.CrossEntropyLoss(
             reduction="none", label_smoothing=config.training.label_smoothing
         )
         self._is_binary = model.output.out_features == 2
         self._iterations = objectives.power_iterations or (0 if self._is_binary else 1)
-        assert (soft_labels is not None) == distillation.is_wanted
-        self.portions = MicroBatches(unlabelled, soft_labels, config, distributed)
         weights = {
             "adversarial": objectives.adversarial,
             "virtual_adversarial": objectives.virtual_adversarial,
             "entropy": objectives.entropy,
             "distillation": distillation.weight if distillation.is_wanted else 0.0,
         }
-        self.sums = TermSums(tuple(name for name, each in weights.items() if each > 0), device)
-        share_weights(model, distributed)
+        names = tuple(name for name, weight in weights.items() if weight > 0)
+        self.terms = TermMeter(names, context.device)
+        share_weights(model, context.distributed)
 
-    def add_gradients(self, portion: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add the gradients of all terms of some reviews.
+    def backward(self, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run all passes of a micro-batch, and add their gradients to the parameters'.
 
         Returns:
-            (batch, classes) logits at the words as they are, and () this part of the weighted loss.
+            (batch, classes) logits of the unperturbed words, and () the micro-batch's part of the
+            update's loss.
         """
-        batch = portion.batch
+        batch = micro_batch.batch
         with autocast(self._device, self._precision):
             embedded = self._model.embed(batch.tokens)  # (batch, time, embedding)
-        # All passes start from one leaf, in which their gradients add up, to go through embedding
-        # and dropout together.
+        # All passes start from one leaf, which sums their gradients: they then go through dropout
+        # and embedding together.
         words = embedded.detach().requires_grad_()
-        passes = FixedDropoutForward(self._model, batch.lengths, self._device, self._precision)
-        here = self._learn_here(portion, passes, words)
-        loss = here.loss
-        # All moves first: the gradient that they are found in is part of the sum, which grows.
-        for name, move in self._find_moves(portion, passes, words, here).items():
-            loss = loss + self._learn_there(name, portion, passes, words + move, here)
+        forward = FixedDropoutForward(self._model, batch.lengths, self._device, self._precision)
+        clean = self.clean_pass(micro_batch, forward, words)
+        loss = clean.loss
+        # All perturbations first: the gradient that they derive from grows with each pass.
+        for name, shift in self.perturbations(micro_batch, forward, words, clean).items():
+            loss = loss + self._perturbed_pass(name, micro_batch, forward, words + shift, clean)
         if embedded.requires_grad and words.grad is not None:
             embedded.backward(words.grad)
-        return here.logits, loss
+        return clean.logits, loss
 
-    def exchange(self) -> None:
-        """Give all ranks the sum of their gradients, when those of all portions are added."""
-        sum_gradients(self._model, self._distributed)
-
-    def _learn_here(
-        self, portion: MicroBatch, passes: FixedDropoutForward, words: torch.Tensor
-    ) -> _Here:
-        """The first pass: the terms at the words as they are."""
-        objectives, labels = self._objectives, portion.batch.labels
-        soft_labels = portion.soft_labels
-        has_terms = portion.is_labelled or objectives.entropy > 0 or soft_labels is not None
-        is_differentiated = has_terms or self._iterations == 0
-        with torch.set_grad_enabled(is_differentiated):
-            logits = passes.classify(words)  # (batch, classes)
+    def clean_pass(
+        self, micro_batch: MicroBatch, forward: FixedDropoutForward, words: torch.Tensor
+    ) -> CleanForward:
+        """Forward and backward pass of the terms that leave the words as they are."""
+        objectives, labels = self._objectives, micro_batch.batch.labels
+        soft_labels = micro_batch.soft_labels
+        has_terms = micro_batch.is_labelled or objectives.entropy > 0 or soft_labels is not None
+        needs_gradient = has_terms or self._iterations == 0
+        with torch.set_grad_enabled(needs_gradient):
+            logits = forward.classify(words)  # (batch, classes)
         loss = torch.zeros((), device=self._device)
-        if not is_differentiated:
-            return _Here(logits, loss)
+        if not needs_gradient:
+            return CleanForward(logits, loss)
         if not has_terms:
             gap = logits[:, 0] - logits[:, 1]
-            of_gap = torch.tensor([1.0, -1.0], device=self._device).expand_as(logits)
-            (gradient,) = torch.autograd.grad(gap.sum(), words)
-            return _Here(logits.detach(), loss, gradient, of_gap)
-        unlikely = None
-        if portion.is_labelled:
-            loss = loss + self._losses(logits, labels).sum() / portion.num_labelled
+            gap_gradient = torch.tensor([1.0, -1.0], device=self._device).expand_as(logits)
+            (word_gradient,) = torch.autograd.grad(gap.sum(), words)
+            return CleanForward(logits.detach(), loss, word_gradient, gap_gradient)
+        label_gradient = None
+        if micro_batch.is_labelled:
+            loss = loss + self._loss(logits, labels).sum() / micro_batch.num_labelled
             if objectives.adversarial > 0 and not self._is_binary:
-                surprise = nn.functional.cross_entropy(logits, labels, reduction="sum")
-                (unlikely,) = torch.autograd.grad(surprise, words, retain_graph=True)
+                unsmoothed = nn.functional.cross_entropy(logits, labels, reduction="sum")
+                (label_gradient,) = torch.autograd.grad(unsmoothed, words, retain_graph=True)
         if objectives.entropy > 0:
-            entropies = entropy(logits)
-            self.sums.note("entropy", entropies)
-            loss = loss + objectives.entropy * entropies.sum() / portion.num_all
+            losses = entropy(logits)  # (batch,)
+            self.terms.add("entropy", losses)
+            loss = loss + objectives.entropy * losses.sum() / micro_batch.num_all
         if soft_labels is not None:
-            loss = loss + self._distill(soft_labels, logits) / portion.num_unlabelled
+            losses = soft_cross_entropy(soft_labels, logits, self._distillation.temperature)
+            self.terms.add("distillation", losses)
+            loss = loss + self._distillation.weight * losses.sum() / micro_batch.num_unlabelled
         logits.retain_grad()
         loss.backward()
-        return _Here(logits.detach(), loss.detach(), words.grad, logits.grad, unlikely)
+        return CleanForward(logits.detach(), loss.detach(), words.grad, logits.grad, label_gradient)
 
-    def _distill(self, soft_labels: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """() what is weighted of the term of the teachers, added up over reviews."""
-        losses = soft_cross_entropy(soft_labels, logits, self._distillation.temperature)
-        self.sums.note("distillation", losses)
-        return self._distillation.weight * losses.sum()
-
-    def _find_moves(
-        self, portion: MicroBatch, passes: FixedDropoutForward, words: torch.Tensor, here: _Here
+    def perturbations(
+        self,
+        micro_batch: MicroBatch,
+        forward: FixedDropoutForward,
+        words: torch.Tensor,
+        clean: CleanForward,
     ) -> dict[str, torch.Tensor]:
-        """Where the words are moved to, (batch, time, embedding), by the term that is for."""
-        batch, objectives = portion.batch, self._objectives
-        found: dict[str, torch.Tensor] = {}
-        if portion.is_labelled and objectives.adversarial > 0:
-            unlikely = here.unlikely
-            found["adversarial"] = _away_from(batch.labels, here) if unlikely is None else unlikely
+        """What each term adds to the words, (batch, time, embedding)."""
+        batch, objectives = micro_batch.batch, self._objectives
+        directions: dict[str, torch.Tensor] = {}
+        if micro_batch.is_labelled and objectives.adversarial > 0:
+            direction = clean.label_gradient
+            directions["adversarial"] = (
+                clean.away_from(batch.labels) if direction is None else direction
+            )
         if objectives.virtual_adversarial > 0 and self._iterations == 0:
-            # Of the two ways along the eigenvector, the one on which confidence is lost leads
-            # further: there is little left of it to gain.
-            found["virtual_adversarial"] = _away_from(here.logits.argmax(dim=1), here)
+            # Of the eigenvector's two signs, the one that loses confidence changes predictions
+            # more: little confidence is left to gain.
+            directions["virtual_adversarial"] = clean.away_from(clean.logits.argmax(dim=1))
         elif objectives.virtual_adversarial > 0:
-            seeds = review_seeds(batch.indices, self._seed, portion.update, portion.is_labelled)
+            seeds = review_seeds(
+                batch.indices, self._seed, micro_batch.update, micro_batch.is_labelled
+            )
             start = random_directions(seeds, batch.lengths, words.shape[2], self._device)
-            found["virtual_adversarial"] = power_method(
-                passes.classify, here.logits, words, batch.lengths, start,
+            directions["virtual_adversarial"] = power_method(
+                forward.classify, clean.logits, words, batch.lengths, start,
                 iterations=self._iterations, step=objectives.finite_difference,
             )  # fmt: skip
         norm = objectives.perturbation_norm
-        return {name: scale_reviews(each, batch.lengths, norm) for name, each in found.items()}
+        return {
+            name: scale_reviews(direction, batch.lengths, norm)
+            for name, direction in directions.items()
+        }
 
-    def _learn_there(
+    def _perturbed_pass(
         self,
         name: str,
-        portion: MicroBatch,
-        passes: FixedDropoutForward,
+        micro_batch: MicroBatch,
+        forward: FixedDropoutForward,
         words: torch.Tensor,
-        here: _Here,
+        clean: CleanForward,
     ) -> torch.Tensor:
-        """A pass at moved words, for the term of that name; returns its part of the loss."""
-        logits = passes.classify(words)
+        """Forward and backward pass of one term over perturbed words; () its part of the loss."""
+        logits = forward.classify(words)
         if name == "adversarial":
-            losses = self._losses(logits, portion.batch.labels)  # (batch,)
-            weight = self._objectives.adversarial / portion.num_labelled
+            losses = self._loss(logits, micro_batch.batch.labels)  # (batch,)
+            weight = self._objectives.adversarial / micro_batch.num_labelled
         else:
-            losses = divergence(here.logits, logits)
-            weight = self._objectives.virtual_adversarial / portion.num_all
-        self.sums.note(name, losses)
+            losses = divergence(clean.logits, logits)
+            weight = self._objectives.virtual_adversarial / micro_batch.num_all
+        self.terms.add(name, losses)
         loss = weight * losses.sum()
         loss.backward()
         return loss.detach()
 
 
-def build_mixture(
-    model: SentimentClassifier,
-    unlabelled: EncodedCorpus | None,
-    config: Config,
-    *,
-    device: torch.device,
-    precision: torch.dtype,
-    distributed: DistributedContext,
-    soft_labels: torch.Tensor | None = None,
-) -> CombinedObjective | None:
-    """The mixture that the settings ask for, None where they ask for the supervised loss alone."""
+def build_objective(
+    model: SentimentClassifier, data: TrainingData, context: TrainingContext
+) -> tuple[CombinedObjective | None, MicroBatches]:
+    """The settings' objective, None for the labels' loss alone, and its micro-batches."""
+    config, device, distributed = context.config, context.device, context.distributed
+    labelled = data.train.to(device)
     if not (config.objectives.are_any or config.distillation.is_wanted):
-        return None
-    there = None if unlabelled is None else unlabelled.to(device)
-    said = None if soft_labels is None else soft_labels.to(device)
-    return CombinedObjective(
-        model, there, said, config, device=device, precision=precision, distributed=distributed
-    )
-
-
-def _away_from(classes: torch.Tensor, here: _Here) -> torch.Tensor:
-    assert here.gradient is not None and here.of_logits is not None
-    return adversarial_direction(classes, here.gradient, here.of_logits)
+        return None, MicroBatches(labelled, None, None, config, distributed, uses_placeholders=True)
+    assert (data.soft_labels is not None) == config.distillation.is_wanted
+    unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
+    soft_labels = None if data.soft_labels is None else data.soft_labels.to(device)
+    micro_batches = MicroBatches(labelled, unlabelled, soft_labels, config, distributed)
+    return CombinedObjective(model, context), micro_batches

@@ -1,4 +1,4 @@
-"""What a training starts from: settings, data, model, a checkpoint or a pre-training."""
+"""How a training starts: new, resumed or finished; its data, its model and its folder."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from sentiment.runtime.distributed import DistributedContext, launch_name, num_r
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links
 from sentiment.training.checkpoint import CheckpointData, has_lost_state, load_state, state_path
+from sentiment.training.context import TrainingContext
 from sentiment.training.distillation import (
     check_named_teachers,
     describe_teachers,
@@ -42,49 +43,50 @@ from sentiment.training.distillation import (
     teach,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class StartPlan:
-    """How a training is to begin.
+    """How a training is to start.
 
     Attributes:
-        state: where an earlier process has put it down, None to begin anew.
+        checkpoint: to resume from, None to start anew.
         is_finished: whether there is nothing left to do.
-        overwrites: whether what is in its folder may be replaced.
+        overwrites: whether the content of its folder may be replaced.
     """
 
-    state: CheckpointData | None = None
+    checkpoint: CheckpointData | None = None
     is_finished: bool = False
     overwrites: bool = False
 
     @property
     def resumes(self) -> bool:
-        return self.state is not None
+        return self.checkpoint is not None
 
 
 def resolve_start(
     request: TrainingRequest, path: Path, distributed: DistributedContext
 ) -> StartPlan:
-    """Look at what there is of a run; all ranks take part, and do what the first one finds.
+    """Decide from a run's folder how to start; the main rank decides for all.
 
     Raises:
-        FileNotFoundError: a run is to be resumed, and there is none, or no checkpoint of it.
-        UserError: the run is damaged, or one of other settings; or a new one is to learn from
-            what is no teacher.
+        FileNotFoundError: a run is to be resumed, but the run or its checkpoint is missing.
+        UserError: the run is damaged or has other settings; or a teacher of a new run is unusable.
     """
     kind = _NEW
     if distributed.is_main:
         _check_is_run(path)
         if request.resumes:
             check_links(path)
-            load_settings(path)  # checked: an edited file would train on something else
+            load_settings(path)  # refuses an edited file, whose settings would be others
             kind = _RESUMED
         elif request.resumes_if_begun or _is_of_this_launch(path):
-            kind = _find_begun(request.config, path)
+            kind = _compare_with_folder(request.config, path)
         if kind == _RESUMED and is_finished(path):
-            state_path(path).unlink(missing_ok=True)  # where the end came just before
+            state_path(path).unlink(missing_ok=True)  # left if the process was killed at its end
             kind = _FINISHED
-        if kind in (_NEW, _BEGUN):  # now: pre-training may take hours
+        if kind in (_NEW, _BEGUN):  # now, because pre-training may take hours
             check_named_teachers(request.config)
             plan_teachers(request, starting_folder(request.config), None)
     kind = int(distributed.broadcast(torch.tensor(kind)).item())
@@ -99,11 +101,11 @@ _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 
 
 def _check_is_run(path: Path) -> None:
-    """Refuse a folder of another kind, which is neither gone on with nor replaced here."""
+    """Refuse a folder that holds something else than a classifier's run."""
     if holds_pretraining(path):
         raise UserError(
             f"{path} holds a pre-training, no run to resume or replace: start from it with "
-            f"--pretraining.path {path} and another output_dir; sentiment pretrain goes on with it"
+            f"--pretraining.path {path} and another output_dir; sentiment pretrain continues it"
         )
     if holds_baseline(path):
         raise UserError(
@@ -112,19 +114,19 @@ def _check_is_run(path: Path) -> None:
 
 
 def _is_of_this_launch(path: Path) -> bool:
-    """Whether a launcher has begun the run and now starts its ranks again: it is to go on."""
+    """Whether the launcher that restarts its ranks has begun the run, which then is resumed."""
     if num_restarts() == 0 or not (path / "run.json").exists():
         return False
     return read_manifest(path).get("launch") == launch_name()
 
 
-def _find_begun(config: Config, path: Path) -> int:
+def _compare_with_folder(config: Config, path: Path) -> int:
     if not (path / "run.json").exists():
         return _NEW
-    own, asked = deciding_settings(load_settings(path)), deciding_settings(config)
-    if (key := first_difference(own, asked)) is not None:
+    saved, asked = deciding_settings(load_settings(path)), deciding_settings(config)
+    if (key := first_difference(saved, asked)) is not None:
         raise UserError(
-            f"{path} holds a run whose {key} is {own[key]!r}, not {asked[key]!r}: choose another "
+            f"{path} holds a run whose {key} is {saved[key]!r}, not {asked[key]!r}: choose another "
             "output_dir, or begin this one with --overwrite"
         )
     if is_finished(path) or state_path(path).exists():
@@ -137,58 +139,49 @@ def _find_begun(config: Config, path: Path) -> int:
     return _BEGUN
 
 
-logger = logging.getLogger(__name__)
-
-
-def begin(
-    config: Config,
-    beginning: StartPlan,
-    path: Path,
-    device: torch.device,
-    precision: torch.dtype,
-    distributed: DistributedContext,
-    pretrained: Path | None = None,
+def prepare(
+    context: TrainingContext, start: StartPlan, pretrained: Path | None = None
 ) -> tuple[SentimentClassifier, TrainingData]:
-    """Read the reviews and build the model; make the run's folder where it is new.
+    """Read the data and build the model; create the folder of a new run.
 
-    One rank of each machine fills the cache for its others; the first one's weights, with the
-    vectors that only it reads, become those of all. A new model starts from a pre-training's words
-    and weights, where its folder is given. Teachers are asked once: what they said is kept.
+    One rank per machine fills the token cache for the others. Only the main rank reads vectors;
+    its weights are broadcast later. Teachers label reviews once: their soft labels are saved.
+
+    Args:
+        pretrained: the folder of a pre-training, whose vocabulary and weights a new run takes.
 
     Raises:
-        UserError: a run is resumed with other reviews, or the ranks have different ones; or a
-            teacher is not to be trusted.
+        UserError: the reviews are not those of the run or of the other ranks; or a teacher cannot
+            be trusted.
     """
-    source = path if beginning.resumes else pretrained
+    config, path, distributed = context.config, context.path, context.distributed
+    source = path if start.resumes else pretrained
     vocabulary = None if source is None else load_words(source)
     with_vectors = distributed.is_main and source is None
     with distributed.local_main_first():
         data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
-    # Before there is a folder, which a teacher that is refused must not leave behind.
-    is_made_here = distributed.is_main and not beginning.resumes
-    soft_labels = teach(config, data, device) if is_made_here else None
-    model = build_fresh(config, data, device)
+    # Teachers come before the folder, which a refused teacher must not leave behind.
+    creates_run = distributed.is_main and not start.resumes
+    soft_labels = teach(config, data, context.device) if creates_run else None
+    model = build_fresh(config, data, context.device)
     if pretrained is not None:
         check_held_out(pretrained, data.fingerprints["validation"])
         start_from(model, pretrained)
-    if distributed.is_distributed:
-        set_up(device, mixed_seed(config.seed, distributed.rank))  # of dropout, which must differ
-    if is_made_here:
-        _create(
-            config, data, soft_labels, beginning, path, device, precision, distributed, pretrained
-        )  # fmt: skip
+    if distributed.is_distributed:  # dropout must differ between ranks
+        set_up(context.device, mixed_seed(config.seed, distributed.rank))
+    if creates_run:
+        _create(context, data, soft_labels, pretrained, overwrite=start.overwrites)
     distributed.barrier()
-    _check_reviews(path, data, beginning, distributed)
-    if config.distillation.is_wanted:  # of all ranks the same, to the bit, and when resumed
-        said = read_soft_labels(path, data)
-        data = replace(data, soft_labels=said, unlabelled_reviews=None)
-    if beginning.state is not None:
-        _tell_resumed(path, beginning.state, device, distributed)
+    _check_reviews(path, data, distributed)
+    if config.distillation.is_wanted:  # read back, so that ranks and resumed runs have the same
+        data = replace(data, soft_labels=read_soft_labels(path, data), unlabelled_reviews=None)
+    if start.checkpoint is not None:
+        _log_resumed(context, start.checkpoint)
     return model, data
 
 
 def build_fresh(config: Config, data: TrainingData, device: torch.device) -> SentimentClassifier:
-    """Seed torch, and build the model that a training by these settings begins with."""
+    """Seed torch, and build the untrained model."""
     set_up(device, config.seed)
     return build_model(
         config.model,
@@ -201,20 +194,17 @@ def build_fresh(config: Config, data: TrainingData, device: torch.device) -> Sen
 
 
 def _create(
-    config: Config,
+    context: TrainingContext,
     data: TrainingData,
     soft_labels: torch.Tensor | None,
-    beginning: StartPlan,
-    path: Path,
-    device: torch.device,
-    precision: torch.dtype,
-    distributed: DistributedContext,
     pretrained: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
-    """Make the run's folder, with its receipt and what its teachers said."""
+    config, path = context.config, context.path
     receipt = collect_provenance(
-        seed=config.seed, device=describe_device(device), precision=precision,
-        distributed=distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
+        seed=config.seed, device=describe_device(context.device), precision=context.precision,
+        distributed=context.distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
         coverage=data.coverage.as_dict() if data.coverage else None,
     )  # fmt: skip
     receipt["hold_out"] = None if has_validation(config.data) else config.data.describe_hold_out()
@@ -222,43 +212,38 @@ def _create(
         receipt["pretraining"] = describe_pretraining(pretrained)
     if soft_labels is not None:
         receipt["teachers"] = describe_teachers(config)
-    create_run(
-        path, config, data.class_names, data.vocabulary, receipt, overwrite=beginning.overwrites
-    )
+    create_run(path, config, data.class_names, data.vocabulary, receipt, overwrite=overwrite)
     if soft_labels is not None:
         save_soft_labels(path, soft_labels)
 
 
-def _check_reviews(
-    path: Path, data: TrainingData, beginning: StartPlan, distributed: DistributedContext
-) -> None:
-    wanted = read_manifest(path).get("data", {})
-    for split, found in data.fingerprints.items():
-        if wanted.get(split) != found:
-            then = wanted.get(split) or {"rows": "?", "sha256": "?"}
-            who = (
-                f"rank {distributed.rank} has other reviews: " if distributed.is_distributed else ""
-            )
+def _check_reviews(path: Path, data: TrainingData, distributed: DistributedContext) -> None:
+    saved = read_manifest(path).get("data", {})
+    for split, fingerprint in data.fingerprints.items():
+        if saved.get(split) != fingerprint:
+            before = saved.get(split) or {"rows": "?", "sha256": "?"}
+            rank = ""
+            if distributed.is_distributed:
+                rank = f"rank {distributed.rank} has other reviews: "
             raise UserError(
-                f"{who}the {split} reviews are {found['rows']} with digest "
-                f"{found['sha256'][:12]}, but those of {path} are {then['rows']} with "
-                f"{then['sha256'][:12]}: give the reviews that the run began with by --data.path"
+                f"{rank}the {split} reviews are {fingerprint['rows']} with digest "
+                f"{fingerprint['sha256'][:12]}, but those of {path} are {before['rows']} with "
+                f"{before['sha256'][:12]}: give the reviews that the run began with by --data.path"
             )
 
 
-def _tell_resumed(
-    path: Path, state: CheckpointData, device: torch.device, distributed: DistributedContext
-) -> None:
-    progress = state.values["progress"]
+def _log_resumed(context: TrainingContext, checkpoint: CheckpointData) -> None:
+    values = checkpoint.values
     logger.info(
-        "resuming at update %d, in epoch %d", state.values["updates"]["update"], progress["epoch"]
-    )
-    before = read_manifest(path)
+        "resuming at update %d, in epoch %d",
+        values["updates"]["update"], values["progress"]["epoch"],
+    )  # fmt: skip
+    before = read_manifest(context.path)
     before |= before.get("versions", {})
     now = {
-        "device": describe_device(device),
+        "device": describe_device(context.device),
         "threads": torch.get_num_threads(),
-        "ranks": distributed.world_size,
+        "ranks": context.distributed.world_size,
         **versions(),
     }
     for name, value in now.items():

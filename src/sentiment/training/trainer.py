@@ -1,258 +1,393 @@
-"""The training itself: epoch after epoch, to be put down and taken up at any update."""
+"""The training loop, which a checkpoint can interrupt after any update."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from sentiment.config.config import Config
 from sentiment.data.pipeline import TrainingData
 from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
 from sentiment.runs.weights import WeightsInfo, save_weights
-from sentiment.runtime.device import peak_memory_bytes
-from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.device import autocast, mixed_seed, peak_memory_bytes
+from sentiment.runtime.distributed import sum_gradients
 from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     CheckpointData,
     CheckpointSchedule,
     FitResult,
     TrainerState,
+    generator_states,
+    restore_generators,
     save_state,
 )
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger
-from sentiment.training.objectives import build_mixture
-from sentiment.training.step import TrainStep
+from sentiment.training.meters import EpochProgress, MeanMeter
+from sentiment.training.objectives import build_objective
+from sentiment.training.optim import (
+    Schedule,
+    WeightAverage,
+    build_optimizer,
+    optimizer_state,
+    restore_optimizer,
+)
+from sentiment.training.step import NonFiniteGuard, StepInfo, explain_out_of_memory
 from sentiment.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
+BUCKET_MEGABYTES = 4  # gradients that ranks exchange while the others are still computed
+
 
 class Trainer:
-    """Trains a classifier and keeps its best and last weights in the run's folder.
+    """Trains a classifier, and keeps its best and last weights in the run's folder.
 
     Args:
-        model: the classifier, on ``device``.
+        model: the classifier, on the context's device.
         data: corpora, vocabulary and class names.
-        config: the run's settings.
-        device: where to compute.
-        precision: arithmetic of training's matrix products; validation is in fp32.
-        path: the run's folder.
-        journal: where the course is written.
-        world: the ranks that train together.
-        state: where an earlier process has put the training down.
-        after_update: called with the number of each update when it is done.
+        context: settings, folder, device, precision and ranks; all ranks make the same calls.
+        run_logger: takes curves and metrics.
+        checkpoint: continue from it; None trains from the start.
+        make_schedule: makes another schedule for the optimizer than the settings describe.
+        after_update: called with the number of each update once it is done.
     """
 
     def __init__(
         self,
         model: SentimentClassifier,
         data: TrainingData,
-        config: Config,
+        context: TrainingContext,
+        run_logger: RunLogger,
         *,
-        device: torch.device,
-        precision: torch.dtype,
-        path: Path,
-        journal: RunLogger,
-        distributed: DistributedContext | None = None,
-        state: CheckpointData | None = None,
+        checkpoint: CheckpointData | None = None,
+        make_schedule: Callable[[torch.optim.Optimizer], Schedule] | None = None,
         after_update: Callable[[int], object] = lambda update: None,
     ) -> None:
-        self._model = model
-        self._data = data
-        self._config = config
-        self._training = config.training
-        self._device = device
-        self._path = path
-        self._journal = journal
-        self._distributed = distributed or DistributedContext()
+        config, device = context.config, context.device
+        training = config.training
+        self._model, self._vocabulary, self._context = model, data.vocabulary, context
+        self._config, self._training = config, training
+        self._device, self._distributed = device, context.distributed
+        self._run_logger = run_logger
         self._after_update = after_update
-        self._corpus = data.train.to(device)
+        self._lengths = data.train.lengths
         self._sampler = BucketSampler(
-            data.train.lengths,
-            batch_size=self._training.batch_size,
-            unit=self._training.batch_unit,
+            self._lengths,
+            batch_size=training.batch_size,
+            unit=training.batch_unit,
             seed=config.seed,
         )
-        self._updates = TrainStep(
-            model,
-            self._corpus,
-            config.training,
-            device=device,
-            precision=precision,
-            num_updates=self._training.num_epochs * self._updates_per_epoch(),
-            distributed=self._distributed,
-            mixture=build_mixture(
-                model, data.unlabelled, config,
-                device=device, precision=precision, distributed=self._distributed,
-                soft_labels=data.soft_labels,
-            ),
-        )  # fmt: skip
-        average = self._updates.average
-        self._kept_model = model if average is None else average.model
-        self._validation = Validator(
-            self._kept_model, data, config, device, journal, self._distributed
-        )
-        self._standing = TrainerState(model, self._updates, device, self._distributed)
+        self._objective, self._micro_batches = build_objective(model, data, context)
+        self._parallel: nn.Module = model
+        if self._distributed.is_distributed and self._objective is None:
+            self._parallel = DistributedDataParallel(
+                model, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MEGABYTES
+            )
+        self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=training.label_smoothing)
+        self._optimizer = build_optimizer(model, training)
+        if make_schedule is None:
+            updates_per_epoch = math.ceil(len(self._sampler) / training.accumulation_steps)
+            num_updates = training.num_epochs * updates_per_epoch
+            self._schedule = Schedule(self._optimizer, training, num_updates)
+        else:
+            self._schedule = make_schedule(self._optimizer)
+        decay = training.average_decay
+        self._average = None if decay is None else WeightAverage(model, decay)
+        self._kept_model = model if self._average is None else self._average.model
+        self._guard = NonFiniteGuard(training.nonfinite, device)
+        self._validator = Validator(self._kept_model, data, context, run_logger)
+        self._checkpoint_schedule = CheckpointSchedule(training)
         self._stop = StopRequests(ends_at_second=not self._distributed.is_distributed)
-        self._cadence = CheckpointSchedule(config.training)
-        if state is not None and (last := self._standing.restore(state)):
-            self._keep(last)
+        self._state = TrainerState(EpochProgress(1, device))
+        self.update = 0
+        self.learning_rate = 0.0  # of the last update
+        if checkpoint is not None and (finished := self._restore(checkpoint)):
+            self._keep_weights(finished)
 
     def fit(self) -> FitResult:
         """Train all epochs, or until validation has stopped improving.
 
         Raises:
-            Interrupted: a signal came; the state is saved.
+            Interrupted: a signal came; a checkpoint is saved.
             UserError: loss or gradient is not finite, and ``training.nonfinite`` is ``stop``.
         """
-        if self._updates.update == 0:
-            self._save_state()  # so that whatever happens next, there is something to resume
+        if self.update == 0:
+            self._save_checkpoint()  # from here on there is always something to resume
         with self._stop:
             while not self._is_over():
-                summary = self._train_epoch()
-                self._end_epoch(summary)
-        best, embedding = self._standing.best, self._kept_model.embedding_table()
+                self._end_epoch(self._train_epoch())
+        best, embedding = self._state.best, self._kept_model.embedding_table()
         assert best is not None  # num_epochs is at least 1
-        self._journal.finish(self._config, best.metrics, embedding, self._data.vocabulary)
-        self._journal.state()  # written through to the disk, before the run is called finished
-        return self._standing.result()
+        self._run_logger.finish(self._config, best.metrics, embedding, self._vocabulary)
+        self._run_logger.state()  # on the disk before the run counts as finished
+        return self._state.result()
 
     def _is_over(self) -> bool:
-        done, patience = self._standing.progress.epoch - 1, self._training.patience
-        if done and patience is not None and done - self._standing.best_epoch >= patience:
+        done, patience = self._state.progress.epoch - 1, self._training.patience
+        if done and patience is not None and done - self._state.best_epoch >= patience:
             logger.info("no better %s for %d epochs: stopping", self._training.monitor, patience)
             return True
         return done >= self._training.num_epochs
 
-    def _updates_per_epoch(self) -> int:
-        return -(-len(self._sampler) // self._training.accumulation_steps)
-
     def _train_epoch(self) -> EpochMetrics:
-        """What remains of the epoch that has been reached."""
-        progress = self._standing.progress
+        """Make the remaining updates of the current epoch."""
+        progress = self._state.progress
         self._model.train()
         self._sampler.set_epoch(progress.epoch)
-        groups = list(by_update(self._sampler, self._training.accumulation_steps))
+        updates = list(by_update(self._sampler, self._training.accumulation_steps))
         progress.start_clock()
-        with self._bar(groups[: progress.num_updates]) as bar:
-            for group in groups[progress.num_updates :]:
-                norm = self._updates.step(
-                    group, progress.all, progress.recent, epoch=progress.epoch
-                )
-                progress.count(sum(int(self._corpus.lengths[each].sum()) for each in group))
-                if self._updates.update % self._training.log_every == 0:
+        with self._progress_bar(updates[: progress.num_updates]) as bar:
+            for batches in updates[progress.num_updates :]:
+                norm = self.train_step(batches, progress.all, progress.recent)
+                progress.count(sum(int(self._lengths[rows].sum()) for rows in batches))
+                if self.update % self._training.log_every == 0:
                     self._log(bar, norm)
-                if progress.num_updates == len(groups):
-                    self._updates.guard.settle()
+                if progress.num_updates == len(updates):
+                    self.check_finite()
                     progress.stop_clock()
-                    # Here, because the last gradients are not kept in a checkpoint.
-                    self._journal.histograms(self._model, progress.epoch)
-                bar.update(sum(map(len, group)))
-                self._pause()
+                    # Now, because a checkpoint does not hold the last gradients.
+                    self._run_logger.histograms(self._model, progress.epoch)
+                bar.update(sum(map(len, batches)))
+                self._after_update(self.update)
+                self._save_checkpoint_if_due()
         progress.stop_clock()
-        return self._summarize()
+        return self._epoch_metrics()
 
-    def _bar(self, done: list[list[torch.Tensor]]) -> tqdm:
+    def train_step(self, batches: list[torch.Tensor], *meters: MeanMeter) -> torch.Tensor:
+        """Update the weights once, by the mean loss over all reviews of some batches.
+
+        Args:
+            batches: rows of each batch's reviews, over all ranks, longest review first.
+            meters: take loss and hits of this rank's reviews, unless the update is skipped.
+
+        Returns:
+            () norm of the gradient before clipping, on the device.
+
+        Raises:
+            UserError: loss or gradient is not finite.
+            MemoryError: the device has too little memory for a batch.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._objective is not None:
+            self._objective.terms.begin_update()
+        total_loss = torch.zeros((), device=self._device)
+        results = []
+        micro_batches = self._micro_batches.of_update(self.update, batches)
+        for number, micro_batch in enumerate(micro_batches, 1):
+            batch, is_last = micro_batch.batch, number == len(batches)
+            with explain_out_of_memory(batch, self._training, self._device), self._sync(is_last):
+                if self._objective is not None:
+                    logits, loss = self._objective.backward(micro_batch)
+                else:
+                    with autocast(self._device, self._context.precision):
+                        logits = self._parallel(batch.tokens, batch.lengths)  # (batch, classes)
+                    loss = self._loss(logits.float(), batch.labels) / micro_batch.num_labelled
+                    # The exchange averages gradients over the ranks, but their sum is needed.
+                    weight = 0 if micro_batch.is_placeholder else self._distributed.world_size
+                    (loss * weight).backward()
+            if not micro_batch.is_placeholder:
+                total_loss += loss.detach()
+                if micro_batch.is_labelled:
+                    results.append((logits.detach().float(), batch.labels))
+        if self._objective is not None:
+            sum_gradients(self._model, self._distributed)
+        max_norm = self._training.gradient_clip or float("inf")
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), max_norm)
+        self.learning_rate = self._optimizer.param_groups[0]["lr"]
+        if self._guard.allows(self._step_info(batches), total_loss, norm):
+            self._optimizer.step()
+            if self._average is not None:
+                self._average.update()
+            self._count(results, meters)
+        self._schedule.after_update()
+        self.update += 1
+        return norm
+
+    def check_finite(self) -> None:
+        """Raise ``UserError`` if a loss or gradient so far was not finite."""
+        self._guard.check()
+
+    def _sync(self, is_last: bool) -> AbstractContextManager[None]:
+        """Ranks exchange gradients once per update, in the backward pass of its last batch."""
+        if isinstance(self._parallel, DistributedDataParallel) and not is_last:
+            return self._parallel.no_sync()
+        return nullcontext()
+
+    def _count(
+        self, results: list[tuple[torch.Tensor, torch.Tensor]], meters: tuple[MeanMeter, ...]
+    ) -> None:
+        """Add loss, without label smoothing as in validation, and hits to the meters."""
+        for logits, labels in results:
+            loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            num_correct = (logits.argmax(dim=1) == labels).sum()
+            for meter in meters:
+                meter.add(loss_sum, num_correct, len(labels))
+        if self._objective is not None:
+            self._objective.terms.keep_update()
+
+    def _step_info(self, batches: list[torch.Tensor]) -> StepInfo:
+        rows = [row for batch in batches for row in batch.tolist()]
+        longest = max(int(self._lengths[batch].max()) for batch in batches)
+        epoch = self._state.progress.epoch
+        return StepInfo(self.update + 1, epoch, self.learning_rate, rows, longest)
+
+    def _progress_bar(self, done: list[list[torch.Tensor]]) -> tqdm:
         return tqdm(
-            initial=sum(len(indices) for group in done for indices in group),
-            total=len(self._corpus),
-            desc=f"epoch {self._standing.progress.epoch}/{self._training.num_epochs}",
+            initial=sum(len(rows) for batches in done for rows in batches),
+            total=len(self._lengths),
+            desc=f"epoch {self._state.progress.epoch}/{self._training.num_epochs}",
             unit="review",
             leave=False,
             disable=None if self._distributed.is_main else True,
         )
 
     def _log(self, bar: tqdm, norm: torch.Tensor) -> None:
-        self._updates.guard.settle()
-        progress = self._standing.progress
+        self.check_finite()
+        progress = self._state.progress
         speed = progress.recent_tokens_per_second
         loss, accuracy = progress.recent.means(self._distributed)
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:,.0f} tokens/s", refresh=False)
-        self._journal.update(
-            self._updates.update,
+        objective = self._objective
+        self._run_logger.update(
+            self.update,
+            terms={} if objective is None else objective.terms.take_means(self._distributed),
             loss=loss,
             accuracy=accuracy,
             gradient_norm=float(norm),
-            learning_rate=self._updates.learning_rate,
+            learning_rate=self.learning_rate,
             tokens_per_second=speed,
         )
-        self._journal.terms(self._updates.update, self._updates.take_terms())
-        progress.begin_point()
+        progress.reset_recent()
 
-    def _summarize(self) -> EpochMetrics:
-        progress = self._standing.progress
+    def _epoch_metrics(self) -> EpochMetrics:
+        progress = self._state.progress
         loss, accuracy = progress.all.means(self._distributed)
         seconds = progress.seconds
         return EpochMetrics(
             epoch=progress.epoch,
-            update=self._updates.update,
+            update=self.update,
             loss=loss,
             accuracy=accuracy,
             seconds=seconds,
             tokens_per_second=progress.num_tokens / seconds,
             padding_share=self._sampler.padding_share(),
-            learning_rate=self._updates.learning_rate,
+            learning_rate=self.learning_rate,
             peak_memory_bytes=peak_memory_bytes(self._device),
         )
 
-    def _pause(self) -> None:
-        """After an update: a checkpoint where one is due, and the end where a signal came."""
-        update = self._updates.update
-        self._after_update(update)
+    def _save_checkpoint_if_due(self) -> None:
+        """After an update: save a checkpoint if one is due, and stop if a signal came."""
         # The ranks must agree: signals reach them at different updates, and clocks differ.
-        is_due = self._distributed.is_main and self._cadence.is_due(update)
+        is_due = self._distributed.is_main and self._checkpoint_schedule.is_due(self.update)
         stop, due = self._distributed.all_reduce_max([self._stop.signal, int(is_due)])
         if stop or due:
-            self._save_state()
+            self._save_checkpoint()
         if stop:
             raise Interrupted(stop)
 
-    def _end_epoch(self, summary: EpochMetrics) -> None:
-        """Validate, keep what has come of the epoch, and tell it."""
-        epoch, update = summary.epoch, summary.update
-        predictions = self._validation.predict(self._stop_validating)
+    def _end_epoch(self, epoch: EpochMetrics) -> None:
+        """Validate, log the epoch, and save weights and checkpoint."""
+        predictions = self._validator.predict(self._stop_validating)
         metrics = predictions.metrics()
-        # Of one rank, so that rounding on other hardware cannot make the ranks part.
-        own = torch.tensor(metrics.score(self._training.monitor), dtype=torch.float64)
-        score = self._distributed.broadcast(own).item()
-        self._updates.after_epoch(score)
-        is_best = self._standing.is_better(score)
+        # From the main rank, so that rounding on other hardware cannot drive the ranks apart.
+        score = self._distributed.broadcast(
+            torch.tensor(metrics.score(self._training.monitor), dtype=torch.float64)
+        ).item()
+        self._schedule.after_epoch(score)
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
-        last = WeightsInfo(epoch, update, metrics.as_dict(), temperature)
-        self._standing.end_epoch(last, score)
-        self._validation.tell(summary, predictions, metrics, temperature, is_best=is_best)
-        # First of all files, so that those after it can be made from it.
-        self._save_state(last)
-        self._keep(last)
+        finished = WeightsInfo(epoch.epoch, epoch.update, metrics.as_dict(), temperature)
+        following = EpochProgress(epoch.epoch + 1, self._device)
+        is_best = self._state.end_epoch(finished, score, following)
+        self._validator.log(epoch, predictions, metrics, temperature, is_best=is_best)
+        # Before the weights, so that they can be made from it.
+        self._save_checkpoint(finished)
+        self._keep_weights(finished)
 
     def _stop_validating(self, num_reviews: int) -> None:
-        # Alone: several ranks would have to agree, batch by batch, on something that is soon over.
+        # Several ranks would have to agree in every batch about something that is soon over.
         if self._stop.signal and not self._distributed.is_distributed:
-            self._save_state()
+            self._save_checkpoint()
             raise Interrupted(self._stop.signal)
 
-    def _keep(self, last: WeightsInfo) -> None:
-        """Save the weights of an epoch that is over; done twice, the same files stand there."""
+    def _keep_weights(self, finished: WeightsInfo) -> None:
+        """Save the weights of a finished epoch; saving them twice gives the same files."""
         if self._distributed.is_main:
-            for name in ("last", "best") if last.epoch == self._standing.best_epoch else ("last",):
-                save_weights(self._path, name, self._kept_model, last)
+            is_best = finished.epoch == self._state.best_epoch
+            for name in ("last", "best") if is_best else ("last",):
+                save_weights(self._context.path, name, self._kept_model, finished)
         self._distributed.barrier()
 
-    def _save_state(self, last: WeightsInfo | None = None) -> None:
-        """Save all that a process needs to go on from here; all ranks take part.
+    def _save_checkpoint(self, finished: WeightsInfo | None = None) -> None:
+        """Save all that is needed to continue from here; a collective call.
 
         Args:
-            last: the epoch that is just over, if one is.
+            finished: the epoch that has just ended, whose weights are not saved yet.
         """
-        self._updates.guard.settle()
-        state = self._standing.state(self._journal.state(), last)
+        self.check_finite()
+        checkpoint = self._checkpoint(finished)
         if self._distributed.is_main:
-            save_state(self._path, state)
-        self._cadence.note()
+            save_state(self._context.path, checkpoint)
+        self._checkpoint_schedule.restart_clock()
         self._distributed.barrier()
+
+    def _checkpoint(self, finished: WeightsInfo | None) -> CheckpointData:
+        optimizer, moments = optimizer_state(self._optimizer, self._schedule)
+        updates = {
+            "update": self.update,
+            "learning_rate": self.learning_rate,
+            **self._guard.state(),
+            **optimizer,
+        }
+        if self._objective is not None:
+            updates["terms"] = self._objective.terms.state(self._distributed)
+        progress, sums = self._state.progress.state(self._distributed)
+        values = {
+            "updates": updates,
+            "progress": progress,
+            **self._state.values(finished),
+            "num_ranks": self._distributed.world_size,
+            "device": self._device.type,
+            "journal": self._run_logger.state(),
+        }
+        return CheckpointData.from_sections(
+            values,
+            model=self._model.state_dict(),
+            optimizer=moments,
+            average={} if self._average is None else self._average.state(),
+            sums=sums,
+            generators=generator_states(self._device, self._distributed),
+        )
+
+    def _restore(self, checkpoint: CheckpointData) -> WeightsInfo | None:
+        """Continue from :meth:`_checkpoint`; returns the epoch that had just ended, if one had.
+
+        With another number of ranks or on another device, random numbers are others.
+        """
+        values, updates = checkpoint.values, checkpoint.values["updates"]
+        self._model.load_state_dict(checkpoint.section("model"))
+        self.update, self.learning_rate = updates["update"], updates["learning_rate"]
+        self._guard.restore(updates)
+        moments = checkpoint.section("optimizer")
+        restore_optimizer(self._optimizer, self._schedule, updates, moments)
+        if self._objective is not None:
+            self._objective.terms.restore(updates["terms"], self._distributed)
+        if self._average is not None:
+            self._average.restore(checkpoint.section("average"))
+        if values["num_ranks"] == self._distributed.world_size and values["device"] == self._device.type:
+            restore_generators(checkpoint.section("generators"), self._device, self._distributed)
+        else:
+            seed = mixed_seed(torch.initial_seed(), self.update, self._distributed.rank)
+            torch.manual_seed(seed)
+        progress = EpochProgress.restore(
+            values["progress"], checkpoint.section("sums"), self._device, self._distributed
+        )
+        return self._state.restore(values, progress)

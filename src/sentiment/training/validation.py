@@ -1,77 +1,64 @@
-"""What comes after an epoch: the validation reviews classified, and what is told of them."""
+"""Validation after each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
-from sentiment.config.config import Config
 from sentiment.data.pipeline import TrainingData
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.model import SentimentClassifier
-from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger, ValidationSamples
 
 
 class Validator:
-    """Validates a model, and tells how it went.
-
-    Args:
-        model: the classifier, on ``device``.
-        data: with the validation reviews.
-        config: the run's settings.
-        device: where to compute.
-        journal: where it is told.
-        world: the ranks.
-    """
+    """Predicts the validation reviews and logs the results."""
 
     def __init__(
         self,
         model: SentimentClassifier,
         data: TrainingData,
-        config: Config,
-        device: torch.device,
-        journal: RunLogger,
-        distributed: DistributedContext,
+        context: TrainingContext,
+        run_logger: RunLogger,
     ) -> None:
         self._model = model
         self._class_names = data.class_names
-        self._corpus = data.validation.to(device)
-        self._showcase = ValidationSamples(data.validation_reviews, self._corpus, config.seed)
-        self._with_pictures = config.training.pictures
-        self._device = device
-        self._journal = journal
-        self._distributed = distributed
+        self._corpus = data.validation.to(context.device)
+        self._samples = ValidationSamples(
+            data.validation_reviews, self._corpus, context.config.seed
+        )
+        self._draws_pictures = context.config.training.pictures
+        self._context = context
+        self._run_logger = run_logger
 
     def predict(self, report: Callable[[int], object]) -> Predictions:
-        """All predictions, on every rank; ``report`` is called with reviews as they are done."""
+        """All predictions, on every rank; ``report`` takes the size of each finished batch."""
         return predict_corpus(
             self._model,
             self._corpus,
-            device=self._device,
+            device=self._context.device,
             description="validating",
-            distributed=self._distributed,
+            distributed=self._context.distributed,
             report=report,
         )
 
-    def tell(
+    def log(
         self,
-        summary: EpochMetrics,
+        epoch: EpochMetrics,
         predictions: Predictions,
         metrics: Metrics,
         temperature: float,
         *,
         is_best: bool,
     ) -> None:
-        """Curves, reviews and pictures of an epoch, by the first rank."""
-        if not self._distributed.is_main:
+        """Log metrics, sample reviews and pictures of an epoch."""
+        if not self._context.distributed.is_main:
             return
-        epoch = summary.epoch
-        self._journal.epoch(summary, metrics, is_best=is_best)
-        self._journal.reviews(self._showcase.verdicts(predictions, temperature), epoch)
-        if self._with_pictures:
-            self._journal.predictions(predictions, self._class_names, temperature, epoch)
-            for tag, figure in self._showcase.explanations(self._model, temperature):
-                self._journal.figure(tag, figure, epoch)
+        number = epoch.epoch
+        self._run_logger.epoch(epoch, metrics, is_best=is_best)
+        self._run_logger.reviews(self._samples.verdicts(predictions, temperature), number)
+        if self._draws_pictures:
+            self._run_logger.predictions(predictions, self._class_names, temperature, number)
+            for tag, figure in self._samples.explanations(self._model, temperature):
+                self._run_logger.figure(tag, figure, number)

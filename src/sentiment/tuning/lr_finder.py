@@ -24,11 +24,13 @@ from sentiment.runs.run import load_words
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
+from sentiment.training.context import TrainingContext
 from sentiment.training.distillation import teach
+from sentiment.training.logger import RunLogger
 from sentiment.training.meters import MeanMeter
-from sentiment.training.objectives import build_mixture
+from sentiment.training.optim import Schedule
 from sentiment.training.setup import build_fresh
-from sentiment.training.step import TrainStep
+from sentiment.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,16 +149,16 @@ def measure_range(
         config.training,
         learning_rate=lowest, schedule="constant", warmup_share=0.0, nonfinite="stop",
     )  # fmt: skip
-    mixture = build_mixture(
-        model, data.unlabelled, config, device=device, precision=precision,
-        distributed=_SINGLE_PROCESS, soft_labels=data.soft_labels,
-    )  # fmt: skip
-    step = TrainStep(
-        model, data.train.to(device), training, device=device, precision=precision,
-        num_updates=num_updates, distributed=_SINGLE_PROCESS,
-        mixture=mixture,
-        rate_factor=lambda update: ratio**update,
-    )  # fmt: skip
+    path = Path(config.output_dir)  # nothing is written there
+    trainer = Trainer(
+        model,
+        data,
+        TrainingContext(replace(config, training=training), path, device, precision),
+        RunLogger(path, is_silent=True),
+        make_schedule=lambda optimizer: Schedule(
+            optimizer, training, num_updates, factor=lambda update: ratio**update
+        ),
+    )
     span = max(1, round(_SPAN_SHARE * num_updates))
     decay, average = 1 - 1 / span, 0.0
     rates: list[float] = []
@@ -165,11 +167,11 @@ def measure_range(
     end = "the highest rate was reached"
     groups = itertools.islice(_groups(config, data), num_updates)
     for group in tqdm(groups, total=num_updates, unit="update", leave=False, disable=None):
-        loss = _step_loss(step, group, device)
+        loss = _step_loss(trainer, group, device)
         if not math.isfinite(loss):
             end = "the loss was not finite"
             break
-        rates.append(step.learning_rate)
+        rates.append(trainer.learning_rate)
         losses.append(loss)
         # Without the bias towards the initial 0 (Kingma & Ba 2015, section 3).
         average += (1 - decay) * (loss - average)
@@ -199,12 +201,12 @@ def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
         yield from by_update(sampler, training.accumulation_steps)
 
 
-def _step_loss(step: TrainStep, group: list[torch.Tensor], device: torch.device) -> float:
+def _step_loss(trainer: Trainer, group: list[torch.Tensor], device: torch.device) -> float:
     """Make one update; returns the loss before it, NaN if loss or gradient is not finite."""
     meter = MeanMeter(device)
     try:
-        step.step(group, meter)
-        step.guard.settle()
+        trainer.train_step(group, meter)
+        trainer.check_finite()
     except UserError:  # of the guard, where a training would end
         return math.nan
     return meter.means(_SINGLE_PROCESS)[0]
