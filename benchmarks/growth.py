@@ -39,7 +39,7 @@ def seconds_per_token(path: Path, factor: int, turn: int) -> list[float]:
     sums = MeanMeter(torch.device("cpu"))
     seconds_per_update = []
     for group in groups:
-        seconds = timed(functools.partial(parts.updates.step, group, sums))
+        seconds = timed(functools.partial(parts.step, group, sums))
         seconds_per_update.append(seconds / parts.num_tokens(group))
     return seconds_per_update[_WARM_UP:]
 

@@ -31,7 +31,7 @@ from sentiment.runtime.device import prepare_threads
 from sentiment.runtime.distributed import init_distributed, local_size
 from sentiment.runtime.environment import VARIABLES
 from sentiment.training.meters import MeanMeter
-from sentiment.training.step import _BUCKET_MEGABYTES
+from sentiment.training.trainer import BUCKET_MEGABYTES
 
 _SECTION = "ranks, configs/imdb.yaml"
 _CPU = torch.device("cpu")
@@ -61,10 +61,10 @@ def train_as_rank(size: Size, path: Path) -> None:
         parts = make_parts(corpus, distributed=distributed)
         groups, sums = parts.groups(), MeanMeter(_CPU)
         for group in groups[:_WARM_UP]:
-            parts.updates.step(group, sums)
+            parts.step(group, sums)
         timed_groups = groups[_WARM_UP : _WARM_UP + size.updates]
         distributed.barrier()
-        seconds = timed(lambda: [parts.updates.step(group, sums) for group in timed_groups])
+        seconds = timed(lambda: [parts.step(group, sums) for group in timed_groups])
         exchange = _exchange_seconds(parts.model) if distributed.is_distributed else 0.0
         tokens = sum(map(parts.num_tokens, timed_groups))
         if distributed.is_main:
@@ -84,7 +84,7 @@ def train_as_rank(size: Size, path: Path) -> None:
 def _exchange_seconds(model: torch.nn.Module) -> float:
     """Seconds of an all-reduce as large as the gradients, in the buckets of training."""
     count = sum(p.numel() for p in model.parameters())
-    buckets = torch.zeros(count).split(_BUCKET_MEGABYTES * 2**20 // 4)
+    buckets = torch.zeros(count).split(BUCKET_MEGABYTES * 2**20 // 4)
 
     def exchange() -> None:
         for handle in [dist.all_reduce(bucket, async_op=True) for bucket in buckets]:

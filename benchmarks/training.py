@@ -7,6 +7,7 @@ import itertools
 import statistics
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +31,9 @@ from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_manife
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import autocast, find_precision
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import EpochProgress, MeanMeter
-from sentiment.training.step import TrainStep
 from sentiment.training.trainer import Trainer
 
 _CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ class TrainingParts:
     model: SentimentClassifier
     corpus: EncodedCorpus
     sampler: BucketSampler
-    updates: TrainStep
+    step: Callable[..., torch.Tensor]
     precision: torch.dtype
 
     def groups(self) -> list[list[torch.Tensor]]:
@@ -95,25 +96,25 @@ def make_parts(
     sampler = BucketSampler(
         corpus.lengths, batch_size=training.batch_size, unit=training.batch_unit, seed=CONFIG.seed
     )
-    corpus = corpus.to(device)
-    updates = TrainStep(
-        model, corpus, training, device=device, precision=precision,
-        num_updates=training.num_epochs * len(sampler),
-        distributed=distributed or DistributedContext(),
-    )  # fmt: skip
-    return TrainingParts(model, corpus, sampler, updates, precision)
+    ranks = distributed or DistributedContext()
+    context = TrainingContext(CONFIG, Path(), device, precision, ranks)
+    trainer = _make_trainer(model, corpus, context, is_silent=True)
+    return TrainingParts(model, corpus.to(device), sampler, trainer.train_step, precision)
+
+
+def _make_trainer(
+    model: SentimentClassifier, corpus: EncodedCorpus, context: TrainingContext, *, is_silent: bool
+) -> Trainer:
+    reviews = Reviews([""], np.zeros(1, dtype=np.int64), ("neg", "pos"), "none")
+    data = TrainingData(corpus, corpus, reviews, make_vocabulary(), None, None)
+    return Trainer(model, data, context, RunLogger(context.path, is_silent=is_silent))
 
 
 @functools.cache
 def _trainer() -> Trainer:
-    reviews = Reviews([""], np.zeros(1, dtype=np.int64), ("neg", "pos"), "none")
-    corpus = synthetic_corpus(_NUM_REVIEWS)
-    data = TrainingData(corpus, corpus, reviews, make_vocabulary(), None, None)
     path = Path(tempfile.mkdtemp())
-    return Trainer(
-        make_model(), data, CONFIG, device=_CPU, precision=find_precision("auto", _CPU),
-        path=path, journal=RunLogger(path),
-    )  # fmt: skip
+    context = TrainingContext(CONFIG, path, _CPU, find_precision("auto", _CPU))
+    return _make_trainer(make_model(), synthetic_corpus(_NUM_REVIEWS), context, is_silent=False)
 
 
 @functools.cache
@@ -162,7 +163,7 @@ def model_seconds() -> float:
 def epoch_seconds() -> float:
     """An epoch without its validation: batching, updates, logging."""
     trainer = _trainer()
-    trainer._standing.progress = EpochProgress(1, _CPU)
+    trainer._state.progress = EpochProgress(1, _CPU)
     return timed(trainer._train_epoch)
 
 
@@ -215,10 +216,8 @@ def pretraining_seconds_per_word() -> float:
         "identity": "benchmark",
     }
     with tempfile.TemporaryDirectory() as folder:
-        pretrainer = Pretrainer(
-            make_model(), texts, config, device=_CPU, precision=find_precision("auto", _CPU),
-            path=Path(folder),
-        )  # fmt: skip
+        context = TrainingContext(config, Path(folder), _CPU, find_precision("auto", _CPU))
+        pretrainer = Pretrainer(make_model(), texts, context)
         write_manifest(Path(folder), manifest)  # the checkpoint refers to it
         return timed(pretrainer.fit) / int(corpus.lengths.sum())
 
@@ -273,7 +272,7 @@ def cuda_rows(device: torch.device | None = None) -> list[Row]:
 
     def updates() -> None:
         for group in groups:
-            parts.updates.step(group, sums)
+            parts.step(group, sums)
         synchronize()
 
     seconds = in_turns({"bare": lambda: timed(bare), "updates": lambda: timed(updates)}, 7)

@@ -17,8 +17,8 @@ from sentiment.data.pipeline import prepare_training
 from sentiment.data.vocabulary import token_counts
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.training.checkpoint import load_state
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
-from sentiment.training.step import TrainStep
 from sentiment.training.trainer import Trainer
 
 BASE = [
@@ -50,15 +50,8 @@ def fit(config: Config, path: Path) -> tuple[torch.Tensor, Trainer]:
     )
     create_run(path, config, data.class_names, data.vocabulary)
     precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
-    trainer = Trainer(
-        model,
-        data,
-        config,
-        device=torch.device("cpu"),
-        precision=precision,
-        path=path,
-        journal=RunLogger(path),
-    )
+    context = TrainingContext(config, path, torch.device("cpu"), precision)
+    trainer = Trainer(model, data, context, RunLogger(path))
     trainer.fit()
     return torch.cat([each.detach().flatten() for each in model.parameters()]), trainer
 
@@ -155,13 +148,13 @@ def test_adamw_decays_weights(tiny, tmp_path):
 
 def test_epochs_have_orders_of_their_own(tiny, tmp_path, monkeypatch):
     orders: list[list[int]] = []
-    original = TrainStep.step
+    original = Trainer.train_step
 
-    def record(self, group, *sums, epoch):
-        orders.append(torch.cat(group).tolist())
-        return original(self, group, *sums, epoch=epoch)
+    def record(self, batches, *meters):
+        orders.append(torch.cat(batches).tolist())
+        return original(self, batches, *meters)
 
-    monkeypatch.setattr(TrainStep, "step", record)
+    monkeypatch.setattr(Trainer, "train_step", record)
     fit(parse(tiny), tmp_path / "run")
     half = len(orders) // 2
     assert orders[:half] != orders[half:]
@@ -176,7 +169,7 @@ def test_plateau_reduces_the_rate(tiny, tmp_path):
         "--training.learning_rate=1e-9",  # nothing is learned, so accuracy stands still
     ]  # fmt: skip
     _, trainer = fit(parse(tiny, *changes), tmp_path / "run")
-    assert trainer._updates._optimizer.param_groups[0]["lr"] == pytest.approx(1e-14)
+    assert trainer._optimizer.param_groups[0]["lr"] == pytest.approx(1e-14)
 
 
 @pytest.mark.parametrize("monitor", ["accuracy", "f1", "auroc", "nll"])

@@ -69,11 +69,11 @@ def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
     step = StepInfo(3, 1, 0.1, [4, 5], 9)
     bad = torch.tensor(float("nan"))
     assert guard.allows(step, torch.tensor(1.0), torch.tensor(1.0))
-    guard.settle()
+    guard.check()
     assert guard.allows(step, torch.tensor(1.0), bad)
     assert guard.allows(StepInfo(4, 1, 0.1, [1], 9), bad, bad)
     with pytest.raises(ValueError, match=r"update 3 \(.*training reviews 5, 6\)"):
-        guard.settle()
+        guard.check()
 
 
 @pytest.mark.parametrize(

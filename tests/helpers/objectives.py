@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus
+from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
+from sentiment.runtime.device import mixed_seed
 from sentiment.training.adversarial import random_directions, review_seeds
-from sentiment.training.objectives import CombinedObjective
+from sentiment.training.context import TrainingContext
+from sentiment.training.objectives import CombinedObjective, MicroBatches, build_objective
 
 CPU = torch.device("cpu")
-
-
 NUM_WORDS, SIZE = 30, 4
-
-
 NORM = 0.7
 
 
@@ -36,8 +36,6 @@ def make_corpus(lengths: list[int], labels: list[int], seed: int) -> EncodedCorp
 
 
 LABELLED = make_corpus([6, 3, 1, 5, 2, 4], [0, 1, 1, 0, 1, 0], seed=1)
-
-
 UNLABELLED = make_corpus([5, 2, 7, 1, 3], [-1] * 5, seed=2)
 
 
@@ -53,13 +51,36 @@ def make_model(num_classes: int = 2, **settings) -> SentimentClassifier:
     return model.train()
 
 
-def learn(mixture: CombinedObjective, groups: list[torch.Tensor], update: int = 0) -> float:
-    """One update's gradients; returns its loss."""
-    mixture.sums.begin_update()
-    portions = list(mixture.portions.of_update(update, LABELLED, groups))
-    total = sum(float(mixture.add_gradients(each)[1]) for each in portions)
-    mixture.sums.keep_update()
-    return total
+@dataclass
+class Learner:
+    """An objective with its micro-batches, in the calls that a training step makes."""
+
+    objective: CombinedObjective
+    micro_batches: MicroBatches
+
+    def learn(self, batches: list[torch.Tensor], update: int = 0) -> float:
+        """Accumulate the gradients of an update; returns its loss."""
+        self.objective.terms.begin_update()
+        micro_batches = list(self.micro_batches.of_update(update, batches))
+        total = sum(float(self.objective.backward(each)[1]) for each in micro_batches)
+        self.objective.terms.keep_update()
+        return total
+
+
+def make_learner(
+    model: SentimentClassifier,
+    config: Config,
+    unlabelled: EncodedCorpus | None = UNLABELLED,
+    soft_labels: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float32,
+) -> Learner:
+    data = TrainingData(
+        LABELLED, LABELLED, None, None, None, None, unlabelled=unlabelled, soft_labels=soft_labels
+    )
+    context = TrainingContext(config, Path("unused"), CPU, precision)
+    objective, micro_batches = build_objective(model, data, context)
+    assert objective is not None
+    return Learner(objective, micro_batches)
 
 
 @dataclass
@@ -80,33 +101,33 @@ class Alone:
         """(time, embedding) to (classes,)."""
         return self.output(self.lstm(words)[0].amax(dim=0))
 
-    def surprise(self, words: torch.Tensor, label: int, smoothing: float = 0.0) -> torch.Tensor:
+    def label_loss(self, words: torch.Tensor, label: int, smoothing: float = 0.0) -> torch.Tensor:
         log = self.logits(words).log_softmax(0)
         return -(1 - smoothing) * log[label] - smoothing * log.mean()
 
-    def change(self, words: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
+    def divergence(self, words: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
         expected = self.logits(words).log_softmax(0).detach()
         return (expected.exp() * (expected - self.logits(words + move).log_softmax(0))).sum()
 
-    def undecided(self, words: torch.Tensor) -> torch.Tensor:
+    def entropy(self, words: torch.Tensor) -> torch.Tensor:
         log = self.logits(words).log_softmax(0)
         return -(log.exp() * log).sum()
 
     def move_against(self, words: torch.Tensor, label: int) -> torch.Tensor:
         words = words.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(self.surprise(words, label), words)
+        (gradient,) = torch.autograd.grad(self.label_loss(words, label), words)
         return NORM * gradient / gradient.norm()
 
     def eigenvector(self, words: torch.Tensor) -> torch.Tensor:
-        """The first one of the divergence's Hessian, all of which is computed."""
+        """The first eigenvector of the divergence's Hessian, which is computed in full."""
         words = words.detach()
         at = torch.zeros_like(words)
-        hessian = torch.autograd.functional.hessian(lambda move: self.change(words, move), at)
+        hessian = torch.autograd.functional.hessian(lambda move: self.divergence(words, move), at)
         _, vectors = torch.linalg.eigh(hessian.reshape(words.numel(), -1))
         return NORM * vectors[:, -1].view_as(words)
 
     def move_most(self, words: torch.Tensor) -> torch.Tensor:
-        """Along the eigenvector to where the likeliest class loses."""
+        """Along the eigenvector, with the sign by which the likeliest class loses."""
         move = self.eigenvector(words)
         best = int(self.logits(words).argmax())
         small = 1e-4 * move
@@ -118,7 +139,7 @@ class Alone:
         words = words.detach()
         for _ in range(steps):
             move = (step * found / found.norm()).requires_grad_()
-            (found,) = torch.autograd.grad(self.change(words, move), move)
+            (found,) = torch.autograd.grad(self.divergence(words, move), move)
         return NORM * found / found.norm()
 
     def gradients(self) -> dict[str, torch.Tensor]:
@@ -127,9 +148,12 @@ class Alone:
         return {"embedding.weight": self.table.grad, **recurrence, **output}
 
 
-def expected_loss(alone: Alone, config: Config, rows: list, seed: int) -> torch.Tensor:
-    """The whole loss of an update of (corpus, index) pairs, term by term from its definition."""
+def expected_loss(
+    alone: Alone, config: Config, rows: list, soft_labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The loss of update 0 over (corpus, index) pairs, term by term from its definition."""
     weights, smoothing = config.objectives, config.training.label_smoothing
+    seed = mixed_seed(config.seed, 2)
     num_labelled = sum(corpus is LABELLED for corpus, _ in rows)
     is_binary = alone.output.out_features == 2
     steps = weights.power_iterations or (0 if is_binary else 1)
@@ -140,17 +164,22 @@ def expected_loss(alone: Alone, config: Config, rows: list, seed: int) -> torch.
         label = int(corpus.labels[index])
         is_labelled = corpus is LABELLED
         if is_labelled:
-            loss = loss + alone.surprise(words, label, smoothing) / num_labelled
+            loss = loss + alone.label_loss(words, label, smoothing) / num_labelled
             moved = words + alone.move_against(words, label)
             weight = weights.adversarial / num_labelled
-            loss = loss + weight * alone.surprise(moved, label, smoothing)
-        loss = loss + weights.entropy * alone.undecided(words) / len(rows)
-        if weights.virtual_adversarial > 0 and steps:
-            seeds = review_seeds(torch.tensor([index]), seed, 0, is_labelled)
-            drawn = random_directions(seeds, torch.tensor([length]), SIZE, CPU)[0]
-            move = alone.move_by_power(words, drawn, steps, weights.finite_difference)
-            loss = loss + weights.virtual_adversarial * alone.change(words, move) / len(rows)
-        elif weights.virtual_adversarial > 0:
-            move = alone.move_most(words)
-            loss = loss + weights.virtual_adversarial * alone.change(words, move) / len(rows)
+            loss = loss + weight * alone.label_loss(moved, label, smoothing)
+        elif soft_labels is not None:
+            weight = config.distillation.weight / (len(rows) - num_labelled)
+            temperature = config.distillation.temperature
+            log = (alone.logits(words) / temperature).log_softmax(0)
+            loss = loss - weight * temperature**2 * (soft_labels[index].double() * log).sum()
+        loss = loss + weights.entropy * alone.entropy(words) / len(rows)
+        if weights.virtual_adversarial > 0:
+            if steps:
+                seeds = review_seeds(torch.tensor([index]), seed, 0, is_labelled)
+                drawn = random_directions(seeds, torch.tensor([length]), SIZE, CPU)[0]
+                move = alone.move_by_power(words, drawn, steps, weights.finite_difference)
+            else:
+                move = alone.move_most(words)
+            loss = loss + weights.virtual_adversarial * alone.divergence(words, move) / len(rows)
     return loss

@@ -11,6 +11,7 @@ import pytest
 from helpers.corpus import ROOT
 from helpers.processes import Processes
 from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
 
 SMALL = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.batch_size=16",
@@ -22,6 +23,21 @@ SMALL = [
 
 def arguments(corpus: Path, run: Path, *more: str) -> list[str]:
     return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
+
+
+class PowerCutError(BaseException):
+    """Nothing catches it, so nothing is tidied up."""
+
+
+def stop_after(command: list[str], last: int) -> None:
+    """Train until an update, and stop as if the power were cut."""
+
+    def cut(update: int) -> None:
+        if update == last:
+            raise PowerCutError
+
+    with pytest.raises(PowerCutError):
+        execute(parse(command, "train"), cut)
 
 
 def torchrun(

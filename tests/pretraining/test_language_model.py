@@ -1,4 +1,4 @@
-"""The language model against plain softmaxes and nn.LSTM, one review at a time."""
+"""The language model, against plain softmaxes and nn.LSTM one review at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sentiment.pretraining.language_model import (
     log_likelihood,
     measure_perplexity,
 )
-from sentiment.pretraining.pretrainer import Plan
+from sentiment.pretraining.pretrainer import BatchPlan
 from sentiment.pretraining.streams import read_streams, stream_windows
 
 WORDS = 23
@@ -42,7 +42,7 @@ def make_model(*, directions: int = 2, layers: int = 1, dropout: float = 0.0) ->
 
 
 def whole_losses(model: LanguageModel, words: torch.Tensor) -> list[float]:
-    """What each direction's words cost, by nn.LSTM and a plain softmax over one whole review."""
+    """Loss of each direction by nn.LSTM and a plain softmax, over one whole review."""
     lstm = model.classifier.recurrence
     oracle = nn.LSTM(
         6, 5, num_layers=lstm.num_layers, bidirectional=lstm.bidirectional, batch_first=True
@@ -50,17 +50,17 @@ def whole_losses(model: LanguageModel, words: torch.Tensor) -> list[float]:
     oracle.load_state_dict(lstm.state_dict())
     table = model.classifier.embedding.weight
     output = oracle(table[words.long()].unsqueeze(0))[0][0]  # (time, directions * hidden)
-    costs = []
+    losses = []
     for direction in range(model.directions):
         part = output[:, 5 * direction : 5 * direction + 5]
         read, wanted = (part[:-1], words[1:]) if direction == 0 else (part[1:], words[:-1])
         logits = model.projections[direction](read) @ table.t() + model.biases.squeeze(1)
         logits[:, 0] = -math.inf
-        costs.append(nn.functional.cross_entropy(logits, wanted.long(), reduction="sum").item())
-    return costs
+        losses.append(nn.functional.cross_entropy(logits, wanted.long(), reduction="sum").item())
+    return losses
 
 
-@pytest.mark.parametrize("window", [3, 5, 12, 100])
+@pytest.mark.parametrize("window", [3, 12, 100])
 @pytest.mark.parametrize(("directions", "layers"), [(2, 1), (1, 1), (1, 2)])
 @pytest.mark.parametrize("by_onednn", [True, False])
 def test_windows_of_a_batch_equal_whole_reviews(window, directions, layers, by_onednn, monkeypatch):
@@ -94,21 +94,21 @@ def test_all_candidates_make_the_whole_softmax():
     torch.testing.assert_close(found, expected)
 
 
-def test_candidates_come_as_often_as_they_are_said_to():
+def test_candidates_come_as_often_as_their_chances_say():
     counts = torch.tensor([0.0, 50, 400, 10, 3, 1, 90, 7])
     candidates = Candidates(counts, num_candidates=3, seed=5)
-    draws = torch.stack([candidates.draw(update) for update in range(4_000)])
+    draws = torch.stack([candidates.draw(update) for update in range(2_000)])
     assert all(len(set(draw.tolist())) == 3 for draw in draws)
     assert torch.equal(draws[17], Candidates(counts, num_candidates=3, seed=5).draw(17))
     assert not torch.equal(draws, torch.stack([draws[0]] * len(draws)))
     shares = torch.bincount(draws.flatten(), minlength=8) / len(draws)
     assert shares[0] == 0
-    # Drawing until three different ones are found is only nearly as many draws with return.
+    # Drawing three different words is nearly the same as drawing more with replacement.
     torch.testing.assert_close(shares[1:], candidates.log_chances.exp()[1:], atol=0.08, rtol=0)
 
 
-def test_the_sampled_sum_is_that_of_all_words_on_average():
-    """Each candidate counts by the inverse of its chance; the right word is none of the others."""
+def test_the_sampled_sum_estimates_that_of_all_words():
+    """Each candidate is weighted by the inverse of its chance; the right word is excluded."""
     generator = torch.Generator().manual_seed(2)
     hidden = torch.randn(1, 4, generator=generator)
     table = torch.randn(WORDS, 4, generator=generator)
@@ -118,7 +118,7 @@ def test_the_sampled_sum_is_that_of_all_words_on_average():
     target = torch.tensor([WORDS - 1])  # drawn most often
     right = (hidden @ table[target].t()).squeeze() + biases[target]
     sums = []
-    for update in range(6_000):
+    for update in range(3_000):
         drawn = candidates.draw(update)
         share = log_likelihood(
             hidden, target, (table[target], biases[target]), drawn, (table[drawn], biases[drawn]),
@@ -127,7 +127,7 @@ def test_the_sampled_sum_is_that_of_all_words_on_average():
         sums.append((right - share).exp() - right.exp())
     logits = hidden @ table.t() + biases
     expected = logits.exp().sum() - right.exp()
-    assert torch.stack(sums).mean() == pytest.approx(expected.item(), rel=0.1)
+    assert torch.stack(sums).mean() == pytest.approx(expected.item(), rel=0.15)
 
 
 def test_words_and_outputs_are_dropped_in_training_alone(monkeypatch):
@@ -180,7 +180,7 @@ def test_gradients_of_windows_are_those_of_the_reviews():
     assert {name for name in found if "output" in name} == set()
 
 
-def test_an_autoencoder_foretells_the_second_time():
+def test_an_autoencoder_predicts_the_second_reading():
     batch = make_batch([4, 2])
     (window,) = stream_windows(batch, 2, 100, is_repeated=True)
     first, second = batch.tokens[0].tolist(), batch.tokens[1, :2].tolist()
@@ -198,7 +198,7 @@ def test_every_review_is_read_once_an_epoch():
     corpora = [
         EncodedCorpus(torch.zeros(1), torch.zeros(1), each, each, each, each) for each in lengths
     ]
-    plan = Plan(corpora, batch_size=2, window=4, is_repeated=False, seed=3)
+    plan = BatchPlan(corpora, batch_size=2, window=4, is_repeated=False, seed=3)
     for epoch in (1, 2):
         batches = plan.batches(epoch)
         read = sorted((number, index) for number, each in batches for index in each.tolist())
@@ -215,7 +215,7 @@ def test_reviews_of_one_word_cannot_be_learned_from():
     one = torch.tensor([1, 1])
     corpus = EncodedCorpus(torch.zeros(1), torch.zeros(1), one, one, one, one)
     with pytest.raises(ValueError, match="no review has two words"):
-        Plan([corpus], batch_size=2, window=4, is_repeated=False, seed=3)
+        BatchPlan([corpus], batch_size=2, window=4, is_repeated=False, seed=3)
 
 
 def test_perplexity_of_equal_chances_is_the_number_of_words():
@@ -232,7 +232,7 @@ def test_perplexity_of_equal_chances_is_the_number_of_words():
     assert model.training
 
 
-def test_recurrences_that_cannot_be_pretrained():
+def test_recurrences_that_cannot_be_pre_trained():
     def build(**options):
         return SentimentClassifier(
             vocabulary_size=WORDS, num_classes=2, embedding_size=6, hidden_size=5, **options

@@ -1,4 +1,4 @@
-"""What a pre-training may be trusted with: whose words it has read, and whose folder it lies in."""
+"""Pre-trainings that must not be used: of other reviews, other settings, in other folders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+import torch
 from helpers.corpus import write_corpus
 
 from sentiment.cli import main as cli
+from sentiment.config.config import Config
 from sentiment.config.parser import parse_training
 from sentiment.data import pipeline as pretraining_texts
 from sentiment.data.pipeline import load_pretraining
@@ -24,8 +25,13 @@ from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.pretrained import check_fits, check_same
 from sentiment.runs.run import check_place, is_finished
 from sentiment.runs.weights import read_weights
+from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import state_path
+from sentiment.training.context import TrainingContext
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +50,15 @@ def options(reviews: Path, run: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def settings(*arguments: str):
+def settings(*arguments: str) -> Config:
     return parse_training(list(arguments), "test").config
+
+
+def find(*arguments: str, distributed: DistributedContext | None = None) -> Path | None:
+    """The folder that a training with these settings would start from."""
+    config, distributed = settings(*arguments), distributed or DistributedContext()
+    path = Path(config.output_dir)
+    return find_pretraining(TrainingContext(config, path, CPU, torch.float32, distributed))
 
 
 def pretrain(*arguments: str) -> int:
@@ -78,10 +91,10 @@ def never(monkeypatch) -> None:
 
 
 def stop_at_once(monkeypatch) -> None:
-    """Put the pre-training down after its first update."""
+    """Stop the pre-training with a checkpoint before its first update."""
 
     def fit(self: Pretrainer) -> None:
-        self._save()
+        self._save_checkpoint()
         raise Interrupted(15)
 
     monkeypatch.setattr(Pretrainer, "fit", fit)
@@ -158,9 +171,8 @@ def test_a_folder_of_something_else_is_not_advised_to_be_overwritten(reviews, tm
 
 def test_it_is_not_where_the_run_is_to_be(reviews, tmp_path):
     path = tmp_path / "place"
-    config = settings(*options(reviews, path, f"--pretraining.path={path}"))
     with pytest.raises(ValueError, match="pretraining.path and output_dir are both"):
-        find_pretraining(config, None, None, None)
+        find(*options(reviews, path, f"--pretraining.path={path}"))
 
 
 @pytest.mark.parametrize("wanted", ["--pretraining.num_epochs=1", "--pretraining.path=model"])
@@ -202,11 +214,11 @@ def test_a_layer_that_would_never_learn_is_refused(more, is_refused, capsys):
     assert "the lowest layer would begin to learn after 4" in capsys.readouterr().err
 
 
-def test_what_came_to_nothing_is_begun_again_by_other_settings(reviews, tmp_path, monkeypatch):
+def test_one_without_checkpoint_is_begun_again_with_other_settings(reviews, tmp_path, monkeypatch):
     path = tmp_path / "model"
 
     def fail(self: Pretrainer) -> None:
-        raise ValueError("no number")
+        raise UserError("the loss is not finite")
 
     with monkeypatch.context() as patch:
         patch.setattr(Pretrainer, "fit", fail)
@@ -262,14 +274,14 @@ def test_dropout_that_is_not_applied_is_not(reviews, finished):
     check_same(settings(*options(reviews, finished, "--model.dropout=0.1")), finished)
 
 
-def test_several_ranks_take_no_other_pretraining_either(reviews, finished, tmp_path):
+def test_several_ranks_use_a_finished_pretraining(reviews, finished, tmp_path):
     beside = finished.rename(tmp_path / "run-pretraining")
-    many = SimpleNamespace(is_distributed=True)
-    same = settings(*options(reviews, tmp_path / "run"))
-    assert find_pretraining(same, None, None, many) == beside
-    other = settings(*options(reviews, tmp_path / "run", "--pretraining.window=9"))
+    ranks = DistributedContext(rank=0, size=2)
+    assert find(*options(reviews, tmp_path / "run"), distributed=ranks) == beside
     with pytest.raises(ValueError, match="pretraining.window is 8, not 9"):
-        find_pretraining(other, None, None, many)
+        find(*options(reviews, tmp_path / "run", "--pretraining.window=9"), distributed=ranks)
+    with pytest.raises(ValueError, match="pre-training runs in one process only"):
+        find(*options(reviews, tmp_path / "other"), distributed=ranks)
 
 
 def test_one_that_may_have_read_test_reviews_is_refused(reviews, finished, tmp_path):
@@ -343,7 +355,7 @@ def test_a_state_left_over_is_removed(reviews, finished, never):
 
 
 @pytest.mark.parametrize("searched", [False, True])
-def test_a_sweep_makes_none_for_each_trial(finished, tmp_path, capsys, searched):
+def test_a_sweep_makes_none_per_trial(finished, tmp_path, capsys, searched):
     space = {"training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}
     fixed = [] if searched else ["--pretraining.num_epochs=1"]
     if searched:

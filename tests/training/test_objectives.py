@@ -1,4 +1,4 @@
-"""Terms beside the supervised loss: against reviews taken one by one, with autograd alone."""
+"""Terms beside the labels' loss, against reviews taken one by one with autograd alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.objectives import (
     UNLABELLED,
     Alone,
     expected_loss,
-    learn,
+    make_learner,
     make_model,
 )
 from torch import nn
@@ -22,11 +22,12 @@ from torch import nn
 from sentiment.config.config import (
     Config,
     DataConfig,
+    DistillationConfig,
     ModelConfig,
     ObjectivesConfig,
     TrainingConfig,
 )
-from sentiment.data.batches import EncodedCorpus, EndlessBatches
+from sentiment.data.batches import EndlessBatches
 from sentiment.data.pipeline import reads_unlabelled
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.distributed import DistributedContext
@@ -37,34 +38,35 @@ from sentiment.training.adversarial import (
     random_directions,
     review_seeds,
     scale_reviews,
+    soft_cross_entropy,
 )
-from sentiment.training.objectives import CombinedObjective, TermSums, build_mixture
+from sentiment.training.meters import TermMeter
+
+ALONE = DistributedContext()
 
 
-def make_config(*, smoothing: float = 0.0, batches: int = 1, **objectives) -> Config:
+def make_config(
+    *,
+    smoothing: float = 0.0,
+    batches: int = 1,
+    distillation: dict[str, float] | None = None,
+    **objectives,
+) -> Config:
+    teachers = {} if distillation is None else {"teachers": ("one",), **distillation}
     return Config(
         data=DataConfig(max_length=10),
         model=ModelConfig(embedding_size=SIZE, hidden_size=3),
         training=TrainingConfig(
             batch_size=3, label_smoothing=smoothing, accumulation_steps=batches
         ),
-        objectives=ObjectivesConfig(perturbation_norm=NORM, **objectives),
+        objectives=ObjectivesConfig(**{"perturbation_norm": NORM, **objectives}),
+        distillation=DistillationConfig(**teachers),
     )
 
 
-def make_mixture(
-    model: SentimentClassifier, config: Config, unlabelled: EncodedCorpus | None = UNLABELLED
-) -> CombinedObjective:
-    mixture = build_mixture(
-        model,
-        unlabelled,
-        config,
-        device=CPU,
-        precision=torch.float32,
-        distributed=DistributedContext(),
-    )
-    assert mixture is not None
-    return mixture
+def soft_labels_of(num_classes: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return (2 * torch.randn(len(UNLABELLED), num_classes, generator=generator)).softmax(1)
 
 
 TERMS = {
@@ -74,48 +76,81 @@ TERMS = {
     "entropy": {"entropy": 0.3},
     "adversarial and entropy": {"adversarial": 0.8, "entropy": 3.0},  # pulls some the other way
     "all": {"adversarial": 0.8, "virtual_adversarial": 0.6, "entropy": 0.3},
-}
+    "distillation": {"distillation": {"weight": 0.4}},
+    "warm distillation": {"distillation": {"weight": 0.4, "temperature": 2.5}, "entropy": 0.3},
+    "distillation and others": {
+        "distillation": {"weight": 0.4, "temperature": 2.5}, "virtual_adversarial": 0.6,
+        "adversarial": 0.8,
+    },
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("terms", TERMS)
-@pytest.mark.parametrize(("num_classes", "smoothing"), [(2, 0.0), (2, 0.2), (3, 0.2)])
 @pytest.mark.parametrize("with_unlabelled", [True, False])
-def test_an_update_equals_its_reviews_one_by_one(terms, num_classes, smoothing, with_unlabelled):
-    model = make_model(num_classes)
-    config = make_config(smoothing=smoothing, batches=2, **TERMS[terms])
-    mixture = make_mixture(model, config, UNLABELLED if with_unlabelled else None)
-    groups = [torch.tensor([0, 5, 1]), torch.tensor([3, 2])]  # longest first, and unequal
-    loss = learn(mixture, groups)
-    rows = [(LABELLED, int(index)) for index in torch.cat(groups)]
-    if with_unlabelled:
-        others = [mixture.portions._batches.batch(number) for number in range(2)]
-        rows += [(UNLABELLED, int(index)) for index in torch.cat(others)]
-        assert len(rows) > 5
+@pytest.mark.parametrize(("num_classes", "smoothing"), [(2, 0.2), (3, 0.0)])
+@pytest.mark.parametrize("name", TERMS)
+def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, with_unlabelled):
+    model, terms = make_model(num_classes), TERMS[name]
+    soft_labels = soft_labels_of(num_classes) if "distillation" in terms else None
+    if soft_labels is not None and not with_unlabelled:
+        return  # teachers label nothing else
+    config = make_config(smoothing=smoothing, batches=2, **terms)
+    learner = make_learner(model, config, UNLABELLED if with_unlabelled else None, soft_labels)
+    batches = [torch.tensor([0, 5, 1]), torch.tensor([3, 2])]  # longest first, and unequal
+    loss = learner.learn(batches)
+    rows = [
+        (LABELLED if micro_batch.is_labelled else UNLABELLED, int(index))
+        for micro_batch in learner.micro_batches.of_update(0, batches)
+        for index in micro_batch.batch.indices
+    ]
+    assert len(rows) == (10 if with_unlabelled else 5)
     alone = Alone(model)
-    expected = expected_loss(alone, config, rows, mixture._seed)
+    expected = expected_loss(alone, config, rows, soft_labels)
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     largest = max(float(each.abs().max()) for each in alone.gradients().values())
     for name, gradient in alone.gradients().items():
-        own = dict(model.named_parameters())[name].grad
-        assert torch.allclose(own.double(), gradient, atol=1e-4 * largest), name
+        found = dict(model.named_parameters())[name].grad
+        assert torch.allclose(found.double(), gradient, atol=1e-4 * largest), name
 
 
-def test_moves_have_their_norm_and_leave_the_padding_alone():
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adversarial": 0.5}, {"virtual_adversarial": 0.5}, {"entropy": 0.5},
+        {"perturbation_norm": 1.4}, {"power_iterations": 1}, {"unlabelled_batch_size": 1},
+        {"power_iterations": 1, "finite_difference": 0.5},
+        {"distillation": {"weight": 2.0}}, {"distillation": {"temperature": 2.0}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_setting_changes_the_gradient(change):
+    gradients = []
+    for settings in ({}, {"power_iterations": 1}, change):
+        model = make_model()
+        config = make_config(**{**TERMS["all"], "distillation": {}, **settings})
+        learner = make_learner(model, config, soft_labels=soft_labels_of(2))
+        learner.learn([torch.tensor([0, 5, 1])])
+        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
+    plain, by_power, changed = gradients
+    assert not torch.equal(changed, plain)
+    assert ("finite_difference" not in change) or not torch.equal(changed, by_power)
+
+
+def test_perturbations_have_their_norm_and_leave_the_padding_alone():
     model = make_model()
-    mixture = make_mixture(model, make_config(adversarial=1.0, virtual_adversarial=1.0))
-    (labelled, *_) = mixture.portions.of_update(0, LABELLED, [torch.tensor([0, 1, 2])])
+    learner = make_learner(model, make_config(adversarial=1.0, virtual_adversarial=1.0))
+    (labelled, *_) = learner.micro_batches.of_update(0, [torch.tensor([0, 1, 2])])
     words = model.embed(labelled.batch.tokens).detach().requires_grad_()
-    passes = FixedDropoutForward(model, labelled.batch.lengths, CPU, torch.float32)
-    here = mixture._learn_here(labelled, passes, words)
-    moves = mixture._find_moves(labelled, passes, words, here)
-    assert set(moves) == {"adversarial", "virtual_adversarial"}
-    for move in moves.values():
-        assert move.flatten(1).norm(dim=1).tolist() == pytest.approx([NORM] * 3)
+    forward = FixedDropoutForward(model, labelled.batch.lengths, CPU, torch.float32)
+    clean = learner.objective.clean_pass(labelled, forward, words)
+    perturbations = learner.objective.perturbations(labelled, forward, words, clean)
+    assert set(perturbations) == {"adversarial", "virtual_adversarial"}
+    for perturbation in perturbations.values():
+        assert perturbation.flatten(1).norm(dim=1).tolist() == pytest.approx([NORM] * 3)
         for row, length in enumerate(labelled.batch.lengths):
-            assert move[row, length:].count_nonzero() == 0
-            assert move[row, :length].count_nonzero() > 0
-        assert not move.requires_grad, "moves are constants"
+            assert perturbation[row, length:].count_nonzero() == 0
+            assert perturbation[row, :length].count_nonzero() > 0
+        assert not perturbation.requires_grad
 
 
 def test_scaling_reviews():
@@ -134,66 +169,79 @@ def test_scaling_reviews():
 
 def test_terms_against_torchs_own():
     logits, others = torch.randn(6, 4), torch.randn(6, 4, requires_grad=True)
-    own = torch.distributions.Categorical(logits=logits)
-    assert torch.allclose(entropy(logits), own.entropy(), atol=1e-6)
-    other = torch.distributions.Categorical(logits=others)
-    expected = torch.distributions.kl_divergence(own, other)
+    first = torch.distributions.Categorical(logits=logits)
+    assert torch.allclose(entropy(logits), first.entropy(), atol=1e-6)
+    second = torch.distributions.Categorical(logits=others)
+    expected = torch.distributions.kl_divergence(first, second)
     assert torch.allclose(divergence(logits, others), expected, atol=1e-6)
-    divergence(others, logits).sum()
     reference = logits.clone().requires_grad_()
     divergence(reference, others).sum().backward()
     assert reference.grad is None and others.grad is not None
+    soft = torch.randn(6, 4).softmax(1)
+    for temperature in (1, 3):
+        expected = nn.functional.cross_entropy(logits / temperature, soft, reduction="none")
+        found = soft_cross_entropy(soft, logits, temperature)
+        assert torch.allclose(found, temperature**2 * expected, atol=1e-5)
 
 
-def test_a_review_draws_the_same_direction_in_any_company():
+def test_a_high_temperature_compares_logits():
+    """Hinton et al., eq. 4: the gradient is nearly that of the logits' squared distance."""
+    logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    others = torch.randn(5, 3, dtype=torch.float64)
+    temperature = 1e4
+    labels = (others / temperature).softmax(1)
+    soft_cross_entropy(labels, logits, temperature).sum().backward()
+    distance = (logits - logits.mean(1, keepdim=True)) - (others - others.mean(1, keepdim=True))
+    assert torch.allclose(logits.grad, distance.detach() / 3, atol=1e-3)
+
+
+def test_a_review_draws_the_same_direction_in_any_batch():
     lengths = torch.tensor([4, 2, 3])
     together = random_directions([5, 6, 7], lengths, SIZE, CPU)
     for row, (seed, length) in enumerate(zip([5, 6, 7], lengths.tolist(), strict=True)):
         alone = random_directions([seed], torch.tensor([length]), SIZE, CPU)[0]
         assert torch.equal(together[row, :length], alone)
         assert together[row, length:].count_nonzero() == 0
-    indices = torch.arange(50)
     seeds = {
-        (*numbers, each)
+        seed
         for numbers in itertools.product((0, 1), (3, 4), (False, True))
-        for each in review_seeds(indices, *numbers)
+        for seed in review_seeds(torch.arange(50), *numbers)
     }
-    assert len({each[-1] for each in seeds}) == 8 * 50
+    assert len(seeds) == 8 * 50
 
 
 @pytest.mark.parametrize("settings", [{"dropout": 0.5}, {"dropout": 0.5, "num_layers": 2}])
-def test_all_passes_of_a_batch_are_by_one_network(settings):
+def test_all_passes_of_a_batch_drop_the_same_units(settings):
     model = make_model(**settings)
     batch = LABELLED.batch(torch.tensor([0, 3, 5]))
     words = model.embed(batch.tokens).detach()
-    passes = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
-    first = passes.classify(words)
+    forward = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
+    first = forward.classify(words)
     torch.rand(7)
-    assert torch.equal(passes.classify(words), first)
-    again = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
-    assert not torch.equal(again.classify(words), first), "other batches have other networks"
+    assert torch.equal(forward.classify(words), first)
+    other = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
+    assert not torch.equal(other.classify(words), first)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_terms_of_no_weight_leave_the_supervised_gradients(dropout):
-    """By passes of its own, the mixture does what one backward pass does: to the last digits."""
+def test_terms_without_weight_leave_the_supervised_gradients(dropout):
     model = make_model(embedding_dropout=dropout, dropout=dropout, word_dropout=dropout / 2)
-    mixture = make_mixture(model, make_config(entropy=1e-30), None)
-    indices = torch.tensor([0, 3, 5, 1])
+    learner = make_learner(model, make_config(entropy=1e-30), None)
+    rows = torch.tensor([0, 3, 5, 1])
     torch.manual_seed(3)
-    learn(mixture, [indices])
-    mixed = [each.grad.clone() for each in model.parameters()]
+    learner.learn([rows])
+    combined = [each.grad.clone() for each in model.parameters()]
     model.zero_grad()
-    batch = LABELLED.batch(indices)
+    batch = LABELLED.batch(rows)
     torch.manual_seed(3)
     nn.functional.cross_entropy(model(batch.tokens, batch.lengths), batch.labels).backward()
-    for own, each in zip(mixed, model.parameters(), strict=True):
-        assert torch.allclose(own, each.grad, atol=1e-7)
+    for found, parameter in zip(combined, model.parameters(), strict=True):
+        assert torch.allclose(found, parameter.grad, atol=1e-7)
 
 
 def test_a_frozen_embedding_stays():
     model = make_model(freeze_embedding=True)
-    learn(make_mixture(model, make_config(**TERMS["all"])), [torch.tensor([0, 1])])
+    make_learner(model, make_config(**TERMS["all"])).learn([torch.tensor([0, 1])])
     assert model.embedding.weight.grad is None
     assert all(each.grad is not None for each in model.recurrence.parameters())
 
@@ -202,92 +250,100 @@ def test_bf16_is_near_fp32():
     gradients = []
     for precision in (torch.float32, torch.bfloat16):
         model = make_model()
-        mixture = build_mixture(
-            model, UNLABELLED, make_config(**TERMS["all"]), device=CPU, precision=precision,
-            distributed=DistributedContext(),
-        )  # fmt: skip
-        learn(mixture, [torch.tensor([0, 3, 5, 1])])
+        learner = make_learner(model, make_config(**TERMS["all"]), precision=precision)
+        learner.learn([torch.tensor([0, 3, 5, 1])])
         gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
     assert gradients[1].dtype == torch.float32
     assert 0 < (gradients[0] - gradients[1]).norm() < 0.05 * gradients[0].norm()
 
 
-def test_the_terms_curves_are_means_over_reviews():
+@pytest.mark.parametrize(
+    ("others", "num_passes"),
+    [({}, 2), ({"entropy": 1.0}, 2), ({"virtual_adversarial": 1.0}, 4)],
+)
+def test_an_unlabelled_batch_is_classified_once_for_all_terms(others, num_passes, monkeypatch):
+    classify, calls = SentimentClassifier.classify, []
+    monkeypatch.setattr(
+        SentimentClassifier, "classify", lambda *given: calls.append(1) or classify(*given)
+    )
+    config = make_config(distillation={}, **others)
+    make_learner(make_model(), config, soft_labels=soft_labels_of(2)).learn([torch.tensor([0, 3])])
+    assert len(calls) == num_passes
+
+
+def test_logged_terms_are_means_over_reviews():
     model = make_model()
-    mixture = make_mixture(model, make_config(adversarial=0.5, entropy=2.0), None)
-    learn(mixture, [torch.tensor([0, 3, 5])])
-    learn(mixture, [torch.tensor([1])], update=1)
-    mixture.sums.begin_update()
-    mixture.sums.note("entropy", torch.full((9,), 1e9))  # of an update that is skipped
+    learner = make_learner(model, make_config(adversarial=0.5, entropy=2.0), None)
+    learner.learn([torch.tensor([0, 3, 5])])
+    learner.learn([torch.tensor([1])], update=1)
+    terms = learner.objective.terms
+    terms.begin_update()
+    terms.add("entropy", torch.full((9,), 1e9))  # of an update that is skipped
     alone = Alone(model)
     values = []
     for index in (0, 3, 5, 1):
         start, length = int(LABELLED.starts[index]), int(LABELLED.lengths[index])
         words = alone.table[LABELLED.tokens[start : start + length].long()]
-        values.append(float(alone.undecided(words).detach()))
-    state = mixture.sums.state(DistributedContext())
-    means = mixture.sums.take_means(DistributedContext())
+        values.append(float(alone.entropy(words).detach()))
+    state = terms.state(ALONE)
+    means = terms.take_means(ALONE)
     assert set(means) == {"adversarial", "entropy"}
     assert means["entropy"] == pytest.approx(sum(values) / 4, rel=1e-5)
-    assert mixture.sums.take_means(DistributedContext()) == {"adversarial": 0, "entropy": 0}
-    restored = TermSums(("adversarial", "entropy"), CPU)
-    restored.restore(state, DistributedContext())
-    assert restored.take_means(DistributedContext()) == means
+    assert terms.take_means(ALONE) == {"adversarial": 0, "entropy": 0}
+    restored = TermMeter(("adversarial", "entropy"), CPU)
+    restored.restore(state, ALONE)
+    assert restored.take_means(ALONE) == means
 
 
-@pytest.mark.parametrize("unit", ["reviews", "tokens"])
-def test_endless_batches_are_known_by_their_number(unit):
+@pytest.mark.parametrize(("unit", "size"), [("reviews", 5), ("tokens", 40)])
+def test_endless_batches_are_known_by_their_number(unit, size):
     lengths = torch.randint(1, 20, (37,), generator=torch.Generator().manual_seed(0))
-    size = 5 if unit == "reviews" else 40
-
-    def fresh() -> EndlessBatches:
-        return EndlessBatches(lengths, batch_size=size, unit=unit, seed=4)
-
-    in_order = fresh()
+    in_order, jumping = (
+        EndlessBatches(lengths, batch_size=size, unit=unit, seed=4) for _ in range(2)
+    )
     batches = [in_order.batch(number) for number in range(40)]
-    jumping = fresh()
     for number in (33, 2, 39, 0, 17):
         assert torch.equal(jumping.batch(number), batches[number])
-    seen = torch.cat(batches).tolist()
-    assert sorted(seen[:37]) == sorted(seen[37:74]) == list(range(37)), "one pass, then another"
-    assert seen[:37] != seen[37:74]
+    rows = torch.cat(batches).tolist()
+    assert sorted(rows[:37]) == sorted(rows[37:74]) == list(range(37)), "one pass, then another"
+    assert rows[:37] != rows[37:74]
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("section", "settings", "message"),
     [
-        ({"adversarial": -1.0}, "objectives.adversarial is -1.0, but must be at least 0"),
-        ({"entropy": float("inf")}, "objectives.entropy is inf, but must be at least 0 and finite"),
-        ({"perturbation_norm": 0.0}, "objectives.perturbation_norm is 0.0, but must be above 0"),
-        ({"finite_difference": float("nan")}, "finite_difference is nan, but must be above 0"),
-        ({"power_iterations": 0}, "objectives.power_iterations is 0, but must be from 1 to 100"),
-        ({"unlabelled_batch_size": 0}, "objectives.unlabelled_batch_size is 0, but must be"),
+        (ObjectivesConfig, {"adversarial": -1.0}, "adversarial is -1.0, but must be at least 0"),
+        (ObjectivesConfig, {"entropy": float("inf")}, "entropy is inf, but must be at least 0 and"),
+        (ObjectivesConfig, {"perturbation_norm": 0.0}, "norm is 0.0, but must be above 0"),
+        (ObjectivesConfig, {"finite_difference": float("nan")}, "nan, but must be above 0"),
+        (ObjectivesConfig, {"power_iterations": 0}, "iterations is 0, but must be from 1 to 100"),
+        (ObjectivesConfig, {"unlabelled_batch_size": 0}, "unlabelled_batch_size is 0, but must be"),
+        (DistillationConfig, {"teachers": ()}, r"teachers is \(\), but must be folders, or null"),
+        (DistillationConfig, {"teachers": ("a", " ")}, "but must be folders, or null"),
+        (DistillationConfig, {"teachers": ("a", "a")}, "but must be different folders"),
+        (DistillationConfig, {"weight": 0.0}, "weight is 0.0, but must be above 0 and finite"),
+        (DistillationConfig, {"weight": float("nan")}, "distillation.weight is nan"),
+        (DistillationConfig, {"temperature": 0.01}, "is 0.01, but must be from 0.1 to 100"),
+        (DistillationConfig, {"num_teachers": -1}, "teachers is -1, but must be from 0 to 100"),
+        (DistillationConfig, {"num_teachers": 101}, "teachers is 101, but must be from 0 to 100"),
     ],
 )
-def test_wrong_settings(settings, message):
+def test_wrong_settings(section, settings, message):
     with pytest.raises(ValueError, match=message):
-        ObjectivesConfig(**settings)
+        section(**settings)
 
 
-def test_a_batch_of_tokens_must_hold_a_review():
+def test_settings_that_contradict_each_other():
     with pytest.raises(ValueError, match="unlabelled_batch_size is 50 tokens, but data.max_length"):
         Config(
             training=TrainingConfig(batch_unit="tokens", batch_size=4_000),
             objectives=ObjectivesConfig(unlabelled_batch_size=50),
         )
-
-
-def test_without_terms_there_is_no_mixture():
-    config = Config(objectives=ObjectivesConfig(perturbation_norm=1.0))
-    made = build_mixture(
-        make_model(),
-        None,
-        config,
-        device=CPU,
-        precision=torch.float32,
-        distributed=DistributedContext(),
-    )
-    assert made is None
+    with pytest.raises(ValueError, match="False, but distillation has .* distillation.teachers to"):
+        Config(
+            objectives=ObjectivesConfig(unlabelled=False),
+            distillation=DistillationConfig(teachers=("a",)),
+        )
 
 
 @pytest.mark.parametrize(
@@ -300,5 +356,5 @@ def test_without_terms_there_is_no_mixture():
         ({"entropy": 1.0, "unlabelled": False}, False),
     ],
 )
-def test_reviews_without_labels_are_read_where_a_term_needs_them(settings, expected):
+def test_unlabelled_reviews_are_read_if_a_term_needs_them(settings, expected):
     assert reads_unlabelled(Config(objectives=ObjectivesConfig(**settings))) == expected

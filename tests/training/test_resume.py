@@ -1,17 +1,18 @@
-"""A training that was put down and taken up again equals one that never was, to the bit."""
+"""A resumed training equals one that was never stopped, to the bit."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from helpers.corpus import ROOT, write_corpus
-from helpers.trainings import arguments
+from helpers.corpus import write_corpus
+from helpers.trainings import arguments, refusal, stop_after
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
@@ -21,41 +22,23 @@ from sentiment.runs.manifest import read_manifest
 from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
 from sentiment.training.validation import Validator
 
-
-class PowerCutError(BaseException):
-    """Nothing catches it, so nothing is tidied up."""
-
-
-def stop_after(command: list[str], last: int) -> None:
-    """Train until an update and no further."""
-
-    def cut(update: int) -> None:
-        if update == last:
-            raise PowerCutError
-
-    with pytest.raises(PowerCutError):
-        execute(parse(command, "train"), cut)
-
-
 VARIANTS = {
     "plain": [],
-    "bf16": ["--training.precision=bf16"],
-    "accumulation": ["--training.accumulation_steps=3", "--training.schedule=cosine"],
+    "accumulation": ["--training.accumulation_steps=3", "--training.schedule=cosine",
+                     "--training.pictures=true", "--training.monitor=nll"],
     "plateau": ["--training.schedule=plateau", "--training.plateau_patience=0",
-                "--training.num_epochs=4", "--training.warmup_share=0.2"],
-    "early stopping": ["--training.patience=1", "--training.num_epochs=9"],
+                "--training.num_epochs=9", "--training.warmup_share=0.1", "--training.patience=1"],
     "tokens": ["--training.batch_unit=tokens", "--training.batch_size=400",
-               "--training.optimizer=adamw", "--training.weight_decay=0.01"],
+               "--training.optimizer=adamw", "--training.weight_decay=0.01", "--model.cell=gru",
+               "--model.pooling=attention", "--model.num_layers=2",
+               "--model.learned_initial_state=true"],
     "averaged": ["--training.average_decay=0.9", "--model.word_dropout=0.1",
-                 "--model.locked_dropout=true"],
-    "pictures": ["--training.pictures=true", "--training.monitor=nll"],
+                 "--model.locked_dropout=true", "--model.weight_dropout=0.3",
+                 "--model.normalize_embedding=true", "--model.pooling=last+max+mean",
+                 "--training.precision=bf16"],
     "objectives": ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
                    "--objectives.entropy=1", "--objectives.power_iterations=1",
                    "--training.accumulation_steps=2"],
-    "another cell": ["--model.cell=gru", "--model.pooling=attention", "--model.num_layers=2",
-                     "--model.learned_initial_state=true"],
-    "regularized": ["--model.pooling=last+max+mean", "--model.weight_dropout=0.3",
-                    "--model.normalize_embedding=true", "--training.average_decay=0.9"],
 }  # fmt: skip
 
 
@@ -65,13 +48,21 @@ def reviews(tmp_path_factory) -> Path:
     return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
 
 
+@pytest.fixture(scope="module")
+def whole(reviews, tmp_path_factory) -> Path:
+    """A run that was never stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert cli.train(arguments(reviews, run)) == 0
+    return run
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_resumed_equals_never_stopped(variant, reviews, tmp_path):
     whole, broken = (
         arguments(reviews, tmp_path / name, *VARIANTS[variant]) for name in ("whole", "broken")
     )
     assert cli.train(whole) == 0
-    # Before the first checkpoint, at the last update of an epoch, after it, at the very last one.
+    # Before the first checkpoint, at the last update of an epoch, after it, and at the last one.
     num_updates = read_metrics(tmp_path / "whole")[-1]["training"]["update"]
     per_epoch = read_metrics(tmp_path / "whole")[0]["training"]["update"]
     resume = [f"--resume={tmp_path / 'broken'}"]
@@ -80,9 +71,9 @@ def test_resumed_equals_never_stopped(variant, reviews, tmp_path):
     stop_after(resume, per_epoch + 2)
     stop_after(resume, num_updates)
     assert cli.train(resume) == 0
-    likeness = compare_runs(tmp_path / "whole", tmp_path / "broken")
-    assert likeness.is_equal, likeness
-    assert likeness.num_points > 20
+    difference = compare_runs(tmp_path / "whole", tmp_path / "broken")
+    assert difference.is_equal, difference
+    assert difference.num_points > 20
     result = read_manifest(tmp_path / "broken")["result"]
     assert result["num_resumed"] >= 2  # of those whose work was kept
     assert result["seconds"] > 0
@@ -92,37 +83,37 @@ def read_metrics(run: Path) -> list[dict]:
     return json.loads((run / "metrics.json").read_text())["epochs"]
 
 
-def test_another_run_is_told_apart(reviews, tmp_path):
-    """What the tests above compare by can fail."""
-    for name, changes in {"one": [], "two": ["--seed=1"], "three": ["--training.log_every=3"],
+def test_other_runs_are_found_to_differ(reviews, whole, tmp_path):
+    """So that the comparisons of the other tests prove something."""
+    for name, changes in {"two": ["--seed=1"], "three": ["--training.log_every=3"],
                           "four": ["--training.num_epochs=1"]}.items():  # fmt: skip
         assert cli.train(arguments(reviews, tmp_path / name, *changes)) == 0
-    other = compare_runs(tmp_path / "one", tmp_path / "two")
+    other = compare_runs(whole, tmp_path / "two")
     assert not other.is_equal and other.weights > 0 and other.metrics > 0 and other.curves > 0
-    finer = compare_runs(tmp_path / "one", tmp_path / "three")
-    assert finer.weights == 0 and any("entries" in each for each in finer.problems)
-    shorter = compare_runs(tmp_path / "one", tmp_path / "four")
-    assert any("metrics.json" in each for each in shorter.problems)
+    finer = compare_runs(whole, tmp_path / "three")
+    assert finer.weights == 0 and any("entries" in problem for problem in finer.problems)
+    shorter = compare_runs(whole, tmp_path / "four")
+    assert any("metrics.json" in problem for problem in shorter.problems)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_training_with_a_checkpoint(number, reviews, tmp_path, capsys):
-    whole, broken = (arguments(reviews, tmp_path / name) for name in ("whole", "broken"))
-    assert cli.train(whole) == 0
+def test_a_signal_ends_training_with_a_checkpoint(number, reviews, whole, tmp_path, caplog):
+    run = tmp_path / "run"
+    command = parse(arguments(reviews, run), "train")
+    caplog.set_level("INFO", logger="sentiment")
     with pytest.raises(SystemExit) as stopped:
-        execute(parse(broken, "train"), lambda update: update == 3 and os.kill(os.getpid(), number))
+        execute(command, lambda update: update == 3 and os.kill(os.getpid(), number))
     assert stopped.value.code == 128 + number
-    out = capsys.readouterr().out
-    assert f"stopped by {number.name}; resume: python train.py --resume {tmp_path}" in out
-    assert load_state(tmp_path / "broken").values["updates"]["update"] == 3
+    message = f"stopped by {number.name}; resume: python train.py --resume {tmp_path}"
+    assert message in caplog.text
+    assert load_state(run).values["updates"]["update"] == 3
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
-    assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
-    assert compare_runs(tmp_path / "whole", tmp_path / "broken").is_equal
+    assert cli.train([f"--resume={run}"]) == 0
+    assert compare_runs(whole, run).is_equal
 
 
-def test_a_signal_ends_validation_too(reviews, tmp_path, monkeypatch):
-    assert cli.train(arguments(reviews, tmp_path / "whole")) == 0
-    predict = Validator.predict
+def test_a_signal_ends_validation_too(reviews, whole, tmp_path, monkeypatch):
+    run, predict = tmp_path / "run", Validator.predict
 
     def interrupted(self, report):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -130,12 +121,12 @@ def test_a_signal_ends_validation_too(reviews, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Validator, "predict", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        execute(parse(arguments(reviews, tmp_path / "broken"), "train"))
+        execute(parse(arguments(reviews, run), "train"))
     assert stopped.value.code == 143
-    assert not read_manifest(tmp_path / "broken").get("result")
+    assert not read_manifest(run).get("result")
     monkeypatch.setattr(Validator, "predict", predict)
-    assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
-    assert compare_runs(tmp_path / "whole", tmp_path / "broken").is_equal
+    assert cli.train([f"--resume={run}"]) == 0
+    assert compare_runs(whole, run).is_equal
 
 
 def test_a_second_signal_ends_at_once():
@@ -172,12 +163,12 @@ def test_a_failing_rank_says_why_before_its_launcher_ends_it():
 def test_checkpoints_are_due_by_updates_and_by_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    cadence = CheckpointSchedule(TrainingConfig(checkpoint_updates=4, checkpoint_minutes=2))
-    assert [cadence.is_due(update) for update in (3, 4, 5, 8)] == [False, True, False, True]
+    schedule = CheckpointSchedule(TrainingConfig(checkpoint_updates=4, checkpoint_minutes=2))
+    assert [schedule.is_due(update) for update in (3, 4, 5, 8)] == [False, True, False, True]
     now[0] += 121
-    assert cadence.is_due(5)
-    cadence.note()
-    assert not cadence.is_due(5)
+    assert schedule.is_due(5)
+    schedule.restart_clock()
+    assert not schedule.is_due(5)
     never = CheckpointSchedule(TrainingConfig(checkpoint_minutes=None))
     now[0] += 1e6
     assert not never.is_due(10**6)
@@ -215,10 +206,8 @@ def test_what_cannot_be_resumed_says_so(begun, reviews, tmp_path, capsys):
     assert stopped.value.code == 2
     assert "nowhere" in capsys.readouterr().err
     other = write_corpus(tmp_path / "other", splits={"train": 121, "validation": 30})
-    assert cli.train([f"--resume={begun}", f"--data.path={other}"]) == 1
-    error = capsys.readouterr().err
-    assert "the train reviews are 121 with digest" in error and error.count("\n") == 1
-    assert "--data.path" in error
+    message = refusal([f"--resume={begun}", f"--data.path={other}"], capsys)
+    assert "the train reviews are 121 with digest" in message and "--data.path" in message
     assert load_state(begun).values["updates"]["update"] == 0, "nothing was changed"
 
 
@@ -230,16 +219,20 @@ def test_reviews_may_have_moved(reviews, tmp_path):
     assert read_manifest(run)["result"]["num_resumed"] == 1
 
 
-def test_a_finished_run_has_nothing_to_resume(reviews, tmp_path, capsys):
-    command = arguments(reviews, tmp_path / "run")
-    assert cli.train(command) == 0
-    assert not state_path(tmp_path / "run").exists(), "three times the weights' size for nothing"
-    before = (tmp_path / "run" / "run.json").read_bytes()
+@pytest.fixture
+def finished(whole, tmp_path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "finished"))
+
+
+def test_a_finished_run_has_nothing_to_resume(reviews, finished, capsys):
+    assert not state_path(finished).exists(), "three times the weights' size for nothing"
+    before = (finished / "run.json").read_bytes()
     capsys.readouterr()
-    for again in ([f"--resume={tmp_path / 'run'}"], [*command, "--auto_resume"]):
+    for again in ([f"--resume={finished}"], [*arguments(reviews, finished), "--auto_resume"]):
         assert cli.train(again) == 0
         assert "is finished: there is nothing to resume" in capsys.readouterr().out
-    assert (tmp_path / "run" / "run.json").read_bytes() == before
+    assert (finished / "run.json").read_bytes() == before
 
 
 def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, capsys):
@@ -270,20 +263,18 @@ def test_weights_without_their_checkpoint_are_not_thrown_away(reviews, tmp_path,
     assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
 
 
-def test_a_checkpoint_left_behind_by_a_kill_at_the_very_end_goes(reviews, tmp_path):
-    run = tmp_path / "run"
-    assert cli.train(arguments(reviews, run)) == 0
-    state_path(run).write_bytes(b"what a kill after the end has left")
-    assert cli.train([f"--resume={run}"]) == 0
-    assert not state_path(run).exists()
+def test_a_checkpoint_that_a_kill_at_the_end_has_left_is_removed(finished):
+    state_path(finished).write_bytes(b"not needed any more")
+    assert cli.train([f"--resume={finished}"]) == 0
+    assert not state_path(finished).exists()
 
 
-def test_resuming_is_proved_on_ones_own_settings(reviews, tmp_path):
-    """As a user does it: the process that is killed is one of its own."""
-    command = [*arguments(reviews, tmp_path / "unused"), "--verify_resume"]
-    done = subprocess.run(
-        [sys.executable, "train.py", *command], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "equal to the bit: best and last weights" in done.stdout
+def test_resuming_is_verified_on_given_settings(reviews, tmp_path, capsys):
+    """By a training in another process, which is killed."""
+    command = [
+        *arguments(reviews, tmp_path / "unused", "--training.num_epochs=1"),
+        "--verify_resume",
+    ]
+    assert cli.train(command) == 0
+    assert "equal to the bit: best and last weights" in capsys.readouterr().out
     assert not (tmp_path / "unused").exists()

@@ -191,20 +191,23 @@ def describe_pretraining(path: Path) -> dict[str, str]:
     return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}
 
 
-def check_held_out(path: Path, validation: dict[str, Any]) -> None:
-    """Refuse a language model that may have read the reviews that choices are made on.
+def check_held_out(path: Path, validation: dict[str, Any], *, name: str | None = None) -> None:
+    """Refuse a model that may have learned from the validation reviews.
 
     Args:
-        path: the pre-training's folder.
-        validation: the fingerprint of the validation reviews.
+        path: folder of a pre-training or a run.
+        validation: fingerprint of the validation reviews.
+        name: what the model is called in the message; None calls it a pre-training.
 
     Raises:
-        UserError: it had others held out.
+        UserError: it held out others.
     """
-    own = read_manifest(path)["data"]["validation"]
-    if own != validation:
+    unknown = {"rows": "unknown", "sha256": "unknown"}
+    held_out = read_manifest(path).get("data", {}).get("validation", unknown)
+    if held_out != validation:
         raise UserError(
-            f"the pre-training in {path} held out {own['rows']} validation reviews with digest "
-            f"{own['sha256'][:12]}, but these are {validation['rows']} with "
-            f"{validation['sha256'][:12]}, which it may have read: pre-train with the same data"
+            f"{name or f'the pre-training in {path}'} held out {held_out['rows']} validation "
+            f"reviews with digest {held_out['sha256'][:12]}, but these are {validation['rows']} "
+            f"with {validation['sha256'][:12]}, which it may have learned from: train it with the "
+            "same data"
         )

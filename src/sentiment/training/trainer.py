@@ -382,7 +382,10 @@ class Trainer:
             self._objective.terms.restore(updates["terms"], self._distributed)
         if self._average is not None:
             self._average.restore(checkpoint.section("average"))
-        if values["num_ranks"] == self._distributed.world_size and values["device"] == self._device.type:
+        if (
+            values["num_ranks"] == self._distributed.world_size
+            and values["device"] == self._device.type
+        ):
             restore_generators(checkpoint.section("generators"), self._device, self._distributed)
         else:
             seed = mixed_seed(torch.initial_seed(), self.update, self._distributed.rank)

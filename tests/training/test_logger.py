@@ -1,4 +1,4 @@
-"""Reviews in TensorBoard, as the Markdown that it draws: texts and names stay what they are."""
+"""Reviews in TensorBoard, as it renders their Markdown."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sentiment.data.tokenizer import clean
 from sentiment.training.logger import RunLogger
 
-# As TensorBoard's text plugin does.
+# As in TensorBoard's text plugin.
 EXTENSIONS = ["markdown.extensions.tables", "markdown.extensions.fenced_code"]
 
 
-def tell(path, *rows) -> str:
+def render(path, *rows) -> str:
     """The HTML that TensorBoard makes of reviews."""
-    journal = RunLogger(path)
-    journal.reviews(list(rows), 1)
-    journal.close()
+    run_logger = RunLogger(path)
+    run_logger.reviews(list(rows), 1)
+    run_logger.close()
     events = EventAccumulator(str(path / "tensorboard" / "validation"), {"tensors": 0}).Reload()
     (event,) = events.Tensors("reviews/text_summary")
     (text,) = event.tensor_proto.string_val
@@ -43,17 +43,17 @@ def tell(path, *rows) -> str:
         "> said & done",
     ],
 )
-def test_reviews_and_names_are_no_markdown(text, tmp_path):
-    page = tell(tmp_path, (text, f"right {text}", text, 0.9))
+def test_reviews_and_names_are_shown_literally(text, tmp_path):
+    page = render(tmp_path, (text, f"right {text}", text, 0.9))
     assert set(re.findall(r"</?(\w+)", page)) == {"p", "strong"}
     head, review = (unescape(re.sub("</?(p|strong)>", "", line)) for line in page.splitlines())
     assert head == f"{text}, 90.0%: wrong, it is right {text}"
     assert review == clean(text).strip()
 
 
-def test_long_reviews_are_cut_and_control_characters_seen(tmp_path):
+def test_long_reviews_are_cut_and_control_characters_visible(tmp_path):
     long = "word\x1b " * 100_000
-    page = tell(tmp_path, (long, "neg", "neg", 0.9), ("short", "a\x1bb", "neg", 0.8))
+    page = render(tmp_path, (long, "neg", "neg", 0.9), ("short", "a\x1bb", "neg", 0.8))
     first, second = page.split("<hr />")
     assert "\x1b" not in page and "a␛b" in second and "short</p>" in second
     review = first.splitlines()[1]

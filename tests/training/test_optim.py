@@ -1,6 +1,8 @@
-"""Layers that learn at falling rates, and one after another (Howard & Ruder 2018)."""
+"""Optimizer, schedules, layer rates (Howard & Ruder 2018) and averaged weights."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from sentiment.config.config import TrainingConfig
 from sentiment.config.parser import parse_training
 from sentiment.model import SentimentClassifier
-from sentiment.training.optim import Schedule, build_optimizer
+from sentiment.training.optim import Schedule, WeightAverage, build_optimizer
 
 RATE = 0.08
 
@@ -44,7 +46,7 @@ def test_rates_fall_from_the_linear_layer_down():
         assert rate == pytest.approx(RATE * 0.5 ** depth_of(name)), name
 
 
-def test_decay_stays_with_the_matrices():
+def test_layer_rates_leave_decay_to_the_matrices():
     config = TrainingConfig(optimizer="adamw", weight_decay=0.1, layer_rate_factor=0.5)
     model = build()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -55,8 +57,8 @@ def test_decay_stays_with_the_matrices():
             assert (group["weight_decay"] > 0) == is_factor, name
 
 
-def test_layers_begin_one_after_another():
-    """With 10 updates an epoch and half an epoch of waiting, each begins 5 updates later."""
+def test_layers_start_one_after_another():
+    """With 10 updates per epoch and half an epoch of waiting, each starts 5 updates later."""
     config = TrainingConfig(
         num_epochs=4, learning_rate=RATE, unfreeze_epochs=0.5, schedule="linear", optimizer="adamw",
         weight_decay=0.1,
@@ -78,12 +80,12 @@ def test_layers_begin_one_after_another():
         for name, each in model.named_parameters():
             if not torch.equal(each, start[name]):
                 first_change.setdefault(name, update)
-    # Attention's weights before the recurrence has moved may get a gradient of nothing but zeros.
+    # Before the recurrence has changed, attention's weights may get a gradient of zeros.
     assert {name: 5 * depth_of(name) for name in first_change} == first_change
     assert {depth_of(name) for name in first_change} == {0, 1, 2, 3}
 
 
-def test_one_group_for_all_where_nothing_is_asked():
+def test_without_layer_rates_there_is_one_rate():
     groups = build_optimizer(build(), TrainingConfig()).param_groups
     assert {group["lr"] for group in groups} == {1e-3}
     assert len(groups) == 2
@@ -102,3 +104,73 @@ def test_values_out_of_range(option, message, capsys):
     with pytest.raises(SystemExit):
         parse_training([option, "--training.schedule=plateau"], "train.py")
     assert message in capsys.readouterr().err
+
+
+def rates_by_update(schedule: str, num_updates: int = 10, **settings) -> list[float]:
+    config = TrainingConfig(learning_rate=1.0, schedule=schedule, **settings)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
+    scheduler = Schedule(optimizer, config, num_updates)
+    result = []
+    for _ in range(num_updates):
+        result.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.after_update()
+    return result
+
+
+def test_schedules():
+    assert rates_by_update("constant") == [1.0] * 10
+    assert rates_by_update("linear") == pytest.approx([1 - i / 10 for i in range(10)])
+    assert rates_by_update("cosine") == pytest.approx(
+        [(1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)]
+    )
+    warm = rates_by_update("linear", warmup_share=0.3)
+    assert warm[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert warm[4:] == pytest.approx([1 - i / 7 for i in range(1, 7)])
+
+
+def test_plateau_reduces_after_its_patience():
+    config = TrainingConfig(learning_rate=1.0, schedule="plateau", plateau_patience=1)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
+    scheduler = Schedule(optimizer, config, 100)
+    seen = []
+    for score in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1, 0.1):
+        optimizer.step()
+        scheduler.after_update()
+        scheduler.after_epoch(score)
+        seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
+
+
+def tiny_model() -> SentimentClassifier:
+    return SentimentClassifier(vocabulary_size=5, num_classes=2, embedding_size=2, hidden_size=3)
+
+
+def test_the_average_is_that_of_its_definition():
+    torch.manual_seed(0)
+    model = tiny_model()
+    average = WeightAverage(model, 0.6)
+    expected: torch.Tensor | None = None
+    for number in range(30):
+        with torch.no_grad():
+            model.output.weight.normal_()
+        average.update()
+        kept = min(0.6, (1 + number) / (10 + number))
+        now = model.output.weight.detach().double()
+        expected = now if expected is None else kept * expected + (1 - kept) * now
+    assert torch.allclose(average.model.output.weight.double(), expected, atol=1e-6)
+    assert not torch.allclose(average.model.output.weight, model.output.weight)
+
+
+def test_a_restored_average_goes_on_as_it_was():
+    model = tiny_model()
+    averages = [WeightAverage(model, 0.9) for _ in range(2)]
+    for number in range(12):
+        with torch.no_grad():
+            model.output.weight.normal_()
+        averages[0].update()
+        if number == 5:
+            averages[1].restore({key: value.clone() for key, value in averages[0].state().items()})
+        elif number > 5:
+            averages[1].update()
+    assert torch.equal(averages[0].model.output.weight, averages[1].model.output.weight)

@@ -1,0 +1,295 @@
+"""Unlabelled reviews labelled by finished runs: their soft labels, what is learned, refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.corpus import BAD, FILLER, GOOD, write_corpus
+from helpers.distilling import SPLITS, learn_from, rewrite
+from helpers.objectives import CPU
+from helpers.processes import start_ranks
+from helpers.trainings import arguments, ended, in_process, refusal, stop_after
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import sentiment
+from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
+from sentiment.data.pipeline import prepare_training
+from sentiment.diagnostics import reproduce as reproducing
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs.manifest import read_manifest
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import read_tensors
+from sentiment.training import distillation as module
+from sentiment.training.checkpoint import state_path
+from sentiment.training.distillation import soft_labels_path, teach
+
+DECIDED = ["--training.num_epochs=6", "--training.learning_rate=0.03"]  # predictions differ
+ONE_EPOCH = "--training.num_epochs=1"
+
+
+def saved_labels(run: Path) -> torch.Tensor:
+    tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
+    return tensors["soft_labels"]
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("reviews"), splits=SPLITS)
+
+
+@pytest.fixture(scope="module")
+def teachers(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs that read differently: other vocabularies, lengths, cells."""
+    folder = tmp_path_factory.mktemp("teachers")
+    first, second = folder / "first", folder / "second"
+    assert cli.train(arguments(reviews, first, *DECIDED)) == 0
+    different = ["--vocabulary.min_frequency=1", "--data.max_length=12", "--data.keep=tail",
+                 "--model.cell=gru", "--data.lower_case=false", "--seed=1"]  # fmt: skip
+    assert cli.train(arguments(reviews, second, *DECIDED, *different)) == 0
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def student(reviews, teachers, tmp_path_factory) -> Path:
+    """A run that learned from both."""
+    run = tmp_path_factory.mktemp("student") / "run"
+    assert cli.train(arguments(reviews, run, learn_from(*teachers))) == 0
+    return run
+
+
+def mean_prediction(teachers, reviews: Path, temperature: float = 1.0) -> torch.Tensor:
+    """What ``sentiment.load`` predicts for the unlabelled reviews, averaged over teachers."""
+    with (reviews / "unsupervised.csv").open(encoding="utf-8", newline="") as file:
+        texts = [row["text"] for row in csv.DictReader(file)]
+    predictions = []
+    for teacher in teachers:
+        predictor = sentiment.load(teacher, device="cpu", calibrated=False)
+        predictor.temperature = temperature
+        predictions.append(torch.tensor([p.probabilities for p in predictor.predict(texts)]))
+    assert not torch.allclose(predictions[0], predictions[1], atol=0.05)
+    return torch.stack(predictions).mean(0).float()
+
+
+def test_soft_labels_are_the_teachers_mean_prediction(reviews, teachers, student, tmp_path):
+    assert torch.allclose(saved_labels(student), mean_prediction(teachers, reviews), atol=1e-6)
+    warm = [learn_from(*teachers), "--distillation.temperature=3"]
+    config = parse_training(arguments(reviews, tmp_path / "run", *warm), "test").config
+    labels = teach(config, prepare_training(config), CPU)
+    assert labels.dtype == torch.float32
+    assert torch.allclose(labels, mean_prediction(teachers, reviews, 3.0), atol=1e-6)
+
+
+def test_a_run_logs_the_labels_and_the_term(student):
+    labels = saved_labels(student)
+    sure = 100 * float((labels.amax(1) > 0.9).float().mean())
+    negative = 100 * float((labels.argmax(1) == 0).float().mean())
+    assert (
+        f"soft labels: 70 reviews by 2 teachers; {sure:.1f} % of them at over 90 %; "
+        f"neg {negative:.1f} %, pos {100 - negative:.1f} %"
+    ) in (student / "train.log").read_text(encoding="utf-8")
+    events = EventAccumulator(str(student / "tensorboard" / "train")).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("objectives/")]
+    assert tags == ["objectives/distillation"]
+    points = [point.value for point in events.Scalars("objectives/distillation")]
+    assert len(points) == len(events.Scalars("loss/by_update")) > 2
+    assert all(0 < value < 5 for value in points) and points[-1] < points[0]
+
+
+def test_the_receipt_names_the_teachers(student, teachers):
+    manifest = read_manifest(student)
+    assert [entry["path"] for entry in manifest["teachers"]] == [str(path) for path in teachers]
+    for entry, path in zip(manifest["teachers"], teachers, strict=True):
+        assert entry["identity"] == read_manifest(path)["identity"]
+        assert len(entry["sha256"]) == 64
+    assert manifest["data"]["unsupervised"]["rows"] == 70
+    assert "teachers" not in read_manifest(teachers[0])
+
+
+def test_knowledge_of_the_teachers_is_learned(reviews, teachers, tmp_path):
+    """All labelled reviews are one text, with both labels: only the teacher knows the words."""
+    poor = write_corpus(tmp_path / "poor", splits={"unsupervised": 300}, seed=5)
+    shutil.copy(reviews / "validation.csv", poor)
+    rows = [(" ".join([*GOOD, *FILLER, *BAD]), label) for label in ("neg", "pos")] * 10
+    with (poor / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])
+    accuracy = {}
+    settings = [
+        "--training.num_epochs=10", "--training.learning_rate=0.03", "--training.batch_size=2",
+        "--vocabulary.min_frequency=1", "--objectives.unlabelled_batch_size=32",
+        "--model.dropout=0", "--model.embedding_dropout=0",
+    ]  # fmt: skip
+    for name, more in {"alone": [], "taught": [learn_from(teachers[0])]}.items():
+        assert cli.train(arguments(poor, tmp_path / name, *settings, *more)) == 0
+        epochs = json.loads((tmp_path / name / "metrics.json").read_text())["epochs"]
+        accuracy[name] = epochs[-1]["validation"]["accuracy"]
+    assert read_manifest(teachers[0])["result"]["metrics"]["accuracy"] > 0.9
+    assert accuracy["taught"] > 0.9
+    assert accuracy["alone"] < 0.8
+
+
+def test_resumed_equals_never_stopped_and_needs_no_teacher(reviews, teachers, tmp_path):
+    folder = Path(shutil.copytree(teachers[0], tmp_path / "teacher"))
+    more = [learn_from(folder), "--training.accumulation_steps=2", "--objectives.entropy=0.5",
+            "--objectives.virtual_adversarial=1", "--distillation.temperature=2"]  # fmt: skip
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert cli.train(arguments(reviews, whole, *more)) == 0
+    stop_after(arguments(reviews, broken, *more), 2)
+    shutil.rmtree(folder)
+    stop_after([f"--resume={broken}"], 7)
+    assert cli.train([f"--resume={broken}"]) == 0
+    difference = compare_runs(whole, broken)
+    assert difference.is_equal and difference.num_points > 20, difference
+    assert torch.equal(saved_labels(whole), saved_labels(broken))
+
+
+def test_a_kill_before_the_first_checkpoint_costs_nothing(reviews, teachers, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    command = [*arguments(reviews, run, learn_from(teachers[0]), ONE_EPOCH), "--auto_resume"]
+    stop_after(command, 2)
+    state_path(run).unlink()  # as if killed after the labels were saved
+    assert soft_labels_path(run).is_file()
+    assert cli.train(command) == 0
+    monkeypatch.setattr(module, "load_run", lambda *_, **__: pytest.fail("a teacher was asked"))
+    without = ["--overwrite", ONE_EPOCH, "--distillation.weight=3"]
+    assert cli.train(arguments(reviews, run, *without)) == 0
+    assert not soft_labels_path(run).exists()
+    assert "unsupervised" not in read_manifest(run)["data"]
+
+
+def test_labels_that_are_damaged_missing_or_of_other_reviews(reviews, teachers, tmp_path, capsys):
+    run = tmp_path / "run"
+    stop_after(arguments(reviews, run, learn_from(teachers[0])), 2)
+    path, resume = soft_labels_path(run), [f"--resume={run}"]
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert "is damaged" in refusal(resume, capsys)
+    module.save_soft_labels(run, torch.ones(71, 2))
+    message = "does not fit this run's reviews: files were mixed up"
+    assert message in refusal(resume, capsys)
+    path.unlink()
+    assert "soft_labels.safetensors is missing, its teachers' soft" in refusal(resume, capsys)
+
+
+def test_two_ranks_equal_one_process(reviews, teachers, tmp_path):
+    exact = ["--model.dropout=0", "--model.embedding_dropout=0", "--device=cpu",
+             "--objectives.unlabelled_batch_size=7", "--training.accumulation_steps=2",
+             ONE_EPOCH, "--training.log_every=1", learn_from(*teachers)]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert cli.train(arguments(reviews, one, *exact)) == 0
+    out, _ = ended(start_ranks(2, cli.train, arguments(reviews, two, *exact)))
+    assert out.count("soft labels: 70 reviews by 2 teachers") == 1
+    assert torch.equal(saved_labels(one), saved_labels(two))
+    difference = compare_runs(one, two)
+    assert not difference.problems and difference.num_points > 20
+    assert difference.weights < 1e-4 and difference.metrics < 1e-4 and difference.curves < 1e-3
+
+
+def test_a_range_test_learns_from_them_too(reviews, teachers, tmp_path):
+    settings = [
+        f"--data.path={reviews}", "--model.embedding_size=8", "--model.hidden_size=8",
+        "--training.precision=fp32", "--training.batch_size=16", "--device=cpu",
+    ]  # fmt: skip
+    losses = []
+    for name, more in {"alone": [], "taught": [learn_from(*teachers)]}.items():
+        options = ["find-lr", *settings, *more, "--num_updates=4", f"--output={tmp_path / name}"]
+        assert cli.main(options) == 0
+        (file,) = (tmp_path / name).glob("*.json")
+        losses.append(json.loads(file.read_text()))
+    assert losses[0] != losses[1]
+
+
+def test_a_student_is_reproduced(student, capfd, monkeypatch):
+    monkeypatch.setattr(reproducing, "run_module", in_process)
+    assert cli.main(["reproduce", str(student)]) == 0
+    shown = capfd.readouterr().out
+    assert "labelled by 2 teachers, as then" in shown
+    assert "equal to the bit: weights, metrics and curves" in shown
+
+
+def test_other_teachers_are_not_reproduced_from(reviews, teachers, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(reproducing, "run_module", lambda *_, **__: pytest.fail("training began"))
+    folder, run = tmp_path / "teacher", tmp_path / "run"
+    shutil.copytree(teachers[0], folder)
+    assert cli.train(arguments(reviews, run, learn_from(folder), ONE_EPOCH)) == 0
+    shutil.rmtree(folder)
+    shutil.copytree(teachers[1], folder)
+    message = refusal([str(run)], capsys, command_name="reproduce")
+    assert f"the teacher {folder} has identity" in message and f"but {run} learned" in message
+    shutil.rmtree(folder)
+    assert f"{folder} is not a run" in refusal([str(run)], capsys, command_name="reproduce")
+    shutil.copytree(teachers[0], folder)
+    best, last = (folder / f"checkpoints/{name}/model.safetensors" for name in ("best", "last"))
+    shutil.copy(last, best)
+    assert "has weights with digest" in refusal([str(run)], capsys, command_name="reproduce")
+    rewrite(run, teachers=[{"path": "x"}])
+    assert "has no whole receipt" in refusal([str(run)], capsys, command_name="reproduce")
+
+
+@pytest.fixture
+def teacher(teachers: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(teachers[0], tmp_path / "teacher"))
+
+
+def test_what_cannot_be_a_teacher(reviews, teacher, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = arguments(reviews, run, learn_from(teacher))
+    result = read_manifest(teacher)["result"]
+    rewrite(teacher, result=None)
+    assert f"the teacher {teacher} is not finished: resume it" in refusal(command, capsys)
+    rewrite(teacher, result=result, kind="language model")
+    assert f"the teacher {teacher} is a pre-training, no classifier" in refusal(command, capsys)
+    rewrite(teacher, kind=None)
+    shutil.rmtree(teacher / "checkpoints" / "best")
+    assert "has no weights" in refusal(command, capsys)
+    shutil.rmtree(teacher)
+    message = refusal(command, capsys)
+    assert f"{teacher} is not a run" in message
+    assert "distillation.teachers must name folders of finished runs" in message
+    assert not run.exists(), "nothing is left behind"
+
+
+def test_a_run_does_not_teach_itself(reviews, teacher, capsys):
+    same = teacher.parent / "elsewhere" / ".." / teacher.name
+    command = [*arguments(reviews, teacher, learn_from(same)), "--overwrite"]
+    assert "is where the student is to be written" in refusal(command, capsys)
+    assert load_run(teacher).class_names == ("neg", "pos")
+
+
+def test_a_teacher_must_have_held_out_the_same_reviews(teacher, tmp_path, capsys):
+    other = write_corpus(tmp_path / "other", splits=SPLITS, seed=9)
+    command = arguments(other, tmp_path / "run", learn_from(teacher))
+    message = refusal(command, capsys)
+    assert f"the teacher {teacher} held out 30 validation reviews with digest" in message
+    assert "which it may have learned from: train it with the same data" in message
+    assert not (tmp_path / "run").exists()
+    rewrite(teacher, data=None)
+    assert "held out unknown validation reviews" in refusal(command, capsys)
+
+
+def test_a_teacher_must_have_the_same_classes(reviews, teacher, tmp_path, capsys):
+    swapped = "--data.class_names=[pos,neg]"
+    message = refusal(arguments(reviews, tmp_path / "run", learn_from(teacher), swapped), capsys)
+    assert "has the classes neg, pos, but these reviews have pos, neg" in message
+
+
+def test_unlabelled_reviews_are_needed(teacher, tmp_path, capsys):
+    poor = write_corpus(tmp_path / "poor", splits={"train": 120, "validation": 30})
+    message = refusal(arguments(poor, tmp_path / "run", learn_from(teacher)), capsys)
+    assert "has no unsupervised split" in message
+    assert "distillation has it labelled: give it, or set distillation.teachers to null" in message
+
+
+def test_a_teacher_with_non_finite_logits_is_named(reviews, teacher, tmp_path, capsys, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("the model's logits are not numbers")
+
+    monkeypatch.setattr(module, "predict_corpus", broken)
+    message = refusal(arguments(reviews, tmp_path / "run", learn_from(teacher)), capsys)
+    assert f"{teacher}: the model's logits are not numbers" in message
