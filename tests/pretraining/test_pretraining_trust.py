@@ -276,7 +276,7 @@ def test_dropout_that_is_not_applied_is_not(reviews, finished):
 
 def test_several_ranks_use_a_finished_pretraining(reviews, finished, tmp_path):
     beside = finished.rename(tmp_path / "run-pretraining")
-    ranks = DistributedContext(rank=0, size=2)
+    ranks = DistributedContext(rank=0, world_size=2)
     assert find(*options(reviews, tmp_path / "run"), distributed=ranks) == beside
     with pytest.raises(ValueError, match="pretraining.window is 8, not 9"):
         find(*options(reviews, tmp_path / "run", "--pretraining.window=9"), distributed=ranks)

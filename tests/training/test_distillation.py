@@ -228,7 +228,9 @@ def test_other_teachers_are_not_reproduced_from(reviews, teachers, tmp_path, cap
     shutil.copy(last, best)
     assert "has weights with digest" in refusal([str(run)], capsys, command_name="reproduce")
     rewrite(run, teachers=[{"path": "x"}])
-    assert "has no whole receipt" in refusal([str(run)], capsys, command_name="reproduce")
+    assert "lacks what is needed to reproduce the run" in refusal(
+        [str(run)], capsys, command_name="reproduce"
+    )
 
 
 @pytest.fixture

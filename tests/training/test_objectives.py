@@ -339,7 +339,9 @@ def test_settings_that_contradict_each_other():
             training=TrainingConfig(batch_unit="tokens", batch_size=4_000),
             objectives=ObjectivesConfig(unlabelled_batch_size=50),
         )
-    with pytest.raises(ValueError, match="False, but distillation has .* distillation.teachers to"):
+    with pytest.raises(
+        ValueError, match="False, but distillation needs .* distillation.teachers to"
+    ):
         Config(
             objectives=ObjectivesConfig(unlabelled=False),
             distillation=DistillationConfig(teachers=("a",)),

@@ -97,7 +97,7 @@ def test_without_layer_rates_there_is_one_rate():
         ("--training.layer_rate_factor=0", "training.layer_rate_factor is 0.0, but must be above"),
         ("--training.layer_rate_factor=1.5", "must be above 0 and at most 1"),
         ("--training.unfreeze_epochs=0", "training.unfreeze_epochs is 0.0, but must be above 0"),
-        ("--training.unfreeze_epochs=1", "choose another training.schedule"),
+        ("--training.unfreeze_epochs=1", "choose another schedule"),
     ],
 )
 def test_values_out_of_range(option, message, capsys):

@@ -25,7 +25,7 @@ from sentiment.training.validation import Validator
 VARIANTS = {
     "plain": [],
     "accumulation": ["--training.accumulation_steps=3", "--training.schedule=cosine",
-                     "--training.pictures=true", "--training.monitor=nll"],
+                     "--training.monitor=nll"],
     "plateau": ["--training.schedule=plateau", "--training.plateau_patience=0",
                 "--training.num_epochs=9", "--training.warmup_share=0.1", "--training.patience=1"],
     "tokens": ["--training.batch_unit=tokens", "--training.batch_size=400",
