@@ -19,6 +19,7 @@ from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.display.console import format_table, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
+from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
 from sentiment.runtime.distributed import DistributedContext
@@ -144,21 +145,8 @@ def measure_range(
     if (pretrained := _pretrained_folder(config)) is not None:
         start_from(model, pretrained)
     model.train()
-    ratio = (highest / lowest) ** (1 / max(1, num_updates - 1))
-    training = replace(
-        config.training,
-        learning_rate=lowest, schedule="constant", warmup_share=0.0, nonfinite="stop",
-    )  # fmt: skip
-    path = Path(config.output_dir)  # nothing is written there
-    trainer = Trainer(
-        model,
-        data,
-        TrainingContext(replace(config, training=training), path, device, precision),
-        RunLogger(path, is_silent=True),
-        make_schedule=lambda optimizer: Schedule(
-            optimizer, training, num_updates, factor=lambda update: ratio**update
-        ),
-    )
+    context = TrainingContext(config, Path(config.output_dir), device, precision)
+    trainer = _make_trainer(model, data, context, lowest, highest, num_updates)
     span = max(1, round(_SPAN_SHARE * num_updates))
     decay, average = 1 - 1 / span, 0.0
     rates: list[float] = []
@@ -185,6 +173,29 @@ def measure_range(
             "--lowest, or check the settings"
         )
     return RangeTest(span, tuple(rates), tuple(losses), tuple(smoothed), end)
+
+
+def _make_trainer(
+    model: SentimentClassifier,
+    data: TrainingData,
+    context: TrainingContext,
+    lowest: float,
+    highest: float,
+    num_updates: int,
+) -> Trainer:
+    """A trainer that writes nothing, and whose learning rate rises from update to update."""
+    ratio = (highest / lowest) ** (1 / max(1, num_updates - 1))
+    training = replace(
+        context.config.training,
+        learning_rate=lowest, schedule="constant", warmup_share=0.0, nonfinite="stop",
+    )  # fmt: skip
+
+    def make_schedule(optimizer: torch.optim.Optimizer) -> Schedule:
+        return Schedule(optimizer, training, num_updates, factor=lambda update: ratio**update)
+
+    context = replace(context, config=replace(context.config, training=training))
+    run_logger = RunLogger(context.path, is_silent=True)
+    return Trainer(model, data, context, run_logger, make_schedule=make_schedule)
 
 
 def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
