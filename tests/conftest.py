@@ -28,6 +28,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(folder, splits={"train": 240, "validation": 60, "test": 60})
 
 
+@pytest.fixture(scope="session")
+def trained_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run, trained for two epochs on ``corpus``; tests must not change it."""
+    from sentiment.cli.main import train
+
+    path = tmp_path_factory.mktemp("trained") / "run"
+    arguments = [
+        f"--data.path={corpus}", f"--output_dir={path}", "--training.num_epochs=2",
+        "--model.embedding_size=8", "--model.hidden_size=8", "--data.max_length=20",
+    ]  # fmt: skip
+    assert train(arguments) == 0
+    return path
+
+
 @pytest.fixture(scope="session", autouse=True)
 def separate_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Each worker has a cache of its own; no test reads or fills the user's."""

@@ -157,7 +157,7 @@ def test_names_of_any_script_and_control_characters_keep_to_their_columns(
     assert "great ␛[31m␈" in page and "評価 ␛[2J" in page and "好い␈" in printed.out
     rows = [line for line in printed.out.splitlines() if " %  " in line]
     assert len(rows) == 6 + 4
-    assert {width(line[: line.index(" %  ")]) for line in rows} == {36 + 7 + 6 + 6}
+    assert {width(line[: line.index(" %  ")]) for line in rows} == {33 + 8 + 7 + 7}
 
 
 def test_pairs_alone_run_no_tests(fake, pairs, tmp_path, capsys):
@@ -195,16 +195,12 @@ def test_of_three_classes_two_have_roles(fake, tests, pairs, tmp_path, capsys):
     assert run_check(tmp_path, "--pairs", *pairs)["pairs"]["flipped"]["count"] == 1
 
 
-def test_a_trained_run_by_the_shipped_tests(corpus, tmp_path, capsys):
-    """The whole way, against the run's own predictions."""
-    path = tmp_path / "run"
-    quick = ["--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1"]
-    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *quick]) == 0
-    capsys.readouterr()
+def test_a_trained_run_by_the_shipped_tests(trained_run, tmp_path, capsys):
+    """The whole command, against the run's own predictions."""
     reports = []
     for seed in ("1", "1", "2"):
-        assert cli.main(["check", str(path), "--seed", seed]) == 0
-        reports.append(json.loads((path / "evaluation" / "check" / "check.json").read_text()))
+        assert cli.main(["check", str(trained_run), "--seed", seed, "--output", str(tmp_path)]) == 0
+        reports.append(json.loads((tmp_path / "check.json").read_text()))
     assert 600 <= reports[0]["behaviours"]["num_cases"] <= 2000
     assert reports[0] == reports[1] and reports[0]["behaviours"] != reports[2]["behaviours"]
     printed = capsys.readouterr().out
@@ -213,7 +209,7 @@ def test_a_trained_run_by_the_shipped_tests(corpus, tmp_path, capsys):
     failures = [each for test in tests for each in test["failures"] if test["kind"] == "minimum"]
     assert failures
     for failure, found in zip(
-        failures, load(path).predict([each["text"] for each in failures]), strict=True
+        failures, load(trained_run).predict([each["text"] for each in failures]), strict=True
     ):
         assert failure["got"] == found.label != failure["expected"]
         assert failure["probability"] == pytest.approx(found.probability, abs=1e-5)

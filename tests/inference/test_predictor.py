@@ -5,30 +5,17 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from sentiment import load
-from sentiment.cli import main as cli
 
 TEXTS = ["a great film", "", "dull " * 50, "🎬🎬", "zzzz", "awful plot <br /> and lovely music"]
 
 
-@pytest.fixture(scope="module")
-def run_path(corpus, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("predictor") / "run"
-    arguments = [
-        f"--data.path={corpus}", f"--output_dir={path}", "--training.num_epochs=2",
-        "--model.embedding_size=8", "--model.hidden_size=8", "--data.max_length=20",
-    ]  # fmt: skip
-    assert cli.train(arguments) == 0
-    return path
-
-
-def test_a_batch_is_its_texts_one_by_one(run_path):
-    predictor = load(run_path)
+def test_a_batch_is_its_texts_one_by_one(trained_run):
+    predictor = load(trained_run)
     together = predictor.predict(TEXTS)
     alone = [predictor.predict([text])[0] for text in TEXTS]
     assert [each.label for each in together] == [each.label for each in alone]
@@ -38,14 +25,14 @@ def test_a_batch_is_its_texts_one_by_one(run_path):
         assert sum(one.probabilities) == pytest.approx(1)
 
 
-def test_lengths_and_cutting_are_told(run_path):
-    predictions = load(run_path).predict(TEXTS)
+def test_lengths_and_cutting_are_told(trained_run):
+    predictions = load(trained_run).predict(TEXTS)
     assert [each.num_tokens for each in predictions][:3] == [3, 0, 50]
     assert [each.was_cut for each in predictions] == [False, False, True, False, False, False]
 
 
-def test_probabilities_are_at_the_temperature_of_the_run(run_path):
-    predictor = load(run_path)
+def test_probabilities_are_at_the_temperature_of_the_run(trained_run):
+    predictor = load(trained_run)
     temperature = predictor.run.checkpoint.temperature
     assert temperature != 1
     logits = predictor.model(*_ids(predictor, "a great film")).double()
@@ -58,8 +45,8 @@ def _ids(predictor, text):
     return batch.tokens, batch.lengths
 
 
-def test_nothing_gives_nothing_and_one_string_is_refused(run_path):
-    predictor = load(run_path)
+def test_nothing_gives_nothing_and_one_string_is_refused(trained_run):
+    predictor = load(trained_run)
     assert predictor.predict([]) == []
     with pytest.raises(TypeError, match=r"predict\(\[text\]\)"):
         predictor.predict("a great film")
@@ -74,8 +61,8 @@ def test_the_package_alone_does_not_load_torch():
         from sentiment import nothing_there  # noqa: F401
 
 
-def test_a_stream_is_answered_in_order_window_by_window(run_path):
-    predictor = load(run_path)
+def test_a_stream_is_answered_in_order_window_by_window(trained_run):
+    predictor = load(trained_run)
     taken = []
 
     def endless():
@@ -96,8 +83,8 @@ def test_a_stream_is_answered_in_order_window_by_window(run_path):
         predictor.predict_stream(TEXTS, window=0)
 
 
-def test_raw_probabilities_and_small_batches(run_path):
-    raw = load(run_path, calibrated=False, batch_tokens=1)
+def test_raw_probabilities_and_small_batches(trained_run):
+    raw = load(trained_run, calibrated=False, batch_tokens=1)
     logits = raw.model(*_ids(raw, "a great film")).double()
     expected = logits.softmax(1)[0].tolist()
     counts = []

@@ -1,11 +1,10 @@
-"""Behaviour tests: their cases, and how a model did on them."""
+"""Behaviour tests: making their cases and judging a model's predictions."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from sentiment.behaviour.roles import Roles
@@ -27,16 +26,16 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """The count's share of the total; 0 of nothing."""
+        """Count divided by total; 0 where the total is 0."""
         return self.count / self.total if self.total else 0.0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The share's 95 % interval (Wilson 1927), which takes the cases for independent."""
+        """Wilson's 95 % interval of the share, as if the cases were independent."""
         return wilson_interval(self.count, self.total) if self.total else (0.0, 1.0)
 
     def as_dict(self, count: str, total: str, share: str) -> dict[str, object]:
-        """The figures under the names given for them, for JSON."""
+        """Count, total, share and interval under these names, for JSON."""
         return {
             total: self.total,
             count: self.count,
@@ -45,101 +44,101 @@ class Proportion:
         }
 
 
-def add(tallies: Iterable[Proportion]) -> Proportion:
-    """Counts and totals added up."""
-    count = total = 0
-    for each in tallies:
-        count, total = count + each.count, total + each.total
-    return Proportion(count, total)
+def add(proportions: Iterable[Proportion]) -> Proportion:
+    """Sum of the counts out of the sum of the totals."""
+    counts = [(proportion.count, proportion.total) for proportion in proportions]
+    return Proportion(sum(count for count, _ in counts), sum(total for _, total in counts))
 
 
-_MOST_CASES = 100_000  # of a test: more is a slip of whoever wrote it
+_MOST_CASES = 100_000  # per test; a file that asks for more is a mistake
 
 
 @dataclass(frozen=True)
 class Case:
-    """A text to classify, and what it is changed to where a change is what is tested."""
+    """A text to classify and, in tests of changes, the changed text."""
 
     text: str
     changed: str | None = None
 
 
 def make_cases(behaviour: Behaviour, *, seed: int) -> list[Case]:
-    """All cases of a test, or ``max_cases`` drawn by the seed and the test's name; none twice.
+    """All different cases of a test, or ``max_cases`` drawn by the seed and the test's name.
 
-    Of several templates each gives an equal part of the draw, as far as it has so many.
+    A draw takes equally many from each template, as far as the template has so many.
 
     Raises:
-        UserError: there are too many cases or none, or a change leaves a text as it is.
+        UserError: a template has no cases or there are too many, or a change changes nothing.
     """
     try:
         cases = _fill(behaviour, random.Random(f"{seed}, {behaviour.name}"))
         if behaviour.change is not None:
-            # By text, so that a case stays what it is when others are added.
-            seeds = [f"{seed}, {behaviour.name}, {case.text}" for case in cases]
+            # Seeded by text, so that a case stays the same when others are added.
             cases = [
-                Case(case.text, behaviour.change.apply(case.text, random.Random(each)))
-                for case, each in zip(cases, seeds, strict=True)
+                Case(
+                    case.text,
+                    behaviour.change.apply(
+                        case.text, random.Random(f"{seed}, {behaviour.name}, {case.text}")
+                    ),
+                )
+                for case in cases
             ]
         for case in cases:
             if case.text == case.changed:
                 raise UserError(f"the change leaves {case.text!r} as it is")
-    except ValueError as error:
-        raise UserError(f"{behaviour.place}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{behaviour.where}: {error}") from error
     return cases
 
 
 def _fill(behaviour: Behaviour, generator: random.Random) -> list[Case]:
-    templates = zip_longest(behaviour.templates, behaviour.changed)
-    fillings = [
-        Fillings([each for each in pair if each is not None], behaviour.lists) for pair in templates
-    ]
+    groups: list[tuple[str, ...]] = [(template,) for template in behaviour.templates]
+    if behaviour.changed:
+        groups = list(zip(behaviour.templates, behaviour.changed, strict=True))
+    fillings = [Fillings(group, behaviour.lists) for group in groups]
     for template, filling in zip(behaviour.templates, fillings, strict=True):
         if not filling:
             raise UserError(f"{template!r} has more slots of a list than the list has words")
-    numbers = [len(filling) for filling in fillings]
-    total = sum(numbers)
-    number = min(total, behaviour.max_cases or total)
-    if number > _MOST_CASES:
-        raise UserError(f"{number:,} cases, more than {_MOST_CASES:,}: give a lower max_cases")
+    sizes = [len(filling) for filling in fillings]
+    total = min(sum(sizes), behaviour.max_cases or sum(sizes))
+    if total > _MOST_CASES:
+        raise UserError(f"{total:,} cases, more than {_MOST_CASES:,}: give a lower max_cases")
     cases = [
         Case(*filling[index])
-        for filling, part in zip(fillings, _parts(numbers, number), strict=True)
-        for index in sorted(generator.sample(range(len(filling)), part))
+        for filling, count in zip(fillings, _divide(total, sizes), strict=True)
+        for index in sorted(generator.sample(range(len(filling)), count))
     ]
     return list(dict.fromkeys(cases))
 
 
-def _parts(numbers: Sequence[int], total: int) -> list[int]:
-    """Divide a draw among groups evenly; what a small group lacks, the larger ones give."""
-    parts = [0] * len(numbers)
-    smallest_first = sorted(range(len(numbers)), key=lambda index: numbers[index])
+def _divide(total: int, sizes: Sequence[int]) -> list[int]:
+    """Divide a draw evenly among groups; larger groups make up for those that are too small."""
+    counts = [0] * len(sizes)
+    smallest_first = sorted(range(len(sizes)), key=lambda index: sizes[index])
     for position, index in enumerate(smallest_first):
-        parts[index] = min(numbers[index], total // (len(numbers) - position))
-        total -= parts[index]
-    return parts
+        counts[index] = min(sizes[index], total // (len(sizes) - position))
+        total -= counts[index]
+    return counts
 
 
-# What classifies: Predictor.predict, or a rule.
 Predict = Callable[[Sequence[str]], "list[Prediction]"]
 
-# Below this, two probabilities are one: a text's company in its batch moves the last digits.
+# Smaller differences of probabilities are rounding, which depends on the other texts of a batch.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that is not as it must be.
+    """A case that failed.
 
     Attributes:
-        text: what was classified.
-        changed: what it was changed to; None for minimum functionality.
-        expected: name of the class that was to be found, or of the one whose probability was to
-            stay (for an invariance that of the unchanged text).
-        got: name of the class found, of the changed text where there is one.
+        text: the original text.
+        changed: the changed text; None in tests of minimum functionality.
+        expected: name of the right class, of the class whose probability is watched
+            (``direction``), or of the original text's prediction (``invariance``).
+        got: name of the predicted class, of the changed text if there is one.
         probability: of ``got`` for minimum functionality, else of ``expected`` in the changed text.
-        probability_before: of ``expected`` in the unchanged text; None for minimum functionality.
-        distance: how far off it is, 0 to 1: the worst failures first.
+        probability_before: of ``expected`` in the original text; None for minimum functionality.
+        distance: how badly it failed, 0 to 1.
     """
 
     text: str
@@ -153,7 +152,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class BehaviourOutcome:
-    """A test's cases and its failures, the worst first."""
+    """A test and its failures, the worst first."""
 
     behaviour: Behaviour
     num_cases: int
@@ -161,20 +160,20 @@ class BehaviourOutcome:
 
     @property
     def failed(self) -> Proportion:
-        """How many cases of how many fail."""
+        """Failed cases of all cases."""
         return Proportion(len(self.failures), self.num_cases)
 
 
 @dataclass(frozen=True)
 class CapabilityOutcome:
-    """A capability and what its tests came to."""
+    """A capability and the outcomes of its tests."""
 
     capability: Capability
     tests: tuple[BehaviourOutcome, ...]
 
     @property
     def failed(self) -> Proportion:
-        """How many cases of how many fail."""
+        """Failed cases of all cases."""
         return add(test.failed for test in self.tests)
 
 
@@ -186,92 +185,63 @@ def run_behaviours(
     *,
     seed: int,
 ) -> list[CapabilityOutcome]:
-    """Make all cases, classify their texts in one go, each once, and judge them.
+    """Make all cases, classify their texts in one call, each different text once, and judge them.
 
-    Args:
-        capabilities: the tests.
-        predict: texts to predictions, one for each.
-        class_names: the classes, in the order of the predictions' probabilities.
-        roles: which of them are the negative and the positive one.
-        seed: what the draws of cases and changes depend on.
+    ``class_names`` are in the order of the predictions' probabilities; cases and changes are drawn
+    by the seed.
 
     Raises:
-        UserError: a test cannot be filled.
+        UserError: the cases of a test cannot be made.
     """
-    cases = [
-        [make_cases(behaviour, seed=seed) for behaviour in capability.tests]
+    cases = {
+        behaviour.where: make_cases(behaviour, seed=seed)
+        for capability in capabilities
+        for behaviour in capability.tests
+    }
+    all_cases = [case for group in cases.values() for case in group]
+    changed = [case.changed for case in all_cases if case.changed is not None]
+    texts = list(dict.fromkeys([*(case.text for case in all_cases), *changed]))
+    predictions = dict(zip(texts, predict(texts), strict=True))
+
+    def judge_all(behaviour: Behaviour) -> BehaviourOutcome:
+        group = cases[behaviour.where]
+        judged = [_judge(behaviour, case, predictions, class_names, roles) for case in group]
+        failures = sorted(
+            (failure for failure in judged if failure is not None),
+            key=lambda failure: -failure.distance,
+        )
+        return BehaviourOutcome(behaviour, len(group), tuple(failures))
+
+    return [
+        CapabilityOutcome(capability, tuple(map(judge_all, capability.tests)))
         for capability in capabilities
     ]
-    every = [case for tests in cases for test in tests for case in test]
-    changed = [case.changed for case in every if case.changed is not None]
-    texts = list(dict.fromkeys([*(case.text for case in every), *changed]))
-    predictions = dict(zip(texts, predict(texts), strict=True))
-    return [
-        CapabilityOutcome(
-            capability,
-            tuple(
-                _judge_test(behaviour, test_cases, predictions, class_names, roles)
-                for behaviour, test_cases in zip(capability.tests, test_groups, strict=True)
-            ),
-        )
-        for capability, test_groups in zip(capabilities, cases, strict=True)
-    ]
-
-
-def _judge_test(
-    behaviour: Behaviour,
-    cases: Sequence[Case],
-    predictions: Mapping[str, Prediction],
-    class_names: Sequence[str],
-    roles: Roles,
-) -> BehaviourOutcome:
-    failures = []
-    for case in cases:
-        if case.changed is None:
-            failure = _judge(behaviour, case, predictions[case.text], class_names, roles)
-        else:
-            before, after = predictions[case.text], predictions[case.changed]
-            failure = _judge_change(behaviour, case, before, after, class_names, roles)
-        if failure is not None:
-            failures.append(failure)
-    failures.sort(key=lambda failure: -failure.distance)
-    return BehaviourOutcome(behaviour, len(cases), tuple(failures))
 
 
 def _judge(
     behaviour: Behaviour,
     case: Case,
-    found: Prediction,
+    predictions: Mapping[str, Prediction],
     class_names: Sequence[str],
     roles: Roles,
 ) -> Failure | None:
-    """Minimum functionality: the class is the expected one."""
-    assert behaviour.role is not None
-    right = roles.index(behaviour.role)
-    if found.label == class_names[right]:
-        return None
-    distance = found.probability - found.probabilities[right]
-    return Failure(
-        case.text, None, class_names[right], found.label, found.probability, None, distance
-    )
-
-
-def _judge_change(
-    behaviour: Behaviour,
-    case: Case,
-    before: Prediction,
-    after: Prediction,
-    class_names: Sequence[str],
-    roles: Roles,
-) -> Failure | None:
-    """Invariance: label, and probabilities within the tolerance; direction: one probability."""
+    before = predictions[case.text]
+    if case.changed is None:  # minimum functionality: the right class
+        assert behaviour.role is not None
+        right = roles.index(behaviour.role)
+        expected, got = class_names[right], before.label
+        if got == expected:
+            return None
+        distance = before.probability - before.probabilities[right]
+        return Failure(case.text, None, expected, got, before.probability, None, distance)
+    after = predictions[case.changed]
     moves = [new - old for old, new in zip(before.probabilities, after.probabilities, strict=True)]
     tolerance = (1.0 if behaviour.tolerance is None else behaviour.tolerance) + _ROUNDING
-    if behaviour.role is not None:
+    if behaviour.role is not None:  # direction: one probability must not fall, or not rise
         watched = roles.index(behaviour.role)
         distance = -moves[watched] if behaviour.must_not == "lower" else moves[watched]
         has_failed = distance > tolerance
-    else:
+    else:  # invariance: the same class, and probabilities within the tolerance
         watched = list(class_names).index(before.label)
         distance = max(map(abs, moves))
         has_failed = after.label != before.label or distance > tolerance

@@ -1,35 +1,31 @@
-"""Contrast pairs: reviews, and what little must change for the label to change.
+"""Contrast pairs: a review and a minimal edit of it, which usually changes its label.
 
 Gardner et al., *Evaluating Models' Local Decision Boundaries via Contrast Sets*, Findings of EMNLP
 2020, and Kaushik, Hovy & Lipton, *Learning the Difference that Makes a Difference with
-Counterfactually-Augmented Data*, ICLR 2020, publish such pairs for IMDB, as two TSV files whose
-rows belong together.
+Counterfactually-Augmented Data*, ICLR 2020, publish such pairs for IMDB as two TSV files with
+matching rows.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sentiment.behaviour.checks import Predict, Proportion
 from sentiment.behaviour.roles import Roles, class_of
 from sentiment.runtime.errors import UserError
-
-if TYPE_CHECKING:
-    from sentiment.inference.predictor import Prediction
-
+from sentiment.runtime.files import LONGEST_LINE, read_text
 
 _LABELS, _TEXTS = ("sentiment", "label"), ("text",)  # names of the columns, in any case
 _DELIMITERS = {".tsv": "\t", ".csv": ","}
-_LONGEST_VALUE = 2**31 - 1  # the largest limit that csv takes on every platform
+_MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Side:
+class LabelledTexts:
     """The texts of one file and the indices of their classes."""
 
     path: Path
@@ -39,14 +35,10 @@ class Side:
 
 @dataclass(frozen=True)
 class BrokenPair:
-    """A pair of which one text or both are classified wrong.
+    """A pair with at least one misclassified text; values are (original, contrast).
 
-    Attributes:
-        row: its row in both files, from 1 without the header.
-        texts: of the original and of the contrast.
-        labels: names of their right classes.
-        found: names of the classes found.
-        probabilities: of the classes found.
+    ``row`` counts from 1 without the header; ``found`` holds the predicted classes' names and
+    ``probabilities`` their probabilities.
     """
 
     row: int
@@ -58,16 +50,15 @@ class BrokenPair:
 
 @dataclass(frozen=True)
 class PairsOutcome:
-    """What a run makes of contrast pairs.
+    """How a run classifies contrast pairs.
 
     Attributes:
         files: the two files.
-        original: texts of the original file that are classified right.
-        contrast: the same of the contrast file.
-        consistent: pairs of which both are.
-        flipped: pairs whose predictions differ, of those whose labels do.
-        kept: pairs whose predictions are the same, of those whose labels are.
-        broken: the pairs that are not consistent, in their order.
+        original, contrast: correctly classified texts of each file.
+        consistent: pairs of which both texts are classified correctly.
+        flipped: pairs whose predictions differ, of those whose labels differ.
+        kept: pairs whose predictions are equal, of those whose labels are equal.
+        broken: the pairs that are not consistent, by row.
     """
 
     files: tuple[str, str]
@@ -81,75 +72,61 @@ class PairsOutcome:
 
 def read_pairs(
     original: Path, contrast: Path, class_names: Sequence[str], roles: Roles | None
-) -> tuple[Side, Side]:
+) -> tuple[LabelledTexts, LabelledTexts]:
     """Read two CSV or TSV files with columns ``Sentiment`` or ``label``, and ``Text``.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        UserError: a file or a row is not as it must be, or one file has more rows.
+        FileNotFoundError: a file does not exist.
+        UserError: a file cannot be read, a row is invalid, or the files' numbers of rows differ.
     """
-    sides = (
-        _read_side(original, class_names, roles),
-        _read_side(contrast, class_names, roles),
-    )
-    num_originals, num_contrasts = (len(side.texts) for side in sides)
+    files = _read_file(original, class_names, roles), _read_file(contrast, class_names, roles)
+    num_originals, num_contrasts = (len(file.texts) for file in files)
     if num_originals != num_contrasts:
         raise UserError(
             f"{original} has {num_originals} rows, but {contrast} has {num_contrasts}: row by row "
             "they must belong together"
         )
-    return sides
+    return files
 
 
 def run_pairs(
-    sides: tuple[Side, Side], predict: Predict, class_names: Sequence[str]
+    files: tuple[LabelledTexts, LabelledTexts], predict: Predict, class_names: Sequence[str]
 ) -> PairsOutcome:
-    """Classify both texts of each pair, all in one go, each text once."""
-    texts = list(dict.fromkeys(sides[0].texts + sides[1].texts))
+    """Classify the texts of all pairs in one call, each different text once."""
+    original, contrast = files
+    texts = list(dict.fromkeys(original.texts + contrast.texts))
     predictions = dict(zip(texts, predict(texts), strict=True))
-    found = [[predictions[text] for text in side.texts] for side in sides]
-    labels = [[class_names[label] for label in side.labels] for side in sides]
-    hits = [
-        [prediction.label == label for prediction, label in zip(*columns, strict=True)]
-        for columns in zip(found, labels, strict=True)
-    ]
-    both = [one and other for one, other in zip(*hits, strict=True)]
-    has_flipped = [one.label != other.label for one, other in zip(*found, strict=True)]
-    must_flip = [one != other for one, other in zip(*labels, strict=True)]
-    answers = list(zip(must_flip, has_flipped, strict=True))
+    hits, flipped, kept, broken = [], [], [], []
+    rows = zip(original.texts, contrast.texts, original.labels, contrast.labels, strict=True)
+    for row, (text, edited, label, new_label) in enumerate(rows, 1):
+        before, after = predictions[text], predictions[edited]
+        labels = class_names[label], class_names[new_label]
+        hit = before.label == labels[0], after.label == labels[1]
+        hits.append(hit)
+        if label != new_label:
+            flipped.append(before.label != after.label)
+        else:
+            kept.append(before.label == after.label)
+        if not all(hit):
+            found = before.label, after.label
+            probabilities = before.probability, after.probability
+            broken.append(BrokenPair(row, (text, edited), labels, found, probabilities))
     return PairsOutcome(
-        files=(str(sides[0].path), str(sides[1].path)),
-        original=_tally(hits[0]),
-        contrast=_tally(hits[1]),
-        consistent=_tally(both),
-        flipped=_tally(flipped for must, flipped in answers if must),
-        kept=_tally(not flipped for must, flipped in answers if not must),
-        broken=tuple(_broken(sides, row, labels, found) for row, ok in enumerate(both) if not ok),
+        files=(str(original.path), str(contrast.path)),
+        original=_proportion([hit[0] for hit in hits]),
+        contrast=_proportion([hit[1] for hit in hits]),
+        consistent=_proportion([all(hit) for hit in hits]),
+        flipped=_proportion(flipped),
+        kept=_proportion(kept),
+        broken=tuple(broken),
     )
 
 
-def _tally(answers: Iterable[bool]) -> Proportion:
-    answers = list(answers)
+def _proportion(answers: Sequence[bool]) -> Proportion:
     return Proportion(sum(answers), len(answers))
 
 
-def _broken(
-    sides: tuple[Side, Side],
-    row: int,
-    labels: Sequence[Sequence[str]],
-    found: Sequence[Sequence[Prediction]],
-) -> BrokenPair:
-    one, other = found[0][row], found[1][row]
-    return BrokenPair(
-        row=row + 1,
-        texts=(sides[0].texts[row], sides[1].texts[row]),
-        labels=(labels[0][row], labels[1][row]),
-        found=(one.label, other.label),
-        probabilities=(one.probability, other.probability),
-    )
-
-
-def _read_side(path: Path, class_names: Sequence[str], roles: Roles | None) -> Side:
+def _read_file(path: Path, class_names: Sequence[str], roles: Roles | None) -> LabelledTexts:
     header, rows = _read_rows(path)
     label_column, text_column = _column(path, header, _LABELS), _column(path, header, _TEXTS)
     texts, labels = [], []
@@ -171,25 +148,19 @@ def _read_side(path: Path, class_names: Sequence[str], roles: Roles | None) -> S
         labels.append(label)
     if not texts:
         raise UserError(f"{path}: no rows, where pairs were expected")
-    return Side(path, tuple(texts), tuple(labels))
+    return LabelledTexts(path, tuple(texts), tuple(labels))
 
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows, empty lines left out."""
-    if path.suffix.lower() not in _DELIMITERS:
+    """Header and rows without empty lines."""
+    delimiter = _DELIMITERS.get(path.suffix.lower())
+    if delimiter is None:
         raise UserError(f"{path}: pairs are read from .tsv and .csv files")
+    text = io.StringIO(read_text(path, max_bytes=_MAX_BYTES), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    limit = csv.field_size_limit(LONGEST_LINE)  # by default, reviews over 128 KiB are refused
     try:
-        text = path.read_bytes().decode("utf-8").removeprefix("\ufeff")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is not there") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    delimiter = _DELIMITERS[path.suffix.lower()]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(_LONGEST_VALUE)  # else longer reviews than 128 KiB are refused
-    try:
-        header = next(reader, [])
-        return header, [row for row in reader if row]
+        return next(reader, []), [row for row in reader if row]
     except csv.Error as error:
         raise UserError(
             f"{path}, line {reader.line_num}: {error}: quote a value that holds quotes, "
@@ -200,8 +171,8 @@ def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
-    places = [place for place, name in enumerate(header) if name.strip().lower() in names]
-    if len(places) != 1:
+    columns = [index for index, name in enumerate(header) if name.strip().lower() in names]
+    if len(columns) != 1:
         found = ", ".join(map(repr, header)) or "none"
         raise UserError(f"{path}: one column {' or '.join(names)} needed, but found: {found}")
-    return places[0]
+    return columns[0]

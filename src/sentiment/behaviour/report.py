@@ -1,4 +1,4 @@
-"""What a check came to: a table for the terminal, JSON for programs, a page to read."""
+"""The results of a check: a table for the terminal, JSON for programs, an HTML page for readers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,20 @@ from typing import Any
 
 from sentiment.behaviour.checks import BehaviourOutcome, CapabilityOutcome, Failure, Proportion, add
 from sentiment.behaviour.contrast import PairsOutcome
-from sentiment.display.console import pad, sanitize, truncate
+from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
 from sentiment.display.pages import write_page
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
-_WIDTH = 80
-_NAME_WIDTH = 36
-_BAR_WIDTH = 6
+_BAR_COLUMNS = 6
 _EXAMPLES_PRINTED = 4
-_EXAMPLES_ON_PAGE = 10  # of each test
+_EXAMPLES_ON_PAGE = 10  # per test
 _PAIRS_ON_PAGE = 20
 
 
 @dataclass(frozen=True)
 class Check:
-    """All that was found of a run.
-
-    Attributes:
-        run: its folder.
-        checkpoint: which weights.
-        epoch: of the weights.
-        seed: what the cases were drawn by.
-        behaviours: the capabilities tested, or none.
-        pairs: what contrast pairs came to, or None.
-    """
+    """The results of ``sentiment check`` for one run: behaviour tests, contrast pairs or both."""
 
     run: str
     checkpoint: str
@@ -45,16 +34,16 @@ class Check:
 
     @property
     def failed(self) -> Proportion:
-        """How many cases of all behaviour tests fail."""
-        return add(each.failed for each in self.behaviours)
+        """Failed cases of all behaviour tests."""
+        return add(outcome.failed for outcome in self.behaviours)
 
     @property
     def num_tests(self) -> int:
-        """Behaviour tests, of all capabilities."""
-        return sum(len(each.tests) for each in self.behaviours)
+        """Number of behaviour tests in all capabilities."""
+        return sum(len(outcome.tests) for outcome in self.behaviours)
 
     def refuse_above(self, max_failure_rate: float | None) -> None:
-        """Raise UserError if more than this share of all cases fail; None allows all."""
+        """Raise UserError if more than this share of all cases failed; None allows any share."""
         if max_failure_rate is not None and self.failed.share > max_failure_rate:
             raise UserError(
                 f"{self.failed.count:,} of {self.failed.total:,} cases fail, "
@@ -63,54 +52,50 @@ class Check:
 
 
 def report_text(check: Check) -> str:
-    """Tables of at most 80 columns, and the worst failures."""
+    """Tables and the worst failures, in at most 80 columns."""
     weights = f" ({check.checkpoint}, epoch {check.epoch})"
-    lines = [truncate(check.run, _WIDTH - len(weights), keep_end=True) + weights]
+    lines = [truncate(check.run, COLUMNS - len(weights), keep_end=True) + weights]
     if check.behaviours:
-        lines += ["", *_behaviour_lines(check), *_worst_lines(check)]
+        rows: list[tuple[str, ...]] = [("failures", "cases", "fail", "rate", "95 % interval")]
+        for outcome in check.behaviours:
+            rows.append(_row(outcome.capability.name, outcome.failed, with_bar=True))
+            rows += [_row(f"  {test.behaviour.name}", test.failed) for test in outcome.tests]
+        rows.append(_row("all", check.failed, with_bar=True))
+        lines += ["", _table(rows), *_worst_failures(check)]
     if check.pairs is not None:
-        lines += ["", *_pairs_lines(check.pairs)]
+        rows = [("contrast pairs", "of", "hits", "share", "95 % interval")]
+        rows += [_row(name, proportion) for name, proportion in _pair_rows(check.pairs)]
+        lines += ["", _table(rows)]
     return "\n".join(lines)
 
 
-def _behaviour_lines(check: Check) -> Iterator[str]:
-    yield _header("failures", "cases", "fail", "rate")
-    for capability in check.behaviours:
-        yield _row(capability.capability.name, capability.failed, _bar(capability.failed))
-        for test in capability.tests:
-            yield _row("  " + test.behaviour.name, test.failed)
-    yield _row("all", check.failed, _bar(check.failed))
+def _table(rows: list[tuple[str, ...]]) -> str:
+    return format_table(rows, align="<>>><", min_widths=(33, 6, 5, 7), indent=0)
 
 
-def _header(name: str, total: str, count: str, share: str) -> str:
-    return f"{pad(name, _NAME_WIDTH)} {total:>6} {count:>5} {share:>7}   95 % interval"
+def _row(name: str, proportion: Proportion, *, with_bar: bool = False) -> tuple[str, ...]:
+    low, high = (f"{100 * bound:.1f}" for bound in proportion.interval)
+    share = f"{100 * proportion.share:.1f} %"
+    cells = (name, f"{proportion.total:,}", f"{proportion.count:,}", share, f"{low:>4} to {high}")
+    return (*cells, _bar(proportion)) if with_bar else cells
 
 
-def _row(name: str, tally: Proportion, bar: str = "") -> str:
-    low, high = (f"{100 * bound:.1f}" for bound in tally.interval)
-    row = (
-        f"{pad(truncate(name, _NAME_WIDTH), _NAME_WIDTH)} {tally.total:>6,} {tally.count:>5,} "
-        f"{100 * tally.share:>5.1f} %  {low:>4} to {high:<5}  {bar}"
-    )
-    return row.rstrip()
-
-
-def _bar(tally: Proportion) -> str:
-    eighths = round(tally.share * _BAR_WIDTH * 8)
+def _bar(proportion: Proportion) -> str:
+    eighths = round(proportion.share * _BAR_COLUMNS * 8)
     return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
 
 
-def _worst_lines(check: Check) -> Iterator[str]:
-    """The worst failure of the tests that fail most."""
-    tests = [test for each in check.behaviours for test in each.tests if test.failures]
+def _worst_failures(check: Check) -> Iterator[str]:
+    """The worst failure of each of the tests that fail most often."""
+    tests = [test for outcome in check.behaviours for test in outcome.tests if test.failures]
     tests.sort(key=lambda test: -test.failed.share)
     for test in tests[:_EXAMPLES_PRINTED]:
         failure = test.failures[0]
         yield ""
-        yield truncate(f"{test.behaviour.name}: {_verdict(test, failure)}", _WIDTH)
-        yield from _wrapped(failure.text)
+        yield truncate(f"{test.behaviour.name}: {_verdict(test, failure)}", COLUMNS)
+        yield from _wrap(failure.text)
         if failure.changed is not None:
-            yield from _wrapped(failure.changed, mark="→ ")
+            yield from _wrap(failure.changed, mark="→ ")
 
 
 def _verdict(test: BehaviourOutcome, failure: Failure) -> str:
@@ -118,18 +103,9 @@ def _verdict(test: BehaviourOutcome, failure: Failure) -> str:
         return f"{failure.got} ({failure.probability:.2f}), not {failure.expected}"
     probabilities = f"{failure.probability_before:.2f} → {failure.probability:.2f}"
     if test.behaviour.must_not is not None:
-        return f"{failure.expected} must not {_fall(test)}, {probabilities}"
+        verb = "fall" if test.behaviour.must_not == "lower" else "rise"
+        return f"{failure.expected} must not {verb}, {probabilities}"
     return f"{failure.expected} → {failure.got}, its probability {probabilities}"
-
-
-def _fall(test: BehaviourOutcome) -> str:
-    return "fall" if test.behaviour.must_not == "lower" else "rise"
-
-
-def _pairs_lines(pairs: PairsOutcome) -> Iterator[str]:
-    yield _header("contrast pairs", "of", "hits", "share")
-    for name, tally in _pair_rows(pairs):
-        yield _row(name, tally)
 
 
 def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Proportion]]:
@@ -137,16 +113,16 @@ def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Proportion]]:
         ("originals right", pairs.original),
         ("contrasts right", pairs.contrast),
         ("both right (consistency)", pairs.consistent),
-        ("prediction flips as the label does", pairs.flipped),
-        ("prediction stays as the label does", pairs.kept),
+        ("prediction flips with the label", pairs.flipped),
+        ("prediction stays with the label", pairs.kept),
     ]
-    return [(name, tally) for name, tally in rows if tally.total]
+    return [(name, proportion) for name, proportion in rows if proportion.total]
 
 
-def _wrapped(text: str, mark: str = "") -> list[str]:
+def _wrap(text: str, mark: str = "") -> list[str]:
     return textwrap.wrap(
         sanitize(" ".join(text.split())),
-        _WIDTH,
+        COLUMNS,
         initial_indent=f"  {mark}",
         subsequent_indent=" " * (2 + len(mark)),
         max_lines=4,
@@ -155,7 +131,7 @@ def _wrapped(text: str, mark: str = "") -> list[str]:
 
 
 def write_reports(check: Check, folder: Path) -> None:
-    """Write ``check.json``, with every failure, and ``check.html``, with the worst of them."""
+    """Write ``check.json`` with every failure and ``check.html`` with the worst ones."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "check.json", as_json(check))
     write_page(
@@ -170,7 +146,7 @@ def write_reports(check: Check, folder: Path) -> None:
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """All figures and all failures, as plain values."""
+    """All figures and failures as plain values."""
     values: dict[str, Any] = {
         "run": check.run,
         "checkpoint": check.checkpoint,
@@ -181,37 +157,33 @@ def as_json(check: Check) -> dict[str, Any]:
     }
     if check.behaviours:
         values["behaviours"] = {
-            **_failures(check.failed),
-            "capabilities": [_capability_json(each) for each in check.behaviours],
+            **_failures_json(check.failed),
+            "capabilities": [
+                {
+                    "capability": outcome.capability.name,
+                    **_failures_json(outcome.failed),
+                    "tests": [_test_json(test) for test in outcome.tests],
+                }
+                for outcome in check.behaviours
+            ],
         }
     if check.pairs is not None:
-        names = ("original", "contrast", "consistent", "flipped", "kept")
-        values["pairs"] = {
-            "files": list(check.pairs.files),
-            **{
-                name: getattr(check.pairs, name).as_dict("count", "total", "share")
-                for name in names
-            },
-            "broken": [asdict(pair) for pair in check.pairs.broken],
-        }
+        values["pairs"] = {"files": list(check.pairs.files)}
+        for name in ("original", "contrast", "consistent", "flipped", "kept"):
+            proportion: Proportion = getattr(check.pairs, name)
+            values["pairs"][name] = proportion.as_dict("count", "total", "share")
+        values["pairs"]["broken"] = [asdict(pair) for pair in check.pairs.broken]
     return values
 
 
-def _failures(tally: Proportion) -> dict[str, Any]:
-    return tally.as_dict("num_failures", "num_cases", "failure_rate")
-
-
-def _capability_json(outcome: CapabilityOutcome) -> dict[str, Any]:
+def _test_json(test: BehaviourOutcome) -> dict[str, Any]:
     return {
-        "capability": outcome.capability.name,
-        **_failures(outcome.failed),
-        "tests": [
-            {
-                "name": test.behaviour.name,
-                "kind": test.behaviour.kind,
-                **_failures(test.failed),
-                "failures": [asdict(failure) for failure in test.failures],
-            }
-            for test in outcome.tests
-        ],
+        "name": test.behaviour.name,
+        "kind": test.behaviour.kind,
+        **_failures_json(test.failed),
+        "failures": [asdict(failure) for failure in test.failures],
     }
+
+
+def _failures_json(failed: Proportion) -> dict[str, Any]:
+    return failed.as_dict("num_failures", "num_cases", "failure_rate")

@@ -1,8 +1,8 @@
-"""The files of behaviour tests, checked as they are read."""
+"""Reading and checking files of behaviour tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,85 +15,76 @@ from sentiment.runtime.errors import UserError
 
 
 def check_keys(
-    place: str, values: Mapping[Any, Any], known: Sequence[str], *, needed: Sequence[str]
+    where: str, values: Mapping[Any, Any], known: Sequence[str], *, needed: Sequence[str]
 ) -> None:
-    """Refuse unknown keys, and needed ones that are missing."""
+    """Refuse unknown keys and missing ones."""
     for key in values:
         if key not in known:
             hint = did_you_mean(str(key), known, list_all=True)
-            raise UserError(f"{place}: unknown key {key!r}{hint}")
+            raise UserError(f"{where}: unknown key {key!r}{hint}")
     for key in needed:
         if key not in values:
-            raise UserError(f"{place}: no {key}, which is needed")
+            raise UserError(f"{where}: no {key}, which is needed")
 
 
-def one_of(place: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """The one of the keys that is given."""
+def _one_of(where: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The only one of the keys that is given."""
     given = [key for key in keys if key in values]
     if len(given) != 1:
-        found = f"{listed(given)} are" if given else "none is"
-        raise UserError(f"{place}: {' or '.join(keys)} is needed, but {found} given")
+        found = f"{', '.join(given)} are" if given else "none is"
+        raise UserError(f"{where}: {' or '.join(keys)} is needed, but {found} given")
     return given[0]
 
 
-def read_choice(place: str, value: Any, choices: Sequence[str]) -> Any:
-    """One of a few words."""
+def read_choice(where: str, value: Any, choices: Sequence[str]) -> Any:
     if value not in choices:
         hint = did_you_mean(str(value), choices, list_all=True)
-        raise UserError(f"{place} is {value!r}, which is unknown{hint}")
+        raise UserError(f"{where} is {value!r}, which is unknown{hint}")
     return value
 
 
-def read_texts(place: str, value: Any) -> tuple[str, ...]:
-    """A list of texts, none of them twice."""
+def read_texts(where: str, value: Any) -> tuple[str, ...]:
+    """Read a non-empty list of different texts."""
     if not isinstance(value, list):
-        raise UserError(f"{place} must be a list of texts")
+        raise UserError(f"{where} must be a list of texts")
     if not value:
-        raise UserError(f"{place} is empty: give at least one text")
-    texts: dict[str, None] = {}
-    for each in value:
-        if (text := read_text(place, each)) in texts:
-            raise UserError(f"{place} has {text!r} twice: delete one")
-        texts[text] = None
-    return tuple(texts)
+        raise UserError(f"{where} is empty: give at least one text")
+    texts = tuple(read_text(where, text) for text in value)
+    for number, text in enumerate(texts):
+        if text in texts[:number]:
+            raise UserError(f"{where} has {text!r} twice: delete one")
+    return texts
 
 
-def read_text(place: str, value: Any) -> str:
-    """A text that is not empty; YAML takes an unquoted no or 7 for something else than text."""
+def read_text(where: str, value: Any) -> str:
+    """Read a non-empty text; YAML reads an unquoted ``no`` or ``7`` as another type."""
     if not isinstance(value, str):
-        raise UserError(f"{place}: {value!r} is no text: put it in quotes")
+        raise UserError(f"{where}: {value!r} is not a text: put it in quotes")
     if not value.strip():
-        raise UserError(f"{place}: an empty text")
+        raise UserError(f"{where}: an empty text")
     try:
         value.encode()
-    except UnicodeEncodeError:  # YAML can write one as "\\ud83d", and UTF-8 cannot
-        raise UserError(f"{place}: {value!r} holds half a surrogate pair") from None
+    except UnicodeEncodeError:  # YAML can escape one ("\\ud83d"), UTF-8 cannot encode it
+        raise UserError(f"{where}: {value!r} holds half a surrogate pair") from None
     return value
 
 
-def read_tolerance(place: str, value: Any) -> float:
-    """A change of a probability."""
+def read_tolerance(where: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UserError(f"{place} is {value!r}, but must be a change of probability, 0 to 1")
+        raise UserError(f"{where} is {value!r}, but must be a change of probability, 0 to 1")
     return float(value)
 
 
-def read_number(place: str, value: Any) -> int:
-    """A number of things."""
+def read_number(where: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{place} is {value!r}, but must be an integer of at least 1")
+        raise UserError(f"{where} is {value!r}, but must be an integer of at least 1")
     return value
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
-    return ", ".join(names)
 
 
 Kind = Literal["minimum", "invariance", "direction"]
 
-SHARED_LISTS = "lexicon.yaml"  # lists that all files of its folder may use
-DEFAULT_TOLERANCE = 0.1  # of a direction
+SHARED_LISTS = "lexicon.yaml"  # word lists for all files of its folder
+DEFAULT_TOLERANCE = 0.1  # of kind direction
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _FILE_KEYS = ("capability", "about", "lexicon", "tests")
@@ -108,23 +99,24 @@ _ALL_KEYS = tuple(dict.fromkeys(key for keys in (_COMMON_KEYS, *_KEYS.values()) 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """One test: which texts it makes, and what must hold of them.
+    """One test: the texts that it makes and what must hold for them.
 
     Attributes:
-        place: its file and name, for messages.
+        where: file and name, for messages.
         templates: sentences with slots.
-        lists: the words for them.
-        changed: what each template is changed to, with the same words; or empty.
-        change: what the program does to each text; or None.
-        role: the class to be found (``minimum``), or whose probability is held (``direction``).
-        must_not: which way that probability must not go.
-        tolerance: by how much a probability may move; None where the label alone must stay.
-        max_cases: how many to draw; None takes all.
+        lists: the words for the slots.
+        changed: the changed version of each template, filled with the same words; may be empty.
+        change: a change made to each text instead.
+        role: the right class (``minimum``), or the one whose probability is watched
+            (``direction``).
+        must_not: the direction in which this probability must not move.
+        tolerance: how far a probability may move; None if only the predicted class must stay.
+        max_cases: how many cases to draw; None takes all.
     """
 
     name: str
     kind: Kind
-    place: str
+    where: str
     templates: tuple[str, ...]
     lists: Lists = field(repr=False)
     changed: tuple[str, ...] = ()
@@ -137,7 +129,7 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Capability:
-    """What a file is about, and its tests."""
+    """The tests of one file, and what they are about."""
 
     name: str
     about: str
@@ -145,10 +137,10 @@ class Capability:
 
 
 def shipped_behaviours() -> Path:
-    """The folder of the tests that come with the repository.
+    """The folder of the tests in the repository.
 
     Raises:
-        FileNotFoundError: it is not there, as in an installed package.
+        FileNotFoundError: the package was installed without it.
     """
     if not _SHIPPED.is_dir():
         raise FileNotFoundError(
@@ -160,53 +152,51 @@ def shipped_behaviours() -> Path:
 
 
 def read_behaviours(places: Sequence[Path]) -> list[Capability]:
-    """Read files of tests, and of folders all their ``.yaml`` files; each brings one capability.
+    """Read test files, and all ``.yaml`` files of folders; each holds one capability.
 
     Raises:
-        FileNotFoundError: a place is not there, or a folder has no such files.
-        UserError: a file is not as it must be; the message says which, where and why.
+        FileNotFoundError: a path does not exist, or a folder has no such files.
+        UserError: a file is invalid.
     """
-    paths = [path for place in places for path in _files(place)]
-    capabilities: dict[str, Capability] = {}
-    origins: dict[str, Path] = {}
-    for path in paths:
+    capabilities: dict[str, tuple[Capability, Path]] = {}
+    for path in (path for place in places for path in _files(place)):
         capability = read_capability(path)
         if capability.name in capabilities:
             raise UserError(
                 f"{path}: capability {capability.name!r} is also that of "
-                f"{origins[capability.name]}: give each file another, and each file once"
+                f"{capabilities[capability.name][1]}: give each file another, and each file once"
             )
-        capabilities[capability.name], origins[capability.name] = capability, path
-    return list(capabilities.values())
+        capabilities[capability.name] = capability, path
+    return [capability for capability, _ in capabilities.values()]
 
 
 def _files(place: Path) -> list[Path]:
     if not place.is_dir():
         return [place]
     endings = (".yaml", ".yml")
-    found = sorted(p for p in place.iterdir() if p.suffix in endings and p.name != SHARED_LISTS)
-    if not found:
+    paths = sorted(p for p in place.iterdir() if p.suffix in endings and p.name != SHARED_LISTS)
+    if not paths:
         raise FileNotFoundError(f"{place} has no files of behaviour tests (.yaml)")
-    return found
+    return paths
 
 
 def read_capability(path: Path) -> Capability:
-    """Read one file, with the lists of the ``lexicon.yaml`` beside it.
+    """Read one file, with the word lists of ``lexicon.yaml`` in the same folder.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: the file, or the lexicon beside it, is not as it must be.
+        FileNotFoundError: the file does not exist.
+        UserError: the file or the lexicon is invalid.
     """
     values = read_mapping(path, "capability: …")
     check_keys(str(path), values, _FILE_KEYS, needed=("capability", "tests"))
     lists = _read_lists(path, values.get("lexicon", {}))
-    beside = path.with_name(SHARED_LISTS)
-    if beside.is_file():
-        shared = read_mapping(beside, "lexicon: …")
-        check_keys(str(beside), shared, ("lexicon",), needed=("lexicon",))
-        for name, words in _read_lists(beside, shared["lexicon"]).items():
+    lexicon = path.with_name(SHARED_LISTS)
+    if lexicon.is_file():
+        shared = read_mapping(lexicon, "lexicon: …")
+        check_keys(str(lexicon), shared, ("lexicon",), needed=("lexicon",))
+        for name, words in _read_lists(lexicon, shared["lexicon"]).items():
             if name in lists:
-                raise UserError(f"{path}: list {name!r} is in {beside} too: give it another name")
+                raise UserError(f"{path}: list {name!r} is in {lexicon} too: give it another name")
             lists[name] = words
     tests = values["tests"]
     if not isinstance(tests, list) or not tests:
@@ -231,61 +221,61 @@ def _read_lists(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _read_test(place: str, path: Path, values: Any, lists: Lists) -> Behaviour:
+def _read_test(where: str, path: Path, values: Any, lists: Lists) -> Behaviour:
     if not isinstance(values, dict):
-        raise UserError(f"{place}: must have keys and values, as name: …")
+        raise UserError(f"{where}: must have keys and values, as name: …")
     if "name" in values:
-        place = f"{path}, test {read_text(f'{place}: name', values['name'])!r}"
-    check_keys(place, values, _ALL_KEYS, needed=("name", "kind", "templates"))
-    kind = read_choice(f"{place}: kind", values["kind"], tuple(_KEYS))
+        where = f"{path}, test {read_text(f'{where}: name', values['name'])!r}"
+    check_keys(where, values, _ALL_KEYS, needed=("name", "kind", "templates"))
+    kind = read_choice(f"{where}: kind", values["kind"], tuple(_KEYS))
     allowed = (*_COMMON_KEYS, *_KEYS[kind])
     if others := [key for key in values if key not in allowed]:
-        raise UserError(f"{place}: kind {kind} has no {others[0]}, but {listed(allowed)}")
-    details: dict[str, Any] = {"templates": _templates(place, "templates", values, lists)}
+        raise UserError(f"{where}: kind {kind} has no {others[0]}, but {', '.join(allowed)}")
+    details: dict[str, Any] = {"templates": _templates(where, "templates", values, lists)}
     if kind == "minimum":
-        one_of(place, values, ("expect",))
-        details["role"] = read_choice(f"{place}: expect", values["expect"], ROLES)
-    elif one_of(place, values, ("change", "changed")) == "change":
-        details["change"] = _change(f"{place}: change", values["change"], lists)
+        _one_of(where, values, ("expect",))
+        details["role"] = read_choice(f"{where}: expect", values["expect"], ROLES)
+    elif _one_of(where, values, ("change", "changed")) == "change":
+        details["change"] = _change(f"{where}: change", values["change"], lists)
     else:
-        details["changed"] = changed = _templates(place, "changed", values, lists)
+        details["changed"] = changed = _templates(where, "changed", values, lists)
         if len(changed) != len(details["templates"]):
             raise UserError(
-                f"{place}: templates has {len(details['templates'])}, but changed {len(changed)}: "
+                f"{where}: templates has {len(details['templates'])}, but changed {len(changed)}: "
                 "write one for each, in their order"
             )
     if kind == "direction":
-        key = one_of(place, values, ("must_not_lower", "must_not_raise"))
+        key = _one_of(where, values, ("must_not_lower", "must_not_raise"))
         details["must_not"] = key.removeprefix("must_not_")
-        details["role"] = read_choice(f"{place}: {key}", values[key], ROLES)
+        details["role"] = read_choice(f"{where}: {key}", values[key], ROLES)
         details["tolerance"] = DEFAULT_TOLERANCE
     if "tolerance" in values:
-        details["tolerance"] = read_tolerance(f"{place}: tolerance", values["tolerance"])
+        details["tolerance"] = read_tolerance(f"{where}: tolerance", values["tolerance"])
     if "max_cases" in values:
-        details["max_cases"] = read_number(f"{place}: max_cases", values["max_cases"])
-    return Behaviour(name=values["name"], kind=kind, place=place, lists=lists, **details)
+        details["max_cases"] = read_number(f"{where}: max_cases", values["max_cases"])
+    return Behaviour(name=values["name"], kind=kind, where=where, lists=lists, **details)
 
 
-def _change(place: str, value: Any, lists: Lists) -> Change:
+def _change(where: str, value: Any, lists: Lists) -> Change:
     if not isinstance(value, dict) or len(value) != 1:
-        raise UserError(f"{place} must be one of {listed(CHANGES)}, as typos: 1")
+        raise UserError(f"{where} must be one of {', '.join(CHANGES)}, as typos: 1")
     ((name, argument),) = value.items()
-    read_choice(place, name, tuple(CHANGES))
+    read_choice(where, name, tuple(CHANGES))
     if name == "typos":
-        return Change(name, read_number(f"{place}: typos", argument))
+        return Change(name, read_number(f"{where}: typos", argument))
     if name == "case":
-        return Change(name, read_choice(f"{place}: case", argument, ("upper", "lower")))
+        return Change(name, read_choice(f"{where}: case", argument, ("upper", "lower")))
     if name == "remove":
-        return Change(name, read_choice(f"{place}: remove", argument, ("punctuation",)))
-    read_choice(f"{place}: {name}", argument, tuple(lists))
+        return Change(name, read_choice(f"{where}: remove", argument, ("punctuation",)))
+    read_choice(f"{where}: {name}", argument, tuple(lists))
     return Change(name, argument, lists[argument])
 
 
-def _templates(place: str, key: str, values: dict[str, Any], lists: Lists) -> tuple[str, ...]:
-    templates = read_texts(f"{place}: {key}", values[key])
+def _templates(where: str, key: str, values: dict[str, Any], lists: Lists) -> tuple[str, ...]:
+    templates = read_texts(f"{where}: {key}", values[key])
     for template in templates:
         try:
             check_template(template, lists)
         except ValueError as error:
-            raise UserError(f"{place}: {key}: {error}") from None
+            raise UserError(f"{where}: {key}: {error}") from None
     return templates

@@ -37,12 +37,9 @@ def check_template(template: str, lists: Lists) -> None:
 
 
 class Fillings(Sequence[tuple[str, ...]]):
-    """Templates filled together, a slot with the same word in all of them: every combination of
-    words, the last slot changing fastest. Each is made when it is asked for.
+    """All combinations of words in one or two templates, made on demand, the last slot fastest.
 
-    Args:
-        templates: their texts, whose slots are in ``lists``.
-        lists: the words.
+    A slot holds the same word in both templates.
 
     Raises:
         UserError: there are more combinations than a sequence can have.
@@ -51,10 +48,10 @@ class Fillings(Sequence[tuple[str, ...]]):
     def __init__(self, templates: Sequence[str], lists: Lists) -> None:
         self.templates = tuple(templates)
         self._lists = lists
-        self._slots: dict[str, str] = {}  # what stands in the template, and its list
+        self._slots: dict[str, str] = {}  # slot as written, and its list
         for template in templates:
             self._slots.update({match[0]: match[1] for match in _SLOT.finditer(template)})
-        # A second slot of a list takes one of the words that the first has left.
+        # A second slot of a list takes one of the remaining words.
         earlier: Counter[str] = Counter()
         self._num_choices = []
         for name in self._slots.values():
@@ -69,25 +66,25 @@ class Fillings(Sequence[tuple[str, ...]]):
     def __getitem__(self, index: int) -> tuple[str, ...]:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        places = []
+        choices = []
         for number in reversed(self._num_choices):
-            index, place = divmod(index, number)
-            places.append(place)
-        left = {name: list(self._lists[name]) for name in self._slots.values()}
+            index, choice = divmod(index, number)
+            choices.append(choice)
+        unused = {name: list(self._lists[name]) for name in self._slots.values()}
         words = {
-            slot: left[name].pop(place)
-            for (slot, name), place in zip(self._slots.items(), reversed(places), strict=True)
+            slot: unused[name].pop(choice)
+            for (slot, name), choice in zip(self._slots.items(), reversed(choices), strict=True)
         }
-        return tuple(_SLOT.sub(lambda match: words[match[0]], each) for each in self.templates)
+        return tuple(_SLOT.sub(lambda match: words[match[0]], text) for text in self.templates)
 
 
 # What a file may write as `change: {NAME: ARGUMENT}`, and what the argument is.
 CHANGES = {
-    "swap": "a list, whose words in the text are replaced by others of it",
-    "typos": "how many words get two neighbouring letters swapped",
+    "swap": "a list, whose words in the text are replaced by others of the list",
+    "typos": "in how many words two neighbouring letters are swapped",
     "case": "upper or lower",
     "remove": "punctuation",
-    "append": "a list of sentences, of which one is added at the end",
+    "append": "a list of sentences, one of which is added at the end",
 }
 
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")  # with two letters between its first and its last
@@ -97,20 +94,14 @@ _SIGN = re.compile(r"(?<=\w)['’-](?=\w)|(?<=\d)[.,:/](?=\d)|([^\w\s])")
 
 @dataclass(frozen=True)
 class Change:
-    """A change as a file asks for it.
-
-    Attributes:
-        name: one of ``CHANGES``.
-        argument: what the file gives for it.
-        words: those of the list that the argument names, if it names one.
-    """
+    """A change of a text: a key of ``CHANGES``, its argument, and the list that it names."""
 
     name: str
     argument: str | int
     words: tuple[str, ...] = ()
 
     def apply(self, text: str, generator: random.Random) -> str:
-        """The changed text, which is the text itself where there is nothing to change."""
+        """The changed text; equal to the text if there is nothing to change."""
         if self.name == "swap":
             return swap_words(text, self.words, generator)
         if self.name == "typos":
@@ -123,8 +114,11 @@ class Change:
 
 
 def swap_words(text: str, words: Sequence[str], generator: random.Random) -> str:
-    """Replace every word of a list by another of it: one word always by the same one, two words by
-    two, and none by one that the text already has, as far as the list reaches."""
+    """Replace every word of a list by another one of the list.
+
+    Equal words get equal replacements, different words different ones; words that the text already
+    has are not used, as long as the list has others.
+    """
     longest_first = sorted(words, key=len, reverse=True)  # New York before York
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
     found = list(dict.fromkeys(pattern.findall(text)))
@@ -132,30 +126,27 @@ def swap_words(text: str, words: Sequence[str], generator: random.Random) -> str
     generator.shuffle(fresh)
     if len(fresh) >= len(found):
         replacement = dict(zip(found, fresh, strict=False))
-    else:  # a full turn of the list leaves no word in its place
+    else:  # rotating the list replaces every word
         replacement = {word: words[(words.index(word) + 1) % len(words)] for word in found}
     return pattern.sub(lambda match: replacement[match[0]], text)
 
 
 def make_typos(text: str, number: int, generator: random.Random) -> str:
-    """Swap two neighbouring letters in so many words, or in as many as can take it.
-
-    First and last letters of words stay, as do equal neighbours.
-    """
-    places = []  # per word, where its second letter or a later one differs from the next
+    """Swap two different neighbouring inner letters in this many words, or in all possible ones."""
+    candidates = []  # per word, the indices of inner letters that differ from the next
     for match in _LONG_WORD.finditer(text):
         inner = range(match.start() + 1, match.end() - 2)
-        if possible := [place for place in inner if text[place] != text[place + 1]]:
-            places.append(possible)
+        if indices := [index for index in inner if text[index] != text[index + 1]]:
+            candidates.append(indices)
     letters = list(text)
-    for possible in generator.sample(places, min(number, len(places))):
-        place = generator.choice(possible)
-        letters[place], letters[place + 1] = letters[place + 1], letters[place]
+    for indices in generator.sample(candidates, min(number, len(candidates))):
+        index = generator.choice(indices)
+        letters[index], letters[index + 1] = letters[index + 1], letters[index]
     return "".join(letters)
 
 
 def remove_punctuation(text: str) -> str:
-    """Leave out punctuation but inside words and numbers; white space becomes single spaces."""
+    """Remove punctuation except inside words and numbers, and collapse white space."""
     without = _SIGN.sub(lambda match: " " if _is_punctuation(match[1]) else match[0], text)
     return " ".join(without.split())
 
