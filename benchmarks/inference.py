@@ -90,8 +90,8 @@ def bare_seconds(folder: Path | None) -> float:
 
 def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
     """From a file to a file, committed twice on the way."""
+    from sentiment.data.readers import open_source
     from sentiment.inference.batch_predict import predict_to_file
-    from sentiment.inference.formats import open_source
     from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
 

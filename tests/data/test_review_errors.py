@@ -17,18 +17,19 @@ from sentiment.data.reviews import load_split, load_training_splits
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("test.csv", "", "test.csv: columns text and label needed, but found: none"),
+        ("test.csv", "", "test.csv is empty: it needs a header that names its columns"),
         ("test.csv", "text,label\n", "test.csv: no rows, where reviews were expected"),
         ("test.jsonl", "\n", "test.jsonl: no rows, where reviews were expected"),
         (
             "test.csv",
             "review,label,review\na,b,c\n",
-            "test.csv: columns text and label needed, but found: 'review', 'label', 'review'",
+            "test.csv: no column 'text'; found: 'review', 'label', 'review': columns text and "
+            "label are needed",
         ),
         (
             "test.tsv",
             "text,label\na,b\n",
-            "test.tsv: columns text and label needed, but found: 'text,label'",
+            "test.tsv: no column 'text'; found: 'text,label': columns text and label are needed",
         ),
         (
             "test.csv",
@@ -39,14 +40,14 @@ from sentiment.data.reviews import load_split, load_training_splits
         (
             "test.csv",
             'text,label\n"a,neg\n"b,pos\n',
-            "test.csv, line 3: ',' expected after '\"': quote a value that holds quotes, "
-            'delimiters or line breaks, and double the quotes inside ("")',
+            "test.csv, in the row that begins in line 2: ',' expected after '\"': quote a "
+            'value that holds quotes, delimiters or line breaks, and double the quotes inside ("")',
         ),
         (
             "test.csv",
             'text,label\n"a,neg\nb,pos\n',
-            "test.csv, line 3: unexpected end of data: quote a value that holds quotes, "
-            'delimiters or line breaks, and double the quotes inside ("")',
+            "test.csv, in the row that begins in line 2: unexpected end of data: quote a "
+            'value that holds quotes, delimiters or line breaks, and double the quotes inside ("")',
         ),
         (
             "test.csv",
@@ -56,7 +57,7 @@ from sentiment.data.reviews import load_split, load_training_splits
         (
             "test.csv",
             "text,label\na,neg\nb,\xe9\n",
-            "test.csv: not UTF-8 at byte 19, in line 3: save it as UTF-8",
+            "test.csv, row 2: not UTF-8: save the file as UTF-8",
         ),
         (
             "test.jsonl",
@@ -64,11 +65,12 @@ from sentiment.data.reviews import load_split, load_training_splits
             "test.jsonl, row 2: Expecting ',' delimiter at character 13: "
             "write one JSON object a line",
         ),
-        ("test.jsonl", "[]\n", "test.jsonl, row 1: list, but must be a JSON object"),
+        ("test.jsonl", "[]\n", "test.jsonl, row 1: a JSON list, but must be an object"),
         (
             "test.jsonl",
             '{"text": "a", "stars": 0}\n',
-            "test.jsonl, row 1: columns text and label needed, but found: 'text', 'stars'",
+            "test.jsonl: no column 'label'; found: 'text', 'stars': columns text and label are "
+            "needed",
         ),
         (
             "test.jsonl",
@@ -78,7 +80,7 @@ from sentiment.data.reviews import load_split, load_training_splits
         (
             "test.jsonl",
             '{"text": ["a"], "label": 0}\n',
-            "test.jsonl, row 1: text ['a'], but must be strings",
+            "test.jsonl, row 1: text ['a'], but must be a string",
         ),
         (
             "test.jsonl",
@@ -122,7 +124,7 @@ def parquet(**columns: Any) -> pa.Table:
     [
         (
             parquet(sentence=["a"], label=[0]),
-            "columns text and label needed, but found: 'sentence', 'label'",
+            "no column 'text'; found: 'sentence', 'label': columns text and label are needed",
         ),
         (parquet(text=["a", None], label=[0, 1]), "row 2: no text: fill it in or delete the row"),
         (
@@ -132,7 +134,7 @@ def parquet(**columns: Any) -> pa.Table:
         (parquet(text=["a"], label=[None]), "row 1: no label: fill it in or delete the row"),
         (
             parquet(text=["a"], label=[0.5]),
-            "column 'label' holds double, but must hold integers or names",
+            "row 1: label 0.5, but must be integers or names",
         ),
         (parquet(text=[b"a"], label=[0]), "column 'text' holds binary, but must hold strings"),
         (

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
-from sentiment.data.readers import read_files
 from sentiment.data.reviews import Reviews, load_training_splits
+from sentiment.data.sources import read_files
 
 TEXTS = ['He said "no",\nand left.', "", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
 NAMES = ["neg", "pos", "pos", "neg"]
@@ -163,17 +163,17 @@ def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
         "text": [f"review {n}" for n in range(20)],
         "label": [n % 2 for n in range(20)],
     }
-    write(tmp_path / "train.parquet", columns)
-    (tmp_path / "test.parquet").write_bytes(b"whoever reads this fails")
+    write(tmp_path / "train.csv", columns)
+    (tmp_path / "test.csv").write_bytes(b"\xff")
     (tmp_path / "unsupervised.csv").write_bytes(b"\xff")
     opened: list[str] = []
     sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
     load_training_splits(DataConfig(path=str(tmp_path), shared_reviews="ignore"))
     load(tmp_path, "validation")
     names = [Path(name).name for name in list(opened) if name.startswith(str(tmp_path))]
-    assert names == ["train.parquet"] * 2
-    assert "test.parquet: not a whole Parquet file" in refusal(ValueError, tmp_path)
-    assert any(name.endswith("test.parquet") for name in opened)
+    assert set(names) == {"train.csv"}
+    assert "test.csv: the header is not UTF-8" in refusal(ValueError, tmp_path)
+    assert any(name.endswith("test.csv") for name in opened)
 
 
 def test_mini_is_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

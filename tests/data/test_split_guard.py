@@ -220,7 +220,7 @@ def test_an_unreadable_test_split_is_said_but_stops_only_dropping(tmp_path, capl
     assert len(load(tmp_path)[0]) == 18
     (line,) = caplog.messages
     assert line.startswith("the test split can't be compared with the others: ")
-    assert "not UTF-8 at byte 11, in line 2" in line
+    assert "row 1: not UTF-8" in line
     message = refusal(tmp_path, shared_reviews="drop")
     assert message == f"{line} (or set data.shared_reviews to report)"
 

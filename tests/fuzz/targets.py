@@ -25,13 +25,13 @@ import yaml
 from sentiment.config.config import Config, DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import StrictLoader, read_mapping
-from sentiment.data.readers import UNLABELLED_FOLDER
+from sentiment.data.readers import open_source
 from sentiment.data.reviews import load_split
+from sentiment.data.sources import UNLABELLED_FOLDER
 from sentiment.data.token_cache import tokenize_cached
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
-from sentiment.inference.formats import open_source
 from sentiment.runs.run import Run, load_run
 
 from . import samples

@@ -9,8 +9,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sentiment.data.readers import open_source
 from sentiment.inference.batch_predict import predict_to_file
-from sentiment.inference.formats import open_source
 from sentiment.inference.outputs import AddedColumns
 from sentiment.inference.predictor import Prediction
 from sentiment.inference.resume import check_output

@@ -18,11 +18,11 @@ import torch
 from sentiment import load
 from sentiment.cli.main import main
 from sentiment.config.parser import load_config
-from sentiment.data.readers import read_files
+from sentiment.data.readers import open_source
+from sentiment.data.sources import read_files
 from sentiment.data.token_cache import tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
-from sentiment.inference.formats import open_source
 from tests.fuzz import samples
 from tests.fuzz.targets import read_of_a_run
 

@@ -15,11 +15,11 @@ from helpers.predicting import TEXTS, predict, share, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sentiment.data import readers
 from sentiment.data.batches import TextEncoder, windows
+from sentiment.data.readers import open_source
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
-from sentiment.inference import readers as sources
-from sentiment.inference.formats import open_source
 
 ADDED = ["predicted", "probability", "probability_a", "probability_b", "was_cut"]
 
@@ -98,7 +98,7 @@ def test_packed_files_and_lines_of_text(tmp_path):
 
 
 def test_windows_end_early_where_texts_are_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_MOST_CHARACTERS_OF_A_BLOCK", 100)
+    monkeypatch.setattr(readers, "_MAX_BLOCK_CHARACTERS", 100)
     for name in ("in.csv", "in.jsonl"):
         source = open_source(write(tmp_path / name, ["x" * 60] * 6), "text")
         assert [len(block) for block in source.blocks(4)] == [2, 2, 2]
@@ -115,8 +115,8 @@ BAD = {
         b'{"text": "good", "id": 1}\n{"text": "x"\n\n[1]\n{"text": null}\n{"id": 2}\n'
         b'{"text": 3}\n{"text": "\xe9"}\n{"text": "\\ud83d"}\n' + b"[" * 100_000
         + b'\n{"text": "fine"}', {
-            2: "delimiter", 3: "a JSON list", 4: "no text", 5: "no text", 6: "the text is 3",
-            7: "not UTF-8", 8: "half a surrogate", 9: "not JSON that can be read"}),
+            2: "delimiter", 3: "a JSON list", 4: "no text", 5: "no text", 6: "text 3, but must be",
+            7: "not UTF-8", 8: "half a surrogate", 9: "nested too deeply"}),
     "in.txt": (b"good\ncaf\xe9\nfine\n", {2: "not UTF-8"}),
 }  # fmt: skip
 
@@ -161,7 +161,7 @@ def test_nulls_and_wrong_bytes_in_parquet(tmp_path):
     pq.write_table(pa.table({"text": wrong}), tmp_path / "in.parquet")
     watcher = predict(tmp_path / "in.parquet", tmp_path / "out.parquet", skip=True)
     assert [each.partition(", ")[2] for each in watcher.messages] == [
-        "row 2: no text", "row 3: not UTF-8",
+        "row 2: no text: fill it in or delete the row", "row 3: the text is not UTF-8",
     ]  # fmt: skip
     predicted = pq.read_table(tmp_path / "out.parquet", columns=["predicted"])["predicted"]
     assert [value is None for value in predicted.to_pylist()] == [False, True, True, False]

@@ -71,7 +71,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _read_row(path: Path, row: int) -> str:
-    from sentiment.data.readers import FORMATS, read_files
+    from sentiment.data.sources import FORMATS, read_files
     from sentiment.runtime.files import require_file
 
     require_file(path)

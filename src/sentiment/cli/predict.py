@@ -13,8 +13,8 @@ from sentiment.cli.options import CommandParser, positive
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    from sentiment.data.readers import Source
     from sentiment.inference.predictor import Predictor
-    from sentiment.inference.readers import Source
     from sentiment.runtime.distributed import DistributedContext
 
 
@@ -134,7 +134,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _open_source(options: argparse.Namespace) -> Source:
-    from sentiment.inference.formats import open_source
+    from sentiment.data.readers import open_source
     from sentiment.inference.live import LiveSource, TextsSource
 
     if options.file is not None:

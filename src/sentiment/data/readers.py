@@ -1,354 +1,427 @@
-"""Reviews from Parquet, CSV, TSV, JSON Lines and folders of text files, with their columns."""
+"""Files of texts as blocks of rows: CSV, TSV, JSON Lines, Parquet and plain lines.
+
+A format is a :class:`FileSource`, which names the columns and yields blocks, and an entry in
+:func:`open_source`. Reviews to train on and texts to predict are read alike.
+"""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import itertools
 import json
-import re
-import reprlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentiment.data.parquet import ROW_BYTES, Damaged, check_pages
-from sentiment.display.console import truncate
-from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import (
-    LONGEST_LINE,
-    DecompressionLimit,
-    read_text,
-    require_file,
-    text_lines,
+from sentiment.data.blocks import (
+    Block,
+    JsonBlock,
+    ParquetBlock,
+    delimited_block,
+    is_utf8,
+    plain_column,
+    python_values,
+    value_problem,
 )
+from sentiment.display.console import truncate
+from sentiment.runtime import files
+from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import DecompressionLimit, require_file
 
-# A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
-Label = int | str
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
-_EXPECTED = {"text": "strings", "label": "integers or names"}
+# A block of very long texts ends before it has its number of rows.
+_MAX_BLOCK_CHARACTERS = 50_000_000
+_MAX_LISTED = 20
+_ROW_BYTES = 64  # memory that a row takes in Python besides the characters of its text
+_MAX_BATCH_ROWS = 1_000  # decoded before their size is known
+_BUFFER_BYTES = 1 << 20  # read ahead of a column instead of its whole chunk
+_STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
-_MOST_LISTED = 20
 
-
-@dataclass
-class Columns:
-    """What is read of a file, value by value.
+class Source(ABC):
+    """A source of rows.
 
     Attributes:
-        texts: one for each row.
-        labels: one for each row, or none where they are not asked for.
-        groups: likewise, of the column that names a row's group.
+        origin: its name in messages.
+        columns: names of the columns.
     """
 
-    texts: list[str] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-    groups: list[Label] = field(default_factory=list)
+    origin: str
+    columns: Sequence[str]
 
-    def of(self, name: str) -> list[Any]:
-        """The list that a column's values belong in."""
-        lists: dict[str, list[Any]] = {"text": self.texts, "label": self.labels}
-        return lists.get(name, self.groups)
+    @abstractmethod
+    def blocks(self, size: int) -> Iterator[Block]:
+        """Yield blocks of ``size`` rows, or fewer if texts are very long.
 
-    def __iadd__(self, other: Columns) -> Columns:
-        self.texts += other.texts
-        self.labels += other.labels
-        self.groups += other.groups
-        return self
+        An unchanged file gives the same blocks every time.
+        """
 
-
-def expected(name: str) -> str:
-    """What a column must hold, in words."""
-    return _EXPECTED.get(name, "integers or names")
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns in Parquet; of strings where the source has no types."""
+        return pa.schema([(name, pa.string()) for name in self.columns])
 
 
-def needed_columns(
-    place: Path | str, names: Sequence[str], with_labels: bool, group_column: str | None = None
-) -> list[str]:
-    """Names of the columns to read, each of which must be there once."""
-    columns = ["text", "label"] if with_labels else ["text"]
-    if group_column is not None:
-        columns.append(group_column)
-    for name in columns:
-        if list(names).count(name) != 1:
-            found = ", ".join(repr(truncate(each, 60)) for each in names[:_MOST_LISTED]) or "none"
-            found += ", …" if len(names) > _MOST_LISTED else ""
-            raise UserError(f"{place}: columns {' and '.join(columns)} needed, but found: {found}")
-    return columns
+class FileSource(Source):
+    """A file of rows.
+
+    Args:
+        path: the file.
+        text_column: name of the column with the texts.
+        other_columns: names of the other columns to read; None reads all columns.
+    """
+
+    def __init__(
+        self, path: Path, text_column: str, other_columns: Sequence[str] | None = None
+    ) -> None:
+        require_file(path)
+        self.path = path
+        self.origin = str(path)
+        self.text_column = text_column
+        self.other_columns = other_columns
+        self.columns = self._read_columns()
+
+    @abstractmethod
+    def _read_columns(self) -> Sequence[str]:
+        """Names of the columns, after :meth:`check_columns`."""
+
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Refuse columns without those to read, or with two of one name."""
+        needed = [self.text_column, *(self.other_columns or ())]
+        missing = next((name for name in needed if name not in columns), None)
+        if missing is not None:
+            listed = ", ".join(repr(truncate(name, 60)) for name in columns[:_MAX_LISTED]) or "none"
+            if len(columns) > _MAX_LISTED:
+                listed += f" and {len(columns) - _MAX_LISTED} more"
+            advice = f"columns {' and '.join(needed)} are needed"
+            if self.other_columns is None:
+                advice = "name the one with the texts by --text-column"
+            raise UserError(f"{self.path}: no column {missing!r}; found: {listed}: {advice}")
+        to_read = columns if self.other_columns is None else needed
+        twice = next((name for name in to_read if list(columns).count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{self.path}: column {twice!r} is there twice: rename one of them")
 
 
-_ROWS_AT_ONCE = 1_000
-_STRINGS = (pa.string(), pa.large_string(), pa.string_view())
+class TextSource(FileSource):
+    """Base of the formats that consist of lines, compressed by gzip or not."""
+
+    @contextmanager
+    def open_text(self, newline: str) -> Iterator[tuple[TextIO, BinaryIO]]:
+        """The file as text, and the file of bytes under it."""
+        try:
+            with self.path.open("rb") as raw:
+                data: Any = _Gzip(raw, self.path) if self.path.suffix == ".gz" else raw
+                # Surrogate escapes keep bytes that are not UTF-8, so that their row can be named.
+                yield io.TextIOWrapper(data, "utf-8-sig", "surrogateescape", newline), raw
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{self.path} is damaged: {error}: pack it again") from error
+
+    def lines(self, file: TextIO) -> Iterator[str]:
+        longest = files.LONGEST_LINE
+        for number, line in enumerate(iter(lambda: file.readline(longest), ""), start=1):
+            if len(line) == longest:
+                raise UserError(
+                    f"{self.path}, line {number} has more than {longest:,} characters: is this "
+                    "a text file?"
+                )
+            yield line
+
+    def group(
+        self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
+    ) -> Iterator[tuple[int, list[Any], float]]:
+        """Group rows, given with their sizes: (number of the first, rows, share of the file)."""
+        num_bytes = max(1, self.path.stat().st_size)
+        first, group, num_characters = 1, [], 0
+        for characters, row in rows:
+            group.append(row)
+            num_characters += characters
+            if len(group) == size or num_characters >= _MAX_BLOCK_CHARACTERS:
+                yield first, group, raw.tell() / num_bytes
+                first, group, num_characters = first + len(group), [], 0
+        if group:
+            yield first, group, 1.0
 
 
-def read_parquet(path: Path, with_labels: bool, group_column: str | None = None) -> Columns:
-    """Texts and, if they are asked for, labels and groups.
+class _Gzip(gzip.GzipFile):
+    """A gzip file that counts what it decompresses to."""
+
+    def __init__(self, raw: BinaryIO, path: Path) -> None:
+        super().__init__(fileobj=raw)
+        self._limit = DecompressionLimit(path)
+
+    def read1(self, size: int = -1) -> bytes:  # what io.TextIOWrapper calls
+        data = super().read1(size)
+        self._limit.add(len(data))
+        return data
+
+
+class LineSource(TextSource):
+    """Plain text: each line is a text, empty lines too."""
+
+    def _read_columns(self) -> Sequence[str]:
+        return [self.text_column]
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        with self.open_text(newline="\n") as (file, raw):
+            rows = ((len(line), [line.rstrip("\r\n")]) for line in self.lines(file))
+            for first, group, share in self.group(rows, size, raw):
+                yield delimited_block(self.origin, first, self.columns, 0, group, share)
+
+
+class DelimitedSource(TextSource):
+    """CSV or TSV with a header; empty lines are skipped."""
+
+    def _read_columns(self) -> Sequence[str]:
+        with self.open_text(newline="") as (file, _):
+            header = next(self._rows(file), None)
+        if header is None:
+            raise UserError(f"{self.path} is empty: it needs a header that names its columns")
+        if not all(map(is_utf8, header)) or any("\0" in name for name in header):
+            raise UserError(f"{self.path}: the header is not UTF-8 text: save the file as UTF-8")
+        self.check_columns(header)
+        return header
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        text_index = self.columns.index(self.text_column)
+        with self.open_text(newline="") as (file, raw):
+            rows = itertools.islice(self._rows(file), 1, None)
+            sized_rows = ((sum(map(len, row)), row) for row in rows)
+            for first, group, share in self.group(sized_rows, size, raw):
+                yield delimited_block(self.origin, first, self.columns, text_index, group, share)
+
+    def _rows(self, file: TextIO) -> Iterator[list[str]]:
+        delimiter = DELIMITERS[_unpacked_suffix(self.path)]
+        reader = csv.reader(self.lines(file), delimiter=delimiter, strict=True)
+        while True:
+            line = reader.line_num + 1
+            limit = csv.field_size_limit(files.LONGEST_LINE)  # it holds for the whole process
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise UserError(
+                    f"{self.path}, in the row that begins in line {line}: {error}: quote a value "
+                    "that holds quotes, delimiters or line breaks, and double the quotes inside "
+                    '("")'
+                ) from error
+            finally:
+                csv.field_size_limit(limit)
+            if row is None:
+                return
+            if row:
+                yield row
+
+
+class JsonLinesSource(TextSource):
+    """JSON Lines: an object on each line, whose keys may differ; blank lines are skipped."""
+
+    def _read_columns(self) -> Sequence[str]:
+        """The keys of the first object, or those to read if there is none."""
+        with self.open_text(newline="\n") as (file, _):
+            for line in self.lines(file):
+                record, _ = _parse(line)
+                if record is not None:
+                    self.check_columns(list(record))
+                    return list(record)
+        return [self.text_column]
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        with self.open_text(newline="\n") as (file, raw):
+            # Only \n ends a line: JSON strings may hold U+0085 and U+2028.
+            lines = ((len(line), line.strip(" \t\r\n")) for line in self.lines(file))
+            rows = (row for row in lines if row[1])
+            for first, group, share in self.group(rows, size, raw):
+                yield self._block(first, group, share)
+
+    def _block(self, first: int, lines: list[str], share_read: float) -> Block:
+        texts: list[str | None] = []
+        problems: dict[int, str] = {}
+        records = []
+        for index, line in enumerate(lines):
+            record, problem = _parse(line)
+            text = None if record is None else record.get(self.text_column)
+            problem = problem or value_problem(text, self.text_column, (str,), "a string")
+            if problem:
+                problems[index], text = problem, None
+            texts.append(text)
+            records.append(record)
+        return JsonBlock(
+            self.origin, first, self.columns, texts, problems, share_read, lines, records
+        )
+
+
+def _parse(line: str) -> tuple[dict[str, Any] | None, str]:
+    """The object on a line, or what is wrong with it."""
+    if not is_utf8(line):
+        return None, "not UTF-8: save the file as UTF-8"
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        return None, f"{error.msg} at character {error.colno}: write one JSON object a line"
+    except RecursionError:
+        return None, "nested too deeply: write one flat JSON object a line"
+    except ValueError as error:  # an integer with more digits than Python reads
+        return None, str(error).split(";")[0]
+    if not isinstance(record, dict):
+        return None, f"a JSON {type(record).__name__}, but must be an object"
+    return record, ""
+
+
+class ParquetSource(FileSource):
+    """A Parquet file, whose schema is carried over.
+
+    Files that decompress out of proportion are refused by the sizes of the row groups in their
+    footer before anything is decompressed, and then by counting what each batch holds. A batch has
+    so few rows that each may repeat the largest value. What this does not cover: pyarrow
+    decompresses a page as a whole before it can be counted, so a page that is larger than the
+    footer says takes that much memory (at most 2 GiB), and so do a row's lists.
+    """
+
+    schema: pa.Schema = None
+
+    def _read_columns(self) -> Sequence[str]:
+        with self._open() as file:
+            self.schema = file.schema_arrow
+        self.check_columns(self.schema.names)
+        if self.other_columns is not None:
+            names = {self.text_column, *self.other_columns}
+            self.schema = pa.schema([field for field in self.schema if field.name in names])
+        kind = self.schema.field(self.text_column).type
+        if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
+            kind = kind.value_type
+        if kind not in _STRINGS:
+            advice = (
+                ": name the one with the texts by --text-column"
+                if self.other_columns is None
+                else ""
+            )
+            raise UserError(
+                f"{self.path}: column {self.text_column!r} holds {truncate(str(kind), 60)}, but "
+                f"must hold strings{advice}"
+            )
+        return self.schema.names
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        with self._open() as file:
+            num_rows = file.metadata.num_rows
+            limit = DecompressionLimit(self.path)
+            batch_rows = min(size, _MAX_BATCH_ROWS, self._safe_batch_rows(file.metadata))
+            first, group, num_bytes = 1, [], 0
+            for batch in self._batches(file, size, batch_rows):
+                group.append(batch)
+                batch_bytes = _num_bytes(batch)
+                limit.add(batch_bytes)
+                num_bytes += batch_bytes
+                num_grouped = sum(map(len, group))
+                if num_grouped == size or num_bytes >= _MAX_BLOCK_CHARACTERS:
+                    yield self._block(first, group, (first + num_grouped - 1) / max(1, num_rows))
+                    first, group, num_bytes = first + num_grouped, [], 0
+            if group:
+                yield self._block(first, group, 1.0)
+            if first - 1 + sum(map(len, group)) != num_rows:
+                raise pa.ArrowInvalid("it ends before its last row")
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(
+                self.path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True
+            ) as file:
+                yield file
+        except PermissionError:
+            raise
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise UserError(
+                f"{self.path}: not a whole Parquet file ({reason}): download or write it again"
+            ) from error
+
+    def _safe_batch_rows(self, metadata: pq.FileMetaData) -> int:
+        """Check the footer's sizes; return how many rows of the largest value fit into memory."""
+        # Not the sizes of the column chunks: damaged ones abort the process (pyarrow 26).
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        sizes = [group.total_byte_size for group in groups]
+        if min([metadata.num_rows, *sizes]) < 0:
+            raise pa.ArrowInvalid("a size in its footer is negative")
+        if sum(group.num_rows for group in groups) != metadata.num_rows:
+            raise pa.ArrowInvalid("its row groups have not as many rows as the file")
+        limit = DecompressionLimit(self.path)
+        limit.add(metadata.num_rows * _ROW_BYTES + sum(sizes))
+        return max(1, limit.most // max([1, *sizes]))
+
+    def _batches(
+        self, file: pq.ParquetFile, size: int, batch_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of which one ends wherever a block of ``size`` rows does."""
+        remaining = size
+        for batch in file.iter_batches(batch_rows, columns=list(self.columns)):
+            while len(batch) > remaining:
+                yield batch.slice(0, remaining)
+                batch, remaining = batch.slice(remaining), size
+            yield batch
+            remaining = remaining - len(batch) or size
+
+    def _block(self, first: int, batches: list[pa.RecordBatch], share_read: float) -> Block:
+        table = pa.Table.from_batches(batches, self.schema)
+        texts, problems = python_values(table[self.text_column], self.text_column)
+        for index, text in enumerate(texts):
+            if text is None and index not in problems:
+                problems[index] = value_problem(text, self.text_column, (str,), "a string")
+        return ParquetBlock(self.origin, first, self.columns, texts, problems, share_read, table)
+
+
+def _num_bytes(batch: pa.RecordBatch) -> int:
+    """The memory of a batch in which each row has a text of its own."""
+    columns = map(plain_column, batch.columns)
+    return len(batch) * _ROW_BYTES + sum(column.nbytes for column in columns)
+
+
+_COMPRESSIBLE: dict[str, type[FileSource]] = {
+    ".csv": DelimitedSource,
+    ".tsv": DelimitedSource,
+    ".jsonl": JsonLinesSource,
+    ".txt": LineSource,
+}
+
+
+def open_source(
+    path: Path, text_column: str, other_columns: Sequence[str] | None = None
+) -> FileSource:
+    """A file of texts in the format that its name ends in.
+
+    Args:
+        path: the file.
+        text_column: name of the column with the texts.
+        other_columns: names of the other columns to read; None reads all columns.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is broken, unpacks out of proportion, lacks a column or a value.
+        UserError: its format is unknown, it is broken, or it lacks a column.
     """
-    require_file(path)
-    read = Columns()
-    unpacked = DecompressionLimit(path)
-    try:
-        data = path.read_bytes()
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            schema, metadata = file.schema_arrow, file.metadata
-            columns = needed_columns(path, schema.names, with_labels, group_column)
-            for name in columns:
-                _check_type(path, schema.field(name), metadata.num_rows)
-            unpacked.add(max(0, metadata.num_rows) * ROW_BYTES)
-            at_once = min(_ROWS_AT_ONCE, check_pages(path, io.BytesIO(data), columns, file.schema))
-            for batch in file.iter_batches(at_once, columns=columns):
-                for name in columns:
-                    column, values = _plain(batch[name]), read.of(name)
-                    unpacked.add(column.nbytes)
-                    values += _values(path, len(values), name, column)
-            if len(read.texts) != metadata.num_rows:
-                raise pa.ArrowInvalid("it ends before its last row")
-    except (pa.ArrowException, OSError, UnicodeDecodeError, Damaged) as error:
-        reason = (str(error).splitlines() or [""])[0]
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file of texts")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".parquet":
+        return ParquetSource(path, text_column, other_columns)
+    kind = _COMPRESSIBLE.get(_unpacked_suffix(path))
+    if kind is None:
         raise UserError(
-            f"{path}: not a whole Parquet file ({reason}): download or write it again"
-        ) from error
-    return read
-
-
-def _check_type(path: Path, column: pa.Field, num_rows: int) -> None:
-    """Refuse a column of other kinds than strings, or, but for ``text``, integers or strings."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
-        kind = kind.value_type
-    is_string = kind in _STRINGS
-    is_label = is_string or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-    is_empty = pa.types.is_null(kind) or not num_rows  # said with the first row, or of the file
-    if not (is_string if column.name == "text" else is_label) and not is_empty:
-        raise UserError(
-            f"{path}: column {column.name!r} holds {truncate(str(kind), 60)}, but must hold "
-            f"{expected(column.name)}"
+            f"{path}: cannot tell what kind of file it is: its name must end in "
+            f"{', '.join(_COMPRESSIBLE)} (or one of these and .gz) or .parquet"
         )
+    return kind(path, text_column, other_columns)
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    is_dictionary = pa.types.is_dictionary(column.type)
-    return column.cast(column.type.value_type) if is_dictionary else column
-
-
-def _values(path: Path, num_before: int, name: str, column: pa.Array) -> list[Any]:
-    """Values of a part of a Parquet column, whose first row follows ``num_before`` others."""
-    if column.null_count:
-        row = next(row for row, value in enumerate(column, num_before + 1) if not value.is_valid)
-        raise UserError(f"{path}, row {row}: no {name}: fill it in or delete the row")
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError as error:
-        places = enumerate(column, num_before + 1)
-        row = next(row for row, value in places if not _is_utf8(value.as_buffer()))
-        raise UserError(f"{path}, row {row}: the {name} is not UTF-8") from error
-    return [int(value) for value in values] if pa.types.is_boolean(column.type) else values
-
-
-def _is_utf8(data: pa.Buffer) -> bool:
-    try:
-        data.to_pybytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-UNLABELLED_FOLDER = "unsup"  # of aclImdb: reviews without a label among those of the classes
-_LONGEST_LABEL = 1_000
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Reviews as files hold them.
-
-    Attributes:
-        texts: one for each review.
-        labels: one for each review; empty where labels were not asked for.
-        files: name of each file and how many reviews it holds, in the order of ``texts``.
-        origin: what to call all of it in messages.
-        groups: the value of the group column for each review; empty if no such column is read.
-    """
-
-    texts: list[str]
-    labels: list[Label]
-    files: list[tuple[str, int]]
-    origin: str
-    groups: list[Label] = field(default_factory=list)
-
-    def place(self, index: int) -> str:
-        """Name the file and the row, counted from 1 without the header, of a review."""
-        for name, num_rows in self.files:
-            if index < num_rows:
-                return name if name.endswith(".txt") else f"{name}, row {index + 1}"
-            index -= num_rows
-        raise AssertionError("index beyond the last review")
-
-
-def read_files(
-    paths: Sequence[Path], *, with_labels: bool, group_column: str | None = None
-) -> Rows:
-    """Read one split: files with columns ``text`` and, if ``with_labels``, ``label``.
-
-    Args:
-        paths: the files, of which each may have a format of its own.
-        with_labels: whether labels are wanted.
-        group_column: a third column to read, None where no groups are wanted.
-
-    Raises:
-        UserError: a file is broken, lacks a column or a value, or there are no rows.
-    """
-    read = Columns()
-    files = []
-    for path in paths:
-        own = _READERS[path.suffix](path, with_labels, group_column)
-        read += own
-        files.append((str(path), len(own.texts)))
-    origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    if not read.texts:
-        raise UserError(f"{origin}: no rows, where reviews were expected")
-    rows = Rows(read.texts, read.labels, files, origin, read.groups)
-    for index, label in enumerate(read.labels):
-        if isinstance(label, str) and len(label) > _LONGEST_LABEL:
-            raise UserError(
-                f"{rows.place(index)}: a label of {len(label):,} characters: do the columns text "
-                "and label have each other's names?"
-            )
-    return rows
-
-
-def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
-    """Read text files: those of each sub-folder, its name the label, or those of ``folder`` itself.
-
-    The files of a folder are read in the order of the number that their names begin with, as in
-    aclImdb (``0_9.txt``, ``1_7.txt``, …), whatever the order the file system lists them in.
-    """
-    folders = class_folders(folder) if with_labels else [folder]
-    if with_labels:
-        for each in folders:
-            _check_characters(str(folder), f"folder's name {each.name!r}", each.name)
-    paths = [path for each in folders for path in sorted(each.glob("*.txt"), key=_numeric_name)]
-    if not paths:
-        raise UserError(f"{folder}: no .txt files, where reviews were expected")
-    return Rows(
-        texts=[read_text(path) for path in paths],
-        labels=[path.parent.name for path in paths] if with_labels else [],
-        files=[(str(path), 1) for path in paths],
-        origin=str(folder),
-    )
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """Sub-folders that hold the text files of one class each, sorted by name."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and path.name != UNLABELLED_FOLDER and not path.name.startswith(".")
-    )
-
-
-def _numeric_name(path: Path) -> tuple[float, str]:
-    number = re.match(r"\d+", path.name)
-    return (int(number.group()) if number else float("inf"), path.name)
-
-
-def _read_delimited(path: Path, with_labels: bool, group_column: str | None) -> Columns:
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    rows = csv.reader(text_lines(path, newline=""), delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(LONGEST_LINE)  # else longer reviews than 128 KiB are refused
-    read = Columns()
-    try:
-        header = next(rows, [])
-        names = needed_columns(path, header, with_labels, group_column)
-        places = [(name, header.index(name)) for name in names]
-        for number, row in enumerate(filter(None, rows), 1):
-            _check_row(f"{path}, row {number}", row, header)
-            for name, place in places:
-                read.of(name).append(row[place])
-                if name != "text" and not row[place].strip():
-                    raise UserError(
-                        f"{path}, row {number}: no {name}: fill it in or delete the row"
-                    )
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {rows.line_num}: {error}: quote a value that holds quotes, "
-            'delimiters or line breaks, and double the quotes inside ("")'
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-    return read
-
-
-def _check_row(place: str, row: Sequence[str], header: Sequence[str]) -> None:
-    if len(row) != len(header):
-        raise UserError(
-            f"{place}: {len(row)} values, but the header names {len(header)} columns: quote a "
-            "value that holds the delimiter"
-        )
-
-
-def _read_json_lines(path: Path, with_labels: bool, group_column: str | None) -> Columns:
-    read = Columns()
-    # Only \n ends a line: a review may hold U+0085 or U+2028, which JSON takes for no line's end.
-    lines = filter(str.strip, text_lines(path, newline="\n"))
-    for number, line in enumerate(lines, 1):
-        place = f"{path}, row {number}"
-        record = _parse_record(place, line)
-        for name in needed_columns(place, list(record), with_labels, group_column):
-            value = record[name]
-            if value is None:
-                raise UserError(f"{place}: no {name}: fill it in or delete the row")
-            if not isinstance(value, str if name == "text" else (int, str)):
-                raise UserError(
-                    f"{place}: {name} {reprlib.repr(value)}, but must be {expected(name)}"
-                )
-            if isinstance(value, str):
-                _check_characters(place, name, value)
-            read.of(name).append(int(value) if isinstance(value, bool) else value)
-    return read
-
-
-def _parse_record(place: str, line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line.rstrip("\n"))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{place}: {error.msg} at character {error.colno}: write one JSON object a line"
-        ) from error
-    except RecursionError:
-        raise UserError(
-            f"{place}: nested too deeply: write one JSON object a line, of a text and a label"
-        ) from None
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise UserError(f"{place}: {str(error).split(';')[0]}") from error
-    if not isinstance(record, dict):
-        raise UserError(f"{place}: {type(record).__name__}, but must be a JSON object")
-    return record
-
-
-def _check_characters(place: str, name: str, text: str) -> None:
-    """Refuse half of a surrogate pair, which JSON can write (``\\ud83d``) and UTF-8 cannot.
-
-    Names of files and folders have them for bytes that are not UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: character {error.start + 1} of the {name} is half a surrogate pair"
-        ) from error
-
-
-_READERS = {
-    ".parquet": read_parquet,
-    ".csv": _read_delimited,
-    ".tsv": _read_delimited,
-    ".jsonl": _read_json_lines,
-}
-FORMATS = tuple(_READERS)
+def _unpacked_suffix(path: Path) -> str:
+    """The ending of a file's name before ``.gz``."""
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix

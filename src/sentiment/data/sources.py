@@ -1,21 +1,140 @@
-"""Where a split's reviews are: in a folder of files, in a folder of text files, or on the hub."""
+"""Reading a split's rows from a folder of files, a folder of text files, or the hub."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sentiment.config.config import DataConfig
-from sentiment.data.readers import FORMATS, UNLABELLED_FOLDER, Rows, read_files, read_text_folder
+from sentiment.data.blocks import Block, is_utf8, value_problem
+from sentiment.data.readers import open_source
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import read_text
 
 IMDB_CLASS_NAMES = ("neg", "pos")
+FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
+UNLABELLED_FOLDER = "unsup"  # in aclImdb: reviews without labels, beside the folders of the classes
+
+# A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
+Label = int | str
 
 _MINI_FOLDER = Path(__file__).parent / "mini"
 _IMDB = "stanfordnlp/imdb"
 _OTHER_NAMES_OF_VALIDATION = ("valid", "val", "dev")
 _PROBE_SECONDS = 5.0
-_MOST_LISTED = 20
+_MAX_LISTED = 20
+_MAX_LABEL_CHARACTERS = 1_000
+_BLOCK_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Reviews as files hold them.
+
+    Attributes:
+        texts: the reviews' texts.
+        labels: a label for each review; empty if no labels were requested.
+        files: name and number of reviews of each file, in the order of ``texts``.
+        origin: name of the whole, for messages.
+        groups: value of the group column for each review; empty if none was requested.
+    """
+
+    texts: list[str]
+    labels: list[Label]
+    files: list[tuple[str, int]]
+    origin: str
+    groups: list[Label] = field(default_factory=list)
+
+    def place(self, index: int) -> str:
+        """The file and the row (from 1, without the header) of a review."""
+        for name, num_rows in self.files:
+            if index < num_rows:
+                return name if name.endswith(".txt") else f"{name}, row {index + 1}"
+            index -= num_rows
+        raise AssertionError("index beyond the last review")
+
+
+def read_files(
+    paths: Sequence[Path], *, with_labels: bool, group_column: str | None = None
+) -> Rows:
+    """Read files with the column ``text`` and, if requested, ``label`` and a group column.
+
+    Raises:
+        UserError: a file is broken, lacks a column or a value, or there are no rows.
+    """
+    texts: list[str] = []
+    labels: list[Label] = []
+    groups: list[Label] = []
+    files = []
+    columns = ["label"] if with_labels else []
+    if group_column is not None:
+        columns.append(group_column)
+    for path in paths:
+        num_before = len(texts)
+        for block in open_source(path, "text", columns).blocks(_BLOCK_ROWS):
+            for index, problem in sorted(block.problems.items()):
+                raise UserError(f"{block.place(index)}: {problem}")
+            texts += [text for text in block.texts if text is not None]
+            if with_labels:
+                labels += _labels(block, "label")
+            if group_column is not None:
+                groups += _labels(block, group_column)
+        files.append((str(path), len(texts) - num_before))
+    origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    if not texts:
+        raise UserError(f"{origin}: no rows, where reviews were expected")
+    return Rows(texts, labels, files, origin, groups)
+
+
+def _labels(block: Block, column: str) -> list[Label]:
+    """A column's integers and names; booleans count as integers."""
+    values = block.values(column)
+    for index, value in enumerate(values):
+        problem = value_problem(value, column, (int, str), "integers or names")
+        if problem:
+            raise UserError(f"{block.place(index)}: {problem}")
+        if isinstance(value, str) and len(value) > _MAX_LABEL_CHARACTERS:
+            raise UserError(
+                f"{block.place(index)}: a {column} of {len(value):,} characters: are the columns "
+                f"text and {column} swapped?"
+            )
+    return [int(value) if isinstance(value, bool) else value for value in values]
+
+
+def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
+    """Read the text files of each sub-folder, whose name is the label, or those of ``folder``.
+
+    The files of a folder are read in the order of the numbers that their names begin with, as in
+    aclImdb (``0_9.txt``, ``1_7.txt``, …), whatever order the file system lists them in.
+    """
+    folders = _class_folders(folder) if with_labels else [folder]
+    for path in folders:
+        if with_labels and not is_utf8(path.name):
+            raise UserError(f"{folder}: the folder's name {path.name!r} is not UTF-8")
+    paths = [path for parent in folders for path in sorted(parent.glob("*.txt"), key=_numeric_name)]
+    if not paths:
+        raise UserError(f"{folder}: no .txt files, where reviews were expected")
+    return Rows(
+        texts=[read_text(path) for path in paths],
+        labels=[path.parent.name for path in paths] if with_labels else [],
+        files=[(str(path), 1) for path in paths],
+        origin=str(folder),
+    )
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and path.name != UNLABELLED_FOLDER and not path.name.startswith(".")
+    )
+
+
+def _numeric_name(path: Path) -> tuple[float, str]:
+    number = re.match(r"\d+", path.name)
+    return (int(number.group()) if number else float("inf"), path.name)
 
 
 def is_on_hub(data: DataConfig) -> bool:
@@ -81,11 +200,11 @@ def read_split(data: DataConfig, split: str, group_column: str | None = None) ->
     found = _find(folder, split)
     if not found:
         names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-        listed = ", ".join(names[:_MOST_LISTED]) or "nothing"
+        listed = ", ".join(names[:_MAX_LISTED]) or "nothing"
         raise FileNotFoundError(
             f"{folder} has no {split} split, which is a file {split}{'|'.join(FORMATS)}, or a "
             f"folder {split} of text files by class; found: "
-            f"{listed}{', …' if len(names) > _MOST_LISTED else ''}"
+            f"{listed}{', …' if len(names) > _MAX_LISTED else ''}"
         )
     if len(found) > 1:
         raise UserError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")

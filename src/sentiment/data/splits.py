@@ -14,8 +14,14 @@ import numpy as np
 from scipy import sparse
 
 from sentiment.config.config import DataConfig
-from sentiment.data.readers import FORMATS, read_files, read_text_folder
-from sentiment.data.sources import is_on_hub, read_split, source_name
+from sentiment.data.sources import (
+    FORMATS,
+    is_on_hub,
+    read_files,
+    read_split,
+    read_text_folder,
+    source_name,
+)
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.runtime.errors import UserError
 

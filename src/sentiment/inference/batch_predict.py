@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import torch
 
+from sentiment.data.blocks import Block
+from sentiment.data.readers import Source
 from sentiment.inference.outputs import AddedColumns, Output, Predictions, open_output
 from sentiment.inference.predictor import Prediction, Predictor
-from sentiment.inference.readers import Block, Source
 from sentiment.inference.resume import (
     Progress,
     begin,
@@ -248,8 +249,8 @@ def predict_rows(
 
 
 def _tell_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None:
-    for place, problem in sorted(block.problems.items()):
-        message = f"{block.place}, row {block.first_row + place}: {problem}"
+    for index, problem in sorted(block.problems.items()):
+        message = f"{block.place(index)}: {problem}"
         if not skips_bad_rows:
             raise UserError(f"{message} (--on-error skip passes over such rows)")
         watcher.bad_row(message)

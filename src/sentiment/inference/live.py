@@ -12,12 +12,13 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from sentiment.data.blocks import Block, delimited_block, replace_surrogates
+from sentiment.data.readers import Source
 from sentiment.display.console import pad, sanitize, truncate, width
-from sentiment.inference.formats import delimited_block
 from sentiment.inference.outputs import Predictions
 from sentiment.inference.predictor import Prediction
-from sentiment.inference.readers import LONGEST, Block, Source, whole_characters
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import LONGEST_LINE
 
 _BYTES_OF_A_READ = 1 << 18
 _READS_AHEAD = 64
@@ -27,7 +28,7 @@ class TextsSource(Source):
     """Texts that are there already, as rows of one column."""
 
     def __init__(self, texts: Sequence[str], text_column: str) -> None:
-        self.place = "the command line"
+        self.origin = "the command line"
         self.columns = [text_column]
         self._texts = texts
 
@@ -35,7 +36,7 @@ class TextsSource(Source):
         for start in range(0, len(self._texts), window):
             rows = [[text] for text in self._texts[start : start + window]]
             share = (start + len(rows)) / len(self._texts)
-            yield delimited_block(self.place, start + 1, self.columns, 0, rows, share)
+            yield delimited_block(self.origin, start + 1, self.columns, 0, rows, share)
 
 
 class LiveSource(Source):
@@ -51,7 +52,7 @@ class LiveSource(Source):
     """
 
     def __init__(self, descriptor: int, text_column: str) -> None:
-        self.place = "standard input"
+        self.origin = "standard input"
         self.columns = [text_column]
         self._descriptor = descriptor
 
@@ -60,7 +61,7 @@ class LiveSource(Source):
         for lines in _together(self._start_reading()):
             for start in range(0, len(lines), window):
                 rows = [[_decoded(line)] for line in lines[start : start + window]]
-                yield delimited_block(self.place, first, self.columns, 0, rows, 0.0)
+                yield delimited_block(self.origin, first, self.columns, 0, rows, 0.0)
                 first += len(rows)
 
     def _start_reading(self) -> queue.Queue[list[bytes] | Exception | None]:
@@ -87,8 +88,8 @@ def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
             lines[0], rest = rest + lines[0], b""
             yield lines
         rest += last
-        if len(rest) > LONGEST:
-            raise UserError(f"standard input: a line of more than {LONGEST:,} bytes")
+        if len(rest) > LONGEST_LINE:
+            raise UserError(f"standard input: a line of more than {LONGEST_LINE:,} bytes")
     if rest:
         yield [rest]
 
@@ -186,4 +187,4 @@ class Bar:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(whole_characters(text).split())
+    return " ".join(replace_surrogates(text).split())

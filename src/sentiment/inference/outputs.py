@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from sentiment.inference.formats import DELIMITERS
+from sentiment.data.blocks import Block, to_json
+from sentiment.data.readers import DELIMITERS, Source
 from sentiment.inference.predictor import Prediction
-from sentiment.inference.readers import Block, Source, to_json
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 Predictions = Sequence[Prediction | None]  # None for a bad row
+
+OUTPUT_FORMATS = (*DELIMITERS, ".jsonl", ".parquet")
 
 _DIGITS = 6
 
@@ -69,7 +71,7 @@ class AddedColumns:
 
 def as_json_lines(block: Block, predictions: Predictions, added: AddedColumns) -> bytes:
     """Each row's own object with the added keys at its end."""
-    added.check(block.place, block.keys())
+    added.check(block.origin, block.keys())
     lines = []
     for row, prediction in zip(block.json_objects(), predictions, strict=True):
         tail = to_json(dict(zip(added.names, added.values(prediction), strict=True)))
@@ -163,10 +165,22 @@ def open_output(path: Path, source: Source, added: AddedColumns, position: int =
         added: the columns to add.
         position: what the last commit returned, 0 to begin.
     """
-    added.check(source.place, source.columns)
+    added.check(source.origin, source.columns)
     if path.suffix == ".parquet":
         return ParquetOutput(path, source, added, position)
     return TextOutput(path, source, added, position)
+
+
+def check_format(path: Path) -> None:
+    """Refuse the name of an output that ends in no known format.
+
+    Raises:
+        UserError: it does.
+    """
+    if path.suffix not in OUTPUT_FORMATS:
+        raise UserError(
+            f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
+        )
 
 
 class TextOutput:

@@ -12,8 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sentiment.inference.formats import output_format
-from sentiment.inference.outputs import partial_path, publish
+from sentiment.inference.outputs import check_format, partial_path, publish
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
@@ -130,7 +129,7 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
         FileNotFoundError: its folder is not there.
         UserError: nothing is written in that format, or it is the input.
     """
-    output_format(path)
+    check_format(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if path.is_dir():

@@ -1,0 +1,270 @@
+"""Rows of a file in any format: their texts, values and problems, and their form in others."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from sentiment.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Block(ABC):
+    """Successive rows of a source.
+
+    Attributes:
+        origin: the source, for messages.
+        first_row: number of the first row, counted from 1 without the header.
+        columns: names of the columns.
+        texts: the text of each row; None in a bad row.
+        problems: what is wrong with each bad row, by its index in the block.
+        share_read: share of the file up to the end of this block, between 0 and 1.
+    """
+
+    origin: str
+    first_row: int
+    columns: Sequence[str]
+    texts: list[str | None]
+    problems: dict[int, str]
+    share_read: float
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def last_row(self) -> int:
+        return self.first_row + len(self) - 1
+
+    def place(self, index: int) -> str:
+        """The source and the number of a row, for messages."""
+        return f"{self.origin}, row {self.first_row + index}"
+
+    def keys(self) -> set[str]:
+        """All names that occur in the rows."""
+        return set(self.columns)
+
+    @abstractmethod
+    def values(self, column: str) -> list[Any]:
+        """The value of each row, as the format knows it; None where a row has none."""
+
+    @abstractmethod
+    def json_objects(self) -> list[str]:
+        """Each row as a JSON object; an empty object for an unreadable row."""
+
+    @abstractmethod
+    def cells(self) -> list[list[str]]:
+        """Each row as one string per column; an empty string where there is no value."""
+
+    def table(self) -> pa.Table:
+        """The rows as columns; of strings where the format has no types."""
+        rows = self.cells()
+        columns = [
+            pa.array([replace_surrogates(row[index]) for row in rows], pa.string())
+            for index in range(len(self.columns))
+        ]
+        return pa.table(columns, list(self.columns))
+
+
+@dataclass(frozen=True)
+class DelimitedBlock(Block):
+    """Rows of CSV or TSV, or lines of text.
+
+    Attributes:
+        rows: the cells; a bad row may have more or fewer than there are columns. Bytes that are
+            not UTF-8 are Python's surrogate escapes.
+    """
+
+    rows: list[list[str]]
+
+    def values(self, column: str) -> list[Any]:
+        index = self.columns.index(column)
+        return [row[index] for row in self.cells()]
+
+    def json_objects(self) -> list[str]:
+        return [
+            to_json(dict(zip(self.columns, map(replace_surrogates, row), strict=True)))
+            for row in self.cells()
+        ]
+
+    def cells(self) -> list[list[str]]:
+        width = len(self.columns)
+        return [row if len(row) == width else (row + [""] * width)[:width] for row in self.rows]
+
+
+def delimited_block(
+    origin: str,
+    first: int,
+    columns: Sequence[str],
+    text_index: int,
+    rows: list[list[str]],
+    share_read: float,
+) -> DelimitedBlock:
+    """A block of rows of cells, with the texts in the column at ``text_index``."""
+    texts: list[str | None] = []
+    problems: dict[int, str] = {}
+    for index, row in enumerate(rows):
+        if len(row) != len(columns):
+            problems[index] = (
+                f"{len(row)} values, but the header names {len(columns)} columns: quote a value "
+                "that holds the delimiter"
+            )
+        elif not all(map(is_utf8, row)):
+            problems[index] = "not UTF-8: save the file as UTF-8"
+        texts.append(None if index in problems else row[text_index])
+    return DelimitedBlock(origin, first, columns, texts, problems, share_read, rows)
+
+
+@dataclass(frozen=True)
+class JsonBlock(Block):
+    """Rows of JSON Lines.
+
+    Attributes:
+        lines: the lines as the file has them, which are carried over to the character.
+        records: the parsed lines; None where a line is not a JSON object.
+    """
+
+    lines: list[str]
+    records: list[dict[str, Any] | None]
+
+    def keys(self) -> set[str]:
+        return set().union(*filter(None, self.records))
+
+    def values(self, column: str) -> list[Any]:
+        return [record and record.get(column) for record in self.records]
+
+    def json_objects(self) -> list[str]:
+        pairs = zip(self.lines, self.records, strict=True)
+        return ["{}" if record is None else line for line, record in pairs]
+
+    def cells(self) -> list[list[str]]:
+        rows = []
+        known = set(self.columns)
+        for index, record in enumerate(self.records):
+            record = record or {}
+            if not record.keys() <= known:
+                extra = next(key for key in record if key not in known)
+                raise UserError(
+                    f"{self.place(index)}: {extra!r} is not among the keys of the first row, which "
+                    "become the columns: write JSON Lines, whose rows may differ "
+                    "(--output NAME.jsonl)"
+                )
+            rows.append([_as_cell(record.get(name)) for name in self.columns])
+        return rows
+
+
+@dataclass(frozen=True)
+class ParquetBlock(Block):
+    """Rows of Parquet.
+
+    Attributes:
+        rows: as the file has them, with the types and the metadata of its schema.
+    """
+
+    rows: pa.Table
+
+    def values(self, column: str) -> list[Any]:
+        values, problems = python_values(self.rows[column], column)
+        for index, problem in problems.items():
+            raise UserError(f"{self.place(index)}: {problem}")
+        return values
+
+    def json_objects(self) -> list[str]:
+        return [to_json(record) for record in self._records]
+
+    def cells(self) -> list[list[str]]:
+        return [[_as_cell(value) for value in record.values()] for record in self._records]
+
+    def table(self) -> pa.Table:
+        return self.rows
+
+    @cached_property
+    def _records(self) -> list[dict[str, Any]]:
+        try:
+            return self.rows.to_pylist()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self.origin}, rows {self.first_row} to {self.last_row}: a value is not UTF-8: "
+                "write Parquet, which carries it as it is (--output NAME.parquet)"
+            ) from error
+
+
+def to_json(value: Any) -> str:
+    """JSON on one line; types unknown to JSON (dates, decimals) as text, NaN as null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(_without_nan(value), ensure_ascii=False, default=str)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    is_finite = not isinstance(value, float) or abs(value) < float("inf")
+    return value if is_finite else None
+
+
+def _as_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return replace_surrogates(value) if isinstance(value, str) else to_json(value).strip('"')
+
+
+def replace_surrogates(text: str) -> str:
+    """Text with replacement characters for lone surrogates, which UTF-8 cannot encode."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can encode a text."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def value_problem(value: Any, name: str, kinds: tuple[type, ...], expected: str) -> str:
+    """What is wrong with a value that must be of one of some kinds; empty if nothing is."""
+    if value is None:
+        return f"no {name}: fill it in or delete the row"
+    if not isinstance(value, kinds):
+        return f"{name} {reprlib.repr(value)}, but must be {expected}"
+    if isinstance(value, str) and not is_utf8(value):
+        index = next(index for index, character in enumerate(value) if not is_utf8(character))
+        return f"character {index + 1} of the {name} is half a surrogate pair"
+    return ""
+
+
+def plain_column(column: Any) -> Any:
+    is_dictionary = pa.types.is_dictionary(column.type)
+    return column.cast(column.type.value_type) if is_dictionary else column
+
+
+def python_values(column: pa.ChunkedArray, name: str) -> tuple[list[Any], dict[int, str]]:
+    """The values of a column, and by their index those that are not UTF-8."""
+    column = plain_column(column)
+    try:
+        return column.to_pylist(), {}
+    except UnicodeDecodeError:
+        values: list[Any] = []
+        problems = {}
+        for index, value in enumerate(column):
+            try:
+                values.append(value.as_py())
+            except UnicodeDecodeError:
+                values.append(None)
+                problems[index] = f"the {name} is not UTF-8"
+        return values, problems
