@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.growth import plot
 from benchmarks.measure import Row
+from studies import fill
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,7 +28,7 @@ def main() -> None:
     results = load_results()
     for page, figures in PAGES.items():
         text = page.read_text(encoding="utf-8")
-        page.write_text(filled(text, figures(results)), encoding="utf-8")
+        page.write_text(fill(text, figures(results)), encoding="utf-8")
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else PLOTTED
     growth = json.loads(path.read_text(encoding="utf-8"))["growth"]
     plot(growth, ROOT / "docs" / "growth.svg")
@@ -36,14 +37,6 @@ def main() -> None:
 def load_results() -> list[dict[str, Any]]:
     """The results files of all machines, sorted by name."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-
-
-def filled(page: str, figures: str) -> str:
-    """The page with the figures in their place."""
-    before, mark, rest = page.partition("<!-- figures -->\n")
-    _, end, after = rest.partition("<!-- end of figures -->")
-    assert mark and end, "the page has no place for figures"
-    return before + mark + figures + end + after
 
 
 def machines_side_by_side(results: Sequence[dict[str, Any]]) -> str:

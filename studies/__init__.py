@@ -1,5 +1,15 @@
-"""What docs/lstm.md claims, computed: its pictures and figures, made anew by ``make docs``.
+"""The programs that compute the figures and tables of docs/."""
 
-Each module is one study: ``study(folder)`` returns the figures that the page quotes and draws its
-picture into the folder, ``table(figures)`` writes them down. Nothing of the package imports them.
-"""
+from __future__ import annotations
+
+
+def fill(page: str, table: str, name: str = "") -> str:
+    """The page with a table between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``.
+
+    Without a name, the table follows ``<!-- figures -->``.
+    """
+    begin = f"<!-- figures: {name} -->\n" if name else "<!-- figures -->\n"
+    before, mark, rest = page.partition(begin)
+    _, end, after = rest.partition("<!-- end of figures -->")
+    assert mark and end, f"the page has no {begin.strip()}"
+    return f"{before}{mark}{table.rstrip()}\n{end}{after}"

@@ -1,11 +1,10 @@
-"""What each part of the recipes brings: trainings, one after another, and their table.
+"""The accuracy of the recipes and of their variants: trains them and writes docs/accuracy.md.
 
     python -m studies.ablation --data FOLDER --vectors FOLDER [--only NAME ...] [--seeds 0 1 2]
 
-``--vectors`` holds ``imdb.glove.100d.txt`` and ``imdb.glove.300d.txt`` or others of these names.
-Each training is a run of its own under ``--runs``; one that is finished is not trained again, one
-that was stopped goes on. What has come of all of them is written to studies/accuracy.json,
-into the table of docs/accuracy.md and its picture.
+``--vectors`` is a folder with ``imdb.glove.100d.txt`` and ``imdb.glove.300d.txt``. Each training is
+a run under ``--runs``; finished runs are not trained again, stopped ones are resumed. All results
+are written to studies/accuracy.json and to the table and picture of docs/accuracy.md.
 """
 
 from __future__ import annotations
@@ -14,30 +13,36 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from sentiment.config.config import deciding_settings, first_difference
 from sentiment.config.parser import load_config, parse_training
-from studies.accuracy import PAGE, RESULTS, draw, filled
+from sentiment.display.plots import COLORS, new_figure, save_figure
+from studies import fill
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "accuracy.md"
+PICTURE = PAGE.with_suffix(".svg")
+RESULTS = Path(__file__).with_name("accuracy.json")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A training of the table.
+    """A row of the table.
 
     Attributes:
-        what: in words.
-        config: the settings file.
-        options: what is changed of it.
+        title: of the row.
+        config: name of the settings file.
+        options: changes to its settings.
         dimension: of the vectors.
-        words: which pre-training it starts from, None where the settings decide.
+        words: name of a language model to pre-train and start from; None leaves it to the settings.
     """
 
-    what: str
+    title: str
     config: str = "imdb"
     options: tuple[str, ...] = ()
     dimension: int = 100
@@ -51,7 +56,7 @@ PLAIN = (
 SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
-_OF_A_RUN = (  # what the runs of a variant differ in
+_RUN_SETTINGS = (  # in which the runs of a variant differ
     "seed", "data.path", "vectors.path", "pretraining.path", "distillation.num_teachers",
 )  # fmt: skip
 VARIANTS = {
@@ -95,13 +100,15 @@ VARIANTS = {
 
 
 def main() -> None:
-    """Train what is asked for, then write down what has come of everything."""
+    """Train the chosen variants, then write the results of all runs."""
     parser = argparse.ArgumentParser(prog="python -m studies.ablation")
-    parser.add_argument("--data", type=Path, required=True, help="the reviews")
-    parser.add_argument("--vectors", type=Path, required=True, help="the vectors, by dimension")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="where to train")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the reviews")
+    parser.add_argument("--vectors", type=Path, required=True, help="folder with the vectors")
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"), help="of the runs")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="none trains nothing")
+    parser.add_argument(
+        "--seeds", nargs="*", type=int, default=[0], help="none: only write the results"
+    )
     options = parser.parse_args()
     for name in options.only:
         for seed in options.seeds:
@@ -109,18 +116,17 @@ def main() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for path in sorted(options.runs.glob("*/run.json")):
         name, _, seed = path.parent.name.rpartition("-seed-")
-        if "-teacher-" in seed:  # which is trained as the same recipe without teachers
-            name, seed = name.removesuffix("-taught"), str(_described(path.parent)["seed"])
-        if name not in VARIANTS or (found := _result(path.parent)) is None:
+        if "-teacher-" in seed:  # teachers are trained with the same recipe without teachers
+            name, seed = name.removesuffix("-taught"), str(_manifest(path.parent)["seed"])
+        if name not in VARIANTS or (result := _result(path.parent)) is None:
             continue
         if (key := _difference(VARIANTS[name], path.parent)) is not None:
-            print(f"{path.parent} is left out: its {key} is not that of {name}")
+            print(f"{path.parent} is left out: its {key} differs from that of {name}")
         else:
-            results.setdefault(name, {})[seed] = found
+            results.setdefault(name, {})[seed] = result
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    whats = {name: each.what for name, each in VARIANTS.items()}
     draw({name: results[name] for name in VARIANTS if name in results})
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results, whats), encoding="utf-8")
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), table(results)), encoding="utf-8")
 
 
 def _train(name: str, seed: int, options: argparse.Namespace) -> None:
@@ -133,11 +139,11 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
     ]  # fmt: skip
     if variant.words is not None:  # one language model for all seeds
         words = options.runs / f"words-{variant.words}"
-        making = [
+        pretrain = [
             sys.executable, "-m", "sentiment", "pretrain", *command[2:5],
             f"--output_dir={words}", *variant.options,
         ]  # fmt: skip
-        _run(making)
+        _run(pretrain)
         command.append(f"--pretraining.path={words}")
     _run([*command, "--auto_resume"])
 
@@ -148,48 +154,100 @@ def _run(command: list[str]) -> None:
 
 
 def _result(run: Path) -> dict[str, Any] | None:
-    """What a finished run came to, None of an unfinished one."""
-    description = _described(run)
-    result = description.get("result")
-    if result is None or "metrics" not in result or "kind" in description:
+    """The result of a finished run, None for an unfinished one."""
+    manifest = _manifest(run)
+    result = manifest.get("result")
+    if result is None or "metrics" not in result or "kind" in manifest:
         return None
-    git = description.get("git") or {}
+    git = manifest.get("git") or {}
     epochs = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
     return {
         "accuracy": result["metrics"]["accuracy"],
         "nll": result["metrics"]["nll"],
-        "curve": [each["validation"]["accuracy"] for each in epochs],
-        "seconds_before": _seconds_before(description),
+        "curve": [epoch["validation"]["accuracy"] for epoch in epochs],
+        "seconds_before": _seconds_before(manifest),
         "best_epoch": result["best_epoch"],
         "num_epochs": result["num_epochs"],
         "seconds": result["seconds"],
-        "device": description["device"],
+        "device": manifest["device"],
         "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
-        "torch": description["versions"]["torch"],
+        "torch": manifest["versions"]["torch"],
     }
 
 
-def _seconds_before(description: dict[str, Any]) -> float:
-    """What the language model and the teachers took that a run began with."""
+def _seconds_before(manifest: dict[str, Any]) -> float:
+    """Training time of the language model and the teachers that a run used."""
     total = 0.0
-    if "pretraining" in description:
-        total += _described(Path(description["pretraining"]["path"]))["result"]["seconds"]
-    for teacher in description.get("teachers", []):
-        total += _described(Path(teacher["path"]))["result"]["seconds"]
+    if "pretraining" in manifest:
+        total += _manifest(Path(manifest["pretraining"]["path"]))["result"]["seconds"]
+    for teacher in manifest.get("teachers", []):
+        total += _manifest(Path(teacher["path"]))["result"]["seconds"]
     return total
 
 
 def _difference(variant: Variant, run: Path) -> str | None:
-    """The first setting by which a run is none of a variant, None if it is one."""
+    """The first setting in which a run differs from a variant, or None."""
     arguments = [f"--config={ROOT}/configs/{variant.config}.yaml", *variant.options]
-    wanted = deciding_settings(parse_training(arguments, "ablation").config)
-    for key in _OF_A_RUN:
-        del wanted[key]
-    return first_difference(deciding_settings(load_config(run / "config.yaml")), wanted)
+    expected = deciding_settings(parse_training(arguments, "ablation").config)
+    for key in _RUN_SETTINGS:
+        del expected[key]
+    return first_difference(deciding_settings(load_config(run / "config.yaml")), expected)
 
 
-def _described(run: Path) -> dict[str, Any]:
+def _manifest(run: Path) -> dict[str, Any]:
     return json.loads((run / "run.json").read_text(encoding="utf-8"))
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """A row for each variant in ``results``, which are by variant and seed."""
+    lines = [
+        "| recipe | validation accuracy by seed | mean ± standard deviation | mean NLL "
+        "| best epoch | minutes: preparation + training | revision | `--only` |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, variant in VARIANTS.items():
+        if name not in results:
+            continue
+        seeds = sorted(results[name], key=int)
+        runs = [results[name][seed] for seed in seeds]
+        shares = [100 * run["accuracy"] for run in runs]
+        by_seed = ", ".join(
+            f"{seed}: {share:.2f}" for seed, share in zip(seeds, shares, strict=True)
+        )
+        spread = f" ± {stdev(shares):.2f}" if len(shares) > 1 else ""
+        nll = mean(run["nll"] for run in runs)
+        epochs = ", ".join(f"{run['best_epoch']} of {run['num_epochs']}" for run in runs)
+        minutes = ", ".join(_minutes(run) for run in runs)
+        revisions = ", ".join(sorted({run["revision"] for run in runs}))
+        lines.append(
+            f"| {variant.title} | {by_seed} % | {mean(shares):.2f}{spread} % | {nll:.4f} "
+            f"| {epochs} | {minutes} | {revisions} | {name} |"
+        )
+    return "\n".join(lines)
+
+
+def _minutes(run: Mapping[str, Any]) -> str:
+    """Time of the language model and the teachers, if any, and of the training itself."""
+    before = f"{run['seconds_before'] / 60:.0f} + " if run["seconds_before"] else ""
+    return f"{before}{run['seconds'] / 60:.0f}"
+
+
+def draw(results: Mapping[str, Any], path: Path = PICTURE) -> None:
+    """Validation accuracy by epoch: the mean over the seeds, and each seed as a thin line."""
+    figure, axes = new_figure(7.0, 4.2)
+    for number, (name, by_seed) in enumerate(results.items()):
+        color = COLORS[number % len(COLORS)]
+        style = ("-", "--", ":")[number // len(COLORS) % 3]
+        curves = [[100 * share for share in run["curve"]] for run in by_seed.values()]
+        for curve in curves:
+            axes.plot(range(1, len(curve) + 1), curve, color=color, alpha=0.3, linewidth=0.7)
+        means = [mean(shares) for shares in zip(*curves, strict=False)]
+        axes.plot(range(1, len(means) + 1), means, style, color=color, marker=".", label=name)
+    axes.set_xlabel("epoch over the labelled reviews")
+    axes.set_ylabel("validation accuracy, %")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

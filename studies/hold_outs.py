@@ -1,10 +1,10 @@
-"""How far a hold-out flatters, by what it holds out: the linear model on tenths of IMDB's reviews.
+"""How optimistic a hold-out is, by the length of its stretches: the linear model on tenths of IMDB.
 
     python -m studies.hold_outs --data FOLDER
 
 ``FOLDER`` holds ``train.parquet``. Prints the rows of a table in docs/accuracy.md, in some minutes.
-Which n-grams there are is counted once, over all reviews; their weights are learned from the
-training reviews of each draw alone.
+The n-grams are selected once, from all reviews; their weights are learned from the training reviews
+of each draw only.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.sources import read_split
 from sentiment.data.splits import hold_out
 
-LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 is at random
+LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 means single reviews
 NUM_DRAWS = 4
 CLASS_NAMES = ("neg", "pos")
 
 
 def main() -> None:
-    """Print a line for each length as soon as it is measured."""
+    """Print a row for each length as soon as it is measured."""
     parser = argparse.ArgumentParser(prog="python -m studies.hold_outs")
     parser.add_argument("--data", required=True, help="folder with train.parquet")
     data = DataConfig(source="imdb", path=parser.parse_args().data)
@@ -42,11 +42,11 @@ def main() -> None:
                 origin=rows.origin,
                 groups=None if length == 1 else np.arange(len(labels)) // length,
             )  # fmt: skip
-            trains, validates = map(np.flatnonzero, (chosen.trains, chosen.validates))
-            model = fit_linear(matrix[trains], labels[trains], len(CLASS_NAMES))
-            predicted = model.log_probabilities(matrix[validates]).argmax(axis=1)
-            accuracies.append(100 * float((predicted == labels[validates]).mean()))
-        shown = ", ".join(f"{each:.2f}" for each in accuracies)
+            train, validation = map(np.flatnonzero, (chosen.trains, chosen.validates))
+            model = fit_linear(matrix[train], labels[train], len(CLASS_NAMES))
+            predicted = model.log_probabilities(matrix[validation]).argmax(axis=1)
+            accuracies.append(100 * float((predicted == labels[validation]).mean()))
+        shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
         print(f"| {length} | {shown} % | {np.mean(accuracies):.2f} % |", flush=True)
 
 

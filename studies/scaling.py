@@ -1,67 +1,198 @@
-"""What limits growth: the tables of docs/scaling.md, from measured constants and assumptions.
+"""What limits scaling: the formulas and tables of docs/scaling.md.
 
     python -m studies.scaling
 
-The formulas are those of growth.py. The tables stand in the page between
-``<!-- figures: NAME -->`` and ``<!-- end of figures -->``; nothing else of it is touched.
+Constants are measured by benchmarks/ranks.py, which writes scaling.json; figures of hardware that
+was not available are assumed (``ASSUMED``), with their sources.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from studies.growth import (
-    ASSUMED,
-    BATCH,
-    EPOCHS,
-    RECIPE_UPDATES,
-    Constants,
-    binding,
-    compute_seconds,
-    epoch_seconds,
-    exchange_seconds,
-    limits,
-    piece_bytes,
-    read_constants,
-    tokenizing_speed,
-)
+from studies import fill
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+CONSTANTS = Path(__file__).with_name("scaling.json")
+
+BATCH = 64  # reviews per GPU and update, as in configs/imdb.yaml
+EPOCHS = 4
+RECIPE_UPDATES = EPOCHS * math.ceil(22_500 / BATCH)  # on IMDB, with a tenth held out
+# Multiply-adds per token, both directions: 4 gates of 256 units on 100 inputs and 256 states.
+_PRODUCTS = 2 * 4 * 256 * (100 + 256)
+_BYTES_OF_TOKEN = 4  # int32, on the GPU
+_BYTES_OF_REVIEW = 16  # its offset and its label, on the GPU
+_ADAM_PASSES = 7  # over values of 4 bytes: weight, gradient and two moments read, three written
+
+
+class Assumption(NamedTuple):
+    """A figure of hardware that was not available; ``shown`` is the value with its unit."""
+
+    value: float
+    shown: str
+    what: str
+    source: str
+
+
+_DGX = "[DGX H100](https://docs.nvidia.com/dgx-basepod/reference-architecture-infrastructure-\
+foundation-enterprise-ai/latest/core-components.html)"
+_H100 = "[H100 SXM](https://www.nvidia.com/en-us/data-center/h100/)"
+_NCCL = "[NCCL's tuning model](https://github.com/NVIDIA/nccl/blob/01afd20/src/graph/tuning.cc)"
+
+ASSUMED = {
+    "gpus": Assumption(8, "8", "GPUs per machine", _DGX),
+    "gpu_memory": Assumption(80e9, "80 GB", "memory per GPU", _H100),
+    "memory": Assumption(2e12, "2 TB", "memory per machine", _DGX),
+    "disk": Assumption(8 * 3.84e12, "30.7 TB", "disk per machine", _DGX),
+    "peak": Assumption(989e12, "989 TFLOP/s", "bf16 matrix products, without sparsity", _H100),
+    "gpu_bandwidth": Assumption(3.35e12, "3.35 TB/s", "GPU memory bandwidth", _H100),
+    "nvlink": Assumption(450e9, "450 GB/s", "NVLink per GPU, each way", _H100),
+    "network": Assumption(50e9, "50 GB/s", "InfiniBand per GPU, each way", _DGX),
+    "nvlink_wait": Assumption(3.4e-6, "3.4 µs", "latency of a message within a machine", _NCCL),
+    "network_wait": Assumption(8.5e-6, "8.5 µs", "latency of a message between machines", _NCCL),
+    "time_step": Assumption(
+        5e-6, "5 µs", "one time step of the recurrence, at best",
+        "our guess: one synchronization of a GPU's multiprocessors; no vendor states it",
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Constants:
+    """The measured constants by name, and the contents of their file."""
+
+    values: dict[str, float]
+    origin: dict[str, Any]
+
+    def __getitem__(self, name: str) -> float:
+        return self.values[name]
+
+
+def read_constants(path: Path = CONSTANTS) -> Constants:
+    """Read the file of ``python -m benchmarks.ranks --write``."""
+    origin = json.loads(path.read_text(encoding="utf-8"))
+    return Constants(
+        {name: float(constant["value"]) for name, constant in origin["constants"].items()}, origin
+    )
+
+
+def step_seconds(constants: Constants) -> dict[str, float]:
+    """Lower bounds of the time of an update of 64 reviews on a GPU, by cause."""
+    tokens = constants["tokens_per_batch"]
+    return {
+        "time steps": 2 * tokens / BATCH * ASSUMED["time_step"].value,  # forward and backward
+        "products": 6 * _PRODUCTS * tokens / ASSUMED["peak"].value,
+        "optimizer": _ADAM_PASSES * constants["gradient_bytes"] / ASSUMED["gpu_bandwidth"].value,
+    }
+
+
+def compute_seconds(constants: Constants) -> float:
+    """Time of an update: the slower part of the recurrence, then the optimizer."""
+    parts = step_seconds(constants)
+    return max(parts["time steps"], parts["products"]) + parts["optimizer"]
+
+
+def exchange_seconds(constants: Constants, num_gpus: int) -> float:
+    """Time of an all-reduce of the gradients, without overlap.
+
+    A ring within a machine; between machines each GPU exchanges its eighth along a tree.
+    """
+    inside = min(num_gpus, int(ASSUMED["gpus"].value))
+    machines = num_gpus // inside
+    size = constants["gradient_bytes"]
+    seconds = 2 * (inside - 1) * ASSUMED["nvlink_wait"].value
+    seconds += 2 * (inside - 1) / inside * size / ASSUMED["nvlink"].value
+    seconds += 2 * math.log2(machines) * ASSUMED["network_wait"].value
+    return seconds + 2 * (machines - 1) / machines * size / inside / ASSUMED["network"].value
+
+
+def tokenizing_speed(constants: Constants) -> float:
+    """Tokens per second; one process assembles all tokens, so more processes help little."""
+    return max(constants["tokenizing"], constants["tokenizing_by_two"])
+
+
+def piece_bytes(constants: Constants, num_tokens: float) -> float:
+    """Memory of the distinct pieces while tokenizing and counting."""
+    growth = (num_tokens / constants["tokens"]) ** constants["pieces_growth"]
+    return constants["piece_memory"] * constants["pieces"] * growth
+
+
+def limits(constants: Constants, num_gpus: int = 8) -> dict[str, float]:
+    """The number of reviews at which each resource of a machine is full."""
+    ranks = min(num_gpus, int(ASSUMED["gpus"].value))
+    tokens = constants["tokens_per_review"]
+    memory = ASSUMED["memory"].value
+    readers = max(1, ranks - 1)  # all but the first read at the same time, after it
+    return {
+        "memory of a GPU": ASSUMED["gpu_memory"].value
+        / (_BYTES_OF_TOKEN * tokens + _BYTES_OF_REVIEW),
+        "memory: texts in all ranks": memory / (readers * constants["text_memory"] * tokens),
+        "memory: tokenizing": memory / (constants["tokenizing_memory"] * tokens),
+        "memory: tables in all ranks": memory / (ranks * constants["review_memory"]),
+        "disk of tokens": ASSUMED["disk"].value / (constants["disk"] * tokens),
+    }
+
+
+def epoch_seconds(constants: Constants, num_reviews: int, num_gpus: int) -> dict[str, float]:
+    """Time of an epoch by activity; the texts are hashed once in four epochs."""
+    updates = math.ceil(num_reviews / (BATCH * num_gpus))
+    return {
+        "compute": updates * compute_seconds(constants),
+        "exchange": updates * exchange_seconds(constants, num_gpus) if num_gpus > 1 else 0.0,
+        "planning": num_reviews / constants["planning"],
+        "digests": num_reviews * constants["tokens_per_review"] / constants["digesting"] / EPOCHS,
+    }
+
+
+def binding(constants: Constants, num_reviews: int, num_gpus: int) -> str:
+    """The bottleneck: what does not fit, else too few updates, else what takes the most time."""
+    resource, max_reviews = min(limits(constants, num_gpus).items(), key=lambda item: item[1])
+    if num_reviews > max_reviews:
+        return resource
+    if EPOCHS * math.ceil(num_reviews / (BATCH * num_gpus)) < RECIPE_UPDATES:
+        return "batch"
+    seconds = epoch_seconds(constants, num_reviews, num_gpus)
+    return max(seconds, key=lambda name: seconds[name])
+
 
 REVIEWS = tuple(10**power for power in range(5, 10))
 GPUS = (1, 8, 64, 1024)
 
 
 def measured_table(constants: Constants) -> str:
-    """What was measured, and by what."""
+    """The measured constants and their origin."""
     origin = constants.origin
     torch = origin["packages"]["torch"]
     lines = [
         f"Measured on {origin['date']} on {origin['device']}, torch {torch}, revision "
         f"{origin['revision']}, {origin['reviews']} reviews, by `{origin['command']}`.",
         "",
-        "| what | value |",
+        "| quantity | value |",
         "|---|---|",
     ]
-    for name, each in origin["constants"].items():
+    for name, constant in origin["constants"].items():
         value = f"{constants[name]:,.10g}"
-        lines.append(f"| {each['what']} | {value} {each['unit']} |".replace("  |", " |"))
+        lines.append(f"| {constant['what']} | {value} {constant['unit']} |".replace("  |", " |"))
     return "\n".join(lines)
 
 
 def assumed_table(constants: Constants) -> str:
-    """What was not measured, and whose figure it is."""
+    """The assumptions and their sources."""
     lines = ["| assumed, not measured | value | source |", "|---|---|---|"]
-    lines += [f"| {each.what} | {each.shown} | {each.source} |" for each in ASSUMED.values()]
+    lines += [f"| {item.what} | {item.shown} | {item.source} |" for item in ASSUMED.values()]
     return "\n".join(lines)
 
 
 def corpus_table(constants: Constants) -> str:
-    """What preparing a corpus takes, once."""
+    """Time, disk and memory to prepare a corpus, once."""
     lines = [
-        "| reviews | tokens | on disk | tokenizing | memory meanwhile | of it different pieces "
-        "| counting the vocabulary |",
+        "| reviews | tokens | on disk | tokenizing | memory while tokenizing "
+        "| of which distinct pieces | counting the vocabulary |",
         "|---|---|---|---|---|---|---|",
     ]
     for reviews in REVIEWS:
@@ -78,17 +209,17 @@ def corpus_table(constants: Constants) -> str:
 
 
 def limits_table(constants: Constants) -> str:
-    """How many reviews a machine of 8 GPUs holds, what is full first on top."""
-    lines = ["| what is full | at so many reviews |", "|---|---|"]
-    found = sorted(limits(constants).items(), key=lambda item: item[1])
-    lines += [f"| {name} | {_short(most)} |" for name, most in found]
+    """How many reviews a machine with 8 GPUs can hold, the tightest limit first."""
+    lines = ["| resource | full at this many reviews |", "|---|---|"]
+    ordered = sorted(limits(constants).items(), key=lambda item: item[1])
+    lines += [f"| {name} | {_short(most)} |" for name, most in ordered]
     return "\n".join(lines)
 
 
 def exchange_table(constants: Constants) -> str:
-    """An update on more and more GPUs, 64 reviews each."""
+    """An update on 1 to 1,024 GPUs, with 64 reviews each."""
     lines = [
-        "| GPUs | reviews in a batch | compute, at least | exchange | share of exchange "
+        "| GPUs | reviews per batch | compute, at least | exchange | share of exchange "
         "| reviews for as many updates as on IMDB |",
         "|---|---|---|---|---|---|",
     ]
@@ -105,7 +236,7 @@ def exchange_table(constants: Constants) -> str:
 
 
 def epochs_table(constants: Constants) -> str:
-    """Time of an epoch, and what binds first, for each size."""
+    """Time of an epoch and its bottleneck, for each size."""
     titles = [f"{gpus:,} GPU{'s' * (gpus > 1)}" for gpus in GPUS]
     lines = [f"| reviews | {' | '.join(titles)} |", "|---" * (len(GPUS) + 1) + "|"]
     for reviews in REVIEWS:
@@ -130,7 +261,7 @@ TABLES: dict[str, Callable[[Constants], str]] = {
 
 
 def _short(number: float) -> str:
-    """Three digits and a unit: 27.2 billion."""
+    """Three digits and a unit, such as 27.2 billion."""
     for size, name in ((1e9, "billion"), (1e6, "million")):
         if number >= size:
             return f"{float(f'{number / size:.3g}'):,g} {name}"
@@ -152,17 +283,14 @@ def _time(seconds: float) -> str:
 
 
 def filled(page: str, constants: Constants) -> str:
-    """The page with all tables in their places."""
+    """The page with all tables."""
     for name, table in TABLES.items():
-        before, mark, rest = page.partition(f"<!-- figures: {name} -->\n")
-        _, end, after = rest.partition("<!-- end of figures -->")
-        assert mark and end, f"the page has no place for {name}"
-        page = before + mark + table(constants) + "\n" + end + after
+        page = fill(page, table(constants), name)
     return page
 
 
 def main() -> None:
-    """Fill the page."""
+    """Update the page."""
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(filled(page, read_constants()), encoding="utf-8")
 

@@ -7,18 +7,15 @@ import json
 from helpers.corpus import ROOT
 
 from sentiment.config.parser import parse_training, save_config
-from studies import ablation, accuracy
-from studies.ablation import VARIANTS
-from studies.accuracy import PAGE, RESULTS, filled, table
-
-WHATS = {name: each.what for name, each in VARIANTS.items()}
+from studies import ablation, fill
+from studies.ablation import PAGE, RESULTS, VARIANTS, draw, table
 
 
 def test_the_page_holds_the_results():
     page = PAGE.read_text(encoding="utf-8")
     results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     assert set(results) <= set(VARIANTS)
-    assert filled(page, results, WHATS) == page, "run python -m studies.ablation"
+    assert fill(page, table(results)) == page, "run python -m studies.ablation"
 
 
 def test_means_and_deviations():
@@ -30,7 +27,7 @@ def test_means_and_deviations():
         }
         for seed, accuracy, minutes in (("0", 0.90, 5), ("1", 0.92, 6), ("2", 0.91, 7))
     }  # fmt: skip
-    last = table({"imdb": runs}, WHATS).splitlines()[-1]
+    last = table({"imdb": runs}).splitlines()[-1]
     assert "0: 90.00, 1: 92.00, 2: 91.00 % | 91.00 ± 1.00 %" in last
     assert "| 0.2100 | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
 
@@ -60,16 +57,14 @@ def test_the_time_of_teachers_and_pretraining_is_added_to_a_run(tmp_path, monkey
     page.write_text("<!-- figures -->\n<!-- end of figures -->\n")
     monkeypatch.setattr(ablation, "PAGE", page)
     monkeypatch.setattr(ablation, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(
-        ablation, "draw", lambda results: accuracy.draw(results, tmp_path / "a.svg")
-    )
+    monkeypatch.setattr(ablation, "draw", lambda results: draw(results, tmp_path / "a.svg"))
     given = ["ablation", "--data=x", "--vectors=x", f"--runs={tmp_path}", "--seeds"]
     monkeypatch.setattr("sys.argv", given)
     ablation.main()
     results = json.loads((tmp_path / "results.json").read_text())
     seeds = {name: list(runs) for name, runs in results.items()}
     assert seeds == {"semi-taught": ["0"], "semi": ["1", "2"]}
-    assert "semi-seed-3 is left out: its model.hidden_size is" in capsys.readouterr().out
+    assert "semi-seed-3 is left out: its model.hidden_size differs" in capsys.readouterr().out
     assert results["semi-taught"]["0"]["seconds_before"] == 180
     assert results["semi"]["2"]["seconds_before"] == 60
     assert "1: 51.00, 2: 52.00 % | 51.50 ± 0.71 %" in page.read_text()

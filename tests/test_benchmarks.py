@@ -15,7 +15,6 @@ from benchmarks.machine import Processor, parse_processor, results_name
 from benchmarks.measure import Row, faster, in_turns
 from benchmarks.publish import (
     PAGES,
-    filled,
     load_results,
     machines_side_by_side,
     one_table_a_machine,
@@ -23,12 +22,13 @@ from benchmarks.publish import (
 from benchmarks.recurrence import busy_core
 from benchmarks.run import table
 from benchmarks.step import Shape, step_seconds
+from studies import fill
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_hold_the_figures_of_the_results_files(page):
     text = page.read_text(encoding="utf-8")
-    assert filled(text, PAGES[page](load_results())) == text, "run python -m benchmarks.publish"
+    assert fill(text, PAGES[page](load_results())) == text, "run python -m benchmarks.publish"
 
 
 @pytest.fixture

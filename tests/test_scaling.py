@@ -12,17 +12,21 @@ from benchmarks.ranks import Size, _rows, constants_of_ranks
 from sentiment.config.config import ModelConfig, TrainingConfig
 from sentiment.config.parser import load_config
 from sentiment.runs.run import build_model
-from studies import growth, scaling
-from studies.growth import (
+from studies import scaling
+from studies.scaling import (
     ASSUMED,
+    GPUS,
+    PAGE,
+    REVIEWS,
+    TABLES,
     Constants,
     binding,
     epoch_seconds,
     exchange_seconds,
+    filled,
     limits,
     read_constants,
 )
-from studies.scaling import GPUS, PAGE, REVIEWS, TABLES, filled
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def computed(constants: Constants) -> list[object]:
     computed_tables = TABLES.keys() - {"measured", "assumed"}
     return [
         *[TABLES[name](constants) for name in sorted(computed_tables)],
-        growth.step_seconds(constants),
+        scaling.step_seconds(constants),
         exchange_seconds(constants, 1024),
         limits(constants),
     ]
@@ -75,13 +79,13 @@ def test_the_model_is_that_of_the_recipe(constants):
     config = load_config(PAGE.parents[1] / "configs" / "imdb.yaml")
     training: TrainingConfig = config.training
     model: ModelConfig = replace(config.model, pooling="max")  # as the page says
-    assert (training.batch_size, growth.EPOCHS) == (64, 4)
+    assert (training.batch_size, scaling.EPOCHS) == (64, 4)
     built = build_model(model, vocabulary_size=30_002, num_classes=2)
     assert constants["gradient_bytes"] == 4 * sum(
         parameter.numel() for parameter in built.parameters()
     )
     weights = [weight for weight in built.recurrence.parameters() if weight.dim() == 2]
-    assert sum(weight.numel() for weight in weights) == growth._PRODUCTS
+    assert sum(weight.numel() for weight in weights) == scaling._PRODUCTS
     share = built.embedding.weight.numel() * 4 / constants["gradient_bytes"]
     assert share == pytest.approx(0.8, abs=0.01), "four fifths, the page says"
 
@@ -161,6 +165,6 @@ def test_rounds_become_medians_and_ratios_of_pairs():
 
 
 def test_the_constants_file_says_how_it_was_made(constants):
-    values = json.loads(growth.CONSTANTS.read_text(encoding="utf-8"))
+    values = json.loads(scaling.CONSTANTS.read_text(encoding="utf-8"))
     assert "benchmarks.ranks" in values["command"] and values["date"]
     assert Size().rounds >= 5

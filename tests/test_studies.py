@@ -7,13 +7,13 @@ import json
 import torch
 from helpers.corpus import ROOT
 
-from studies.__main__ import FIGURES, FOLDER, NAMES, PAGE, filled
-from studies.tasks import draw_sentences, make_classifier, measure_accuracy, train
+from studies.lstm import FIGURES, FOLDER, PAGE, STUDIES, filled
+from studies.task import draw_sentences, make_classifier, measure_accuracy, train
 
 
 def test_the_page_holds_the_figures_of_its_studies():
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
-    assert set(figures) == set(NAMES)
+    assert set(figures) == set(STUDIES)
     page = PAGE.read_text(encoding="utf-8")
     assert filled(page, figures) == page
     for picture in FOLDER.glob("*.svg"):
