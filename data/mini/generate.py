@@ -1,8 +1,8 @@
-"""Write the mini corpus: three splits of synthetic film reviews, and word vectors to go with them.
+"""Generate the mini corpus: three splits of synthetic film reviews, and word vectors for them.
 
     python data/mini/generate.py [--output FOLDER]
 
-The seed is fixed: a run writes the same files as the one before, on any machine.
+The seed is fixed, so every run writes the same files, on any machine.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from grammar import NEW_ASPECT, RULES, WHOLE_FILM
 from lexicon import ASPECTS, FILM, GENERAL_QUALITIES, LABELS, POLAR, Aspect
 
 SEED = 2011
-# Package data, which an installed program reads too.
+# Package data: an installed program reads it too.
 REVIEWS = Path(__file__).resolve().parents[2] / "src" / "sentiment" / "data" / "mini"
 NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}
-REVIEW_LENGTHS = range(20, 121)  # words between white space
+REVIEW_LENGTHS = range(20, 121)  # whitespace-separated words
 
 VECTORS_FILE = "vectors.50d.txt"
 VECTOR_SIZE = 50
-VECTOR_WINDOW = 15  # GloVe's
-VECTOR_SPREAD = 0.4  # standard deviation of the values, near that of the public GloVe vectors
-SHARE_WITHOUT_VECTOR = 0.025  # so that there are words to fall back for, as with any real file
+VECTOR_WINDOW = 15  # as GloVe's
+VECTOR_SPREAD = 0.4  # standard deviation of the values, close to that of the public GloVe vectors
+SHARE_WITHOUT_VECTOR = 0.025  # so that some words have no vector, as with any real file
 
 OTHER_SIDE = {"neg": "pos", "pos": "neg", None: None}
 SLOT = re.compile(r"\{([+-]?)(\w+)\}")
@@ -39,7 +39,7 @@ TOKEN = re.compile(r"\w+(?=n't)|n't|'s|\w+|[^\w\s]")
 
 
 class ReviewWriter:
-    """Expands the grammar for one review, repeating nothing while there is something new to say."""
+    """Expands the grammar for one review, without repetition while there are unused choices."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -47,7 +47,7 @@ class ReviewWriter:
         self._aspects_left: list[Aspect] = []
 
     def expand(self, symbol: str, label: str | None, aspect: Aspect | None = None) -> str:
-        """Return a text for ``symbol`` that takes the side of ``label``."""
+        """Return a text for ``symbol`` with the sentiment of ``label``."""
         if symbol in NEW_ASPECT:
             aspect = self._next_aspect()
         elif symbol in WHOLE_FILM:
@@ -56,19 +56,19 @@ class ReviewWriter:
         return SLOT.sub(lambda slot: self._fill(slot, label, aspect), template)
 
     def _fill(self, slot: re.Match[str], label: str | None, aspect: Aspect | None) -> str:
-        """Expand a slot; without a sign it has no side, so praise or blame in it is a KeyError."""
+        """Expand a slot; without a sign it is neutral, so praise or blame in it is a KeyError."""
         sign, symbol = slot.groups()
         side = {"+": label, "-": OTHER_SIDE[label], "": None}[sign]
         return self.expand(symbol, side, aspect)
 
     def _next_aspect(self) -> Aspect:
-        """Return the next aspect of a random order, so that no two claims are about the same."""
+        """Return the next aspect in random order, so that no two claims are about the same one."""
         if not self._aspects_left:
             self._aspects_left = shuffled(ASPECTS, self._random)
         return self._aspects_left.pop()
 
     def _choose(self, choices: tuple[str, ...]) -> str:
-        """Draw a choice not yet used; those that are a mere slot choose a kind and may recur."""
+        """Draw an unused choice; choices that are only a slot may recur."""
         new = [choice for choice in choices if choice not in self._said] or choices
         choice = new[int(self._random.random() * len(new))]
         if choice.strip() and not SLOT.fullmatch(choice.rstrip(".")):
@@ -77,7 +77,7 @@ class ReviewWriter:
 
 
 def shuffled(items: Iterable, random: Random) -> list:
-    """Shuffle by ``random()``, the one method whose sequence Python promises never to change."""
+    """Shuffle with ``random()``, the only method whose sequence Python guarantees not to change."""
     return sorted(items, key=lambda _: random.random())
 
 
@@ -94,7 +94,7 @@ def choices_for(symbol: str, label: str | None, aspect: Aspect | None) -> tuple[
 
 
 def write_review(random: Random, label: str) -> str:
-    """Expand a review, then mend what a template cannot know: empty slots, articles, capitals."""
+    """Expand a review, then fix what a template cannot know: empty slots, articles, capitals."""
     text = ReviewWriter(random).expand("review", label)
     text = re.sub(" +", " ", text)
     text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
@@ -102,7 +102,7 @@ def write_review(random: Random, label: str) -> str:
 
 
 def write_corpus(seed: int) -> dict[str, list[tuple[str, str]]]:
-    """Return (text, label) rows by split: as many of each label, and no text twice anywhere."""
+    """Return (text, label) rows by split: balanced labels, and no text twice in any split."""
     random = Random(seed)
     written: set[str] = set()
     splits = {}
@@ -118,13 +118,13 @@ def write_corpus(seed: int) -> dict[str, list[tuple[str, str]]]:
 
 
 def tokenize(text: str) -> list[str]:
-    """Cut a review nearly as spaCy does, which is not needed to write the corpus."""
+    """Tokenize nearly as spaCy does, without needing spaCy."""
     return TOKEN.findall(html.unescape(text.replace("<br />", " ")).lower())
 
 
 def count_neighbors(reviews: list[list[int]], num_words: int) -> np.ndarray:
-    """Return co-occurrences (num_words, num_words); one that is d words away counts 1/d (GloVe)."""
-    gap = [num_words] * VECTOR_WINDOW  # a word of no account, so that reviews are not neighbors
+    """Return co-occurrences (num_words, num_words), weighted by 1/distance as in GloVe."""
+    gap = [num_words] * VECTOR_WINDOW  # a dummy word, so that reviews are not neighbors
     words = np.array([word for review in reviews for word in review + gap])
     size = num_words + 1
     counts = np.zeros(size * size)
@@ -149,9 +149,9 @@ def unit_rows(matrix: np.ndarray) -> np.ndarray:
 def make_vectors(texts: list[str], seed: int) -> dict[str, np.ndarray]:
     """Return a vector (VECTOR_SIZE,) for every word of ``texts`` but a few rare ones.
 
-    Signs drawn at random project a word's neighborhood to few dimensions (Achlioptas 2003). On
+    A word's co-occurrences are projected to few dimensions with random signs (Achlioptas 2003). On
     this corpus an LSTM learns from them as fast as from a truncated SVD, whose last digits would
-    hang on the linear algebra library.
+    depend on the linear algebra library.
     """
     reviews = [tokenize(text) for text in texts]
     frequency = Counter(word for review in reviews for word in review)
@@ -159,11 +159,11 @@ def make_vectors(texts: list[str], seed: int) -> dict[str, np.ndarray]:
     index = {word: number for number, word in enumerate(vocabulary)}
     counts = count_neighbors([[index[word] for word in review] for review in reviews], len(index))
     neighborhoods = unit_rows(positive_pmi(counts))
-    neighborhoods -= neighborhoods.mean(axis=0)  # what all words share tells none apart
+    neighborhoods -= neighborhoods.mean(axis=0)  # removes what all words share
     random = Random(seed)
     signs = [[1.0 if random.random() < 0.5 else -1.0 for _ in range(VECTOR_SIZE)] for _ in index]
     vectors = unit_rows(neighborhoods @ np.array(signs)) * VECTOR_SPREAD * VECTOR_SIZE**0.5
-    # Words that occur once are unknown to most vocabularies anyway, so none of them is left out.
+    # Words that occur once are in few vocabularies anyway, so only others are left without a vector.
     num_left_out = round(len(vocabulary) * SHARE_WITHOUT_VECTOR)
     left_out = [word for word in vocabulary if frequency[word] > 1][-num_left_out:]
     return {word: vectors[index[word]] for word in vocabulary if word not in left_out}
@@ -177,17 +177,17 @@ def save_reviews(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def save_vectors(path: Path, vectors: dict[str, np.ndarray]) -> None:
-    """Write GloVe's text format: a word and its values, single spaces between, no header."""
+    """Write GloVe's text format: a word and its values, separated by single spaces, no header."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for word, vector in vectors.items():
-            values = np.round(vector, 3) + 0.0  # + 0.0 makes -0.0 plain zero
+            values = np.round(vector, 3) + 0.0  # + 0.0 turns -0.0 into 0.0
             file.write(f"{word} {' '.join(f'{value:.3f}' for value in values)}\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="for all files (default: their places)"
+        "--output", type=Path, metavar="FOLDER", help="of all files (default: where they are)"
     )
     output = parser.parse_args().output
     if output is not None:

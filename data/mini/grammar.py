@@ -1,14 +1,14 @@
-"""The grammar of the mini corpus: English film reviews whose label hangs on word order.
+"""The grammar of the mini corpus: English film reviews whose label depends on word order.
 
-How to read a template: `{place}` takes no side, `{+claim}` takes the side of what it is a part of,
-`{-claim}` the other. So "not {-quality}" and "although {-claim}, {+claim}" say
-in one line what negation and concession do: the words of both sides occur in both labels, and
-only their order tells which side wins. A template that occurs twice is drawn twice as often.
+How to read a template: `{place}` is neutral, `{+claim}` has the sentiment of the text that contains
+it, `{-claim}` the opposite. So "not {-quality}" and "although {-claim}, {+claim}" express negation
+and concession: words of both sentiments occur with both labels, and only their order tells which
+one wins. A template that occurs twice is drawn twice as often.
 """
 
 from lexicon import NEUTRAL
 
-# Symbols that turn to an aspect of their own; everything below them speaks of that one.
+# Symbols that choose a new aspect; everything inside them is about that one.
 NEW_ASPECT = ("claim", "feature", "concession")
 WHOLE_FILM = ("judgement",)
 

@@ -11,7 +11,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def phrases(text: str) -> tuple[str, ...]:
-    """Split at bars; an empty phrase is kept, for a slot that may stay empty."""
+    """Split at bars; an empty phrase is kept, for a slot that may be empty."""
     return tuple(" ".join(phrase.split()) for phrase in text.split("|"))
 
 
@@ -23,7 +23,7 @@ def polar(
 
 @dataclass(frozen=True)
 class Aspect:
-    """Something reviewers judge: its names (all singular) and what is said for and against it."""
+    """Something reviewers judge: its names (all singular), and qualities and deeds by label."""
 
     nouns: tuple[str, ...]
     qualities: dict[str, tuple[str, ...]]
