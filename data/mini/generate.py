@@ -163,7 +163,7 @@ def make_vectors(texts: list[str], seed: int) -> dict[str, np.ndarray]:
     random = Random(seed)
     signs = [[1.0 if random.random() < 0.5 else -1.0 for _ in range(VECTOR_SIZE)] for _ in index]
     vectors = unit_rows(neighborhoods @ np.array(signs)) * VECTOR_SPREAD * VECTOR_SIZE**0.5
-    # Words that occur once are in few vocabularies anyway, so only others are left without a vector.
+    # Words that occur once are in few vocabularies anyway, so they keep their vectors.
     num_left_out = round(len(vocabulary) * SHARE_WITHOUT_VECTOR)
     left_out = [word for word in vocabulary if frequency[word] > 1][-num_left_out:]
     return {word: vectors[index[word]] for word in vocabulary if word not in left_out}
