@@ -19,14 +19,15 @@ from sentiment.runtime.errors import UserError
 
 QUICK = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
-    "--training.precision=fp32",
+    "--training.precision=fp32", "--training.pictures=false",
 ]  # fmt: skip
+PICTURES = ["--training.pictures=true"]
 
 
 @pytest.fixture(scope="module")
 def run_path(corpus, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *QUICK]) == 0
+    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *QUICK, *PICTURES]) == 0
     return path
 
 
@@ -197,7 +198,7 @@ def hostile_run(tmp_path_factory) -> Path:
                 text = f"word{n % 3} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬 {n}"
                 writer.writerow([text, names[n % 3]])
     run = folder / "run"
-    assert cli.train([f"--data.path={folder}", f"--output_dir={run}", *QUICK]) == 0
+    assert cli.train([f"--data.path={folder}", f"--output_dir={run}", *QUICK, *PICTURES]) == 0
     return run
 
 
