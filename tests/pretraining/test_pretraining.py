@@ -216,12 +216,12 @@ def test_a_folder_of_another_pretraining_is_refused(reviews, finished, capsys):
     assert pretrain(*options(reviews, finished, "--pretraining.window=9")) == 1
     error = capsys.readouterr().err
     assert "holds a pre-training whose pretraining.window is 8, not 9" in error
-    assert f"to begin again, remove {finished}, or choose another output_dir" in error
+    assert f"to start anew, remove {finished}, or choose another output_dir" in error
 
 
 def test_a_pretraining_is_no_classifier(finished, capsys):
     assert cli.evaluate(["--run", str(finished), "--split", "validation"]) == 1
-    assert "is a pre-training, no classifier" in capsys.readouterr().err
+    assert "is a pre-training, not a classifier" in capsys.readouterr().err
 
 
 def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
@@ -229,7 +229,7 @@ def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
     assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
     more = f"--pretraining.path={run}"
     assert cli.train(options(reviews, tmp_path / "next", more)) == 1
-    assert "holds a classifier, no pre-training" in capsys.readouterr().err
+    assert "holds a classifier, not a pre-training" in capsys.readouterr().err
 
 
 def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monkeypatch, capsys):

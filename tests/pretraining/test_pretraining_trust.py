@@ -126,7 +126,7 @@ def test_other_reviews_than_then_are_refused(
     assert pretrain(*options(folder, path)) == 1
     error = error_line(capsys)
     assert f"the {split} reviews are " in error
-    assert f"or remove {path} to begin again" in error
+    assert f"or remove {path} to start anew" in error
 
 
 def test_another_file_of_vectors_is_refused(reviews, tmp_path, capsys, monkeypatch):
@@ -246,7 +246,7 @@ def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
     write_manifest(run, description)
     capsys.readouterr()
     assert pretrain(*options(reviews, run)) == 1
-    assert "holds a classifier, no pre-training: choose another output_dir" in error_line(capsys)
+    assert "holds a classifier, not a pre-training: choose another output_dir" in error_line(capsys)
     read_weights(run, "best")
 
 

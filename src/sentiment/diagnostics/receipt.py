@@ -15,7 +15,14 @@ from sentiment.data.reviews import (
     load_unlabelled,
     reviews_fingerprint,
 )
-from sentiment.runs.manifest import git_state, is_baseline, is_pretraining, read_manifest, versions
+from sentiment.runs.manifest import (
+    check_fingerprints,
+    git_state,
+    is_baseline,
+    is_pretraining,
+    read_manifest,
+    versions,
+)
 from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runtime.device import describe_device, find_device, find_precision
 from sentiment.runtime.errors import UserError
@@ -238,14 +245,12 @@ def check_reviews(
     Raises:
         UserError: they differ.
     """
-    for split, expected in then.items():
-        actual = now[split]
-        if actual != expected:
-            raise UserError(
-                f"the {split} reviews are {actual['rows']} with digest {actual['sha256'][:12]}, "
-                f"but {run} was trained with {expected['rows']} with {expected['sha256'][:12]}: "
-                "give the original reviews with --data.path"
-            )
+    check_fingerprints(
+        then,
+        {split: now[split] for split in then},
+        owner=str(run),
+        advice="give the original reviews with --data.path",
+    )
 
 
 def _check_vectors(then: dict[str, Any], config: Config, run: Path) -> None:

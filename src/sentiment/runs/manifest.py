@@ -1,4 +1,4 @@
-"""run.json: what a run is, how it was made, and a checksum over it."""
+"""run.json: what a run is, how it was trained, and a checksum of all that."""
 
 from __future__ import annotations
 
@@ -19,32 +19,26 @@ from sentiment.runtime.distributed import DistributedContext, launch_name
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
-FORMAT_VERSION = 2  # of run.json, weights and checkpoints; 2 knows which run a file belongs to
+FORMAT_VERSION = 2  # of run.json, weights and checkpoints; since 2 they name their run
 
-# What run.json calls a folder whose weights are pre-trained, and no classifier's yet.
+# Values of "kind" for folders that hold no LSTM classifier.
 LANGUAGE_MODEL = "language model"
-# What it calls a folder of a linear model, no LSTM's.
 BASELINE = "baseline"
 
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
 def write_manifest(run: Path, values: dict[str, Any]) -> None:
-    """Write run.json in one step.
-
-    Args:
-        run: the run's folder.
-        values: what :func:`read_manifest` will return.
-    """
+    """Write run.json atomically; :func:`read_manifest` returns the same values."""
     write_json(run / "run.json", {**values, "sha256": _checksum(values)})
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
-    """What run.json says, checked.
+    """The checked values of run.json.
 
     Raises:
         FileNotFoundError: the folder is not a run.
-        UserError: the file is damaged, or of another format.
+        UserError: the file is damaged or has another format.
     """
     path = run / "run.json"
     if not path.is_file():
@@ -57,62 +51,50 @@ def read_manifest(run: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged: {truncate(repr(error), 100)}") from error
     check_version(path, version)
     if values.pop("sha256", None) != _checksum(values):
-        raise UserError(f"{path} is damaged: its checksum is not that of its content")
+        raise UserError(f"{path} is damaged: its checksum does not match its content")
     texts = [values.get(name) for name in _TEXTS]
-    if not isinstance(names, list) or not all(isinstance(each, str) for each in [*names, *texts]):
-        raise UserError(f"{path} is damaged: a value is not of its kind")
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, *texts]):
+        raise UserError(f"{path} is damaged: a value has the wrong type")
     if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
-        raise UserError(f"{path} is damaged: its classes are not two names or more")
+        raise UserError(f"{path} is damaged: it needs two or more different class names")
     return values
 
 
 def is_pretraining(description: dict[str, Any]) -> bool:
-    """Whether run.json says that its folder holds a pre-training, no classifier."""
+    """Whether a run.json is that of a pre-training."""
     return description.get("kind") == LANGUAGE_MODEL
 
 
 def holds_pretraining(path: Path) -> bool:
-    """Whether a folder holds a pre-training; False where it holds no run at all.
-
-    Raises:
-        UserError: its run.json is damaged, or of another format.
-    """
+    """Whether a folder holds a pre-training; raises as :func:`read_manifest` for damaged files."""
     return (path / "run.json").exists() and is_pretraining(read_manifest(path))
 
 
 def is_baseline(description: dict[str, Any]) -> bool:
-    """Whether run.json says that its folder holds a baseline, no LSTM's run."""
+    """Whether a run.json is that of a baseline."""
     return description.get("kind") == BASELINE
 
 
 def holds_baseline(path: Path) -> bool:
-    """Whether a folder holds a baseline; False where it holds no run at all.
-
-    Raises:
-        UserError: its run.json is damaged, or of another format.
-    """
+    """Whether a folder holds a baseline; raises as :func:`read_manifest` for damaged files."""
     return (path / "run.json").exists() and is_baseline(read_manifest(path))
 
 
 def require_run(path: Path, description: dict[str, Any]) -> None:
-    """Refuse a folder whose run.json says that it holds something else than an LSTM classifier.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise ``UserError`` for a folder that does not hold an LSTM classifier."""
     if is_pretraining(description):
         raise UserError(
-            f"{path} is a pre-training, no classifier: train one from it with --pretraining.path"
+            f"{path} is a pre-training, not a classifier: train one from it with --pretraining.path"
         )
     if is_baseline(description):
         raise UserError(
-            f"{path} is a baseline, no LSTM's run: its figures are in {path / 'evaluation'}, and "
-            f"sentiment compare RUN {path} measures it against a run"
+            f"{path} is a baseline, not an LSTM's run: its metrics are in {path / 'evaluation'}; "
+            f"sentiment compare RUN {path} compares it with a run"
         )
 
 
 def check_version(path: Path, version: int) -> None:
-    """Refuse a file that another release wrote."""
+    """Raise ``UserError`` for a file with another format than this release's."""
     if version > FORMAT_VERSION:
         raise UserError(
             f"{path} has format {version}, but this program reads up to {FORMAT_VERSION}: "
@@ -121,13 +103,13 @@ def check_version(path: Path, version: int) -> None:
     if version < FORMAT_VERSION:
         raise UserError(
             f"{path} has format {version}, which this program no longer reads: train the run "
-            "again, from its config.yaml"
+            "again from its config.yaml"
         )
 
 
 def _is_name(text: str) -> bool:
-    """Whether a class can be called so: half a surrogate pair cannot even be written."""
-    return text.strip() != "" and not any("\ud800" <= each <= "\udfff" for each in text)
+    """Whether a class can have this name; half a surrogate pair cannot be written to a file."""
+    return text.strip() != "" and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _checksum(values: dict[str, Any]) -> str:
@@ -148,16 +130,10 @@ def collect_provenance(
     vectors: dict[str, Any] | None,
     coverage: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The receipt of a training that begins now.
+    """The receipt of a training that begins now, for run.json.
 
-    Args:
-        seed: of weights, dropout and order.
-        device: what it runs on, in words.
-        precision: arithmetic of matrix products.
-        world: the ranks.
-        data: fingerprints by split.
-        vectors: fingerprint of the file of vectors, if there is one.
-        coverage: what of the vocabulary it covers.
+    ``data`` holds the reviews' fingerprints by split, ``vectors`` that of the file of vectors, and
+    ``coverage`` how much of the vocabulary it covers.
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -176,8 +152,37 @@ def collect_provenance(
     }
 
 
+def check_fingerprints(
+    before: dict[str, Any], now: dict[str, Any], *, owner: str, advice: str
+) -> None:
+    """Refuse reviews other than those that something was made with.
+
+    Args:
+        before, now: fingerprints by split; a split may be missing from one of them.
+        owner: what was made with the reviews of before, as the subject of "has".
+        advice: what to do.
+
+    Raises:
+        UserError: a split differs.
+    """
+    for split in sorted(before.keys() | now.keys()):
+        if before.get(split) != now.get(split):
+            raise UserError(
+                f"the {split} reviews are {describe_fingerprint(now.get(split))}, but {owner} has "
+                f"{describe_fingerprint(before.get(split))}: {advice}"
+            )
+
+
+def describe_fingerprint(fingerprint: dict[str, Any] | None) -> str:
+    """A fingerprint of reviews or of a file, in words."""
+    if fingerprint is None:
+        return "none"
+    rows = f"{fingerprint['rows']} with " if "rows" in fingerprint else ""
+    return f"{rows}digest {fingerprint['sha256'][:12]}"
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of what decides a run's numbers."""
+    """Versions of Python and of the packages that decide a run's numbers."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -188,10 +193,10 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """The revision that this code is of, and whether it was changed; None without git."""
+    """This code's revision, and whether it has changes; None outside of its repository."""
     folder = Path(__file__).parent
     try:
-        # A package installed into a repository of something else is not of its revision.
+        # Fails for a package that is installed inside another repository.
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         revision = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain", "--untracked-files=no")

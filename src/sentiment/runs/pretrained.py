@@ -1,4 +1,4 @@
-"""The folder of a pre-trained language model: written, checked, read."""
+"""The folder of a pre-trained language model: what must match it, and loading its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import torch
 from sentiment.config.config import Config, first_difference, flat_settings
 from sentiment.data.reviews import file_fingerprint
 from sentiment.model import SentimentClassifier
-from sentiment.runs.manifest import is_pretraining, read_manifest
+from sentiment.runs.manifest import (
+    check_fingerprints,
+    describe_fingerprint,
+    is_pretraining,
+    read_manifest,
+)
 from sentiment.runs.run import is_finished, load_settings
 from sentiment.runs.weights import read_weights
 from sentiment.runtime.errors import UserError
@@ -26,18 +31,18 @@ _WITHOUT_EFFECT = (
     "data.path", "data.cache_dir", "data.num_processes", "data.max_length", "data.keep",
     "vectors.path", "pretraining.path",
 )  # fmt: skip
-# What a classifier must have in common with the language model that it starts from.
+# Settings that a classifier must share with the language model that it starts from.
 _SHAPES = (
     "model.embedding_size", "model.hidden_size", "model.num_layers", "model.bidirectional",
     "model.cell", "model.implementation", "model.normalize_embedding", "data.lower_case",
 )  # fmt: skip
-_TAKEN = ("embedding.", "recurrence.")
+_LOADED = ("embedding.", "recurrence.")
 
 
 def starting_folder(config: Config) -> Path | None:
-    """The folder of the pre-training that a run starts from, None if it starts from none.
+    """The folder of the pre-training that a run starts from, if any.
 
-    Where the settings name none, it is beside the run's, for other runs to use.
+    Without pretraining.path, it lies next to the run's folder, for other runs to use too.
     """
     if not config.pretraining.is_wanted:
         return None
@@ -47,7 +52,7 @@ def starting_folder(config: Config) -> Path | None:
 
 
 def learned_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what a pre-training learns, by their dotted keys."""
+    """The settings that decide what a pre-training learns, under their dotted keys."""
     return {
         key: value
         for key, value in flat_settings(config).items()
@@ -60,77 +65,57 @@ def learned_settings(config: Config) -> dict[str, Any]:
 
 
 def check_same(config: Config, path: Path) -> None:
-    """Refuse a folder, which output_dir leads to, whose pre-training is one of other settings.
+    """Refuse a folder whose pre-training has other settings.
 
     Raises:
-        UserError: it is; or the folder holds a run.
+        UserError: a setting differs, or the folder holds a classifier's run.
     """
     check_kind(path, "output_dir")
-    own, asked = learned_settings(load_settings(path)), learned_settings(config)
-    if (key := first_difference(own, asked)) is None:
+    before, now = learned_settings(load_settings(path)), learned_settings(config)
+    if (key := first_difference(before, now)) is None:
         return
     if is_finished(path):
-        advice = "to start from it all the same, name it by --pretraining.path"
+        advice = "to start from it anyway, name it with --pretraining.path"
     else:
-        advice = "to go on, set it as then"
+        advice = "to resume it, set the original value"
     raise UserError(
-        f"{path} holds a pre-training whose {key} is {own.get(key)!r}, not {asked[key]!r}: "
-        f"{advice}; to begin again, remove {path}, or choose another output_dir"
+        f"{path} holds a pre-training whose {key} is {before.get(key)!r}, not {now[key]!r}: "
+        f"{advice}; to start anew, remove {path}, or choose another output_dir"
     )
 
 
-def check_same_texts(config: Config, path: Path, found: dict[str, Any]) -> None:
-    """Refuse a folder whose pre-training has read, or begun from, something else.
+def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -> None:
+    """Refuse a folder whose pre-training has read other reviews, or started from other vectors.
 
-    Args:
-        config: the settings.
-        path: the folder.
-        found: fingerprints of the reviews that the settings lead to, by split.
+    ``fingerprints`` are those of the reviews that the settings name, by split.
 
     Raises:
-        UserError: reviews, or the file that vectors.path names, are others than then.
+        UserError: it has.
     """
-    description = read_manifest(path)
-    then = description["data"]
-    way_out = f"give those of then, or choose another output_dir, or remove {path} to begin again"
-    for split in sorted(then.keys() | found.keys()):
-        if then.get(split) != found.get(split):
-            raise UserError(
-                f"the {split} reviews are {_told(found.get(split))}, but the pre-training in "
-                f"{path} has {_told(then.get(split))}: {way_out}"
-            )
+    manifest = read_manifest(path)
+    owner = f"the pre-training in {path}"
+    advice = f"give the original ones, choose another output_dir, or remove {path} to start anew"
+    check_fingerprints(manifest["data"], fingerprints, owner=owner, advice=advice)
     file = None if config.vectors.path is None else Path(config.vectors.path).expanduser()
     if file is None and config.vectors.name is not None:
-        return  # by its name they are the same
+        return  # the same name means the same vectors
     if file is not None and not file.is_file():
-        return  # its weights are there, which need no vectors any more
-    now, before = (None if file is None else file_fingerprint(file)), description["vectors"]
+        return  # the saved weights no longer need the vectors
+    now, before = (None if file is None else file_fingerprint(file)), manifest["vectors"]
     if before is None and load_settings(path).vectors.path is not None:
-        return  # a receipt that does not tell
+        return  # an early receipt without the fingerprint
     if (now or {}).get("sha256") != (before or {}).get("sha256"):
         raise UserError(
-            f"vectors.path is {config.vectors.path!r}, with {_told(now)}, but the pre-training in "
-            f"{path} began with {_told(before)}: {way_out}"
+            f"vectors.path is {config.vectors.path!r}, with {describe_fingerprint(now)}, but "
+            f"{owner} started with {describe_fingerprint(before)}: {advice}"
         )
 
 
-def _told(fingerprint: dict[str, Any] | None) -> str:
-    """What a fingerprint says, in words."""
-    if fingerprint is None:
-        return "none"
-    rows = f"{fingerprint['rows']} with " if "rows" in fingerprint else ""
-    return f"{rows}digest {fingerprint['sha256'][:12]}"
-
-
 def check_kind(path: Path, setting: str) -> None:
-    """Refuse a folder without a pre-training.
-
-    Args:
-        path: the folder.
-        setting: what leads to it.
+    """Refuse a folder, to which ``setting`` leads, that holds no pre-training.
 
     Raises:
-        FileNotFoundError: there is nothing of the kind in it.
+        FileNotFoundError: it holds no run.
         UserError: it holds a classifier's run.
     """
     try:
@@ -138,34 +123,34 @@ def check_kind(path: Path, setting: str) -> None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
     if not is_pretraining(description):
-        raise UserError(f"{path} holds a classifier, no pre-training: choose another {setting}")
+        raise UserError(f"{path} holds a classifier, not a pre-training: choose another {setting}")
 
 
 def check_fits(config: Config, path: Path) -> None:
-    """Refuse to start a classifier of these settings from a folder.
+    """Refuse a pre-training that a classifier with these settings cannot start from.
 
     Raises:
-        FileNotFoundError: there is no finished pre-training in it.
-        UserError: it does not fit; the message names the setting.
+        FileNotFoundError: the folder holds no finished pre-training.
+        UserError: a setting does not fit.
     """
     setting = "output_dir" if config.pretraining.path is None else "pretraining.path"
     check_kind(path, setting)
     if not is_finished(path):
         raise FileNotFoundError(
-            f"the pre-training in {path}, to which {setting} leads, is not finished: go on with "
-            "it by the command that began it"
+            f"the pre-training in {path}, to which {setting} leads, is not finished: resume it "
+            "with the command that started it"
         )
-    own, asked = flat_settings(load_settings(path)), flat_settings(config)
+    before, now = flat_settings(load_settings(path)), flat_settings(config)
     for key in _SHAPES:
-        if own[key] != asked[key]:
+        if before[key] != now[key]:
             raise UserError(
-                f"{key} is {asked[key]!r}, but the pre-training in {path} has {own[key]!r}: set "
-                f"both alike, or choose another {setting}"
+                f"{key} is {now[key]!r}, but the pre-training in {path} has {before[key]!r}: set "
+                f"both to the same value, or choose another {setting}"
             )
-    if config.data.shared_reviews == "drop" != own["data.shared_reviews"]:
+    if config.data.shared_reviews == "drop" != before["data.shared_reviews"]:
         raise UserError(
             f"data.shared_reviews is 'drop', but the pre-training in {path} was made with "
-            f"{own['data.shared_reviews']!r} and may have read copies of test reviews: choose "
+            f"{before['data.shared_reviews']!r} and may have read copies of test reviews: choose "
             f"another {setting}, made with drop too"
         )
 
@@ -173,19 +158,15 @@ def check_fits(config: Config, path: Path) -> None:
 def start_from(model: SentimentClassifier, path: Path) -> None:
     """Give a classifier the embedding and recurrence of a pre-training."""
     tensors, _ = read_weights(path, "last")
-    taken = {name: each for name, each in tensors.items() if name.startswith(_TAKEN)}
+    parameters = model.state_dict()
     with torch.no_grad():
-        own = model.state_dict()
-        for name, tensor in taken.items():
-            own[name].copy_(tensor)
+        for name, tensor in tensors.items():
+            if name.startswith(_LOADED):
+                parameters[name].copy_(tensor)
 
 
 def describe_pretraining(path: Path) -> dict[str, str]:
-    """Which pre-training it is, for run.json: folder, identity, digest of the weights.
-
-    Raises:
-        FileNotFoundError: it is not there.
-    """
+    """A pre-training's folder, identity and digest of the weights, for run.json."""
     identity = read_manifest(path)["identity"]
     weights = file_fingerprint(path / "checkpoints" / "last" / "model.safetensors")
     return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}

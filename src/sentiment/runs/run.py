@@ -1,4 +1,4 @@
-"""A run's folder, as whoever reads it needs it: settings, vocabulary, classes, weights.
+"""A run's folder: created, checked, and loaded without the code that trained it.
 
     config.yaml                         all settings, reusable as --config
     run.json                            format, classes, checksums, and the receipt: data, versions,
@@ -6,13 +6,12 @@
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
     checkpoints/resume.safetensors      while training is unfinished: what --resume needs
-    checkpoints/soft_labels.safetensors what teachers said of unlabelled reviews, if there are any
+    checkpoints/soft_labels.safetensors teachers' labels of unlabelled reviews, if there are any
     metrics.json, train.log, tensorboard/, evaluation/, explanations/
 
-A run rebuilds its model alone: evaluating and predicting need this folder and nothing of training.
-run.json holds the checksums of itself, the settings and the vocabulary; weights and checkpoints
-hold their own, and the identity of the run they belong to. All carry a format version. All files
-are text or safetensors: loading one executes nothing.
+run.json holds checksums of itself, the settings and the vocabulary; weights and checkpoints hold
+their own, and the identity of their run. All have a format version, and are text or safetensors:
+loading them executes nothing.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ from sentiment.runs.weights import WeightsInfo, load_weights
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, check_links, check_writable
 
-# Stands in a folder while a run is made there, so that another training may do it over.
+# Marks a folder whose run is being created: a later training may start it over.
 HALF_MADE = ".begun"
-# What a run consists of: all that overwriting one may remove, what makes it one first.
+# All that overwriting a run may remove; first what makes the folder a run.
 _CONTENTS = (
     "run.json",
     "config.yaml",
@@ -73,23 +72,18 @@ class Run:
 
 
 def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = False) -> None:
-    """Check that a run may be written to a folder, and write nothing.
+    """Check, without writing anything, that a run can be written to a folder.
 
-    Args:
-        path: the folder.
-        overwrite: whether a run that is there may be replaced.
-        for_pretraining: whether it is a pre-training, which alone may replace another.
+    With ``overwrite``, a run in it may be replaced, but a pre-training only ``for_pretraining``.
 
     Raises:
-        FileExistsError: the folder is not empty and overwriting was not asked for, or it holds
-            something else than a run.
-        NotADirectoryError: the path, or one above it, is a file.
-        PermissionError: nothing can be written there.
+        FileExistsError: the folder holds something that may not be replaced.
+        NotADirectoryError, PermissionError: it cannot be written to.
     """
     check_writable(path)
     if (path / HALF_MADE).exists():
-        return  # by a training that was killed before it began
-    if path.is_dir() and any(each.name != LOCK for each in path.iterdir()):
+        return  # of a training that was killed before it began
+    if path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
         description = _readable_description(path)
         if is_pretraining(description or {}) and not for_pretraining:
             raise FileExistsError(
@@ -98,7 +92,7 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
             )
         if is_baseline(description or {}):
             raise FileExistsError(
-                f"{path} holds a baseline, which no training replaces: choose another output_dir"
+                f"{path} holds a baseline, which train does not replace: choose another output_dir"
             )
         if not overwrite and for_pretraining:
             raise FileExistsError(
@@ -117,7 +111,7 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
 
 
 def _readable_description(path: Path) -> dict[str, Any] | None:
-    """What run.json says; None where there is none that can be read."""
+    """The values of run.json; None if it is missing or damaged."""
     try:
         return read_manifest(path)
     except (OSError, ValueError):
@@ -133,16 +127,10 @@ def create_run(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Make a run's folder with everything about the run but its weights.
-
-    Args:
-        path: the folder.
-        config, class_names, vocabulary: what the run's model is rebuilt from.
-        receipt: what else run.json is to say of where the run comes from.
-        overwrite: whether a run that is there may be replaced.
+    """Create a run's folder with everything but the weights; ``receipt`` goes into run.json.
 
     Raises:
-        OSError: as :func:`check_place` says.
+        OSError: as :func:`check_place`.
     """
     check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(receipt or {}))
     path.mkdir(parents=True, exist_ok=True)
@@ -170,17 +158,17 @@ def create_run(
 
 
 def finish_run(path: Path, result: dict[str, Any]) -> None:
-    """Write what training came to into run.json, which marks the run as finished."""
+    """Write the training's result into run.json, which marks the run as finished."""
     write_manifest(path, {**read_manifest(path), "result": result})
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a run's training has come to its end."""
+    """Whether a run's training is finished."""
     return "result" in read_manifest(path)
 
 
 def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: str) -> str:
-    """What equal runs have in common, wherever they lie, and others do not."""
+    """A digest of what decides a run, the same wherever its folder lies."""
     values = [deciding_settings(config), list(class_names), vocabulary_sha256]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -194,7 +182,7 @@ def build_model(
     freeze_embedding: bool = False,
     frequencies: Sequence[int] | None = None,
 ) -> SentimentClassifier:
-    """The classifier that the settings describe; its arguments are those of the classifier."""
+    """The classifier with these settings; the other arguments are the classifier's own."""
     return SentimentClassifier(
         vocabulary_size=vocabulary_size,
         num_classes=num_classes,
@@ -209,15 +197,15 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
     """Rebuild a run's model on the CPU, in evaluation mode.
 
     Raises:
-        FileNotFoundError: the folder is not a run, or a file of it is missing.
-        UserError: a file is damaged, of a newer format, or does not fit the others.
+        FileNotFoundError: the folder is not a run, or one of its files is missing.
+        UserError: a file is damaged, has another format, or belongs to another run.
     """
     check_links(path)
     description = read_manifest(path)
     require_run(path, description)
     config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
-    with torch.device("meta"):  # shapes alone: the weights come from the file
+    with torch.device("meta"):  # only shapes: the weights come from the file
         model = build_model(
             config.model,
             vocabulary_size=len(vocabulary),
@@ -229,27 +217,19 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
 
 
 def load_settings(path: Path) -> Config:
-    """A run's settings.
-
-    Raises:
-        FileNotFoundError, UserError: as for :func:`load_run`.
-    """
-    _check_own(path, "config.yaml")
+    """A run's settings; raises as :func:`load_run`."""
+    _check_digest(path, "config.yaml")
     return load_config(path / "config.yaml")
 
 
 def load_words(path: Path) -> Vocab:
-    """A run's vocabulary.
-
-    Raises:
-        FileNotFoundError, UserError: as for :func:`load_run`.
-    """
-    _check_own(path, "vocabulary.txt")
+    """A run's vocabulary; raises as :func:`load_run`."""
+    _check_digest(path, "vocabulary.txt")
     return load_vocabulary(path / "vocabulary.txt")
 
 
-def _check_own(path: Path, name: str) -> None:
-    """Refuse a file that is missing, or not the one that the run was made with."""
+def _check_digest(path: Path, name: str) -> None:
+    """Refuse a file that is missing or was changed since training."""
     if not (path / name).is_file():
         raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
     if _sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:

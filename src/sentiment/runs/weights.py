@@ -24,48 +24,44 @@ _METADATA_KEY = "sentiment"
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any], identity: str
 ) -> None:
-    """Write a file in one step.
-
-    Args:
-        path: the file.
-        tensors: of any device.
-        values: what JSON can hold, infinities included.
-        identity: of the run.
+    """Write tensors and JSON values, with the run's identity, to a file atomically.
 
     Raises:
-        OSError: it cannot be written; what was there stays.
+        OSError: it cannot be written; the old file stays.
     """
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     description = {"format_version": FORMAT_VERSION, "identity": identity, "values": values}
     description["sha256"] = _checksum(description, tensors)
-    # In one value, because safetensors writes several in no fixed order: equal runs, equal files.
+    # One value, because safetensors writes several in no fixed order: equal runs, equal files.
     atomic_write(path, save(tensors, {_METADATA_KEY: json.dumps(description)}))
 
 
 def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the values of a file that belongs to a run.
+    """The tensors, on the CPU, and the values of a file of the run with this identity.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is damaged, of another format or of another run.
+        FileNotFoundError: the file does not exist.
+        UserError: it is damaged, has another format, or belongs to another run.
     """
     try:
         with safe_open(path, framework="pt") as file:
             description = json.loads((file.metadata() or {})[_METADATA_KEY])
-            # Copies: what is only mapped would change with the file, after it was checked.
+            # Copies: mapped tensors would change with the file, after the checksum was checked.
             tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-        version, found = int(description["format_version"]), description.pop("sha256", None)
+        version, checksum = int(description["format_version"]), description.pop("sha256", None)
     except FileNotFoundError:
         raise
     except KeyError as error:
-        raise UserError(f"{path} is damaged, or no file of ours: it lacks {error}") from error
+        raise UserError(
+            f"{path} is damaged, or not a file of this program: it lacks {error}"
+        ) from error
     except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged: {truncate(str(error), 100)}") from error
     except RecursionError as error:
         raise UserError(f"{path} is damaged: its metadata is nested too deep") from error
     check_version(path, version)
-    if found != _checksum(description, tensors):
-        raise UserError(f"{path} is damaged: its checksum is not that of its content")
+    if checksum != _checksum(description, tensors):
+        raise UserError(f"{path} is damaged: its checksum does not match its content")
     if description.get("identity") != identity:
         raise UserError(f"{path} belongs to another run: its files were mixed up")
     return tensors, dict(description["values"])
@@ -82,13 +78,13 @@ def _checksum(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where training stood when weights were saved.
+    """When in training weights were saved, and how good they are.
 
     Attributes:
-        epoch, update: how far it had come.
+        epoch, update: how many were completed.
         metrics: on the validation reviews, at temperature 1.
-        temperature: what logits are divided by for probabilities to be calibrated, fitted on the
-            validation reviews (:mod:`sentiment.evaluation.calibration`).
+        temperature: divisor of the logits that calibrates probabilities, fitted on the validation
+            reviews (:mod:`sentiment.evaluation.calibration`).
     """
 
     epoch: int
@@ -98,10 +94,10 @@ class WeightsInfo:
 
 
 def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: WeightsInfo) -> None:
-    """Write a model's weights to ``checkpoints/NAME`` in one step.
+    """Write a model's weights to ``checkpoints/NAME`` atomically.
 
     Raises:
-        OSError: they cannot be written; those that were there stay.
+        OSError: they cannot be written; the old ones stay.
     """
     path = weights_path(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,19 +106,19 @@ def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Weigh
 
 
 def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
-    """Give a model the weights of ``checkpoints/NAME``; it may be a bare one, on ``meta``.
+    """Load the weights of ``checkpoints/NAME`` into a model, which may be on ``meta``.
 
     Raises:
-        FileNotFoundError: there are none.
-        UserError: the file is damaged, of another format, of another run or of another model.
+        FileNotFoundError: they do not exist.
+        UserError: the file is damaged, has another format, or belongs to another run or model.
     """
     tensors, position = read_weights(run, name)
     path = weights_path(run, name)
-    if any(tensors[key].dtype != own.dtype for key, own in model.state_dict().items()
-           if key in tensors):  # fmt: skip
-        raise UserError(f"{path} does not fit the run's settings: its numbers are of another kind")
+    for key, parameter in model.state_dict().items():
+        if key in tensors and tensors[key].dtype != parameter.dtype:
+            raise UserError(f"{path} does not fit the run's settings: {key} has another data type")
     try:
-        # The file's own tensors, so that settings alone never make a model larger than the file.
+        # assign: settings alone never allocate a model larger than the file.
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = truncate(" ".join(str(error).split()), 300)
@@ -131,16 +127,16 @@ def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
 
 
 def read_position(run: Path, name: str) -> WeightsInfo:
-    """Where training stood at ``checkpoints/NAME``; raises what :func:`load_weights` does."""
+    """The information on ``checkpoints/NAME``; raises as :func:`read_weights`."""
     return read_weights(run, name)[1]
 
 
 def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], WeightsInfo]:
-    """The tensors of ``checkpoints/NAME`` by name, and where training stood.
+    """The tensors of ``checkpoints/NAME`` by name, and when they were saved.
 
     Raises:
-        FileNotFoundError: there are none.
-        UserError: the file is damaged, of another format or of another run.
+        FileNotFoundError: they do not exist.
+        UserError: the file is damaged, has another format, or belongs to another run.
     """
     path = weights_path(run, name)
     if not path.is_file():
@@ -158,5 +154,5 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
 
 
 def weights_path(run: Path, name: str) -> Path:
-    """Where a run keeps the weights of a name."""
+    """The file of a run's weights ``best`` or ``last``."""
     return run / "checkpoints" / name / "model.safetensors"

@@ -15,6 +15,7 @@ from sentiment.data.sources import has_validation
 from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.runs.manifest import (
+    check_fingerprints,
     collect_provenance,
     holds_baseline,
     holds_pretraining,
@@ -218,18 +219,14 @@ def _create(
 
 
 def _check_reviews(path: Path, data: TrainingData, distributed: DistributedContext) -> None:
-    saved = read_manifest(path).get("data", {})
-    for split, fingerprint in data.fingerprints.items():
-        if saved.get(split) != fingerprint:
-            before = saved.get(split) or {"rows": "?", "sha256": "?"}
-            rank = ""
-            if distributed.is_distributed:
-                rank = f"rank {distributed.rank} has other reviews: "
-            raise UserError(
-                f"{rank}the {split} reviews are {fingerprint['rows']} with digest "
-                f"{fingerprint['sha256'][:12]}, but those of {path} are {before['rows']} with "
-                f"{before['sha256'][:12]}: give the reviews that the run began with by --data.path"
-            )
+    before = read_manifest(path).get("data", {})
+    where = f" on rank {distributed.rank}" if distributed.is_distributed else ""
+    check_fingerprints(
+        {split: before[split] for split in data.fingerprints if split in before},
+        data.fingerprints,
+        owner=str(path),
+        advice=f"give the reviews that the run started with by --data.path{where}",
+    )
 
 
 def _log_resumed(context: TrainingContext, checkpoint: CheckpointData) -> None:
