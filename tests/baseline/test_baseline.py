@@ -282,12 +282,12 @@ def test_a_baseline_among_runs_is_not_one_of_their_seeds(run, made, tmp_path):
 
 
 def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp_path, capsys):
-    path = Path(shutil.copytree(run, tmp_path / "run"))
-    command = f"sentiment baseline --config {path}/config.yaml"
-    assert cli.train([f"--output_dir={path}", f"--data.path={load_settings(run).data.path}", *TINY,
-                      "--overwrite"]) == 0  # fmt: skip
-    assert capsys.readouterr().out.endswith(f"      {command}\n")
-    folder = Path(shutil.copytree(made, tmp_path / "run-baseline"))
+    path, folder = tmp_path / "run", Path(shutil.copytree(made, tmp_path / "run-baseline"))
+    command = "sentiment baseline --config {}/config.yaml"
+    assert (run / "train.log").read_text().rstrip().endswith(f"      {command.format(run)}")
+    data_path = load_settings(run).data.path
+    assert cli.train([f"--output_dir={path}", f"--data.path={data_path}", *TINY]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
     trained = load_run(path)
     data = trained.config.data
     reviews, corpus = prepare_split(data, "validation", trained.vocabulary, trained.class_names)
@@ -295,18 +295,19 @@ def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp
     with (folder / EVALUATION / "predictions.csv").open(newline="") as file:
         theirs = np.array([row["label"] == row["predicted"] for row in csv.DictReader(file)])
     line = compare_with_baseline(path, corpus, CPU)
+    assert line == last
     p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
     assert f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %" in line
     assert f"{100 * (ours.mean() - theirs.mean()):+.2f} points" in line and len(line) <= 80
     assert ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3g}") in line
     # With other reviews, or without predictions, there is no comparison.
-    assert baseline_command(path) == f"{command} --overwrite"
+    assert baseline_command(path) == f"{command.format(path)} --overwrite"
     (folder / EVALUATION / "predictions.csv").write_text("row\n0\n")
     assert compare_with_baseline(path, corpus, CPU) is None
-    manifest = read_manifest(made)
-    del manifest["data"]["validation"]
-    write_manifest(folder, manifest)
     shutil.copytree(made / "evaluation", folder / "evaluation", dirs_exist_ok=True)
+    assert compare_with_baseline(path, corpus, CPU) == line
+    data = {"validation": {"reviews": "others"}}
+    write_manifest(folder, {**read_manifest(made), "data": data})
     assert compare_with_baseline(path, corpus, CPU) is None
 
 

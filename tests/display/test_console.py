@@ -1,4 +1,4 @@
-"""Text from data on terminals and pages: whatever it holds, it is seen and does nothing."""
+"""Text for terminals and pages: whatever it holds, it is visible and harmless."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ LETTERS = st.text(st.sampled_from("ab é良🎬\u0301\u200d\x1b\x08\n\u202e"), m
 
 @given(st.text(st.characters(codec=None), max_size=20))
 @example("\x00\x1b[31m\x7f\x9b\r\n\t\u2028\u202e\u2066\ud800\ufeff\xa0\u3000")
-def test_printed_text_is_one_line_without_control(text):
+def test_sanitized_text_is_one_line_without_control_characters(text):
     shown = sanitize(text)
-    assert len(shown) == len(text), "nothing vanishes"
-    for each, before in zip(shown, text, strict=True):
-        assert each.isprintable() or each in "\u200c\u200d"
-        assert each == before or not before.isprintable()
+    assert len(shown) == len(text)
+    for character, before in zip(shown, text, strict=True):
+        assert character.isprintable() or character in "\u200c\u200d"
+        assert character == before or not before.isprintable()
     assert sanitize(shown) == shown
 
 
-def test_what_stands_for_control_characters_is_known():
+def test_sanitizing_by_example():
     assert sanitize("a\x1b[1m\r\n\t\x7f\x9b\u202eb\ud800") == "a␛[1m␍␊␉␡��b�"
     assert sanitize("as\xa0one\u3000word") == "as one word"
     for text in ("plain", "良い", "e\u0301", FAMILY, PERSIAN):
@@ -45,19 +45,19 @@ def test_what_stands_for_control_characters_is_known():
 
 @given(st.text(st.characters(codec=None), max_size=20))
 @example("\x00\x1b[31m\x7f\x9b\r\n\t\ud800")
-def test_pages_get_what_html_allows_and_keep_the_rest(text):
+def test_text_for_pages_is_allowed_in_html_and_otherwise_unchanged(text):
     shown = visible(text)
     assert len(shown) == len(text)
-    for each, before in zip(shown, text, strict=True):
-        assert each in "\t\n\r" or unicodedata.category(each) not in ("Cc", "Cs")
-        assert each == before or unicodedata.category(before) in ("Cc", "Cs")
+    for character, before in zip(shown, text, strict=True):
+        assert character in "\t\n\r" or unicodedata.category(character) not in ("Cc", "Cs")
+        assert character == before or unicodedata.category(before) in ("Cc", "Cs")
 
 
 @pytest.mark.parametrize(
     ("text", "columns"),
     [("", 0), ("plain", 5), ("良い", 4), ("🎬", 2), ("é", 1), ("e\u0301", 1), (PERSIAN, 7)],
 )
-def test_width_is_what_terminals_take(text, columns):
+def test_width_is_that_of_terminals(text, columns):
     assert width(text) == columns
     assert pad(text, 9) == text + " " * (9 - columns)
     assert pad(text, 9, right=True) == " " * (9 - columns) + text
@@ -65,7 +65,7 @@ def test_width_is_what_terminals_take(text, columns):
 
 
 @given(LETTERS, st.integers(1, 40), st.booleans())
-def test_shortened_text_fits_and_is_as_long_as_can_be(text, columns, keep_end):
+def test_truncated_text_fits_and_is_as_long_as_possible(text, columns, keep_end):
     shown, whole = truncate(text, columns, keep_end=keep_end), sanitize(text)
     assert width(shown) <= columns
     if width(whole) <= columns:
@@ -80,7 +80,7 @@ def test_shortened_text_fits_and_is_as_long_as_can_be(text, columns, keep_end):
     assert width(kept) + spaces + width(following) >= columns
 
 
-def test_shortening_by_example():
+def test_truncating_by_example():
     assert truncate("short", 5) == "short" and truncate("longer", 5) == "long…"
     assert truncate("良い映画", 5) == "良い…" and truncate("良い映画", 4) == "良…"
     assert truncate("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
@@ -111,7 +111,7 @@ def test_wrapped_text_fits_80_columns():
     assert [line[:4].isspace() for line in lines] == [False, True, True]
 
 
-def test_pages_show_every_text_visibly_and_markup_as_it_is(tmp_path, monkeypatch):
+def test_pages_escape_texts_but_not_markup(tmp_path, monkeypatch):
     (tmp_path / "templates").mkdir()
     template = (
         "{% macro cell(text) %}<td>{{ text }}</td>{% endmacro %}"

@@ -212,7 +212,7 @@ def fit_linear(matrix: csr_array, labels: np.ndarray, num_classes: int) -> Linea
 def log_count_ratios(matrix: csr_array, is_positive: np.ndarray) -> np.ndarray:
     """(num_ngrams,) float32 log ratio of each n-gram's share among positive and other texts.
 
-    The share is of all counts of n-grams, where 1 is added to each count.
+    An n-gram's count is the number of texts that contain it, plus 1; its share is of all counts.
     """
     counts = [
         matrix[rows].sum(axis=0, dtype=np.float64) + 1 for rows in (is_positive, ~is_positive)

@@ -1,4 +1,4 @@
-"""Pictures that can stand together in one page, and equal ones in equal files."""
+"""Figures can share a page, and equal ones give equal files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def draw(height: float):
     return figure
 
 
-def test_a_picture_is_an_element_whose_references_are_its_own():
+def test_svg_elements_refer_only_to_their_own_ids():
     first, second = as_svg(draw(1)), as_svg(draw(2))
     assert as_svg(draw(1)) == first
     ElementTree.fromstring(first)
-    ids = [set(re.findall(r'\bid="([^"]+)"', each)) for each in (first, second)]
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (first, second)]
     assert not ids[0] & ids[1]
-    for text, own in zip((first, second), ids, strict=True):
+    for text, known in zip((first, second), ids, strict=True):
         references = re.findall(r'(?:url\(#|xlink:href="#)([^)"]+)', text)
-        assert references and set(references) <= own
+        assert references and set(references) <= known
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml")])
-def test_a_picture_is_saved_by_its_ending(name, start, tmp_path):
+def test_a_figure_is_saved_in_the_format_of_its_suffix(name, start, tmp_path):
     save_figure(draw(1), tmp_path / "new" / name)
     content = (tmp_path / "new" / name).read_bytes()
     assert content.startswith(start)
@@ -39,7 +39,7 @@ def test_a_picture_is_saved_by_its_ending(name, start, tmp_path):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
-def test_a_page_is_written_whole(tmp_path):
+def test_a_page_is_complete(tmp_path):
     assert render_page("base.html").startswith("<!doctype html>")
     write_page(tmp_path / "new" / "page.html", "base.html")
     assert "</html>" in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
