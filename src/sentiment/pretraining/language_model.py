@@ -1,4 +1,4 @@
-"""Language models over the classifier's LSTM: sampled softmax, loss, perplexity."""
+"""Language model over the classifier's LSTM: sampled softmax, loss, perplexity."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.errors import UserError
 
 _SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
-IMPOSSIBLE = -1e4  # a logit of no weight, within every precision's range
+IMPOSSIBLE = -1e4  # logit of a probability of 0, within every precision's range
 
 
 class Candidates:
-    """Draws words, none of them twice.
+    """Draws words without replacement.
 
     Args:
-        counts: (vocabulary,) how often each word occurs; one that never does is never drawn.
-        num_candidates: words to draw; all there are, where these are fewer.
-        seed: what is drawn for an update depends on it and the update's number alone.
+        counts: (vocabulary,) occurrences of each word; words without any are never drawn.
+        num_candidates: words to draw, at most those that occur.
+        seed: decides the draw, together with the number of the update.
+
+    Attributes:
+        log_chances: (vocabulary,) log of each word's chance to be drawn.
     """
 
     def __init__(self, counts: torch.Tensor, num_candidates: int, seed: int) -> None:
@@ -39,7 +42,7 @@ class Candidates:
         self.log_chances = chances.clamp(min=1e-30).log().float()
 
     def _num_draws(self) -> float:
-        """The draws, were each from all words again, that meet ``size`` words on average."""
+        """How many draws with replacement give ``size`` different words on average."""
         low, high = 1.0, 1e18
         for _ in range(200):
             middle = math.sqrt(low * high)
@@ -61,29 +64,29 @@ def log_likelihood(
     candidate_rows: tuple[torch.Tensor, torch.Tensor],
     log_chances: torch.Tensor,
 ) -> torch.Tensor:
-    """Log of the right words' shares among themselves and the candidates.
+    """Log-likelihood of target words in a softmax over targets and sampled candidates.
 
     Legend: num is the number of positions.
 
     Args:
-        hidden: (num, embedding) what each word is predicted from.
-        targets: (num,) the right words.
+        hidden: (num, embedding) projected hidden states.
+        targets: (num,) ids.
         target_rows: their embeddings (num, embedding) and biases (num,).
-        candidates: (num_candidates,) the others, the same for all positions.
+        candidates: (num_candidates,) ids, the same for all positions.
         candidate_rows: their embeddings (num_candidates, embedding) and biases (num_candidates,).
-        log_chances: (vocabulary,) logs of each word's chance to be a candidate.
+        log_chances: (vocabulary,) as in :class:`Candidates`.
 
     Returns:
         (num,) in fp32.
     """
     rows, biases = target_rows
-    right = (hidden.float() * rows).sum(dim=1) + biases  # (num,)
+    target_logits = (hidden.float() * rows).sum(dim=1) + biases  # (num,)
     rows, biases = candidate_rows
     biases = (biases - log_chances[candidates]).to(hidden.dtype)
-    wrong = torch.addmm(biases, hidden, rows.to(hidden.dtype).t())  # (num, num_candidates)
-    # A candidate that is a position's right word is none of its wrong ones.
-    wrong = wrong.masked_fill(targets.unsqueeze(1) == candidates, IMPOSSIBLE)
-    logits = torch.cat((right.unsqueeze(1), wrong.float()), dim=1)
+    logits = torch.addmm(biases, hidden, rows.to(hidden.dtype).t())  # (num, num_candidates)
+    # A candidate that is a position's target must not count twice.
+    logits = logits.masked_fill(targets.unsqueeze(1) == candidates, IMPOSSIBLE)
+    logits = torch.cat((target_logits.unsqueeze(1), logits.float()), dim=1)
     return -nn.functional.cross_entropy(logits, torch.zeros_like(targets), reduction="none")
 
 
@@ -93,18 +96,18 @@ _LOGITS_AT_ONCE = 2**25  # over the whole vocabulary: some 130 MB in fp32
 class LanguageModel(nn.Module):
     """Predicts each word from those before it, and in a second direction from those after it.
 
-    Both directions share the embedding, which is also the matrix of the softmax (Press & Wolf
-    2017), behind a projection each.
+    Both directions have a projection and share the embedding, which is also the softmax's weight
+    matrix (Press & Wolf 2017).
 
     Legend: directions is 2 if the recurrence is bidirectional, else 1.
 
     Args:
-        classifier: whose embedding and recurrence are trained; its other parts are not touched.
-        counts: (vocabulary,) how often each word occurs, for the biases to start from.
-        drop_share: share of embedded words' values and of the recurrence's outputs dropped.
+        classifier: its embedding and recurrence are trained, its other parts are not.
+        counts: (vocabulary,) occurrences of each word, which initialize the biases.
+        drop_share: dropout of embedded words and of the recurrence's outputs.
 
     Raises:
-        UserError: the recurrence is none that can read streams.
+        UserError: the recurrence cannot be pre-trained.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class LanguageModel(nn.Module):
         lstm = classifier.recurrence
         if not isinstance(lstm, PackedLSTM):
             raise UserError(
-                "pre-training knows the packed lstm alone: set model.cell to lstm and "
+                "pre-training needs the packed lstm: set model.cell to lstm and "
                 "model.implementation to packed"
             )
         if lstm.bidirectional and lstm.num_layers > 1:
@@ -124,7 +127,7 @@ class LanguageModel(nn.Module):
                 "one direction"
             )
         self.classifier = classifier
-        self._lstm = [lstm]  # in a list, as it is the classifier's and not to be listed twice
+        self._lstm = [lstm]  # in a list, so that it is not registered twice
         self._drop_share = drop_share
         size = classifier.embedding.embedding_dim
         self.projections = nn.ModuleList(
@@ -135,7 +138,6 @@ class LanguageModel(nn.Module):
 
     @property
     def directions(self) -> int:
-        """2 if the recurrence is bidirectional, else 1."""
         return len(self.projections)
 
     def losses(
@@ -145,35 +147,35 @@ class LanguageModel(nn.Module):
         candidates: torch.Tensor,
         log_chances: torch.Tensor,
     ) -> tuple[torch.Tensor, States]:
-        """What the window's words cost by the sampled softmax.
+        """Losses of a window by the sampled softmax.
 
         Args:
             window: what to read and to predict.
-            states: where each stream's reader stands, None at its beginning.
-            candidates: (num_candidates,) words that the right ones are told from.
-            log_chances: (vocabulary,) logs of each word's chance to be one of them.
+            states: of the LSTM before the window, None at the start of the streams.
+            candidates: (num_candidates,) ids.
+            log_chances: (vocabulary,) as in :class:`Candidates`.
 
         Returns:
             (directions,) sums of the losses in nats, and the states after the window.
         """
         targets = _select(window.targets.flatten(1), window)  # (directions, num)
-        # One look-up for all: its gradient is as large as the table, whatever is looked up.
+        # One lookup for all, because the gradient of each is as large as the table.
         ids = torch.cat((window.words.flatten(), targets.flatten(), candidates))
         sizes = window.words.numel(), targets.numel(), len(candidates)
         rows = nn.functional.embedding(ids, self.classifier.embedding_table())
         biases = nn.functional.embedding(ids[sizes[0] :], self.biases).squeeze(1)
-        of_words, of_targets, of_candidates = rows.split(sizes)
-        own_biases, other_biases = biases.split(sizes[1:])
-        hidden, states = self._read(of_words.view(*window.words.shape, -1), window, states)
-        direction_rows = of_targets.view(*targets.shape, of_targets.shape[1])
-        direction_biases = own_biases.view(targets.shape)
+        words, target_rows, candidate_rows = rows.split(sizes)
+        target_biases, candidate_biases = biases.split(sizes[1:])
+        hidden, states = self._read(words.view(*window.words.shape, -1), window, states)
+        target_rows = target_rows.view(*targets.shape, -1)  # (directions, num, embedding)
+        target_biases = target_biases.view(targets.shape)
         losses = [
             -log_likelihood(
                 hidden[direction],
                 targets[direction],
-                (direction_rows[direction], direction_biases[direction]),
+                (target_rows[direction], target_biases[direction]),
                 candidates,
-                (of_candidates, other_biases),
+                (candidate_rows, candidate_biases),
                 log_chances,
             ).sum()
             for direction in range(self.directions)
@@ -181,48 +183,48 @@ class LanguageModel(nn.Module):
         return torch.stack(losses), states
 
     def exact_losses(self, window: Window, states: States | None) -> tuple[torch.Tensor, States]:
-        """What the window's words cost among all words of the vocabulary; as :meth:`losses`."""
+        """As :meth:`losses`, by the softmax over the whole vocabulary."""
         targets = _select(window.targets.flatten(1), window)
         table = self.classifier.embedding_table()
         hidden, states = self._read(nn.functional.embedding(window.words, table), window, states)
         at_once = max(1, _LOGITS_AT_ONCE // len(table))
-        factors = table.t().to(hidden[0].dtype)
+        weights = table.t().to(hidden[0].dtype)
         totals = []
         for direction in range(self.directions):
             total = torch.zeros((), device=table.device)
             parts = zip(
                 hidden[direction].split(at_once), targets[direction].split(at_once), strict=True
             )
-            for each, wanted in parts:
-                logits = (each @ factors).float() + self.biases.squeeze(1)
+            for part, labels in parts:
+                logits = (part @ weights).float() + self.biases.squeeze(1)
                 logits[:, PAD_ID] = IMPOSSIBLE
-                total = total + nn.functional.cross_entropy(logits, wanted, reduction="sum")
+                total = total + nn.functional.cross_entropy(logits, labels, reduction="sum")
             totals.append(total)
         return torch.stack(totals), states
 
     def _read(
         self, embedded: torch.Tensor, window: Window, states: States | None
     ) -> tuple[list[torch.Tensor], States]:
-        """(num, embedding) for each direction, to predict from; the states after the window."""
+        """(num, embedding) projected hidden states by direction; states after the window."""
         if states is not None:
             states = states[0][:, : window.batch_size], states[1][:, : window.batch_size]
         embedded = dropout(embedded.to(matmul_dtype(embedded)), self._drop_share, self.training)
         output, states = read_streams(self._lstm[0], embedded, states)
         rows = _select(output.flatten(1, 2), window)  # (directions, num, hidden)
         rows = dropout(rows, self._drop_share, self.training)
-        found = [project(own) for project, own in zip(self.projections, rows, strict=True)]
-        return found, states
+        hidden = [project(part) for project, part in zip(self.projections, rows, strict=True)]
+        return hidden, states
 
 
 def _select(values: torch.Tensor, window: Window) -> torch.Tensor:
-    """Of values (directions, time * batch, ...) those of a window's rows; as a rule all of them."""
+    """The window's rows of values (directions, time * batch, ...); usually all of them."""
     if len(window.rows) == values.shape[1]:
         return values
     return values.index_select(1, window.rows)
 
 
-_MOST_REVIEWS = 300  # whose words, each among all of the vocabulary, take some seconds
-_BATCH = 25
+_MAX_REVIEWS = 300  # takes seconds, as each word is predicted among the whole vocabulary
+_BATCH_SIZE = 25
 
 
 @torch.no_grad()
@@ -238,37 +240,37 @@ def measure_perplexity(
 
     Args:
         model: the language model.
-        corpus: reviews it has not read, on its device; up to 300 of them, evenly spread, are taken.
-        window: words of a window.
-        is_repeated: whether each review is read twice, the second time to be foretold.
-        precision: arithmetic of matrix products.
+        corpus: validation reviews on its device, of which up to 300, evenly spread, are used.
+        window: words in a window.
+        is_repeated: whether each review is read twice and predicted the second time.
+        precision: of matrix products.
 
     Raises:
-        UserError: no review has two words, or a perplexity is beyond all numbers.
+        UserError: no review has two words, or a perplexity is not finite.
     """
     was_training = model.training
     model.eval()
     readable = (corpus.lengths >= 2).nonzero().squeeze(1)
     if len(readable) == 0:
-        raise UserError("no validation review has two words, the least to tell a perplexity on")
-    places = torch.linspace(0, len(readable) - 1, min(len(readable), _MOST_REVIEWS))
-    chosen = readable[places.long()]
+        raise UserError("no validation review has two words, the least that a perplexity needs")
+    positions = torch.linspace(0, len(readable) - 1, min(len(readable), _MAX_REVIEWS))
+    chosen = readable[positions.long()]
     chosen = chosen[corpus.lengths[chosen].argsort(descending=True, stable=True)]
     sums = torch.zeros(model.directions, dtype=torch.float64)
     count = 0
-    for indices in chosen.split(_BATCH):
+    for indices in chosen.split(_BATCH_SIZE):
         states = None
         batch = corpus.batch(indices)
-        for each in stream_windows(batch, model.directions, window, is_repeated=is_repeated):
+        for part in stream_windows(batch, model.directions, window, is_repeated=is_repeated):
             with autocast(batch.tokens.device, precision):
-                losses, states = model.exact_losses(each, states)
+                losses, states = model.exact_losses(part, states)
             sums += losses.cpu()
-            count += len(each.rows)
+            count += len(part.rows)
     model.train(was_training)
-    found = torch.exp(sums / count).tolist()
-    if not all(map(math.isfinite, found)):
+    perplexities = torch.exp(sums / count).tolist()
+    if not all(map(math.isfinite, perplexities)):
         raise UserError(
-            "pre-training has gone astray, its perplexity is no finite number: lower "
+            "pre-training has diverged, its perplexity is not finite: lower "
             "pretraining.learning_rate and begin again"
         )
-    return found
+    return perplexities

@@ -12,14 +12,7 @@ from sentiment.runtime.device import autocast
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """How undecided predictions are, in nats (Grandvalet & Bengio 2005).
-
-    Args:
-        logits: (batch, classes).
-
-    Returns:
-        (batch,) from 0 to log(classes).
-    """
+    """(batch,) entropy in nats (Grandvalet & Bengio 2005) of logits (batch, classes)."""
     log_probabilities = logits.log_softmax(dim=1)
     return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
 
@@ -27,47 +20,40 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 def soft_cross_entropy(
     soft_labels: torch.Tensor, logits: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """How far predictions are from labels that are probabilities, in nats (Hinton et al. 2015).
+    """Cross-entropy from soft labels, in nats (Hinton et al. 2015).
 
-    Its gradient falls with the square of the temperature, which a factor makes up for (section 2).
+    The gradient falls with the square of the temperature; a factor makes up for it (section 2).
 
     Args:
-        soft_labels: (batch, classes) probabilities, of logits divided by the temperature.
-        logits: (batch, classes).
-        temperature: what these are divided by too.
+        soft_labels: (batch, classes) probabilities at the temperature.
+        logits: (batch, classes), which are divided by the temperature.
 
     Returns:
-        (batch,) the square of the temperature times the cross-entropy there.
+        (batch,) the squared temperature times the cross-entropy.
     """
     log_probabilities = (logits / temperature).log_softmax(dim=1)
     return -(temperature**2) * (soft_labels * log_probabilities).sum(dim=1)
 
 
 def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """How far predictions are from those of reference, in nats: KL(p(reference) || p(logits)).
+    """(batch,) KL(p(reference) || p(logits)) in nats; no gradient flows to the reference.
 
-    Args:
-        reference: (batch, classes) logits; no gradient flows there.
-        logits: (batch, classes).
-
-    Returns:
-        (batch,) at least 0.
+    Both are logits, (batch, classes).
     """
     expected = reference.detach().log_softmax(dim=1)
     return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1)
 
 
 class FixedDropoutForward:
-    """Passes of one batch through recurrence, pooling and output.
+    """Forward passes of one batch through recurrence, pooling and output, with equal dropout.
 
-    Dropout takes the same units and weights in all of them, so that what differs between two passes
-    comes of the words alone. (cuDNN's dropout between layers is out of reach, and falls anew.)
+    What differs between two passes is then due to the words alone. (cuDNN's dropout between layers
+    cannot be fixed.)
 
     Args:
         model: the classifier.
-        lengths: (batch,) of the reviews, on the CPU.
-        device: where to compute.
-        precision: arithmetic of the matrix products.
+        lengths: (batch,) on the CPU.
+        device, precision: of the computation.
     """
 
     def __init__(
@@ -81,11 +67,11 @@ class FixedDropoutForward:
         self._lengths = lengths
         self._device = device
         self._precision = precision
-        self._drawn = _generator_state(device)
+        self._generator = _generator_state(device)
 
     def classify(self, words: torch.Tensor) -> torch.Tensor:
         """(batch, time, embedding) to (batch, classes) logits in fp32."""
-        _set_generator(self._drawn, self._device)
+        _set_generator(self._generator, self._device)
         with autocast(self._device, self._precision):
             return self._model.classify(words, self._lengths).float()
 
@@ -106,64 +92,63 @@ def _set_generator(state: torch.Tensor, device: torch.device) -> None:
 
 
 def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) -> torch.Tensor:
-    """Give each review's direction a length, over all its words together.
+    """Scale each review's direction to an L2 norm over all its words together.
 
     Args:
-        directions: (batch, time, embedding), whatever it holds past each length.
+        directions: (batch, time, embedding); values past each length are ignored.
         lengths: (batch,) on the CPU.
-        norm: the L2 norm wanted.
+        norm: the L2 norm.
 
     Returns:
-        (batch, time, embedding) in fp32, 0 past each length, and for a review without a direction.
+        (batch, time, embedding) in fp32, 0 past each length and for a direction of 0.
     """
     steps = torch.arange(directions.shape[1], device=directions.device)
     padding = steps >= lengths.to(directions.device).unsqueeze(1)  # (batch, time)
-    found = directions.detach().float().masked_fill(padding.unsqueeze(2), 0.0)
-    # Of a confident prediction gradients are so small that their squares would be 0.
-    largest = found.abs().amax(dim=(1, 2), keepdim=True)  # (batch, 1, 1)
-    found = found / largest.clamp_min(torch.finfo(torch.float32).tiny)
-    length = torch.linalg.vector_norm(found, dim=(1, 2), keepdim=True)  # at least 1, or all is 0
-    return found * (norm / length.clamp_min(1.0))
+    scaled = directions.detach().float().masked_fill(padding.unsqueeze(2), 0.0)
+    # Gradients of a confident prediction are so small that their squares would be 0.
+    largest = scaled.abs().amax(dim=(1, 2), keepdim=True)  # (batch, 1, 1)
+    scaled = scaled / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    length = torch.linalg.vector_norm(scaled, dim=(1, 2), keepdim=True)  # at least 1, or 0
+    return scaled * (norm / length.clamp_min(1.0))
 
 
 def adversarial_direction(
-    classes: torch.Tensor, gradient: torch.Tensor, of_logits: torch.Tensor
+    classes: torch.Tensor, word_gradient: torch.Tensor, logit_gradient: torch.Tensor
 ) -> torch.Tensor:
-    """Where one of two classes loses probability fastest, found in the gradient of any loss.
+    """The direction in which one of two classes loses probability fastest.
 
-    Whatever is asked of two probabilities pulls the logits l_0 and l_1 along one line, as they
-    count by their difference alone. So the gradients of all losses by a review's words are
-    multiples of one another, and each is d(l_0 - l_1)/dwords but for a factor that the loss's
-    gradient by the logits tells.
+    Losses of two classes depend on the logits by their difference l_0 - l_1 alone. Their gradients
+    by a review's words are therefore multiples of one another, and any of them gives the direction
+    but for its sign, which the gradient by the logits tells.
 
     Args:
         classes: (batch,) 0 or 1.
-        gradient: (batch, time, embedding) of the loss by the words.
-        of_logits: (batch, 2) of the same loss by the logits.
+        word_gradient: (batch, time, embedding) gradient of any loss by the words.
+        logit_gradient: (batch, 2) gradient of the same loss by the logits.
 
     Returns:
         (batch, time, embedding) directions of any length.
     """
-    rises = of_logits.gather(1, classes.unsqueeze(1)).sign()  # (batch, 1), of the loss with l_class
-    return gradient * -rises.unsqueeze(2)
+    sign = logit_gradient.gather(1, classes.unsqueeze(1)).sign()  # (batch, 1)
+    return word_gradient * -sign.unsqueeze(2)
 
 
 def random_directions(
     seeds: list[int], lengths: torch.Tensor, size: int, device: torch.device
 ) -> torch.Tensor:
-    """A direction for each review that its seed alone decides, whoever is beside it in the batch.
+    """A random direction per review that depends on its seed alone, not on its batch.
 
     Args:
-        seeds: of each review.
+        seeds: one per review.
         lengths: (batch,) on the CPU.
-        size: values of a word.
-        device: where they are needed.
+        size: of the embedding.
+        device: of the result.
 
     Returns:
         (batch, time, embedding) independent normal values, 0 past each length.
     """
     generator = torch.Generator()
-    # Time stands first in memory, as it does in embedded words.
+    # Time is the first dimension in memory, as in embedded words.
     drawn = torch.zeros(int(lengths.max()), len(seeds), size)
     for review, (seed, length) in enumerate(zip(seeds, lengths.tolist(), strict=True)):
         generator.manual_seed(seed)
@@ -172,7 +157,7 @@ def random_directions(
 
 
 def review_seeds(indices: torch.Tensor, *numbers: int) -> list[int]:
-    """A seed for each review from its place in the corpus and some numbers more."""
+    """A seed per review from its row in the corpus and further numbers."""
     return [
         int(np.random.SeedSequence([*numbers, index]).generate_state(1)[0])
         for index in indices.tolist()
@@ -184,33 +169,32 @@ def power_method(
     reference: torch.Tensor,
     words: torch.Tensor,
     lengths: torch.Tensor,
-    found: torch.Tensor,
+    directions: torch.Tensor,
     *,
     iterations: int,
     step: float,
 ) -> torch.Tensor:
-    """Where predictions change fastest, near enough (Miyato et al. 2017, section 3.2).
+    """Approximate directions in which predictions change fastest (Miyato et al. 2017, sec. 3.2).
 
-    Near the words the divergence from the prediction there grows with the square of the distance,
+    Near the words, the divergence from their prediction grows with the square of the distance, and
     fastest along the first eigenvector of its Hessian. The power method multiplies a random vector
-    by the Hessian, which is the gradient of the divergence a small step off along that vector.
+    by the Hessian: the product is the gradient of the divergence a small step along that vector.
 
     Args:
-        classify: words (batch, time, embedding) to logits (batch, classes), by the network that
-            gave the reference, its dropout included: a change of units would hide the small one
-            that is looked for.
-        reference: (batch, classes) logits at the words.
+        classify: words (batch, time, embedding) to logits (batch, classes), with the dropout that
+            gave the reference: another one would hide the small changes.
+        reference: (batch, classes) logits of the words.
         words: (batch, time, embedding).
         lengths: (batch,) on the CPU.
-        found: (batch, time, embedding) random directions to start from.
-        iterations: multiplications, a forward and a backward pass each.
-        step: how small: the L2 norm over a review.
+        directions: (batch, time, embedding) random directions to start from.
+        iterations: multiplications, each with a forward and a backward pass.
+        step: L2 norm of the small step over a review.
 
     Returns:
         (batch, time, embedding) directions of any length.
     """
     for _ in range(iterations):
-        move = scale_reviews(found, lengths, step).requires_grad_()
+        move = scale_reviews(directions, lengths, step).requires_grad_()
         changes = divergence(reference, classify(words.detach() + move)).sum()
-        (found,) = torch.autograd.grad(changes, move)
-    return found
+        (directions,) = torch.autograd.grad(changes, move)
+    return directions
