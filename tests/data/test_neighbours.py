@@ -11,7 +11,7 @@ from helpers.corpus import SHARED, needs_imdb
 from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.reviews import Reviews, load_training_splits
-from sentiment.data.splits import measure_likeness, warn_of_likeness
+from sentiment.data.splits import measure_similarity, warn_of_similar_neighbours
 from sentiment.data.tokenizer import tokenize
 
 
@@ -29,8 +29,8 @@ def film_texts(num_films: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
 
 def test_neighbours_of_one_film_are_found():
     texts, labels = film_texts(100)
-    found = measure_likeness(tokenize(texts, num_processes=1), labels)
-    assert found.is_striking
+    found = measure_similarity(tokenize(texts, num_processes=1), labels)
+    assert found.is_suspicious
     assert found.factor > 10
     # Of four reviews three have a neighbour of their film before them, with whom they share two.
     assert found.num_pairs == 300
@@ -40,25 +40,25 @@ def test_neighbours_of_one_film_are_found():
 def test_the_same_reviews_in_another_order_are_not_alike():
     texts, labels = film_texts(100)
     order = np.random.default_rng(1).permutation(len(texts))
-    found = measure_likeness(tokenize([texts[n] for n in order], num_processes=1), labels[order])
-    assert not found.is_striking
+    found = measure_similarity(tokenize([texts[n] for n in order], num_processes=1), labels[order])
+    assert not found.is_suspicious
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0], []])
 def test_without_neighbours_of_one_class_there_is_nothing_to_say(labels):
     tokenized = tokenize([f"a film {n}" for n in range(len(labels))], num_processes=1)
-    found = measure_likeness(tokenized, np.array(labels, dtype=np.int64))
-    assert (found.num_pairs, found.is_striking) == (0, False)
+    found = measure_similarity(tokenized, np.array(labels, dtype=np.int64))
+    assert (found.num_pairs, found.is_suspicious) == (0, False)
 
 
 def test_a_few_shared_names_may_be_chance():
     texts, labels = film_texts(3)
-    assert not measure_likeness(tokenize(texts, num_processes=1), labels).is_striking
+    assert not measure_similarity(tokenize(texts, num_processes=1), labels).is_suspicious
 
 
 def tell(reviews: Reviews, data: DataConfig, caplog) -> str:
     with caplog.at_level(logging.WARNING):
-        warn_of_likeness(tokenize_reviews(reviews, data), reviews.labels)
+        warn_of_similar_neighbours(tokenize_reviews(reviews, data), reviews.labels)
     return caplog.text
 
 

@@ -126,10 +126,10 @@ def test_shared_reviews_are_those_of_set_arithmetic(tmp_path_factory, train, val
     }
     data = DataConfig(path=str(folder))
     if any(all(is_shared) for is_shared in expected.values()):
-        with pytest.raises(ValueError, match="stand in"):
-            split_guard.find_shared(data, train, validation)
+        with pytest.raises(ValueError, match=" are in "):
+            split_guard.find_overlaps(data, train, validation)
         return
-    found = split_guard.find_shared(data, train, validation)
+    found = split_guard.find_overlaps(data, train, validation)
     assert {(each.split, each.other): each.is_shared.tolist() for each in found} == expected
 
 
@@ -148,7 +148,7 @@ def test_a_copied_file_is_refused(tmp_path, split, other, advice, mode):
     shutil.copy(tmp_path / f"{other}.csv", tmp_path / f"{split}.csv")
     count = {"test": 8, "validation": 6}[other]
     assert refusal(tmp_path, shared_reviews=mode) == (
-        f"{tmp_path}: all {count} reviews of {split} stand in {other} too: {advice} "
+        f"{tmp_path}: all {count} reviews of {split} are in {other} too: {advice} "
         "(--data.shared_reviews ignore trains all the same)"
     )
     train, validation = load(tmp_path, shared_reviews="ignore")
@@ -163,20 +163,20 @@ def test_neither_order_nor_format_nor_case_hides_a_copied_file(tmp_path):
     write(tmp_path, "validation", TEST)
     shuffled = [f"  {text.upper()}?" for text in reversed(TEST)]
     pq.write_table(pa.table({"text": shuffled}), tmp_path / "test.parquet")
-    assert "all 8 reviews of validation stand in test too" in refusal(tmp_path)
+    assert "all 8 reviews of validation are in test too" in refusal(tmp_path)
 
 
 def test_train_equal_to_test_is_refused_where_validation_is_held_out(tmp_path):
     write(tmp_path, "train", TRAIN)
     write(tmp_path, "test", TRAIN)
-    assert "all 18 reviews of train stand in test too" in refusal(tmp_path)
+    assert "all 18 reviews of train are in test too" in refusal(tmp_path)
 
 
 def test_dropping_that_leaves_one_class_is_refused(tmp_path):
     write(tmp_path, "train", TRAIN)
     write(tmp_path, "validation", VALIDATION)
     write(tmp_path, "test", TRAIN[::2])
-    expected = "of its 20 reviews, 10 stand in no other split, and not of two classes"
+    expected = "only 10 of its 20 reviews are in no other split, and not of two classes"
     assert expected in refusal(tmp_path, shared_reviews="drop")
     assert len(load(tmp_path)[0]) == 20
 
@@ -203,7 +203,7 @@ def test_test_splits_of_every_kind_are_found(tmp_path, kind):
             path = tmp_path / "test" / ("neg", "pos")[number % 2] / f"{number}_5.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    assert "all 18 reviews of train stand in test too" in refusal(tmp_path)
+    assert "all 18 reviews of train are in test too" in refusal(tmp_path)
 
 
 def test_no_test_split_is_needed(tmp_path, caplog):
@@ -260,10 +260,10 @@ def test_the_hub_is_asked_for_what_it_has_in_its_cache_alone(tmp_path, monkeypat
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", try_to_load)
     data = DataConfig(source="imdb")
-    assert split_guard.find_shared(data, TRAIN, VALIDATION) == []
+    assert split_guard.find_overlaps(data, TRAIN, VALIDATION) == []
     pq.write_table(pa.table({"text": TRAIN[:3]}), tmp_path / "test.parquet")
     place[0] = str(tmp_path / "test.parquet")
-    (shared,) = split_guard.find_shared(data, TRAIN, VALIDATION)
+    (shared,) = split_guard.find_overlaps(data, TRAIN, VALIDATION)
     assert (shared.split, shared.other, shared.is_shared.sum()) == ("train", "test", 3)
     assert set(asked) == {("stanfordnlp/imdb", "plain_text/test-00000-of-00001.parquet")}
 
@@ -287,7 +287,7 @@ def test_imdb_against_as_many_takes_no_time(tmp_path, caplog):
     pq.write_table(pa.table({"text": known[: len(table)]}), tmp_path / "test.parquet")
     caplog.set_level(logging.INFO)
     started = time.perf_counter()
-    (shared,) = split_guard.find_shared(data, train.texts, validation.texts)
+    (shared,) = split_guard.find_overlaps(data, train.texts, validation.texts)
     assert time.perf_counter() - started < 3  # 0.5 s where nothing else runs
     copies = {re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower()) for text in known}
     expected = [

@@ -48,7 +48,7 @@ def test_copies_are_left_out(reviews, shared, expected, caplog):
 def test_nothing_remains(reviews):
     write(reviews, "unsupervised", [("a poor film", "-1")])
     data = DataConfig(path=str(reviews))
-    with pytest.raises(ValueError, match="no review remains that stands in no other split"):
+    with pytest.raises(ValueError, match="every review has a copy in another split"):
         load_unlabelled(data, load_split(data, "validation"))
 
 

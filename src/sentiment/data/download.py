@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,7 @@ def _download(archive: Archive, path: Path) -> None:
     for url in archive.urls:
         try:
             _download_with_retries(url, part, archive.num_bytes)
-            digest = _sha256(part)
+            digest = file_sha256(part)
             if digest != archive.sha256:
                 part.unlink()
                 raise DownloadError(f"its SHA-256 is {digest} instead of {archive.sha256}")
@@ -273,11 +273,3 @@ def _append(response: requests.Response, part: Path, offset: int, num_bytes: int
             progress.update(file.write(block[: num_bytes - file.tell()]))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -25,7 +25,7 @@ from sentiment.data.reviews import (
     reviews_fingerprint,
 )
 from sentiment.data.sources import has_validation, is_on_hub
-from sentiment.data.splits import warn_of_likeness
+from sentiment.data.splits import warn_of_similar_neighbours
 from sentiment.data.token_cache import default_cache_dir, tokenize_cached
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vectors import Coverage, load_vectors
@@ -92,7 +92,7 @@ def prepare_training(
         logger.info("reviews: %s without labels to learn from", f"{len(others):,}")
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
-        warn_of_likeness(train_tokens, train.labels)
+        warn_of_similar_neighbours(train_tokens, train.labels)
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(train, train_tokens)])
     path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None

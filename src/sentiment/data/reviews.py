@@ -1,4 +1,4 @@
-"""A source of reviews: its splits of texts and numbered labels, and the unlabelled reviews."""
+"""Splits of reviews with numbered labels: training, validation, test and unlabelled."""
 
 from __future__ import annotations
 
@@ -23,34 +23,37 @@ from sentiment.data.sources import (
 from sentiment.data.splits import (
     SplitOverlap,
     dedup_key,
-    find_shared,
+    find_overlaps,
     hold_out,
+    is_in,
+    log_overlaps,
     number_keys,
     read_test_keys,
-    report,
 )
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import file_sha256
 
 Split = Literal["train", "validation", "test", "unsupervised"]
 
+logger = logging.getLogger(__name__)
+
 _INTEGER = re.compile(r"-?[0-9]+")
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class Reviews:
-    """Labelled reviews of one split.
+    """Reviews of one split.
 
     Attributes:
-        texts: one for each review.
-        labels: (num_reviews,) int64, index into ``class_names``; -1 where a split has no labels.
+        texts: the reviews' texts.
+        labels: (num_reviews,) int64, index into ``class_names``; -1 in a split without labels.
         class_names: the classes in the order of their labels.
-        origin: the file or data set they came from, for messages.
-        groups: (num_reviews,) int64, equal for reviews that are held out together or not at all,
-            but for copies; None where each review stands for itself.
-        rows: (num_reviews,) int64, the review's place in its split's files, from 0; None where the
-            reviews are of no files.
+        origin: the file or data set the reviews come from, for messages.
+        groups: (num_reviews,) int64, equal for reviews that stay together in a hold-out; None if
+            every review is a group.
+        rows: (num_reviews,) int64, index of each review in its split's files; None without files.
     """
 
     texts: list[str]
@@ -82,71 +85,65 @@ class Reviews:
 def load_split(
     data: DataConfig, split: Split, class_names: tuple[str, ...] | None = None
 ) -> Reviews:
-    """Read one split; ``train`` is without the reviews that are held out for validation.
+    """Read one split; ``train`` excludes the reviews that are held out for validation.
 
-    Where ``data.shared_reviews`` is drop, ``train`` and ``validation`` are also without those that
-    training leaves out.
-
-    Args:
-        data: where reviews come from.
-        split: which of them; ``unsupervised`` reviews have label -1.
-        class_names: the classes of a trained model; None takes those of ``data`` or, where it has
-            none, those that the labels name (of the training split for ``validation``).
+    With ``data.shared_reviews`` drop, ``train`` and ``validation`` also exclude copies of reviews
+    in later splits. ``class_names`` are the classes of a trained model; None takes those of
+    ``data`` or, if it has none, those that the training labels name.
 
     Raises:
-        FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
-        UserError: a file or a label is not as it must be; the message says where.
+        FileNotFoundError: the source or the split is missing, or the hub cannot be reached.
+        UserError: a file or a label is invalid; the message says where.
     """
     class_names = class_names or _configured_class_names(data)
     if split in ("test", "unsupervised"):
         return _read(data, split, class_names)
-    are_dropped = data.shared_reviews == "drop"
-    if class_names is not None and not are_dropped and has_validation(data):
+    drops_shared = data.shared_reviews == "drop"
+    if class_names is not None and not drops_shared and has_validation(data):
         return _read(data, split, class_names)
     train, validation = _split_training(data, class_names)
-    if are_dropped:
-        shared = find_shared(data, train.texts, validation.texts)
-        train, validation = _leave_out(shared, train, validation)
+    if drops_shared:
+        overlaps = find_overlaps(data, train.texts, validation.texts)
+        train, validation = _drop_shared(overlaps, train, validation)
     return train if split == "train" else validation
 
 
 def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
-    """Read the reviews for training and for validation, and compare them with the test split.
+    """Read the training and validation reviews, and compare them with the test split.
 
-    Where the source has no validation split, some of the training reviews are held out
-    (:func:`sentiment.data.splits.hold_out`). Reviews that two splits share are reported, left out
-    or ignored, as ``data.shared_reviews`` says.
+    Without a validation split, some training reviews are held out
+    (:func:`sentiment.data.splits.hold_out`). Reviews that occur in two splits are reported,
+    dropped or ignored, as ``data.shared_reviews`` says.
 
     Raises:
-        FileNotFoundError, UserError: as :func:`load_split`; or all reviews of one split stand in
-            another.
+        FileNotFoundError, UserError: as :func:`load_split`; or one split contains another.
     """
     train, validation = _split_training(data, _configured_class_names(data))
     if data.shared_reviews == "ignore":
         return train, validation
-    shared = find_shared(data, train.texts, validation.texts)
-    report(shared, dropped=data.shared_reviews == "drop")
+    overlaps = find_overlaps(data, train.texts, validation.texts)
+    log_overlaps(overlaps, dropped=data.shared_reviews == "drop")
     if data.shared_reviews == "drop":
-        return _leave_out(shared, train, validation)
+        return _drop_shared(overlaps, train, validation)
     return train, validation
 
 
-def _leave_out(
-    shared: Sequence[SplitOverlap], train: Reviews, validation: Reviews
+def _drop_shared(
+    overlaps: Sequence[SplitOverlap], train: Reviews, validation: Reviews
 ) -> tuple[Reviews, Reviews]:
-    """Return both splits without the reviews of which a copy stands in a later one."""
-    stays = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
-    for each in shared:
-        stays[each.split] &= ~each.is_shared
-    if len(set(train.labels[stays["train"]].tolist())) < 2:
+    """Return both splits without the reviews of which a later split holds a copy."""
+    kept = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
+    for overlap in overlaps:
+        kept[overlap.split] &= ~overlap.is_shared
+    if len(set(train.labels[kept["train"]].tolist())) < 2:
         raise UserError(
-            f"{train.origin}: of its {len(train):,} reviews, {np.count_nonzero(stays['train']):,} "
-            "stand in no other split, and not of two classes, which training needs: give others, "
-            "or set data.shared_reviews to report"
+            f"{train.origin}: only {np.count_nonzero(kept['train']):,} of its {len(train):,} "
+            "reviews are in no other split, and not of two classes, which training needs: give "
+            "other reviews, or set data.shared_reviews to report"
         )
     return (
-        train.select(np.flatnonzero(stays["train"])),
-        validation.select(np.flatnonzero(stays["validation"])),
+        train.select(np.flatnonzero(kept["train"])),
+        validation.select(np.flatnonzero(kept["validation"])),
     )
 
 
@@ -156,7 +153,7 @@ def _split_training(
     train = _read(data, "train", class_names)
     if has_validation(data):
         return train, _read(data, "validation", train.class_names)
-    chosen = hold_out(
+    held_out = hold_out(
         train.texts,
         train.labels,
         class_names=train.class_names,
@@ -168,8 +165,8 @@ def _split_training(
         fold=data.fold,
     )
     return (
-        train.select(np.flatnonzero(chosen.trains)),
-        train.select(np.flatnonzero(chosen.validates)),
+        train.select(np.flatnonzero(held_out.trains)),
+        train.select(np.flatnonzero(held_out.validates)),
     )
 
 
@@ -193,12 +190,12 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
 
 
 def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
-    """(num_reviews,) the group of each review, None where each stands for itself."""
+    """(num_reviews,) the group of each review; None if every review is a group."""
     if data.hold_out == "stretches":
         return np.arange(len(rows.texts), dtype=np.int64) // data.stretch_length
     if not rows.groups:
         return None
-    names = [str(each).strip() for each in rows.groups]
+    names = [str(group).strip() for group in rows.groups]
     if "" in names:
         raise UserError(
             f"{rows.place(names.index(''))}: no {data.group_column}: fill it in or delete the row"
@@ -209,11 +206,10 @@ def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
 def _number_labels(
     rows: Rows, class_names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels as (num_reviews,) int64 and the names they index.
+    """Return labels as (num_reviews,) int64 and the class names that they index.
 
-    A name stands for its place among the names, an integer for itself, unless the names are
-    integers too (stars 1 to 5). A column of digits is a column of integers, as CSV cannot tell
-    them apart.
+    A name is numbered by its position in the class names. An integer is that number itself, unless
+    the class names are integers (stars 1 to 5). Digits count as integers: CSV has no types.
     """
     values = _integers_or_names(rows, class_names)
     if class_names is None:
@@ -259,16 +255,16 @@ def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, 
             "be two classes: add reviews of another, or name the classes with --data.class_names"
         )
     if isinstance(distinct[0], int) and distinct != list(range(len(distinct))):
-        found = ", ".join(map(str, distinct[:_MOST_LISTED]))
+        listed = ", ".join(map(str, distinct[:_MAX_LISTED]))
         raise UserError(
-            f"{rows.origin}: labels are {found}, but integers must count from 0 without a gap: "
+            f"{rows.origin}: labels are {listed}, but integers must count from 0 without a gap: "
             "renumber them, or write names instead"
         )
     return tuple(map(str, distinct))
 
 
 def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -> str:
-    listed = ", ".join(class_names[:_MOST_LISTED])
+    listed = ", ".join(class_names[:_MAX_LISTED])
     if isinstance(label, int):
         return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
     hint = did_you_mean(label, class_names)
@@ -276,7 +272,7 @@ def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -
 
 
 def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:
-    """Number of reviews, bytes of their texts in UTF-8, and a digest of texts and labels."""
+    """Number of reviews, size of their texts in UTF-8, and a digest of texts and labels."""
     digest = hashlib.sha256(reviews.labels.astype("<i8").tobytes())
     num_bytes = 0
     for text in reviews.texts:
@@ -288,57 +284,36 @@ def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:
 
 
 def file_fingerprint(path: Path) -> dict[str, Any]:
-    """Name, bytes and digest of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256") if hasattr(hashlib, "file_digest") else None
-        if digest is None:  # Python 3.10
-            digest = hashlib.sha256()
-            while part := file.read(1 << 20):
-                digest.update(part)
-        size = file.tell()
-    return {"name": path.name, "bytes": size, "sha256": digest.hexdigest()}
-
-
-logger = logging.getLogger(__name__)
+    """Name, size and SHA-256 of a file."""
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
 def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
-    """Read the ``unsupervised`` split without the copies of validation reviews.
+    """Read the ``unsupervised`` split without copies of validation reviews.
 
-    Copies of test reviews are left out too where ``data.shared_reviews`` is drop, and counted where
-    it is report.
-
-    Args:
-        data: where reviews come from.
-        validation: the reviews that choices are made on.
+    Copies of test reviews are dropped or reported too, as ``data.shared_reviews`` says.
 
     Raises:
         FileNotFoundError: the source has no such split, or cannot be reached.
-        UserError: a file is not as it must be, or nothing remains.
+        UserError: a file is invalid, or no review remains.
     """
     reviews = load_split(data, "unsupervised", validation.class_names)
     keys = [dedup_key(text) for text in reviews.texts]
-    stays = _stands_not_in([dedup_key(text) for text in validation.texts], keys)
-    _tell(int(np.count_nonzero(~stays)), "validation", are_left_out=True)
+    kept = ~is_in(keys, [dedup_key(text) for text in validation.texts])
+    _log_copies(int(np.count_nonzero(~kept)), "validation", dropped=True)
     if data.shared_reviews != "ignore":
-        differs = _stands_not_in(read_test_keys(data), keys)
-        are_dropped = data.shared_reviews == "drop"
-        _tell(int(np.count_nonzero(stays & ~differs)), "test", are_left_out=are_dropped)
-        if are_dropped:
-            stays &= differs
-    if not stays.any():
-        raise UserError(f"{reviews.origin}: no review remains that stands in no other split")
-    return reviews.select(np.flatnonzero(stays))
+        is_in_test = is_in(keys, read_test_keys(data))
+        dropped = data.shared_reviews == "drop"
+        _log_copies(int(np.count_nonzero(kept & is_in_test)), "test", dropped=dropped)
+        if dropped:
+            kept &= ~is_in_test
+    if not kept.any():
+        raise UserError(f"{reviews.origin}: every review has a copy in another split")
+    return reviews.select(np.flatnonzero(kept))
 
 
-def _stands_not_in(known: list[bytes], keys: list[bytes]) -> np.ndarray:
-    """(num_keys,) bool: which keys are not among those known."""
-    those = set(known)
-    return np.array([key not in those for key in keys], dtype=bool)
-
-
-def _tell(count: int, other: str, *, are_left_out: bool) -> None:
+def _log_copies(count: int, other: str, *, dropped: bool) -> None:
     if count:
-        outcome = "left out" if are_left_out else "data.shared_reviews drop leaves them out"
+        outcome = "left out" if dropped else "data.shared_reviews drop leaves them out"
         reviews = f"{count:,} unlabelled review{'s' * (count != 1)}"
         logger.info("%s repeat%s a %s review (%s)", reviews, "s" * (count == 1), other, outcome)

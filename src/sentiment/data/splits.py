@@ -1,4 +1,4 @@
-"""Hold-outs of training reviews, copies between splits, likeness of neighbouring reviews."""
+"""Hold-outs of training reviews, copies between splits, similarity of neighbouring reviews."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from sentiment.data.sources import (
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.runtime.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 _LOWER_CASE = bytes.maketrans(ascii_uppercase.encode(), ascii_lowercase.encode())
 _ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum())
 
@@ -32,18 +34,17 @@ _ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum()
 def dedup_key(text: str) -> bytes:
     """Return 16 bytes that are equal for copies of one review.
 
-    Copies are reviews that are equal after lower-casing and deleting ``<br />``, white space and
-    everything else that is neither letter nor digit. Where nothing is left, as of ``:)``, the text
-    itself counts.
+    Copies are equal after lower-casing and removing ``<br />`` and everything that is neither
+    letter nor digit. If nothing remains, as of ``:)``, the text itself counts.
     """
     rest = text.replace("<br />", "")
     if not rest.isascii():
         rest = rest.lower()
-        for character in set(rest):  # few differ, and translate() below knows bytes alone
+        for character in set(rest):  # few are distinct; translate() below handles ASCII only
             if not character.isascii() and not character.isalnum():
                 rest = rest.replace(character, "")
     folded = rest.encode().translate(_LOWER_CASE, _ASCII_SEPARATORS)
-    # A digest, as keys are kept for whole corpora; 128 bits do not collide by chance.
+    # A digest saves memory for whole corpora; 128 bits do not collide by chance.
     return blake2b(folded or text.strip().encode(errors="surrogatepass"), digest_size=16).digest()
 
 
@@ -52,8 +53,8 @@ class HoldOut:
     """Which of the training reviews train and which validate.
 
     Attributes:
-        trains, validates: (num_reviews,) bool, never both true; neither is true of a copy of a
-            held-out review that stands in another group.
+        trains, validates: (num_reviews,) bool, never both true; both are false for a copy of a
+            held-out review in another group.
     """
 
     trains: np.ndarray
@@ -74,29 +75,29 @@ def hold_out(
 ) -> HoldOut:
     """Choose the reviews to hold out for validation, stratified by class.
 
-    Of each class, ``share`` of its reviews is held out as nearly as whole groups allow, at least
-    one group, and at least one stays. For equal reviews, groups and seed a share is the same on
-    every platform; folds are scikit-learn's, and another version of it may divide otherwise.
+    From each class, ``share`` of its reviews is held out as closely as whole groups allow: at
+    least one group is held out and at least one remains. A share is the same on every platform;
+    folds are scikit-learn's and may differ between its versions.
 
     Args:
         texts: the training reviews.
         labels: (num_reviews,) int64, index into ``class_names``.
-        class_names: of which some may have no review.
-        share: of each class, between 0 and 1.
-        seed: of the choice.
+        class_names: the classes; some may have no review.
+        share: share of each class, between 0 and 1.
+        seed: seed of the choice.
         origin: where the reviews come from, for the message.
-        groups: (num_reviews,) int64, the group of each review; None takes each review and its
-            copies (:func:`dedup_key`) for a group.
-        num_folds: holds out one of so many folds instead of a share.
-        fold: which one, from 1.
+        groups: (num_reviews,) int64, the group of each review; None makes each review with its
+            copies (:func:`dedup_key`) a group.
+        num_folds: number of folds, of which one is held out instead of a share.
+        fold: the fold to hold out, from 1.
 
     Raises:
-        UserError: a class is in too few groups to stand on both sides.
+        UserError: a class occurs in too few groups to be in both parts.
     """
     copies = number_keys(map(dedup_key, texts))
-    own = copies if groups is None else number_keys(groups.tolist())
-    counts = _count(own, labels, num_classes=len(class_names))
-    num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,), those that hold the class
+    group_ids = copies if groups is None else number_keys(groups.tolist())
+    counts = _count(group_ids, labels, num_classes=len(class_names))
+    num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,) groups that hold the class
     kind = "different review" if groups is None else "group"
     too_few = num_groups == 1
     if num_folds is not None:
@@ -105,12 +106,12 @@ def hold_out(
         if num_folds is None:
             held = _choose_groups(counts, share, seed, fills_up=groups is not None)
         else:
-            held = _choose_fold(labels, own, num_folds, seed) == fold - 1
-        validates = held[own]
+            held = _choose_fold(labels, group_ids, num_folds, seed) == fold - 1
+        validates = held[group_ids]
         trains = ~validates & ~np.isin(copies, copies[validates])
         present = np.arange(len(class_names))[num_groups > 0]
-        on_both_sides = [np.isin(present, labels[side]) for side in (trains, validates)]
-        missing = present[~np.logical_and(*on_both_sides)]
+        in_both = np.isin(present, labels[trains]) & np.isin(present, labels[validates])
+        missing = present[~in_both]
         if len(missing) == 0:
             return HoldOut(trains, validates)
         too_few[missing] = True
@@ -136,21 +137,21 @@ _OTHER_WAYS = {
 
 
 def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
-    """(num_keys,) int64: equal keys have equal numbers, in the order of their first occurrence."""
+    """(num_keys,) int64: number the distinct keys in the order of their first occurrence."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
 
 def _count(groups: np.ndarray, labels: np.ndarray, *, num_classes: int) -> np.ndarray:
-    """(num_groups, num_classes): the reviews of each class in each group."""
+    """(num_groups, num_classes) number of reviews of each class in each group."""
     num_groups = int(groups.max()) + 1
     cells = np.bincount(groups * num_classes + labels, minlength=num_groups * num_classes)
     return cells.reshape(-1, num_classes)
 
 
 def _choose_fold(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
-    """(num_groups,) the fold of each group, from 0: of like sizes and shares of the classes."""
-    from sklearn.model_selection import StratifiedGroupKFold  # half a second that others spare
+    """(num_groups,) the fold of each group, from 0, stratified by class."""
+    from sklearn.model_selection import StratifiedGroupKFold  # its import takes half a second
 
     folds = np.empty(int(groups.max()) + 1, dtype=np.int64)
     splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
@@ -160,19 +161,15 @@ def _choose_fold(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: i
 
 
 def _choose_groups(counts: np.ndarray, share: float, seed: int, *, fills_up: bool) -> np.ndarray:
-    """(num_groups,) bool: in random order, each group that its classes have room for.
+    """(num_groups,) bool: take groups in random order while they fit into the quota of each class.
 
-    Args:
-        counts: (num_groups, num_classes), the reviews of each class in each group.
-        share: of each class.
-        seed: of the order.
-        fills_up: whether groups follow that overshoot, while that comes nearer to the share.
+    ``fills_up`` adds groups that exceed a quota as long as this gets closer to the share.
     """
     totals = counts.sum(axis=0)  # (num_classes,)
     quotas = np.minimum(np.maximum(np.rint(share * totals).astype(np.int64), 1), totals - 1)
     quotas = np.maximum(quotas, 0)
-    # NumPy promises that the raw output of a bit generator never changes, and does not promise it
-    # of Generator.permutation (https://numpy.org/neps/nep-0019-rng-policy.html).
+    # NumPy guarantees a stable stream for bit generators only, not for Generator.permutation
+    # (https://numpy.org/neps/nep-0019-rng-policy.html).
     order = np.argsort(np.random.PCG64(seed).random_raw(len(counts)), kind="stable")
     held = np.zeros(len(counts), dtype=bool)
     room = quotas.copy()
@@ -191,15 +188,13 @@ def _choose_groups(counts: np.ndarray, share: float, seed: int, *, fills_up: boo
             break
         held[order[gains.argmax()]] = True
     for label in np.flatnonzero(quotas):
-        if not counts[held, label].any():  # each of its groups is larger than its quota
+        if not counts[held, label].any():  # all its groups are larger than its quota
             candidates = order[counts[order, label] > 0]
             held[candidates[counts[candidates].sum(axis=1).argmin()]] = True
     return held
 
 
-logger = logging.getLogger(__name__)
-
-# Of a review that stands in both, the copy in the first can be left out.
+# If two splits share a review, the copy in the first can be dropped.
 _PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
 _ADVICE = {
     "train": "give other reviews to train on",
@@ -209,12 +204,12 @@ _ADVICE = {
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class SplitOverlap:
-    """The reviews of one split of which another holds a copy.
+    """The reviews of one split that have a copy in another.
 
     Attributes:
         split: ``train`` or ``validation``.
         other: ``validation`` or ``test``.
-        is_shared: (num_reviews,) bool, true where ``other`` holds a copy of a review of ``split``.
+        is_shared: (num_reviews,) bool, whether ``other`` holds a copy of each review of ``split``.
     """
 
     split: str
@@ -222,49 +217,53 @@ class SplitOverlap:
     is_shared: np.ndarray
 
 
-def find_shared(
+def find_overlaps(
     data: DataConfig, train: Sequence[str], validation: Sequence[str]
 ) -> list[SplitOverlap]:
-    """Compare texts to train on, texts to validate on, and the test split where it is at hand.
+    """Compare training texts, validation texts and the test split if it is at hand.
 
-    Returns:
-        One for each pair of splits that share a review.
+    Returns an overlap for each pair of splits that share a review.
 
     Raises:
-        UserError: all reviews of one split stand in another, as where a file was copied; or
-            shared reviews are to be dropped, and the test split cannot be read.
+        UserError: one split contains all reviews of another, as if a file was copied; or shared
+            reviews are to be dropped, but the test split cannot be read.
     """
     keys = {
         "train": [dedup_key(text) for text in train],
         "validation": [dedup_key(text) for text in validation],
         "test": read_test_keys(data),
     }
-    found = []
+    overlaps = []
     for split, other in _PAIRS:
-        known = set(keys[other])
-        is_shared = np.array([key in known for key in keys[split]], dtype=bool)
+        is_shared = is_in(keys[split], keys[other])
         if is_shared.all():
             raise UserError(
-                f"{source_name(data)}: all {len(is_shared):,} reviews of {split} stand in {other} "
+                f"{source_name(data)}: all {len(is_shared):,} reviews of {split} are in {other} "
                 f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains all the same)"
             )
         if is_shared.any():
-            found.append(SplitOverlap(split, other, is_shared))
-    return found
+            overlaps.append(SplitOverlap(split, other, is_shared))
+    return overlaps
 
 
-def report(shared: Sequence[SplitOverlap], *, dropped: bool) -> None:
-    """Log a line for each pair of splits: how many reviews they share, and what became of them."""
+def is_in(keys: Sequence[bytes], others: Iterable[bytes]) -> np.ndarray:
+    """(num_keys,) bool: whether each key occurs among the others."""
+    known = set(others)
+    return np.array([key in known for key in keys], dtype=bool)
+
+
+def log_overlaps(overlaps: Sequence[SplitOverlap], *, dropped: bool) -> None:
+    """Log how many reviews each pair of splits shares, and whether they were dropped."""
     outcome = "left out of" if dropped else "data.shared_reviews drop leaves them out of"
-    for each in shared:
-        count = int(np.count_nonzero(each.is_shared))
+    for overlap in overlaps:
+        split, other = overlap.split, overlap.other
+        count = int(np.count_nonzero(overlap.is_shared))
         reviews = f"{count:,} review{'s' * (count != 1)}"
-        pair = (each.split, each.other)
-        logger.warning("%s and %s share %s (%s %s)", *pair, reviews, outcome, each.split)
+        logger.warning("%s and %s share %s (%s %s)", split, other, reviews, outcome, split)
 
 
 def read_test_keys(data: DataConfig) -> list[bytes]:
-    """A digest for each review of the test split; none where it is not at hand."""
+    """The :func:`dedup_key` of each test review; empty if the test split is not at hand."""
     try:
         return [dedup_key(text) for text in _read_test_texts(data)]
     except FileNotFoundError:
@@ -279,7 +278,7 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
 
 def _read_test_texts(data: DataConfig) -> list[str]:
     if is_on_hub(data):
-        # Imported here for start-up time; whoever read the training split has imported it.
+        # Imported here for start-up time; reading the training split has imported it already.
         import huggingface_hub
 
         cached = huggingface_hub.try_to_load_from_cache(
@@ -290,7 +289,7 @@ def _read_test_texts(data: DataConfig) -> list[str]:
         return read_files([Path(cached)], with_labels=False).texts
     if data.path is None:
         return read_split(data, "test").texts
-    # Not by read_split, which wants labels: whoever evaluates elsewhere may have none.
+    # Not by read_split, which requires labels: a test split for use elsewhere may have none.
     folder = Path(data.path).expanduser()
     if (folder / "test").is_dir():
         return read_text_folder(folder / "test", with_labels=True).texts
@@ -299,77 +298,83 @@ def _read_test_texts(data: DataConfig) -> list[str]:
     return read_files(files, with_labels=False).texts if files else []
 
 
-_MOST_TEXTS = 50_000  # of a larger corpus its first ones: enough to tell, in seconds
-_MOST_OCCURRENCES = 20  # texts that hold a rare word, at most; at least two
-_ROUNDS = 5  # of random pairs, as many in each as there are neighbours
-_LEAST_FACTOR = 3.0
-_LEAST_SHARED = 30  # rare words shared by all neighbours together; fewer may be chance
+_MAX_TEXTS = 50_000  # the first ones of a larger corpus suffice, and take seconds
+_MAX_OCCURRENCES = 20  # a rare word occurs in at least two and at most this many texts
+_ROUNDS = 5  # of random pairs, each with as many pairs as there are neighbours
+_MIN_FACTOR = 3.0
+_MIN_SHARED = 30  # rare words shared by all neighbours together; fewer may be chance
 
 
 @dataclass(frozen=True)
-class Likeness:
-    """Rare words that two reviews of one class share, in the mean over pairs.
+class NeighbourSimilarity:
+    """Mean number of rare words that two reviews of one class share.
 
     Attributes:
-        of_neighbours: pairs of neighbouring rows.
-        of_others: random pairs.
-        num_pairs: of neighbours.
+        of_neighbours: mean over pairs of neighbouring rows.
+        of_random_pairs: mean over random pairs.
+        num_pairs: number of pairs of neighbours.
     """
 
     of_neighbours: float
-    of_others: float
+    of_random_pairs: float
     num_pairs: int
 
     @property
     def factor(self) -> float:
-        """How many times as many neighbours share."""
-        return self.of_neighbours / max(self.of_others, 1 / max(1, _ROUNDS * self.num_pairs))
+        """How many times as many words neighbours share."""
+        least = 1 / max(1, _ROUNDS * self.num_pairs)
+        return self.of_neighbours / max(self.of_random_pairs, least)
 
     @property
-    def is_striking(self) -> bool:
-        """Whether that is far more than chance."""
-        are_enough = self.of_neighbours * self.num_pairs >= _LEAST_SHARED
-        return are_enough and self.factor >= _LEAST_FACTOR
+    def is_suspicious(self) -> bool:
+        """Whether neighbours share far more words than chance explains."""
+        num_shared = self.of_neighbours * self.num_pairs
+        return num_shared >= _MIN_SHARED and self.factor >= _MIN_FACTOR
 
 
-def measure_likeness(tokenized: TokenizedTexts, labels: np.ndarray, seed: int = 0) -> Likeness:
+def measure_similarity(
+    tokenized: TokenizedTexts, labels: np.ndarray, seed: int = 0
+) -> NeighbourSimilarity:
     """Compare neighbouring texts with random pairs of the same class.
 
     Args:
-        tokenized: the texts, in the order of their rows.
+        tokenized: the texts in the order of their rows.
         labels: (num_texts,) int64.
-        seed: of the random pairs.
+        seed: seed of the random pairs.
     """
-    count = min(len(tokenized), _MOST_TEXTS)
+    count = min(len(tokenized), _MAX_TEXTS)
     labels, offsets = labels[:count], np.asarray(tokenized.offsets[: count + 1])
     tokens = np.asarray(tokenized.tokens[: offsets[-1]])
-    holds = sparse.csr_array(
+    contains = sparse.csr_array(
         (np.ones(len(tokens), dtype=np.int32), tokens, offsets),
         shape=(count, len(tokenized.lexicon)),
     )
-    holds.sum_duplicates()
-    holds.data[:] = 1
-    occurrences = np.bincount(holds.indices, minlength=holds.shape[1])
-    holds = holds[:, (occurrences >= 2) & (occurrences <= _MOST_OCCURRENCES)]
+    contains.sum_duplicates()
+    contains.data[:] = 1
+    occurrences = np.bincount(contains.indices, minlength=contains.shape[1])
+    contains = contains[:, (occurrences >= 2) & (occurrences <= _MAX_OCCURRENCES)]
     rows = np.arange(count - 1)
     rows = rows[labels[:-1] == labels[1:]]
     if len(rows) == 0:
-        return Likeness(0.0, 0.0, 0)
+        return NeighbourSimilarity(0.0, 0.0, 0)
     generator = np.random.default_rng(seed)
-    others = [_shared(holds, *_random_pairs(labels, len(rows), generator)) for _ in range(_ROUNDS)]
-    return Likeness(_shared(holds, rows, rows + 1), float(np.mean(others)), len(rows))
+    random_means = [
+        _mean_shared(contains, *_random_pairs(labels, len(rows), generator)) for _ in range(_ROUNDS)
+    ]
+    of_neighbours = _mean_shared(contains, rows, rows + 1)
+    return NeighbourSimilarity(of_neighbours, float(np.mean(random_means)), len(rows))
 
 
-def warn_of_likeness(tokenized: TokenizedTexts, labels: np.ndarray) -> None:
-    """Say so where a random hold-out would have one film on both sides, and what keeps it apart."""
-    found = measure_likeness(tokenized, labels)
-    if found.is_striking:
+def warn_of_similar_neighbours(tokenized: TokenizedTexts, labels: np.ndarray) -> None:
+    """Warn if a random hold-out would put reviews of one film into both parts."""
+    similarity = measure_similarity(tokenized, labels)
+    if similarity.is_suspicious:
         logger.warning(
             "neighbouring reviews share %.0f times as many rare words as others of their class, "
             "as reviews of one film or author do: held out at random, validation flatters; "
             "--data.validation stretches keeps neighbours together, and --data.validation groups "
             "with --data.group_column whatever a column names",
-            found.factor,
+            similarity.factor,
         )
 
 
@@ -380,14 +385,14 @@ def _random_pairs(
     first, second = generator.integers(len(labels), size=(2, count))
     members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     for label, rows in members.items():
-        is_own = labels[first] == label
-        second[is_own] = rows[second[is_own] % len(rows)]
+        of_class = labels[first] == label
+        second[of_class] = rows[second[of_class] % len(rows)]
     differ = np.abs(first - second) > 1
     return first[differ], second[differ]
 
 
-def _shared(holds: sparse.csr_array, first: np.ndarray, second: np.ndarray) -> float:
-    """Mean number of columns in which both rows of a pair hold something."""
+def _mean_shared(contains: sparse.csr_array, first: np.ndarray, second: np.ndarray) -> float:
+    """Mean number of words that both texts of a pair contain."""
     if len(first) == 0:
         return 0.0
-    return float(holds[first].multiply(holds[second]).sum()) / len(first)
+    return float(contains[first].multiply(contains[second]).sum()) / len(first)
