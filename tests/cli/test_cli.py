@@ -387,3 +387,19 @@ def test_the_console_command_shares_the_code(run_path, capsys):
     assert cli.main(["evaluate", "--run", str(run_path)]) == 0
     with pytest.raises(SystemExit):
         cli.main(["trian"])
+
+
+def test_help_of_every_command_is_quick():
+    """It loads none of the libraries that take seconds."""
+    code = (
+        "import sys\n"
+        "from sentiment.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    try: main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "heavy = ('torch', 'numpy', 'optuna', 'spacy')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    assert done.stdout.count("usage: sentiment ") == len(cli.COMMANDS)

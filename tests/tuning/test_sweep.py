@@ -20,7 +20,6 @@ from helpers.corpus import ROOT
 from optuna.trial import TrialState
 
 from sentiment.cli import main as cli
-from sentiment.cli.sweep import parse
 from sentiment.config.config import Config, flat_settings
 from sentiment.config.parser import load_config, setting_keys
 from sentiment.runs.manifest import read_manifest
@@ -32,7 +31,6 @@ from sentiment.tuning.search_space import (
     check_space,
     read_search,
     read_space,
-    with_values,
 )
 from sentiment.tuning.study import Study, read_trials
 from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
@@ -128,7 +126,6 @@ def test_every_setting_that_can_be_searched_takes_its_own_default():
     ("key", "value", "message"),
     [
         ("model.hiden_size", {"low": 1, "high": 2}, "did you mean model.hidden_size?"),
-        ("training.learning_rat", {"low": 1, "high": 2}, "did you mean training.learning_rate?"),
         ("device", {"choices": ["cpu", "auto"]}, "does not change what is learned"),
         ("training.monitor", {"choices": ["f1", "nll"]}, "must be the same for all trials"),
         ("data.validation_share", {"low": 0.1, "high": 0.2}, "must be the same for all trials"),
@@ -138,7 +135,6 @@ def test_every_setting_that_can_be_searched_takes_its_own_default():
         ("model.hidden_size", {"low": 8.5, "high": 9}, "low 8.5, but it must be an integer"),
         ("model.hidden_size", {"low": 9, "high": 8}, "low 9, which must be below high 8"),
         ("model.hidden_size", {"low": 8, "high": 20, "step": 8}, "lead from 8 to 20"),
-        ("model.hidden_size", {"low": 8, "high": 16, "step": 0}, "has step 0"),
         ("model.hidden_size", {"choices": [8, "many"]}, "choice 'many', which is not an integer"),
         ("model.hidden_size", {"choices": [8]}, "a list of two or more"),
         ("model.hidden_size", {"choices": [8, 8]}, "the same choice twice"),
@@ -157,12 +153,6 @@ def test_mistakes_in_the_space_are_named(key, value, message):
     assert message in str(raised.value) and str(raised.value).startswith("space: ")
 
 
-@pytest.mark.parametrize("values", [None, {}, [], "model.hidden_size"])
-def test_a_space_of_nothing_is_refused(values):
-    with pytest.raises(ValueError, match="space must list settings"):
-        read_space(values)
-
-
 def test_values_out_of_range_are_refused_by_the_settings_own_checks():
     with pytest.raises(ValueError, match="model.dropout is 1.0, but must be from 0 to below 1"):
         check_space({"model.dropout": Range(0.0, 1.0, False, None, False)}, Config())
@@ -171,12 +161,6 @@ def test_values_out_of_range_are_refused_by_the_settings_own_checks():
         check_space(decay, Config())
     # Searched together, some trials bring together what fits.
     check_space({**decay, "training.optimizer": Choices(("adam", "adamw"))}, Config())
-
-
-def test_values_are_set_in_their_sections():
-    config = with_values(Config(), {"model.hidden_size": 7, "model.dropout": 0.1, "seed": 3})
-    model = replace(Config().model, hidden_size=7, dropout=0.1)
-    assert config == replace(Config(), seed=3, model=model)
 
 
 # --- the search file
@@ -198,13 +182,11 @@ def test_numbers_may_be_written_as_in_settings_files(tmp_path):
         ("trials: 3\n", "space must list settings"),
         ("trails: 3\n", "unknown key 'trails' (did you mean trials?)"),
         ("trials: 0\n", "trials is 0, but must be an integer of at least 1"),
-        ("trials: true\n", "trials is True, but"),
         ("metric: loss\n", "metric is 'loss', but must be one of accuracy, f1, auroc, nll"),
         ("pruning: 3\n", "pruning is 3, but must be true or false"),
         ("config: [a]\n", "config is ['a'], but must be the path of a settings file"),
         ("space: {a: 1, a: 2}\n", "line 1 has the key 'a' a second time"),
         ("space: !!python/object/apply:os.system [true]\n", "not YAML"),
-        ("space: [\n", "not YAML"),
     ],
 )
 def test_mistakes_in_the_file_are_named(text, message, tmp_path):
@@ -240,17 +222,6 @@ def test_mistakes_on_the_command_line_are_one_line(arguments, message, tmp_path,
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-def test_help_and_mistakes_wait_for_nothing_heavy(tmp_path):
-    for command in ("sweep", "find-lr"):
-        code = (
-            "import sys, sentiment.cli.main\n"
-            f"try: sentiment.cli.main.main([{command!r}, '--help'])\n"
-            "finally: print([name for name in ('torch', 'numpy', 'optuna') if name in sys.modules])"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.endswith("[]\n") and f"usage: sentiment {command}" in done.stdout
 
 
 # --- the trials
@@ -309,10 +280,12 @@ def test_trials_below_the_median_are_pruned(pruning, tmp_path, monkeypatch):
 
 
 def test_failing_trials_do_not_end_the_sweep(tmp_path, monkeypatch):
-    FakeTraining(monkeypatch, lambda number, config: "it diverged" if number % 2 else [0.7])
+    results = {1: "it diverged", 2: [0.7], 3: "it diverged", 4: [None]}
+    FakeTraining(monkeypatch, lambda number, config: results[number])
     messages = work(begin_study(tmp_path / "s"), 4)
     assert messages[1] == messages[5] == "failed: it diverged"
     assert messages[3].startswith("accuracy 70.00 %")
+    assert "accuracy is undefined" in messages[7]
     trials, metric = read_trials(tmp_path / "s")
     table = trials_table(tmp_path / "s", trials, metric)
     assert "000, 002 failed: it diverged" in table
@@ -325,11 +298,6 @@ def test_a_sweep_whose_trials_all_fail_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="all 2 trials failed, the last one with: no memory"):
         summary_text(tmp_path / "s", *read_trials(tmp_path / "s"))
     assert not (tmp_path / "s" / "best.yaml").exists()
-
-
-def test_a_trial_without_a_score_fails(tmp_path, monkeypatch):
-    FakeTraining(monkeypatch, lambda number, config: [None, None])
-    assert "accuracy is undefined" in work(begin_study(tmp_path / "s"), 1)[1]
 
 
 def test_values_that_contradict_each_other_fail_by_themselves(tmp_path, monkeypatch):
@@ -492,7 +460,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_training_and_the_sweep_goes_on_later(number, sweep_command, tmp_path):
     path = tmp_path / "s" / "trials" / "000" / "metrics.json"
 
@@ -565,9 +533,8 @@ def test_processes_share_the_trials(tmp_path, monkeypatch):
 
 
 def test_a_pruned_training_can_write_a_checkpoint(sweep_command, tmp_path):
-    options = ["--training.num_epochs=20", f"--output_dir={tmp_path / 's'}"]
-    request = parse([str(write_search(tmp_path, trials=6)), *options], "test")
-    study = Study(request.folder, request.search, request.config)
+    config = replace(Config(), training=replace(Config().training, num_epochs=20))
+    study = begin_study(tmp_path / "s", config, trials=6)
     for _ in range(5):  # complete, with scores that no training reaches
         trial = study.next_trial(6)
         study.report(trial, 1, 2.0)
@@ -575,7 +542,7 @@ def test_a_pruned_training_can_write_a_checkpoint(sweep_command, tmp_path):
         trial.claim.release()
     _, output, _ = sweep_command(20, trials=6)
     assert "trial 005 pruned after epoch " in output
-    run = request.folder / "trials" / "005"
+    run = tmp_path / "s" / "trials" / "005"
     assert (run / "stopped").exists()
     assert len(json.loads((run / "metrics.json").read_text())["epochs"]) < 20
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from sentiment.config.parser import parse_settings
-from sentiment.runs.manifest import holds_pretraining
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
@@ -34,6 +33,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.display.console import sanitize
     from sentiment.model.recurrence import describe_recurrence
     from sentiment.pretraining.run import pretrain
+    from sentiment.runs.manifest import holds_pretraining
     from sentiment.runtime.device import (
         describe_device,
         find_device,
