@@ -169,6 +169,7 @@ def test_a_killed_rank_ends_all_and_one_process_goes_on(uneven, one, tmp_path):
 RESTARTING = ("--standalone", "--max-restarts=1")
 
 
+@pytest.mark.long
 def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
     run = tmp_path / "run"
     command = ("tests/helpers/failing_rank.py", "12", *options(uneven, run))
