@@ -112,12 +112,6 @@ def test_validation_reviews_are_not_read(reviews, tmp_path):
     assert not {word for word in texts.vocabulary.itos if word.startswith("validation")}
 
 
-def test_without_unlabelled_reviews_the_training_ones_do(tmp_path, capsys):
-    folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 8})
-    config = parse_training(options(folder, tmp_path / "run"), "test").config
-    assert [len(each) for each in prepare_pretraining(config).corpora] == [20]
-
-
 def test_unlabelled_reviews_can_be_left_out(reviews, tmp_path):
     """As if the source had none, also in the vocabulary."""
     settings = [*options(reviews, tmp_path / "run"), "--pretraining.unlabelled=false"]
@@ -222,14 +216,6 @@ def test_a_folder_of_another_pretraining_is_refused(reviews, finished, capsys):
 def test_a_pretraining_is_no_classifier(finished, capsys):
     assert cli.evaluate(["--run", str(finished), "--split", "validation"]) == 1
     assert "is a pre-training, not a classifier" in capsys.readouterr().err
-
-
-def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
-    more = f"--pretraining.path={run}"
-    assert cli.train(options(reviews, tmp_path / "next", more)) == 1
-    assert "holds a classifier, not a pre-training" in capsys.readouterr().err
 
 
 def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import find_pretraining
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.pretrained import check_fits, check_same
-from sentiment.runs.run import check_place, is_finished
+from sentiment.runs.run import is_finished
 from sentiment.runs.weights import read_weights
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
@@ -156,13 +156,6 @@ def test_training_neither_replaces_nor_resumes_it(reviews, finished, capsys, opt
     read_weights(finished, "last")
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_its_folder_is_no_place_for_a_run(finished, overwrite):
-    with pytest.raises(FileExistsError, match="holds a pre-training: start from it with"):
-        check_place(finished, overwrite=overwrite)
-    check_place(finished, overwrite=True, for_pretraining=True)
-
-
 def test_a_folder_of_something_else_is_not_advised_to_be_overwritten(reviews, tmp_path, capsys):
     (tmp_path / "letter.txt").write_text("dear")
     assert pretrain(*options(reviews, tmp_path)) == 1
@@ -226,16 +219,6 @@ def test_one_without_checkpoint_is_begun_again_with_other_settings(reviews, tmp_
     assert not is_finished(path)
     assert pretrain(*options(reviews, path, "--model.hidden_size=4")) == 0
     assert read_manifest(path)["result"]
-
-
-def test_how_to_get_out_of_an_unfinished_one(reviews, tmp_path, monkeypatch, capsys):
-    path = tmp_path / "model"
-    stop_at_once(monkeypatch)
-    with pytest.raises(SystemExit):
-        pretrain(*options(reviews, path))
-    capsys.readouterr()
-    assert pretrain(*options(reviews, path, "--pretraining.window=9")) == 1
-    assert f"remove {path}, or choose another output_dir" in error_line(capsys)
 
 
 def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
@@ -345,7 +328,7 @@ def test_messages_name_the_setting_that_leads_there(reviews, tmp_path, capsys):
     assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
     capsys.readouterr()
     assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={run}")) == 1
-    assert "no pre-training: choose another pretraining.path" in error_line(capsys)
+    assert "not a pre-training: choose another pretraining.path" in error_line(capsys)
 
 
 def test_a_state_left_over_is_removed(reviews, finished, never):

@@ -146,6 +146,23 @@ def set_up(device: torch.device, seed: int) -> None:
         torch.backends.cudnn.allow_tf32 = True
 
 
+def get_rng_state(device: torch.device) -> torch.Tensor:
+    """State of torch's random generator on a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
+
+
+def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
+    """Restore :func:`get_rng_state`."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    elif device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
+
+
 def mixed_seed(*numbers: int) -> int:
     """One seed from several numbers, that differs in its low bits: torch's CPU generator reads
     only those.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sentiment.model import SentimentClassifier
-from sentiment.runtime.device import autocast
+from sentiment.runtime.device import autocast, get_rng_state, set_rng_state
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
@@ -67,28 +67,13 @@ class FixedDropoutForward:
         self._lengths = lengths
         self._device = device
         self._precision = precision
-        self._generator = _generator_state(device)
+        self._generator = get_rng_state(device)
 
     def classify(self, words: torch.Tensor) -> torch.Tensor:
         """(batch, time, embedding) to (batch, classes) logits in fp32."""
-        _set_generator(self._generator, self._device)
+        set_rng_state(self._generator, self._device)
         with autocast(self._device, self._precision):
             return self._model.classify(words, self._lengths).float()
-
-
-def _generator_state(device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
-
-
-def _set_generator(state: torch.Tensor, device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(state)
-    else:
-        torch.set_rng_state(state)
 
 
 def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) -> torch.Tensor:

@@ -13,6 +13,7 @@ import torch
 from sentiment.config.config import TrainingConfig
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.weights import WeightsInfo, read_tensors, write_tensors
+from sentiment.runtime.device import get_rng_state, set_rng_state
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.meters import EpochProgress
 
@@ -107,10 +108,8 @@ def generator_states(
 ) -> dict[str, torch.Tensor]:
     """States of torch's random generators on all ranks, by ``NAME.RANK``; a collective call."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["device"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["device"] = torch.mps.get_rng_state()
+    if device.type != "cpu":
+        states["device"] = get_rng_state(device)
     return {
         f"{name}.{rank}": state
         for name, local in states.items()
@@ -123,11 +122,9 @@ def restore_generators(
 ) -> None:
     """Restore :func:`generator_states` of as many ranks."""
     torch.set_rng_state(states[f"cpu.{distributed.rank}"])
-    state = states.get(f"device.{distributed.rank}")
-    if state is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    elif state is not None and device.type == "mps":
-        torch.mps.set_rng_state(state)
+    state = states.get(f"device.{distributed.rank}")  # missing if the checkpoint is a CPU's
+    if state is not None and device.type != "cpu":
+        set_rng_state(state, device)
 
 
 @dataclass(frozen=True)
