@@ -6,6 +6,7 @@ import csv
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 

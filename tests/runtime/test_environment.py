@@ -1,3 +1,5 @@
+"""Environment variables and threads."""
+
 from __future__ import annotations
 
 import os

@@ -28,13 +28,13 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
     parser.epilog = _EPILOG
     rates = (("lowest", 1e-6, "first"), ("highest", 1.0, "last"))
-    for name, default, place in rates:
+    for name, default, position in rates:
         parser.add_argument(
             f"--{name}",
             type=number(float, Bounds(gt=0)),
             default=default,
             metavar="RATE",
-            help=f"learning rate of the {place} update (default: {default:g})",
+            help=f"learning rate of the {position} update (default: {default:g})",
         )
     parser.add_argument(
         "--num_updates",

@@ -140,8 +140,8 @@ def _report(
         100 * result.best_metrics["accuracy"],
         seconds,
     )
-    place = sanitize(str(path))
-    logger.info("run: %s\nnext: python evaluate.py --run %s", place, place)
+    folder = sanitize(str(path))
+    logger.info("run: %s\nnext: python evaluate.py --run %s", folder, folder)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
     against = compare_with_baseline(path, validation, device)
     logger.info("%s", against or f"      {baseline_command(path)}")

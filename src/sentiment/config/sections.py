@@ -28,7 +28,7 @@ OpenShare = Annotated[float, Bounds(gt=0, lt=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularyConfig:
-    """Which tokens of the training split get an embedding of their own."""
+    """Which tokens of the training split get an embedding."""
 
     max_size: Annotated[int | None, Bounds(ge=1)] = 30_000
     """Most frequent tokens kept, not counting <pad> and <unk>; null keeps all."""
