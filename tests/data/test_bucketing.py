@@ -68,5 +68,5 @@ def test_reviews_meet_others_in_the_next_epoch():
 
 
 def test_an_empty_review_is_refused():
-    with pytest.raises(ValueError, match="no tokens"):
+    with pytest.raises(ValueError, match="without tokens"):
         BucketSampler(torch.tensor([3, 0]), batch_size=2)

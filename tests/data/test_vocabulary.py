@@ -50,7 +50,7 @@ def test_saved_equals_loaded(tmp_path):
     [
         (b"the 30\n", "line 1: expected a word, a tab and a count"),
         (b"<pad>\t0\n<unk>\t0\nthe\tx\n", "line 3"),
-        (b"<pad>\t0\n<unk>\t0\na\t1\nthe\t30\n", "by falling count"),
+        (b"<pad>\t0\n<unk>\t0\na\t1\nthe\t30\n", "by decreasing count"),
         (b"the\t30\n", "must hold <pad>, <unk>"),
         (b"<pad>\t0\n<unk>\t0\na\t1\na\t1\n", "each word once"),
         (b"\xff\xfe\x00", "not UTF-8"),

@@ -1,4 +1,4 @@
-"""From reviews to encoded corpora: the only module that knows every step."""
+"""From reviews to encoded corpora: the steps of preparing data, in order."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training run learns from and is checked on.
+    """The data of a training run.
 
     Attributes:
-        vectors: (vocabulary, embedding_size) to start the embedding from, or None.
-        coverage: what of the vocabulary the vectors cover, or None.
-        fingerprints: of the reviews, by split.
-        vectors_fingerprint: of the file of vectors, or None.
-        unlabelled: reviews without labels to learn from, or None.
-        unlabelled_reviews: the same for teachers to read, None where there are none to read them.
-        soft_labels: (num_unlabelled, num_classes) what teachers say of them, on the CPU, or None.
+        vectors: (vocabulary, embedding_size) initial embedding, or None.
+        coverage: how much of the vocabulary the vectors cover, or None.
+        fingerprints: fingerprints of the reviews by split.
+        vectors_fingerprint: fingerprint of the vectors file, or None.
+        unlabelled: unlabelled reviews to learn from, or None.
+        unlabelled_reviews: the same reviews as text, for distillation teachers, or None.
+        soft_labels: (num_unlabelled, num_classes) the teachers' probabilities, on the CPU, or None.
     """
 
     train: EncodedCorpus
@@ -76,27 +76,24 @@ class TrainingData:
 def prepare_training(
     config: Config, *, vocabulary: Vocab | None = None, with_vectors: bool = True
 ) -> TrainingData:
-    """Read, split, tokenize, number and embed.
+    """Read, split, tokenize and encode the reviews, and load the word vectors.
 
-    Args:
-        config: the settings.
-        vocabulary: that of a training which is resumed; None counts one.
-        with_vectors: whether vectors are wanted: resumed weights need none.
+    A resumed training passes its ``vocabulary``, and needs no vectors as its weights hold them.
     """
-    train, validation, others = load_training(config)
+    train, validation, unlabelled = load_training(config)
     is_held_out = not has_validation(config.data)
     how = f" (held out {config.data.describe_hold_out()})" if is_held_out else ""
     counts = (f"{len(train):,}", f"{len(validation):,}")
     logger.info("reviews: %s for training, %s for validation%s", *counts, how)
-    if others is not None:
-        logger.info("reviews: %s without labels to learn from", f"{len(others):,}")
+    if unlabelled is not None:
+        logger.info("reviews: %s without labels to learn from", f"{len(unlabelled):,}")
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
         warn_of_similar_neighbours(train_tokens, train.labels)
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(train, train_tokens)])
     path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
-    vectors, coverage = (None, None) if path is None else load_own_vectors(config, vocabulary, path)
+    vectors, coverage = (None, None) if path is None else _load_vectors(config, vocabulary, path)
     data = TrainingData(
         train=encode_tokens(train, train_tokens, vocabulary, config.data),
         validation=encode_reviews(validation, vocabulary, config.data),
@@ -107,11 +104,13 @@ def prepare_training(
         fingerprints={
             "train": reviews_fingerprint(train),
             "validation": reviews_fingerprint(validation),
-            **({} if others is None else {"unsupervised": reviews_fingerprint(others)}),
+            **({} if unlabelled is None else {"unsupervised": reviews_fingerprint(unlabelled)}),
         },
         vectors_fingerprint=None if path is None else file_fingerprint(path),
-        unlabelled=None if others is None else encode_reviews(others, vocabulary, config.data),
-        unlabelled_reviews=others if config.distillation.is_wanted else None,
+        unlabelled=(
+            None if unlabelled is None else encode_reviews(unlabelled, vocabulary, config.data)
+        ),
+        unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
     )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
@@ -123,11 +122,11 @@ def prepare_training(
 
 
 def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
-    """Read the reviews to learn from, those to choose by, and those without labels if need be.
+    """Read the training and validation reviews, and the unlabelled ones if they are needed.
 
     Raises:
-        FileNotFoundError: some are not there.
-        UserError: a file is not as it must be, or validation has one class only.
+        FileNotFoundError: a split is missing.
+        UserError: a file is invalid, or the validation reviews are of one class only.
     """
     train, validation = load_training_splits(config.data)
     if len(set(validation.labels.tolist())) < 2:
@@ -139,26 +138,25 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
 
 
 def look_ahead(config: Config) -> dict[str, Reviews]:
-    """Meet now what reading the reviews for a training would meet after hours.
+    """Read a training's reviews in advance, so that errors occur now instead of after hours.
 
-    Returns:
-        the training and validation reviews, by split.
+    Returns the training and validation reviews by split.
 
     Raises:
         FileNotFoundError, UserError: as :func:`load_training`.
     """
     data = config.data
-    if data.shared_reviews == "report":  # the training itself will, and it changes no review
+    if data.shared_reviews == "report":  # the training will report it
         data = replace(data, shared_reviews="ignore")
     train, validation, _ = load_training(replace(config, data=data))
     return {"train": train, "validation": validation}
 
 
 def reads_unlabelled(config: Config) -> bool:
-    """Whether a training by these settings learns from reviews without labels."""
+    """Whether a training with these settings learns from unlabelled reviews."""
     objectives = config.objectives
-    terms = max(objectives.virtual_adversarial, objectives.entropy)
-    return objectives.unlabelled and (terms > 0 or config.distillation.is_wanted)
+    weight = max(objectives.virtual_adversarial, objectives.entropy)
+    return objectives.unlabelled and (weight > 0 or config.distillation.is_wanted)
 
 
 def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
@@ -177,20 +175,20 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
 
 
 def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, TokenizedTexts]]) -> Vocab:
-    """The words that the settings give an embedding of their own.
-
-    Args:
-        config: the settings.
-        corpora: reviews with their tokens, the training reviews first.
+    """Build the vocabulary of reviews with their tokens; the training reviews come first.
 
     Raises:
-        UserError: there are none.
+        UserError: no word is frequent enough.
     """
     counts = sum((count_tokens(tokens) for _, tokens in corpora), start=Counter())
-    least = config.vocabulary.min_groups
-    if least > 1:
-        spread = sum((count_groups(each, own.groups) for own, each in corpora), start=Counter())
-        counts = Counter({word: count for word, count in counts.items() if spread[word] >= least})
+    min_groups = config.vocabulary.min_groups
+    if min_groups > 1:
+        num_groups = sum(
+            (count_groups(tokens, reviews.groups) for reviews, tokens in corpora), start=Counter()
+        )
+        counts = Counter(
+            {word: count for word, count in counts.items() if num_groups[word] >= min_groups}
+        )
     vocabulary = build_vocabulary(
         counts,
         max_size=config.vocabulary.max_size,
@@ -198,8 +196,8 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
     )
     if len(vocabulary) == len(SPECIALS):
         wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
-        if least > 1:
-            wanted += f" and in vocabulary.min_groups = {least} groups of reviews"
+        if min_groups > 1:
+            wanted += f" and in vocabulary.min_groups = {min_groups} groups of reviews"
         raise UserError(
             f"no word of {corpora[0][0].origin} occurs {wanted}: lower it, or give more reviews"
         )
@@ -209,23 +207,23 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
 def prepare_split(
     data: DataConfig, split: Split, vocabulary: Vocab, class_names: tuple[str, ...]
 ) -> tuple[Reviews, EncodedCorpus]:
-    """One split as a trained run sees it: its words, its class names, its settings."""
+    """Read and encode one split with a trained run's vocabulary, classes and settings."""
     reviews = load_split(data, split, class_names)
     return reviews, encode_reviews(reviews, vocabulary, data)
 
 
 def encode_reviews(reviews: Reviews, vocabulary: Vocab, data: DataConfig) -> EncodedCorpus:
-    """Tokenize reviews (or take their tokens from the cache) and number them."""
+    """Tokenize reviews, or take their tokens from the cache, and encode them."""
     return encode_tokens(reviews, tokenize_reviews(reviews, data), vocabulary, data)
 
 
 def cache_dir(data: DataConfig) -> Path:
-    """The folder for tokens and downloads that the settings choose."""
+    """The folder for cached tokens and downloads."""
     return Path(data.cache_dir).expanduser() if data.cache_dir else default_cache_dir()
 
 
 def tokenize_reviews(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
-    """Cut reviews into tokens, or take these from the cache."""
+    """Tokenize reviews, or take their tokens from the cache."""
     return tokenize_cached(
         reviews.texts,
         cache_dir(data),
@@ -238,15 +236,12 @@ def tokenize_reviews(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
 def encode_tokens(
     reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, data: DataConfig
 ) -> EncodedCorpus:
-    """Number the tokens of reviews, and keep as many of each as the settings say."""
+    """Encode the tokens of reviews, truncated as the settings say."""
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
 
 
-def load_own_vectors(
-    config: Config, vocabulary: Vocab, path: Path
-) -> tuple[torch.Tensor, Coverage]:
-    """Vectors of the vocabulary's words from a file, and what of the words they cover."""
+def _load_vectors(config: Config, vocabulary: Vocab, path: Path) -> tuple[torch.Tensor, Coverage]:
     vectors, coverage = load_vectors(
         path,
         vocabulary.itos,
@@ -259,7 +254,7 @@ def load_own_vectors(
 
 
 def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
-    """The file with the vectors that the settings ask for, downloaded where need be."""
+    """The vectors file that the settings name, downloaded if needed; None without vectors."""
     if vectors.path is not None:
         return Path(vectors.path).expanduser()
     return fetch_vectors(vectors.name, cache) if vectors.name is not None else None
@@ -267,16 +262,16 @@ def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class PretrainingTexts:
-    """Reviews to pre-train on.
+    """The data of a pre-training.
 
     Attributes:
-        corpora: the training reviews and, where the source has them, the unlabelled ones.
-        validation: those that training will choose by, to tell the model's perplexity on.
+        corpora: the training reviews and, if the source has them, the unlabelled ones.
+        validation: the validation reviews of the later training, to measure perplexity on.
         vocabulary: counted over all corpora.
-        vectors: (vocabulary, embedding_size) to start the embedding from, or None.
-        class_names: of the training reviews.
-        fingerprints: of the reviews, by split.
-        vectors_fingerprint: of the file of vectors, None where none is read.
+        vectors: (vocabulary, embedding_size) initial embedding, or None.
+        class_names: the classes of the training reviews.
+        fingerprints: fingerprints of the reviews by split.
+        vectors_fingerprint: fingerprint of the vectors file, or None.
     """
 
     corpora: tuple[EncodedCorpus, ...]
@@ -289,12 +284,11 @@ class PretrainingTexts:
 
 
 def load_pretraining(config: Config) -> dict[str, Reviews]:
-    """Read the reviews by split: ``validation``, ``train`` and, where there are any that the
-    settings do not leave out, ``unsupervised``.
+    """Read ``validation``, ``train`` and, if it exists and is not switched off, ``unsupervised``.
 
     Raises:
-        FileNotFoundError: there are none, or the hub has them and cannot be reached.
-        UserError: a file is not as it must be.
+        FileNotFoundError: a split is missing, or the hub cannot be reached.
+        UserError: a file is invalid.
     """
     data = config.data
     train, validation = load_training_splits(data)
@@ -304,44 +298,43 @@ def load_pretraining(config: Config) -> dict[str, Reviews]:
     try:
         splits["unsupervised"] = load_unlabelled(data, validation)
     except FileNotFoundError as error:
-        if is_on_hub(data):  # which has such a split: it could not be fetched
+        if is_on_hub(data):  # it has such a split, which could not be fetched
             raise
         logger.info("pre-training on the training reviews alone: %s", error)
     return splits
 
 
 def fingerprints_of(splits: dict[str, Reviews]) -> dict[str, Any]:
-    """What tells the reviews from others, by split."""
+    """Fingerprints of the reviews by split."""
     return {name: reviews_fingerprint(reviews) for name, reviews in splits.items()}
 
 
 def prepare_pretraining(
     config: Config, *, vocabulary: Vocab | None = None, reviews: dict[str, Reviews] | None = None
 ) -> PretrainingTexts:
-    """Read, split, tokenize and number.
+    """Read, split, tokenize and encode the reviews.
 
     Args:
         config: the settings.
-        vocabulary: that of a pre-training which is resumed, for which no vectors are read; None
-            counts one.
-        reviews: what :func:`load_pretraining` has read; None reads it.
+        vocabulary: the vocabulary of a resumed pre-training, which needs no vectors.
+        reviews: the result of :func:`load_pretraining`; None calls it.
     """
     splits = dict(load_pretraining(config) if reviews is None else reviews)
     fingerprints = fingerprints_of(splits)
     validation, train = splits.pop("validation"), splits["train"]
-    tokens = {name: tokenize_reviews(each, config.data) for name, each in splits.items()}
+    tokens = {name: tokenize_reviews(split, config.data) for name, split in splits.items()}
     vectors = vectors_fingerprint = None
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(splits[name], tokens[name]) for name in splits])
         if (path := vectors_path(config.vectors, cache_dir(config.data))) is not None:
-            vectors, _ = load_own_vectors(config, vocabulary, path)
+            vectors, _ = _load_vectors(config, vocabulary, path)
             vectors_fingerprint = file_fingerprint(path)
     data = replace(config.data, max_length=config.pretraining.max_length, keep="head")
-    corpora = [encode_tokens(each, tokens[name], vocabulary, data) for name, each in splits.items()]
+    corpora = [encode_tokens(splits[name], tokens[name], vocabulary, data) for name in splits]
     logger.info(
         "reviews to pre-train on: %s, %s tokens; vocabulary: %s words",
         f"{sum(map(len, corpora)):,}",
-        f"{sum(int(each.lengths.sum()) for each in corpora):,}",
+        f"{sum(int(corpus.lengths.sum()) for corpus in corpora):,}",
         f"{len(vocabulary):,}",
     )
     return PretrainingTexts(

@@ -1,7 +1,4 @@
-"""Batches of nearly equal lengths in an order that seed and epoch decide.
-
-Knows lengths and numbers, nothing of texts or tensors on devices.
-"""
+"""Batches of reviews of nearly equal lengths, in an order that seed and epoch determine."""
 
 from __future__ import annotations
 
@@ -16,21 +13,20 @@ from torch.utils.data import Sampler
 from sentiment.runtime.errors import UserError
 
 BatchUnit = Literal["reviews", "tokens"]
-# Reviews are shuffled, then sorted within pools of this many batches: enough for neighbours of
-# nearly the same length, few enough that the same reviews do not meet in every epoch.
+# Reviews are shuffled, then sorted by length within pools of this many batches: enough that the
+# reviews of a batch have similar lengths, few enough that batches differ between epochs.
 _BATCHES_PER_POOL = 50
 
 
 class BucketSampler(Sampler[torch.Tensor]):
-    """Yields for each batch the indices of its reviews, longest first.
+    """Yields the indices of the reviews of each batch, longest first.
 
     Args:
-        lengths: (num_reviews,) tokens of each review, at least 1.
-        batch_size: size of a batch in ``unit``; a review longer than a batch of tokens stands
-            alone.
+        lengths: (num_reviews,) number of tokens of each review, at least 1.
+        batch_size: size of a batch in ``unit``; a review with more tokens is a batch by itself.
         unit: what ``batch_size`` counts; tokens include padding.
-        seed: decides the order together with the epoch.
-        shuffle: False sorts all reviews and keeps the batches in order, for evaluation.
+        seed: determines the order together with the epoch.
+        shuffle: False sorts all reviews by length, for evaluation.
     """
 
     def __init__(
@@ -46,7 +42,7 @@ class BucketSampler(Sampler[torch.Tensor]):
             raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         self._lengths = lengths.numpy().astype(np.int64)
         if len(self._lengths) and self._lengths.min() < 1:
-            raise UserError("a review of no tokens cannot stand in a batch")
+            raise UserError("a review without tokens cannot be in a batch")
         self._batch_size = batch_size
         self._unit = unit
         self._seed = seed
@@ -55,7 +51,7 @@ class BucketSampler(Sampler[torch.Tensor]):
         self._planned: tuple[int, list[np.ndarray]] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration has."""
+        """Set the epoch, which determines the order of the next iteration."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -66,7 +62,7 @@ class BucketSampler(Sampler[torch.Tensor]):
             yield torch.from_numpy(batch)
 
     def padding_share(self) -> float:
-        """Padding among the cells of this epoch's batches, between 0 and 1."""
+        """Share of padding in this epoch's batches, between 0 and 1."""
         cells = sum(len(batch) * int(self._lengths[batch[0]]) for batch in self._batches())
         return 1 - int(self._lengths.sum()) / cells if cells else 0.0
 
@@ -88,14 +84,13 @@ class BucketSampler(Sampler[torch.Tensor]):
         return [batches[position] for position in generator.permutation(len(batches))]
 
     def _pool_size(self) -> int:
-        """Reviews in a pool."""
         reviews = self._batch_size
         if self._unit == "tokens":
             reviews = max(1, round(self._batch_size / max(1.0, float(self._lengths.mean()))))
         return reviews * _BATCHES_PER_POOL
 
     def _cut(self, order: np.ndarray) -> list[np.ndarray]:
-        """Batches of neighbours in an order of falling length."""
+        """Cut reviews in order of decreasing length into batches."""
         batches = []
         start = 0
         while start < len(order):
@@ -107,20 +102,15 @@ class BucketSampler(Sampler[torch.Tensor]):
 
 
 def by_update(sampler: BucketSampler, accumulation_steps: int) -> Iterator[list[torch.Tensor]]:
-    """Yield the batches of an epoch, as many at once as an update of the weights learns from."""
+    """Group the batches of an epoch by the update of the weights that accumulates them."""
     batches = iter(sampler)
     while group := list(itertools.islice(batches, accumulation_steps)):
         yield group
 
 
 def shard(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:
-    """The part of a batch that one of several ranks takes.
+    """The part of a batch (indices, longest review first) for one of ``size`` ranks.
 
-    Neighbours of nearly the same length go to different ranks, so that these finish together.
-
-    Args:
-        batch: (batch,) indices, longest review first.
-        rank: which rank, from 0.
-        size: how many there are.
+    Neighbours have similar lengths and go to different ranks, so that all finish together.
     """
     return batch[rank::size]

@@ -1,10 +1,8 @@
 """Tokens on disk, so that a second run starts training at once.
 
-An entry's name is a digest of the texts, the settings and the versions that decide their tokens:
-whoever changes any of them gets another entry, never stale tokens. An entry is written beside its
-place and renamed into it, so half an entry is never read and two processes may write one at once.
-Tokens are mapped into memory, and looked through once in parts: a corpus may be larger than it.
-Whatever an entry holds that is not what was written (its checksum says so) is cut anew.
+The name of an entry is a digest of the texts, settings and versions that determine its tokens, so
+entries are never stale. An entry is written to a temporary folder and renamed, so that two
+processes may write it at once. Tokens are memory-mapped: a corpus may be larger than memory.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import numpy as np
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, tokenize
 from sentiment.runtime.files import require_file
 
-_FORMAT = "3"  # raised whenever this module or our part of cutting texts changes what it stores
+_FORMAT = "3"  # increase it whenever this module or the tokenizer changes what is stored
 _FILES = ("tokens.npy", "offsets.npy", "lexicon.txt", "sha256")
 
 
@@ -35,8 +33,8 @@ def default_cache_dir() -> Path:
 
 
 def cache_key(texts: Sequence[str], *, lower_case: bool) -> str:
-    """Digest of everything that decides the tokens of these texts."""
-    # Python's own version decides what is a letter, a small one, an HTML entity.
+    """Digest of everything that determines the tokens of these texts."""
+    # Python's version determines what is a letter, a lower-case letter, an HTML entity.
     versions = (_FORMAT, version("spacy"), sys.version_info[:2])
     digest = hashlib.sha256(f"{versions} {lower_case} {len(texts)}".encode())
     for text in texts:
@@ -54,9 +52,9 @@ def tokenize_cached(
     num_processes: int | None = None,
     progress: bool = False,
 ) -> TokenizedTexts:
-    """Tokens of the texts, from the cache where they lie there, else cut and stored.
+    """Tokens of the texts from the cache; missing or damaged entries are written again.
 
-    A cache that cannot be read is filled again; one that cannot be written is done without.
+    A cache that cannot be written is ignored.
     """
     entry = cache_dir / "tokens" / cache_key(texts, lower_case=lower_case)
     cached = _read(entry, len(texts))
@@ -65,10 +63,10 @@ def tokenize_cached(
     tokenized = tokenize(
         texts, lower_case=lower_case, num_processes=num_processes, progress=progress
     )
-    # A full or read-only disk costs the next run some seconds, not this one its result.
+    # With a full or read-only disk only the next run takes longer.
     with contextlib.suppress(OSError):
         _write(entry, tokenized)
-        return _read(entry, len(texts)) or tokenized  # mapped, so that these are given back
+        return _read(entry, len(texts)) or tokenized  # memory-mapped, which frees these
     return tokenized
 
 
@@ -76,12 +74,12 @@ def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
     try:
         for name in _FILES:
             require_file(entry / name)
-        # Copied where written to, which nobody does: torch warns of arrays that cannot be.
+        # Mode c (copy on write) because torch warns of read-only arrays.
         tokens = np.lib.format.open_memmap(entry / "tokens.npy", mode="c")
         offsets = np.lib.format.open_memmap(entry / "offsets.npy", mode="c")
         lexicon = (entry / "lexicon.txt").read_bytes().decode("utf-8")
         checksum = (entry / "sha256").read_bytes().decode("ascii")
-    except Exception:  # Damage in a header makes numpy raise nearly anything.
+    except Exception:  # a damaged header makes numpy raise almost any exception
         return None
     words = lexicon.split("\n")
     is_whole = (
@@ -91,14 +89,14 @@ def _read(entry: Path, num_texts: int) -> TokenizedTexts | None:
         and offsets[-1] == len(tokens)
         and bool((np.diff(offsets) >= 0).all())
         and words.pop() == ""
-        and _are_places(tokens, len(words))
+        and _are_indices(tokens, len(words))
         and checksum == _checksum(tokens, offsets, lexicon)
     )
     return TokenizedTexts(tokens, np.array(offsets), words) if is_whole else None
 
 
-def _are_places(tokens: np.ndarray, num_words: int) -> bool:
-    """Whether tokens are places in a lexicon, its last one among them."""
+def _are_indices(tokens: np.ndarray, num_words: int) -> bool:
+    """Whether tokens are indices into a lexicon, of which they use the last."""
     highest = -1
     for start in range(0, len(tokens), TOKENS_AT_ONCE):
         part = tokens[start : start + TOKENS_AT_ONCE]
@@ -122,14 +120,14 @@ def _write(entry: Path, tokenized: TokenizedTexts) -> None:
     try:
         np.save(folder / "tokens.npy", tokenized.tokens)
         np.save(folder / "offsets.npy", tokenized.offsets)
-        # A token never holds white space, so a line break can end it.
+        # Tokens contain no white space, so a line break can end them.
         lexicon = "".join(word + "\n" for word in tokenized.lexicon)
         (folder / "lexicon.txt").write_bytes(lexicon.encode("utf-8"))
         checksum = _checksum(tokenized.tokens, tokenized.offsets, lexicon)
         (folder / "sha256").write_bytes(checksum.encode("ascii"))
         if entry.is_symlink() or entry.is_file():
             entry.unlink()
-        shutil.rmtree(entry, ignore_errors=True)  # what could not be read
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged entry
         os.replace(folder, entry)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""spaCy's tokenizer rules: texts to one flat array of tokens and a lexicon."""
+"""Texts to one flat array of tokens and a lexicon, by spaCy's tokenizer rules."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ if TYPE_CHECKING:
 
 
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-# Pieces that spaCy's English rules cut in one way only, special cases (cannot, Mr.) aside: letters
-# stay whole, and these marks come off their end; a full stop only behind a small letter.
+# Pieces (text between white space) that need no spaCy, apart from special cases (cannot, Mr.):
+# letters, and one of these marks at their end, which is a token; a full stop only after a
+# lower-case letter.
 _PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
-# spaCy takes the square of a piece's length for rows of marks: minutes for 100,000 of them. Longer
-# pieces, which no language that it cuts at white space has, are cut into parts of so many
-# characters first.
-_LONGEST_PIECE = 1_000
-# What lies behind so many characters of one piece is not cut any further: spaCy takes a second for
-# every 300,000 of marks or emoji, and a text of megabytes without a space is none.
-_MOST_CUT = 100_000
-# A character's number of so many digits, which html.unescape would turn into an integer first.
+# spaCy's time grows with the square of a piece's length: minutes for 100,000 punctuation marks. So
+# pieces longer than this are split first; no language with white space has such words.
+_MAX_PIECE_CHARACTERS = 1_000
+# The rest of a longer piece is not tokenized any further: spaCy takes a second for 300,000 marks.
+_MAX_TOKENIZED_CHARACTERS = 100_000
+# A character reference with so many digits that html.unescape would fail to parse the integer.
 _ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
-_SHARD_SIZE = 2_500  # texts between two looks at their new pieces
-# A process spends as long on importing spaCy as another one takes for about this many characters.
-_CHARACTERS_THAT_PAY_A_PROCESS = 12_000_000
+_SHARD_SIZE = 2_500  # texts whose new pieces are tokenized together
+# Importing spaCy in another process takes as long as tokenizing about this many characters.
+_CHARACTERS_PER_PROCESS = 12_000_000
 
-# Looked at together where all of a corpus is, whose tokens may lie in a file.
+# Chunk size for loops over a corpus, whose tokens may be mapped from a file.
 TOKENS_AT_ONCE = 4_000_000
 
-CutPieces = tuple[list[str], list[int]]  # tokens end to end, and how many each piece has
+CutPieces = tuple[list[str], list[int]]  # all tokens, and the number of tokens of each piece
 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """The tokens of several texts, end to end.
+    """The tokens of several texts as one flat array.
 
     Attributes:
         tokens: (num_tokens,) int32, indices into the lexicon.
         offsets: (num_texts + 1,) int64; text ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``.
-        lexicon: the distinct tokens, in the order of their first occurrence.
+        lexicon: the distinct tokens in the order of their first occurrence.
     """
 
     tokens: np.ndarray
@@ -67,7 +66,7 @@ class TokenizedTexts:
 
 
 class _Numbering(dict[str, int]):
-    """Numbers strings in the order in which they are first asked for."""
+    """Numbers strings in the order in which they are first looked up."""
 
     def __missing__(self, key: str) -> int:
         number = self[key] = len(self)
@@ -75,9 +74,9 @@ class _Numbering(dict[str, int]):
 
 
 def clean(text: str) -> str:
-    """Text without what HTML left in it: line breaks become spaces, entities their characters.
+    """Replace HTML line breaks by spaces and entities by their characters.
 
-    Lone surrogates, which no encoding knows, become replacement characters.
+    Lone surrogates, which UTF-8 cannot encode, become replacement characters.
     """
     if not text.isascii():
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
@@ -89,13 +88,13 @@ def clean(text: str) -> str:
 
 
 class Tokenizer:
-    """Cuts texts into tokens; remembers every piece it has cut, so later texts go faster.
+    """Tokenizes texts, and remembers the tokens of every piece between white space.
 
-    Texts without end have pieces without end: who reads such calls :meth:`forget` now and then.
+    Call :meth:`forget` now and then to bound the memory for endless texts.
 
     Args:
         lower_case: whether tokens are lower-cased.
-        executor: processes that cut pieces while this one looks for more; None cuts them here.
+        executor: processes that tokenize pieces in parallel; None tokenizes them in this process.
     """
 
     def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
@@ -106,24 +105,24 @@ class Tokenizer:
     def _forget_pieces(self) -> None:
         self._pieces = _Numbering()
         self._lexicon = _Numbering()
-        self._piece_tokens = array("i")  # tokens of all known pieces, end to end
+        self._piece_tokens = array("i")  # tokens of all known pieces
         self._piece_lengths = array("i")
         self._num_characters = 0
 
     @property
     def num_pieces(self) -> int:
-        """Pieces that are remembered."""
+        """Number of remembered pieces."""
         return len(self._pieces)
 
     @property
     def num_characters(self) -> int:
-        """Characters of the pieces that are remembered."""
+        """Number of characters of the remembered pieces."""
         return self._num_characters
 
     def forget(self) -> None:
-        """Give back the memory of all pieces; the lexicon of later texts begins anew.
+        """Free the memory of all pieces; the lexicon of later texts starts empty.
 
-        spaCy, too, keeps every token that it has met: its rules are loaded again when needed.
+        spaCy also keeps every token that it has seen, so its rules are loaded again when needed.
         """
         self._forget_pieces()
         load_rules.cache_clear()
@@ -131,7 +130,7 @@ class Tokenizer:
     def __call__(
         self, texts: Sequence[str], report: Callable[[int], object] = lambda count: None
     ) -> TokenizedTexts:
-        """Cut texts into tokens; ``report`` is called with numbers of texts as they are read."""
+        """Tokenize texts; ``report`` is called with the number of texts of each shard."""
         num_known = len(self._pieces)
         shards: list[tuple[np.ndarray, np.ndarray]] = []
         results: list[Callable[[], CutPieces]] = []
@@ -150,7 +149,7 @@ class Tokenizer:
         return self._gather(shards)
 
     def _number_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the texts' pieces, end to end, and how many pieces each text has."""
+        """The numbers of all texts' pieces, and how many pieces each text has."""
         pieces_of_texts = [clean(text).split() for text in texts]
         num_pieces = [len(pieces) for pieces in pieces_of_texts]
         all_pieces = itertools.chain.from_iterable(pieces_of_texts)
@@ -186,24 +185,24 @@ def tokenize(
     num_processes: int | None = None,
     progress: bool = False,
 ) -> TokenizedTexts:
-    """Cut texts into tokens, in several processes where that pays.
+    """Tokenize texts, in several processes if that is faster.
 
     Args:
         texts: the texts.
         lower_case: whether tokens are lower-cased.
-        num_processes: processes that cut; None takes one for a small corpus and up to as many as
-            there are cores to run on for a large one.
+        num_processes: number of processes; None chooses by the size of the corpus and the number
+            of available cores.
         progress: whether to show a progress bar on a terminal.
     """
     if num_processes is None:
-        worth = sum(map(len, texts)) // _CHARACTERS_THAT_PAY_A_PROCESS
+        worth = sum(map(len, texts)) // _CHARACTERS_PER_PROCESS
         num_processes = max(1, min(worth, _allowed_cores()))
     with tqdm(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
         if num_processes == 1:
             return Tokenizer(lower_case=lower_case)(texts, bar.update)
-        # Spawned, not forked: this process may already run threads of torch's.
+        # Spawned, not forked: this process may already run torch's threads.
         with ProcessPoolExecutor(num_processes, get_context("spawn")) as executor:
             for _ in range(num_processes):
                 executor.submit(cut_pieces, [], lower_case)  # imports spaCy meanwhile
@@ -211,7 +210,7 @@ def tokenize(
 
 
 def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
-    """The tokens of pieces of text that hold no white space."""
+    """Tokenize pieces of text without white space."""
     rules = load_rules()
     special_cases = rules.rules
     words: list[str] = []
@@ -221,9 +220,9 @@ def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
         if plain and piece not in special_cases and plain[1] not in special_cases:
             cut = [plain[1], plain[2]] if plain[2] else [plain[1]]
         else:
-            starts = range(0, len(piece), _LONGEST_PIECE)
-            parts = [piece[start : start + _LONGEST_PIECE] for start in starts]
-            num_cut = _MOST_CUT // _LONGEST_PIECE
+            starts = range(0, len(piece), _MAX_PIECE_CHARACTERS)
+            parts = [piece[start : start + _MAX_PIECE_CHARACTERS] for start in starts]
+            num_cut = _MAX_TOKENIZED_CHARACTERS // _MAX_PIECE_CHARACTERS
             cut = [token.text for part in parts[:num_cut] for token in rules(part)]
             cut += parts[num_cut:]
         words += cut
@@ -232,39 +231,39 @@ def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
 
 
 def _allowed_cores() -> int:
-    import joblib  # makes a semaphore, which the processes that import this module need not
+    import joblib  # not at the top: it creates a semaphore in every process that imports it
 
     return joblib.cpu_count()
 
 
-# Characters of a piece's end that hold its suffix, and those before it that decide on it.
-_LONGEST_SUFFIX, _LONGEST_CONTEXT = 32, 8
+# Maximum length of a suffix, and of the characters before it that determine it.
+_MAX_SUFFIX, _MAX_CONTEXT = 32, 8
 
 
 @functools.cache
 def load_rules() -> Rules:
-    """spaCy's English tokenizer, cutting as it always does."""
-    import spacy  # Takes two seconds: a start with cached tokens must not pay for it.
+    """spaCy's English tokenizer, with faster searches for prefixes and suffixes."""
+    import spacy  # takes two seconds, which a start with cached tokens saves
 
     rules = spacy.blank("en").tokenizer
-    rules.prefix_search = re.compile(rules.prefix_search.__self__.pattern).match  # begins with ^
+    rules.prefix_search = re.compile(rules.prefix_search.__self__.pattern).match  # it begins with ^
     rules.suffix_search = _SuffixSearch(rules.suffix_search)
     return rules
 
 
 class _SuffixSearch:
-    """spaCy's search for what comes off a piece's end, looking at its end alone.
+    """spaCy's search for suffixes, restricted to the end of a piece.
 
-    spaCy looks from the piece's beginning, again for each mark that came off: a second for a
-    thousand marks. Only a row of full stops can be longer than what is looked at here, and it is
-    seen by its beginning there.
+    spaCy searches from the beginning of the piece for each suffix, a second for a thousand marks.
+    Only a row of full stops can be longer than the end searched here; then the match begins near
+    its start, and the whole piece is searched.
     """
 
     def __init__(self, search: Callable[[str], re.Match[str] | None]) -> None:
         self._search = search
 
     def __call__(self, piece: str) -> re.Match[str] | None:
-        if len(piece) <= _LONGEST_SUFFIX:
+        if len(piece) <= _MAX_SUFFIX:
             return self._search(piece)
-        found = self._search(piece[-_LONGEST_SUFFIX:])
-        return self._search(piece) if found and found.start() < _LONGEST_CONTEXT else found
+        match = self._search(piece[-_MAX_SUFFIX:])
+        return self._search(piece) if match and match.start() < _MAX_CONTEXT else match

@@ -1,4 +1,4 @@
-"""Word vectors in GloVe's text format, plain or in archives: the matrix of a vocabulary."""
+"""The embedding matrix of a vocabulary from word vectors in GloVe's text format."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from sentiment.runtime.files import (
     require_file,
 )
 
-_NUM_LINES_BEFORE_VERDICT = 1_000  # a wrong dimension is named at once, not after 5 GB
+_NUM_LINES_BEFORE_CHECK = 1_000  # a wrong dimension is reported early, not after 5 GB
 _NUM_MISSED_NAMED = 20
 _NUM_MALFORMED_NAMED = 10
-_LARGEST_DEVIATION = 1e30  # GloVe's are below 1; what is drawn from it must be finite in float32
+_MAX_DEVIATION = 1e30  # GloVe's is below 1; random vectors must be finite in float32
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a vocabulary, and of the training text, a vectors file covers.
+    """How much of a vocabulary and of the training text a vectors file covers.
 
     Attributes:
-        num_types: vocabulary entries, without the special ones.
-        types_found: those of them that have a vector.
-        num_tokens: the training counts of the entries, summed.
-        tokens_found: the same over those that have a vector.
-        most_frequent_missed: at most 20 words without a vector, the most frequent first.
-        num_malformed: lines that were left out: not a word and its values, or not finite.
-        malformed_lines: the numbers of the first 10 of them, counted from 1.
+        num_types: number of words in the vocabulary, without the special ones.
+        types_found: number of these words that have a vector.
+        num_tokens: occurrences of the words in the training split.
+        tokens_found: occurrences of the words that have a vector.
+        most_frequent_missed: at most 20 words without a vector, most frequent first.
+        num_malformed: lines that were skipped: not a word and its values, or not finite.
+        malformed_lines: numbers of the first 10 of these lines, counted from 1.
     """
 
     num_types: int
@@ -56,7 +56,7 @@ class Coverage:
     malformed_lines: tuple[int, ...]
 
     def summary(self) -> str:
-        """One line for the terminal, and a second one if lines were left out."""
+        """One line for the terminal, and a second one if lines were skipped."""
         types = self.types_found / max(self.num_types, 1)
         tokens = self.tokens_found / max(self.num_tokens, 1)
         missed = ", ".join(repr(word) for word in self.most_frequent_missed[:5]) or "none"
@@ -69,7 +69,7 @@ class Coverage:
         return text
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them: numbers, strings and lists."""
+        """The fields as JSON types."""
         fields = asdict(self).items()
         return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
 
@@ -83,21 +83,21 @@ def load_vectors(
     generator: torch.Generator,
     num_special: int = 2,
 ) -> tuple[torch.Tensor, Coverage]:
-    """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`; nothing goes to the disk.
+    """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`, without unpacking to disk.
 
-    Where a word stands twice in the file, its first line wins. Words without a vector start from
-    a normal distribution with the standard deviation of the vectors found.
+    If a word occurs twice in the file, its first line counts. Words without a vector are drawn
+    from a normal distribution with the standard deviation of the vectors found.
 
     Args:
-        path: the file. In a zip of several texts, the one with ``.{dimension}d.`` in its name.
-        words: the vocabulary in id order: first the special words, the very first the padding.
-        counts: how often each of ``words`` stands in the training split.
-        dimension: values a word, ``model.embedding_size``.
-        generator: draws the words without a vector, so that the matrix repeats.
-        num_special: how many of ``words`` are special: looked up too, but not in the coverage.
+        path: the file. Of several texts in a zip, the one with ``.{dimension}d.`` in its name.
+        words: the vocabulary in the order of ids: first the special words, beginning with padding.
+        counts: occurrences of each word in the training split.
+        dimension: values per word, ``model.embedding_size``.
+        generator: draws the vectors of words without one.
+        num_special: number of special words, which are looked up but not part of the coverage.
 
     Returns:
-        The matrix (len(words), dimension) float32, row 0 zero, and the coverage.
+        The matrix (len(words), dimension) float32, with row 0 zero, and the coverage.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -107,16 +107,16 @@ def load_vectors(
         raise UserError(f"{len(words)} words, {len(counts)} counts, {num_special} special words")
     matrix = torch.zeros(len(words), dimension)
     rows = matrix.numpy()  # the same memory
-    # Row 0 stays zero even if the file has a vector for «<pad>». A lone surrogate is in no file,
-    # for it is not UTF-8; it must not stop the reading either.
+    # Row 0 stays zero even if the file has a vector for «<pad>». Words with lone surrogates, which
+    # are not UTF-8, are in no file but must not raise an error either.
     wanted = {words[row].encode("utf-8", "surrogatepass"): row for row in range(1, len(words))}
-    survey = _Survey(path, dimension)
+    stats = _FileStats(path, dimension)
     with open_text(path, name_part=f".{dimension}d.") as lines:
-        for row, values in _wanted_rows(lines, wanted, survey):
+        for row, values in _wanted_rows(lines, wanted, stats):
             rows[row] = values
-    missed = list(wanted.values())  # ascending: the reader only took entries out
-    coverage = _coverage(words, counts, missed, num_special, survey)
-    survey.check(coverage)
+    missed = list(wanted.values())  # ascending: the reader has only removed entries
+    coverage = _coverage(words, counts, missed, num_special, stats)
+    stats.check(coverage)
     deviation = _deviation(rows, num_found=len(words) - 1 - len(missed))
     matrix[missed] = torch.randn(len(missed), dimension, generator=generator) * deviation
     return matrix, coverage
@@ -127,9 +127,8 @@ def _coverage(
     counts: Sequence[int],
     missed: Sequence[int],
     num_special: int,
-    survey: _Survey,
+    stats: _FileStats,
 ) -> Coverage:
-    """Count what was found; ``missed`` are rows, ascending."""
     missed = [row for row in missed if row >= num_special]
     by_count = sorted(missed, key=lambda row: -counts[row])
     num_types, num_tokens = len(words) - num_special, sum(counts[num_special:])
@@ -139,22 +138,22 @@ def _coverage(
         num_tokens=num_tokens,
         tokens_found=num_tokens - sum(counts[row] for row in missed),
         most_frequent_missed=tuple(words[row] for row in by_count[:_NUM_MISSED_NAMED]),
-        num_malformed=survey.num_malformed,
-        malformed_lines=tuple(survey.malformed_lines),
+        num_malformed=stats.num_malformed,
+        malformed_lines=tuple(stats.malformed_lines),
     )
 
 
 def _deviation(rows: npt.NDArray[np.float32], num_found: int) -> float:
-    """The standard deviation over the values of the rows found; the others are still zero."""
+    """The standard deviation over the rows found; the others are still zero."""
     num_values = num_found * rows.shape[1]
     mean = rows.sum(dtype=np.float64) / num_values
     mean_square = np.einsum("ij,ij->", rows, rows, dtype=np.float64) / num_values
-    return min(math.sqrt(max(mean_square - mean**2, 0.0)), _LARGEST_DEVIATION)
+    return min(math.sqrt(max(mean_square - mean**2, 0.0)), _MAX_DEVIATION)
 
 
 @dataclass
-class _Survey:
-    """What the reader has met in one file."""
+class _FileStats:
+    """Counts of one file's lines."""
 
     path: Path
     dimension: int
@@ -181,7 +180,7 @@ class _Survey:
                 )
 
     def check(self, coverage: Coverage) -> None:
-        """Raise UserError if the file as a whole was of no use."""
+        """Raise UserError if the file holds no usable vectors."""
         if self.num_lines == 0:
             raise UserError(f"{self.path} holds no vectors: it is empty")
         self.check_dimension()
@@ -203,23 +202,23 @@ def _malformed_text(num_malformed: int, line_numbers: Sequence[int]) -> str:
 
 
 def _wanted_rows(
-    lines: Iterable[bytes], wanted: dict[bytes, int], survey: _Survey
+    lines: Iterable[bytes], wanted: dict[bytes, int], stats: _FileStats
 ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Yield (row, values) of each word of ``wanted`` that is met, and take the word out of it."""
-    dimension = survey.dimension
+    """Yield (row, values) of the words in ``wanted``, and remove each word from it."""
+    dimension = stats.dimension
     for line_number, line in enumerate(lines, start=1):
         if not line or (line_number == 1 and dimension > 1 and _is_header(line)):
             continue
-        survey.num_lines += 1
-        if survey.num_lines == _NUM_LINES_BEFORE_VERDICT:
-            survey.check_dimension()
+        stats.num_lines += 1
+        if stats.num_lines == _NUM_LINES_BEFORE_CHECK:
+            stats.check_dimension()
         word, num_values = _split_word(line, dimension)
         if word is None:
-            survey.note_malformed(line_number, num_values)
+            stats.note_malformed(line_number, num_values)
         elif (row := wanted.get(word)) is not None:
             values = _parse(line[len(word) + 1 :])
             if values is None:
-                survey.note_malformed(line_number)
+                stats.note_malformed(line_number)
             else:
                 del wanted[word]
                 yield row, values
@@ -231,14 +230,14 @@ def _is_header(line: bytes) -> bool:
 
 
 def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
-    """Return the word of a line, or None; and how many values it has, 0 where that says nothing."""
+    """Return the word of a line or None, and its number of values, 0 if they are unclear."""
     num_spaces = line.count(b" ")
     if num_spaces < dimension:
         return None, num_spaces
     word = line.split(b" ", 1)[0]
     if num_spaces > dimension:
         word = line.rsplit(b" ", dimension)[0]
-        # A number right before the values is a value too many, not the end of a word.
+        # A number before the values is one value too many, not the end of a word.
         if _parse(word.rsplit(b" ", 1)[1]) is not None:
             return None, num_spaces
     try:
@@ -249,23 +248,23 @@ def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
 
 
 def _parse(values: bytes) -> npt.NDArray[np.float32] | None:
-    """Return the numbers (num_values,), or None if one is no number, or not finite."""
+    """Return the numbers (num_values,), or None if one is not a finite number."""
     try:
-        with np.errstate(over="ignore"):  # 1e39 is infinite in float32, and so refused below
+        with np.errstate(over="ignore"):  # 1e39 overflows to infinity, which is refused below
             numbers = np.array(list(map(float, values.split(b" "))), dtype=np.float32)
     except ValueError:
         return None
     return numbers if np.isfinite(numbers).all() else None
 
 
-MAX_LINE_BYTES = 1 << 20  # a word and 300 values take about 2,600: what is longer is no such line
+MAX_LINE_BYTES = 1 << 20  # a word and 300 values take about 2,600
 BLOCK_BYTES = 1 << 20
-TOO_LONG = b"\n"  # stands for a line over MAX_LINE_BYTES; no other line can be this
+TOO_LONG = b"\n"  # replaces a line over MAX_LINE_BYTES; no other line can be this
 
 _File: TypeAlias = IO[bytes] | gzip.GzipFile
 
-# What gzip and zipfile raise over missing or wrong bytes, besides OSError. RuntimeError stands for
-# flags of a zip, set by damage or not: a password, a way of packing that Python does not know.
+# What gzip and zipfile raise for missing or wrong bytes, besides OSError. RuntimeError is raised
+# for flags of a zip: a password, or a compression method that Python does not know.
 _DAMAGE = (
     EOFError,
     OverflowError,
@@ -279,11 +278,13 @@ _DAMAGE = (
 
 @contextmanager
 def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
-    """Open `.zip`, `.gz` or plain text and hand out its lines, as ``text_lines`` describes them.
+    """Open `.zip`, `.gz` or plain text and iterate over its lines as ``text_lines`` does.
 
-    Of several texts in a zip, the one with ``name_part`` in its name is taken.
+    Of several texts in a zip, the one with ``name_part`` in its name is read.
 
-    Raises FileNotFoundError without a file, UserError if it is damaged or the choice is unclear.
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or several texts in it have such a name.
     """
     if not path.exists() or path.is_dir():
         raise FileNotFoundError(
@@ -307,9 +308,8 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
 def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Iterator[bytes]:
     r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
 
-    A line over MAX_LINE_BYTES is skipped and ``TOO_LONG`` stands in its place, so that the lines
-    keep their numbers. A block and a line at a time are all that is held; blocks are counted where
-    they are unpacked.
+    A line over MAX_LINE_BYTES is replaced by ``TOO_LONG``, so that lines keep their numbers. Only a
+    block and a line are in memory at a time.
     """
     rest, too_long = b"", False
     while block := file.read(BLOCK_BYTES):
@@ -331,25 +331,25 @@ def _lines_of(path: Path, file: _File, unpacked: DecompressionLimit | None) -> I
 
 
 @contextmanager
-def _damage_named(what: Path | str) -> Iterator[None]:
-    """Turn what gzip and zipfile raise over missing or wrong bytes into one UserError."""
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turn the errors of gzip and zipfile for missing or wrong bytes into a UserError."""
     try:
         yield
     except (_Refused, DecompressionBomb):
         raise
     except (*_DAMAGE, OSError) as error:
-        # gzip's own OSErrors have no number, and EINVAL comes from an offset that a zip makes up.
+        # gzip's OSErrors have no number, and EINVAL comes from a wrong offset in a zip.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # of the disk
-        raise UserError(f"{what} is damaged, cut off or locked ({error}): get it again") from error
+            raise  # an error of the disk
+        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
 
 
 class _Refused(UserError):
-    """A zip that is whole and yet of no use."""
+    """A zip is intact but unusable."""
 
 
 def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[bytes]:
-    """Open the text with ``name_part`` in its name, or the only text there is."""
+    """Open the text with ``name_part`` in its name, or the only text."""
     texts = [
         member
         for member in archive.infolist()
@@ -365,7 +365,7 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
             f"{path} holds {names}, but not exactly one text with {name_part!r} in its name: set "
             f"--model.embedding_size to a dimension that it has, or unpack the one that you mean"
         )
-    # bzip2 and LZMA would be unpacked without a bound on memory: zipfile sets one for deflate only.
+    # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
     if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise _Refused(f"{path}: {fitting[0].filename!r} is neither stored nor deflated; repack it")
     return archive.open(fitting[0])

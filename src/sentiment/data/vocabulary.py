@@ -1,6 +1,6 @@
-"""The vocabulary: which token has which id, as torchtext's ``Vocab``.
+"""The vocabulary, a torchtext ``Vocab``: the ids of tokens.
 
-Id 0 is ``<pad>`` and id 1 ``<unk>``; the others follow by falling frequency in the training split.
+Id 0 is ``<pad>``, id 1 is ``<unk>``; the others follow by decreasing frequency in training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LINE = re.compile(r"([^\n]+)\t(0|[1-9][0-9]{,17})\n")
 def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
     """How often each token occurs."""
     counts = np.zeros(len(tokenized.lexicon), dtype=np.int64)
-    for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):  # which may lie in a file
+    for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):  # may be mapped from a file
         part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
         counts += np.bincount(part, minlength=len(counts))
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
@@ -36,18 +36,16 @@ def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
 def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counter[str]:
     """In how many groups of texts each token occurs.
 
-    Args:
-        tokenized: the texts.
-        groups: (num_texts,) int64, the group of each; None takes each text for one.
+    ``groups`` is (num_texts,) int64, the group of each text; None makes each text a group.
     """
     if groups is None:
         groups = np.arange(len(tokenized), dtype=np.int64)
     size = len(tokenized.lexicon)
-    pairs = np.empty(0, dtype=np.int64)  # group * size + token, each once
+    pairs = np.empty(0, dtype=np.int64)  # distinct values of group * size + token
     for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):
         part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
-        places = np.arange(start, start + len(part))
-        texts = np.searchsorted(tokenized.offsets, places, side="right") - 1
+        positions = np.arange(start, start + len(part))
+        texts = np.searchsorted(tokenized.offsets, positions, side="right") - 1
         pairs = np.union1d(pairs, groups[texts] * size + part)
     counts = np.bincount(pairs % max(1, size), minlength=size)
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
@@ -60,27 +58,26 @@ def build_vocabulary(
 
     Args:
         counts: occurrences of each token in the training split.
-        max_size: tokens kept at most, ``<pad>`` and ``<unk>`` not counted; None keeps all.
-        min_frequency: occurrences below which a token is left out.
+        max_size: maximum number of tokens besides ``<pad>`` and ``<unk>``; None keeps all.
+        min_frequency: tokens with fewer occurrences are left out.
     """
     return Vocab(counts, max_size=max_size, min_freq=min_frequency, specials=SPECIALS)
 
 
 def number_lexicon(vocabulary: Vocab, lexicon: Sequence[str]) -> np.ndarray:
-    """(len(lexicon),) int32: the id of each token of a lexicon, ``<unk>``'s for unknown ones."""
-    # stoi.get, not stoi[...]: torchtext's defaultdict would remember each unknown token it is
-    # asked for, and grow.
+    """(len(lexicon),) int32 ids of the tokens of a lexicon, ``<unk>`` for unknown ones."""
+    # stoi.get, not stoi[...]: torchtext's defaultdict would grow with each unknown token.
     ids = (vocabulary.stoi.get(word, UNK_ID) for word in lexicon)
     return np.fromiter(ids, np.int32, len(lexicon))
 
 
 def token_counts(vocabulary: Vocab) -> list[int]:
-    """Occurrences in the training split of each word of the vocabulary, in the order of ids."""
+    """Occurrences of each word in the training split, in the order of ids."""
     return [0 if word in SPECIALS else vocabulary.freqs[word] for word in vocabulary.itos]
 
 
 def save_vocabulary(vocabulary: Vocab, path: Path) -> None:
-    """Write one word a line in the order of ids: the word, a tab, its count in training."""
+    """Write a line for each word in the order of ids: the word, a tab, its count in training."""
     lines = zip(vocabulary.itos, token_counts(vocabulary), strict=True)
     text = "".join(f"{word}\t{count}\n" for word, count in lines)
     atomic_write(path, text.encode("utf-8"))
@@ -91,22 +88,22 @@ def load_vocabulary(path: Path) -> Vocab:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: a line is not a word and its count, or the words are not in their order.
+        UserError: a line is not a word and its count, or the words are out of order.
     """
     if not path.exists():
         raise FileNotFoundError(f"no vocabulary file {path}")
     words = []
     counts: Counter[str] = Counter()
     for number, line in enumerate(text_lines(path, newline="\n"), start=1):
-        found = _LINE.fullmatch(line)
-        if found is None:
+        match = _LINE.fullmatch(line)
+        if match is None:
             raise UserError(f"{path}, line {number}: expected a word, a tab and a count")
-        words.append(found[1])
-        counts[found[1]] = int(found[2])
+        words.append(match[1])
+        counts[match[1]] = int(match[2])
     vocabulary = build_vocabulary(counts)
     if vocabulary.itos != words:
         raise UserError(
             f"{path} is not a vocabulary of this program: it must hold {PAD}, {UNK}, then each "
-            "word once by falling count"
+            "word once by decreasing count"
         )
     return vocabulary
