@@ -145,7 +145,7 @@ def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
 
 def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monkeypatch):
     """Its settings name no hold-out, which was random then, of IMDB too."""
-    monkeypatch.setattr("sentiment.runs.run._check_own", lambda path, name: None)
+    monkeypatch.setattr("sentiment.runs.run._check_digest", lambda path, name: None)
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
     assert load_settings(tmp_path).data.hold_out == "random"
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
