@@ -139,7 +139,7 @@ def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):
     (tmp_path / "column.csv").write_text("review\ngreat\n")
     for name, message in {
         "none.csv": "there is no file",
-        "folder.csv": "is a folder: give one of its files",
+        "folder.csv": "is a folder, where a file was expected",
         "binary.csv": "not UTF-8",
         "text.txt": "must end in .parquet, .csv, .tsv, .jsonl",
         "column.csv": "columns text needed, but found: 'review'",
