@@ -142,7 +142,7 @@ def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):
         "folder.csv": "is a folder, where a file was expected",
         "binary.csv": "not UTF-8",
         "text.txt": "must end in .parquet, .csv, .tsv, .jsonl",
-        "column.csv": "columns text needed, but found: 'review'",
+        "column.csv": "no column 'text'; found: 'review'",
     }.items():
         assert explain_by_command(run, "--file", tmp_path / name, "--row", 1) == 1
         error = capsys.readouterr().err
