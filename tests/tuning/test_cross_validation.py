@@ -125,7 +125,7 @@ def test_another_one_in_its_folder_is_refused(validated, option, message, capsys
     ("changes", "message"),
     [
         (["--folds=10"], "has 9 groups among 18 reviews, too few to make 10 folds"),
-        (["--data.group_column=director"], "columns text and label and director needed, but found"),
+        (["--data.group_column=director"], "columns text and label and director are needed"),
         (["--data.group_column=null"], "to hold out whole groups, set data.validation to groups"),
         (["--folds=1"], "must be an integer, at least 2"),
         (["--data.num_folds=3"], "data.num_folds is set by --folds"),
@@ -244,12 +244,12 @@ def test_reviews_that_have_changed_are_refused(validated, capsys):
 def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
     assert cli.main(["cross-validate", f"--output_dir={tmp_path / 'cv'}"]) == 1
     error = capsys.readouterr().err
-    assert "the source mini brings a validation split of its own" in error
-    assert "give reviews without one by --data.path" in error
+    assert "the source mini has a validation split of its own" in error
+    assert "give reviews without one with --data.path" in error
 
 
 def test_compare_takes_cross_validations(validated, capsys):
     assert cli.main(["compare", str(validated), str(validated)]) == 0
     assert "B minus A: +0.00 points on 36 reviews" in capsys.readouterr().out
     assert cli.main(["compare", str(validated)]) == 1
-    assert "is one cross-validation: give another one's folder too" in capsys.readouterr().err
+    assert "is one cross-validation: give another one too" in capsys.readouterr().err
