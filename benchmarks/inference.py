@@ -101,7 +101,7 @@ def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
         _write(path, texts(folder, _NUM_TEXTS))
 
     def predict() -> None:
-        with Bar(is_shown=False) as bar:
+        with Bar(is_hidden=True) as bar:
             predict_to_file(
                 open_source(path, "text"),
                 output,

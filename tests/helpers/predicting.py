@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentiment.data.readers import open_source
-from sentiment.inference.batch_predict import predict_to_file
+from sentiment.inference.batch_predict import check_output, predict_to_file
 from sentiment.inference.outputs import AddedColumns
 from sentiment.inference.predictor import Prediction
-from sentiment.inference.resume import check_output
 
 TEXTS = [
     "plain", "", "comma, \"quote\" 'n' tab\t", "two\nlines", "two\r\nlines", "lone\rreturn",

@@ -7,10 +7,8 @@ import io
 import json
 import os
 import pty
-import signal
-import subprocess
 import sys
-import time
+import threading
 
 import pytest
 import torch
@@ -86,77 +84,74 @@ def test_a_file_is_its_texts_one_by_one(run_path, tmp_path, capsys):
         assert row["text"] == text and row["predicted"] == alone.label
         assert float(row["probability"]) == pytest.approx(alone.probability, abs=2e-6)
     assert predict(*arguments) == 1
-    assert "out.csv is there already" in capsys.readouterr().err
+    assert "out.csv exists already" in capsys.readouterr().err
     assert predict(*arguments, "--overwrite") == 0
 
 
-def test_standard_input_is_answered_line_by_line(run_path, tmp_path):
-    """Each answer is there before the next line is sent."""
-    with start(run_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+def test_standard_input_is_answered_line_by_line(run_path, monkeypatch):
+    """Each answer arrives before the next line is sent."""
+    (to_read, to_write), (answers, to_answer) = os.pipe(), os.pipe()
+    monkeypatch.setattr(sys, "stdin", os.fdopen(to_read))
+    monkeypatch.setattr(sys, "stdout", os.fdopen(to_answer, "w"))
+    command = threading.Thread(target=predict, args=[run_path], daemon=True)
+    command.start()
+    with open(to_write, "wb", buffering=0) as lines, open(answers, "rb") as answers:
         for text in ("word1", "", "wörd �"):
-            process.stdin.write(f"{text}\n".encode())
-            process.stdin.flush()
-            assert json.loads(process.stdout.readline())["text"] == text
-        process.stdin.write(b"the last line has no end")
-        process.stdin.close()
-        assert json.loads(process.stdout.readline())["text"] == "the last line has no end"
-        assert process.wait() == 0
+            lines.write(f"{text}\n".encode())
+            assert json.loads(answers.readline())["text"] == text
+        lines.write(b"no line end")
+        lines.close()
+        assert json.loads(answers.readline())["text"] == "no line end"
+        command.join(60)
+        assert not command.is_alive()
 
 
-def start(run_path, *arguments, **streams):
-    """A process of its own."""
-    code = "import sys; from sentiment.cli import main as cli; sys.exit(cli.main())"
-    command = [sys.executable, "-c", code, "predict", str(run_path), "--device=cpu"]
-    return subprocess.Popen([*command, *map(str, arguments)], **streams)
-
-
-def test_a_terminal_gets_a_table_and_nobody_a_traceback(run_path, monkeypatch):
-    """Texts cannot steer the terminal, and lines keep to its width."""
+def test_texts_cannot_steer_a_terminal_and_lines_fit_its_width(run_path, monkeypatch, capfd):
     monkeypatch.setenv("COLUMNS", "60")
     leader, follower = pty.openpty()
-    given = ["word1 \x1b[31mred\a" + " long" * 30, "漢字" * 40]
-    with start(run_path, *given, stdout=follower, stderr=subprocess.PIPE) as process:
-        os.close(follower)
-        out = b""
-        try:
-            while data := os.read(leader, 1000):
-                out += data
-        except OSError:  # how a terminal ends
-            pass
-        assert process.wait() == 0 and process.stderr.read() == b""
+    with open(follower, "w") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert predict(run_path, "word1 \x1b[31mred\a" + " long" * 30, "漢字" * 40) == 0
+        terminal.flush()
+        output = b""
+        while output.count(b"\n") < 2:  # a terminal may give one line at a time
+            output += os.read(leader, 4096)
     os.close(leader)
-    lines = out.decode().splitlines()
+    lines = output.decode().splitlines()
+    assert capfd.readouterr().err == ""
     assert len(lines) == 2 and " %  word1 ␛[31mred…  (read" in lines[0]
     assert len(lines[0]) <= 60 and len(lines[1]) == 39, "its characters are wide"
     assert all(line.endswith("…") or "(read 30 of" in line for line in lines)
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(run_path, tmp_path):
-    path = write_csv(tmp_path / "in.csv", 5_000)
-    arguments = ["--file", path, "--window=10"]
-    with start(run_path, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.readline()
-        process.stdout.close()
-        assert process.wait() == 141
-        assert process.stderr.read() == b""
+def test_a_reader_that_stops_early_is_not_an_error(run_path, monkeypatch, capfd):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert _status(lambda: predict(run_path, "word1")) == 141
+    assert capfd.readouterr().err == ""
 
 
-def test_killed_and_resumed(run_path, tmp_path, capsys):
-    path = write_csv(tmp_path / "in.csv", 3_000)
-    output, progress = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial.json"
-    options = ["--file", path, "--window=20"]
-    with start(run_path, *options, "--output", output, stdout=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 60
-        while '"num_rows": 0' in (progress.read_text() if progress.exists() else '"num_rows": 0'):
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    done = json.loads(progress.read_text())["num_rows"]
-    assert 0 < done < 3_000 and not output.exists()
-    assert predict(run_path, *options, "--output", output, "--resume") == 0
-    assert f"{3_000 - done:,} rows after {done:,} earlier" in capsys.readouterr().out
-    assert predict(run_path, *options, "--output", tmp_path / "expected.jsonl") == 0
-    assert output.read_bytes() == (tmp_path / "expected.jsonl").read_bytes()
+def _status(call):
+    try:
+        return call()
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_an_interrupted_file_is_resumed(run_path, tmp_path, capsys):
+    path = write_csv(tmp_path / "in.csv", 110)
+    with path.open("a") as file:
+        file.write("bad,row\nlast\n")
+    output, expected = tmp_path / "out.jsonl", tmp_path / "expected.jsonl"
+    options = [run_path, "--file", path, "--window=20"]
+    assert predict(*options, "--output", output) == 1
+    assert "row 111: 2 values" in capsys.readouterr().err and not output.exists()
+    assert predict(*options, "--output", output, "--on-error=skip", "--resume") == 0
+    assert "12 rows after 100 earlier" in capsys.readouterr().out
+    assert predict(*options, "--output", expected, "--on-error=skip") == 0
+    assert output.read_bytes() == expected.read_bytes()
 
 
 def test_another_run_does_not_continue(run_path, tmp_path, capsys):
@@ -205,10 +200,7 @@ def test_standard_input_into_a_file(run_path, tmp_path, monkeypatch):
     ],
 )
 def test_mistakes_are_one_line(run_path, capsys, arguments, status, message):
-    try:
-        assert predict(run_path, *arguments) == status
-    except SystemExit as stopped:
-        assert stopped.code == status
+    assert _status(lambda: predict(run_path, *arguments)) == status
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""Files of predictions that were interrupted: kill -9 at any moment undone, nothing is lost."""
+"""Predictions of files that are killed at any moment and resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import pytest
 from helpers.predicting import TEXTS, predict, write
 
-from sentiment.inference.resume import check_output, writing_alone
+from sentiment.inference.batch_predict import check_output, output_lock
 
 
 def killed_at(moment, action):
@@ -42,7 +42,7 @@ def _or_die(call, moment, steps):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_killed_at_any_moment_and_resumed_is_as_if_never_stopped(tmp_path, ending):
     path = write(tmp_path / "in.csv", TEXTS)
     expected = tmp_path / f"expected{ending}"
@@ -74,7 +74,7 @@ def begin_and_kill(tmp_path):
 
 def test_an_unfinished_output_is_not_lost_unasked(tmp_path):
     path, output = begin_and_kill(tmp_path)
-    with pytest.raises(FileExistsError, match="out.csv.partial is there .*--resume, or begin"):
+    with pytest.raises(FileExistsError, match="out.csv.partial exists already.*--resume, or start"):
         predict(path, output)
     progress = json.loads((tmp_path / "out.csv.partial.json").read_text())
     assert progress["num_rows"] == 10
@@ -108,7 +108,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(tmp_
         check_output(output, path, **{"resumes": False, "overwrites": False, **options})
 
     for options in ({}, {"resumes": True}):
-        with pytest.raises(FileExistsError, match="out.csv is there already: .*--overwrite"):
+        with pytest.raises(FileExistsError, match="out.csv exists already: .*--overwrite"):
             check(output, **options)
     check(output, overwrites=True)
     with pytest.raises(ValueError, match="in.csv is the input"):
@@ -122,9 +122,9 @@ def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(tmp_
 
 def test_two_do_not_write_one_output(tmp_path):
     with (
-        writing_alone(tmp_path / "out.csv"),
+        output_lock(tmp_path / "out.csv"),
         pytest.raises(FileExistsError, match="another process is writing"),
-        writing_alone(tmp_path / "out.csv"),
+        output_lock(tmp_path / "out.csv"),
     ):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,8 @@ def _add_computing_options(parser: CommandParser) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Predict, to the screen or to a file."""
     from sentiment.display.console import wrap_text
+    from sentiment.inference.batch_predict import check_output
     from sentiment.inference.predictor import load
-    from sentiment.inference.resume import check_output
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size
 
@@ -148,10 +149,9 @@ def _open_source(options: argparse.Namespace) -> Source:
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
     from sentiment.display.console import sanitize
-    from sentiment.inference.batch_predict import predict_rows
+    from sentiment.inference.batch_predict import Progress, predict_rows
     from sentiment.inference.live import AnswerTable, Bar
     from sentiment.inference.outputs import AddedColumns, JsonLinesStream, Output
-    from sentiment.inference.resume import Progress
 
     output: Output
     if sys.stdout.isatty():
@@ -160,7 +160,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     else:
         added = AddedColumns(predictor.class_names, options.prefix)
         output = JsonLinesStream(sys.stdout.buffer, added)
-    with Bar(is_shown=False) as bar:
+    with Bar(is_hidden=True) as bar:
         done = predict_rows(
             source,
             output,
@@ -168,7 +168,6 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
             window=options.window,
             skips_bad_rows=options.on_error == "skip",
             begin_at=Progress({}),
-            save=None,
             watcher=bar,
         )
     if done.num_bad:
@@ -184,7 +183,7 @@ def _predict_to_file(
     distributed: DistributedContext,
 ) -> None:
     from sentiment.display.console import sanitize
-    from sentiment.inference.batch_predict import SharedPredictor, predict_to_file
+    from sentiment.inference.batch_predict import predict_to_file, shard_predict
     from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
     from sentiment.runtime.device import describe_device
@@ -193,11 +192,11 @@ def _predict_to_file(
     is_file = options.file is not None
     shows_progress = is_file and distributed.is_main
     classify = (
-        SharedPredictor(predictor, distributed).predict
+        partial(shard_predict, predictor, distributed)
         if distributed.is_distributed
         else predictor.predict
     )
-    with Bar(is_shown=None if shows_progress else False) as bar:
+    with Bar(is_hidden=not shows_progress) as bar:
         try:
             before, done = predict_to_file(
                 source,
@@ -232,7 +231,7 @@ def _request(
     options: argparse.Namespace, predictor: Predictor, distributed: DistributedContext
 ) -> dict[str, Any]:
     """Everything that decides the output's bytes, for --resume to compare."""
-    from sentiment.inference.resume import describe_file, describe_weights
+    from sentiment.inference.batch_predict import describe_file, describe_weights
 
     return {
         "the input": describe_file(options.file),

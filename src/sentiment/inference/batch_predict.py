@@ -1,104 +1,41 @@
-"""Predicting files of any size, on one process or several ranks."""
+"""Predicting files of any size, resumably, in one process or on several ranks."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 
 from sentiment.data.blocks import Block
 from sentiment.data.readers import Source
-from sentiment.inference.outputs import AddedColumns, Output, Predictions, open_output
-from sentiment.inference.predictor import Prediction, Predictor
-from sentiment.inference.resume import (
-    Progress,
-    begin,
-    complete,
-    discard,
-    load_progress,
-    save_progress,
-    writing_alone,
+from sentiment.inference.outputs import (
+    AddedColumns,
+    Output,
+    check_format,
+    open_output,
+    partial_path,
+    publish,
 )
+from sentiment.inference.predictor import Prediction, Predictor, make_prediction
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import write_json
 
-
-class SharedPredictor:
-    """Classifies texts together with the other ranks, which must be given the same ones.
-
-    Args:
-        predictor: what classifies this rank's share.
-        world: the ranks.
-    """
-
-    def __init__(self, predictor: Predictor, distributed: DistributedContext) -> None:
-        self._predictor = predictor
-        self._distributed = distributed
-
-    def predict(
-        self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
-    ) -> list[Prediction]:
-        """As :meth:`Predictor.predict`; every rank gets all predictions."""
-        own = slice(self._distributed.rank, None, self._distributed.world_size)
-        found = self._predictor.predict(texts[own])
-        num_classes = len(self._predictor.class_names)
-        table = torch.zeros(len(texts), num_classes + 2, dtype=torch.float64)
-        if found:
-            table[own] = torch.tensor(
-                [[*each.probabilities, each.num_tokens, each.was_cut] for each in found],
-                dtype=torch.float64,
-            )
-        rows = self._distributed.all_reduce_sum(
-            table
-        ).tolist()  # where others have filled it, a rank has zeros
-        report(len(texts))
-        return [self._prediction(row) for row in rows]
-
-    def _prediction(self, row: list[float]) -> Prediction:
-        *probabilities, num_tokens, was_cut = row
-        best = probabilities.index(max(probabilities))
-        return Prediction(
-            label=self._predictor.class_names[best],
-            probability=probabilities[best],
-            probabilities=tuple(probabilities),
-            num_tokens=int(num_tokens),
-            was_cut=bool(was_cut),
-        )
-
-
-class NoOutput:
-    """Where the other ranks' predictions go: the first one writes them too."""
-
-    def write(self, block: Block, predictions: Predictions) -> None:
-        pass
-
-    def commit(self) -> int:
-        return 0
-
-    def finish(self) -> None:
-        pass
-
-
-def progress_of_first(progress: Progress, distributed: DistributedContext) -> Progress:
-    """What the first rank has found done already, for all of them."""
-    counts = [progress.num_rows, progress.num_bad, progress.position, progress.is_whole]
-    counts = distributed.broadcast(torch.tensor(counts, dtype=torch.int64)).tolist()
-    return replace(
-        progress,
-        num_rows=counts[0],
-        num_bad=counts[1],
-        position=counts[2],
-        is_whole=bool(counts[3]),
-    )
+FORMAT_VERSION = 1
+_HEAD_BYTES = 1 << 20
 
 
 class Classify(Protocol):
-    """As :meth:`sentiment.inference.predictor.Predictor.predict`."""
+    """A function like :meth:`sentiment.inference.predictor.Predictor.predict`."""
 
     def __call__(
         self, texts: Sequence[str], *, report: Callable[[int], object]
@@ -106,19 +43,62 @@ class Classify(Protocol):
 
 
 class Watcher(Protocol):
-    """Who is told how it goes."""
+    """Shows progress."""
 
     def begin(self, num_rows: int) -> None:
-        """So many rows are done already."""
+        """Start with rows that were predicted earlier."""
 
     def expect(self, num_rows: int) -> None:
-        """So many rows there are, as far as one can tell."""
+        """Set the estimated total."""
 
     def update(self, num_rows: int) -> object:
-        """So many more rows are done."""
+        """Count more rows."""
 
     def bad_row(self, message: str) -> None:
-        """A bad row is passed over."""
+        """Report a row that is skipped."""
+
+
+def shard_predict(
+    predictor: Predictor,
+    distributed: DistributedContext,
+    texts: Sequence[str],
+    *,
+    report: Callable[[int], object],
+) -> list[Prediction]:
+    """Like ``predictor.predict``, but each rank classifies a share; all must call it together.
+
+    Every rank gets all predictions.
+    """
+    share = slice(distributed.rank, None, distributed.world_size)
+    table = torch.zeros(len(texts), len(predictor.class_names) + 2, dtype=torch.float64)
+    if predictions := predictor.predict(texts[share]):
+        rows = [[*p.probabilities, p.num_tokens, p.was_cut] for p in predictions]
+        table[share] = torch.tensor(rows, dtype=torch.float64)
+    table = distributed.all_reduce_sum(table)  # each row is zero on all ranks but one
+    report(len(texts))
+    return [
+        make_prediction(predictor.class_names, probabilities, int(num_tokens), bool(was_cut))
+        for *probabilities, num_tokens, was_cut in table.tolist()
+    ]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a prediction has come.
+
+    Attributes:
+        request: everything that decides the output, by the names used in messages.
+        num_rows: rows of the input that the output holds.
+        num_bad: bad rows among them.
+        position: where the output ends, as returned by :meth:`Output.commit`.
+        is_whole: whether the output is complete and only has to be moved to its path.
+    """
+
+    request: dict[str, Any]
+    num_rows: int = 0
+    num_bad: int = 0
+    position: int = 0
+    is_whole: bool = False
 
 
 def predict_to_file(
@@ -134,67 +114,69 @@ def predict_to_file(
     watcher: Watcher,
     distributed: DistributedContext | None = None,
 ) -> tuple[Progress, Progress]:
-    """Predict all rows of a source into a file that appears when it is whole.
+    """Predict all rows of a source into a file, which appears once it is complete.
 
-    Interrupted at any moment, and called again with ``resumes``, it writes the same bytes as if
-    it never had been.
+    Interrupted at any moment and called again with ``resumes``, it writes the same bytes as
+    without the interruption. With several ranks, all call it and the main one writes.
 
     Args:
-        source, classify, window, skips_bad_rows, watcher: as :func:`predict_rows` says.
-        path: the file; checked by :func:`sentiment.inference.resume.check_output`.
+        source, classify, window, skips_bad_rows, watcher: see :func:`predict_rows`.
+        path: the file; checked before by :func:`check_output`.
         added: the columns to add.
-        request: what decides the output; None where it cannot be continued.
-        resumes: whether what is there of it is to be continued.
-        world: the ranks that predict together, each with ``classify`` of its own; the first one
-            writes.
+        request: everything that decides the output; None if it cannot be resumed.
+        resumes: whether to resume an interrupted prediction, if there is one.
 
     Returns:
-        What was done before, and what is done.
+        The progress before and after this call.
 
     Raises:
-        UserError: as :func:`predict_rows` says, or what is there is of another request.
-        FileExistsError: another process is writing it.
+        UserError: as :func:`predict_rows`, or the interrupted prediction had another request.
+        FileExistsError: another process is writing the file.
     """
     distributed = distributed or DistributedContext()
-    with writing_alone(path) if distributed.is_main else nullcontext():
-        before = _begin(path, request, resumes) if distributed.is_main else Progress({})
-        before = done = progress_of_first(before, distributed)
+    if not distributed.is_main:
+        before = done = _broadcast(Progress({}), distributed)
         if not before.is_whole:
-            with _remove_if_empty(path) if distributed.is_main else nullcontext():
+            done = predict_rows(
+                source,
+                Output(),
+                classify,
+                window=window,
+                skips_bad_rows=skips_bad_rows,
+                begin_at=before,
+                watcher=watcher,
+            )
+        return before, done
+    with output_lock(path):
+        before = done = _broadcast(_begin(path, request, resumes), distributed)
+        if not before.is_whole:
+            try:
                 done = predict_rows(
                     source,
-                    open_output(path, source, added, before.position)
-                    if distributed.is_main
-                    else NoOutput(),
+                    open_output(path, source, added, before.position),
                     classify,
                     window=window,
                     skips_bad_rows=skips_bad_rows,
                     begin_at=before,
-                    save=partial(save_progress, path) if distributed.is_main and request else None,
+                    save=None if request is None else partial(_save_progress, path),
                     watcher=watcher,
                 )
-        if distributed.is_main:
-            complete(path)
+            except Exception:
+                progress = _load_progress(path)
+                if progress is not None and progress.num_rows == 0:
+                    _discard(path)
+                raise
+        publish(path)  # interrupted here, the next call repeats both steps
+        _discard(path)
     return before, done
 
 
-def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progress:
-    if request is not None:
-        return begin(path, request, resumes=resumes)
-    discard(path)
-    return Progress({})
-
-
-@contextmanager
-def _remove_if_empty(path: Path) -> Iterator[None]:
-    """Remove an unfinished output in which there is no row to be continued from."""
-    try:
-        yield
-    except Exception:
-        progress = load_progress(path)
-        if progress is not None and progress.num_rows == 0:
-            discard(path)
-        raise
+def _broadcast(progress: Progress, distributed: DistributedContext) -> Progress:
+    """The main rank's progress, without changing the request."""
+    values = [progress.num_rows, progress.num_bad, progress.position, progress.is_whole]
+    values = distributed.broadcast(torch.tensor(values, dtype=torch.int64)).tolist()
+    num_rows, num_bad, position, is_whole = values
+    return Progress(progress.request, num_rows, num_bad, position, bool(is_whole))
 
 
 def predict_rows(
@@ -205,26 +187,25 @@ def predict_rows(
     window: int,
     skips_bad_rows: bool,
     begin_at: Progress,
-    save: Callable[[Progress], object] | None,
+    save: Callable[[Progress], object] | None = None,
     watcher: Watcher,
 ) -> Progress:
-    """Predict all rows of a source and make the output whole.
+    """Predict all rows of a source and complete the output.
 
-    Row ``i`` of the output is row ``i`` of the source: a bad row, where it is not an error, has
-    empty values for what is added.
+    Row ``i`` of the output is row ``i`` of the source; a skipped bad row has empty added values.
 
     Args:
         source: the rows.
-        output: where they go, opened at ``begin_at.position``.
+        output: takes the rows; opened at ``begin_at.position``.
         classify: texts to predictions.
         window: rows that are read, sorted by length and predicted together.
-        skips_bad_rows: whether a bad row is passed over, or is an error.
-        begin_at: what is done already.
-        save: called with what is done when it is, block by block; None keeps no account.
-        watcher: told how it goes.
+        skips_bad_rows: whether to skip bad rows instead of raising an error.
+        begin_at: the progress so far.
+        save: called with the progress after each block.
+        watcher: shows the progress.
 
     Raises:
-        UserError: a row is bad, or the source cannot be read further.
+        UserError: a row is bad, or the source cannot be read any further.
     """
     done = begin_at
     watcher.begin(done.num_rows)
@@ -234,8 +215,11 @@ def predict_rows(
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
             watcher.expect(round(block.last_row / block.share_read))
-        _tell_problems(block, skips_bad_rows, watcher)
-        output.write(block, _predict_block(block, classify, watcher.update))
+        _report_problems(block, skips_bad_rows, watcher)
+        texts = [text for text in block.texts if text is not None]
+        predictions = iter(classify(texts, report=watcher.update))
+        watcher.update(len(block.problems))
+        output.write(block, [None if text is None else next(predictions) for text in block.texts])
         num_bad = done.num_bad + len(block.problems)
         done = replace(done, num_rows=block.last_row, num_bad=num_bad)
         if save is not None:
@@ -248,7 +232,7 @@ def predict_rows(
     return done
 
 
-def _tell_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None:
+def _report_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None:
     for index, problem in sorted(block.problems.items()):
         message = f"{block.place(index)}: {problem}"
         if not skips_bad_rows:
@@ -256,9 +240,134 @@ def _tell_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None
         watcher.bad_row(message)
 
 
-def _predict_block(
-    block: Block, classify: Classify, report: Callable[[int], object]
-) -> list[Prediction | None]:
-    predictions = iter(classify([text for text in block.texts if text is not None], report=report))
-    report(len(block.problems))
-    return [None if text is None else next(predictions) for text in block.texts]
+def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: bool) -> None:
+    """Check that an output may be written, without writing anything.
+
+    Args:
+        path: the output.
+        source: the input file, if any.
+        resumes, overwrites: whether the user allows to resume or to overwrite.
+
+    Raises:
+        FileExistsError: the output or an interrupted one exists, and neither option was given.
+        FileNotFoundError: the folder does not exist.
+        UserError: the format cannot be written, or the output is the input.
+    """
+    check_format(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder: name a file to write")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"{path} is the input: write to another file")
+    if overwrites:
+        return
+    can_resume = _progress_path(path).exists()
+    if path.exists() and not (resumes and can_resume):
+        raise FileExistsError(f"{path} exists already: replace it with --overwrite")
+    if (can_resume or partial_path(path).exists()) and not resumes:
+        advice = "continue it with --resume, or" if can_resume else "move it away, or"
+        raise FileExistsError(
+            f"{partial_path(path)} exists already, from a prediction that was interrupted or "
+            f"is still running: {advice} start again with --overwrite"
+        )
+
+
+@contextmanager
+def output_lock(path: Path) -> Iterator[None]:
+    """Lock an output against other processes.
+
+    Raises:
+        FileExistsError: another process has locked it.
+    """
+    lock = path.with_name(path.name + ".partial.lock")
+    try:
+        with FileLock(lock, blocking=False):
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows does not remove open files
+                    lock.unlink()
+    except Timeout as error:
+        raise FileExistsError(f"another process is writing {path}: wait until it ends") from error
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Size, modification time and a checksum of the start: whether a file has changed."""
+    stat = path.stat()
+    with path.open("rb") as file:
+        head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    return {"bytes": stat.st_size, "modified": stat.st_mtime_ns, "head_sha256": head}
+
+
+def describe_weights(run: Path, checkpoint: str) -> dict[str, Any]:
+    """Checksums of a run: of its weights and of ``run.json``, which holds all other checksums."""
+    weights = run / "checkpoints" / checkpoint / "model.safetensors"
+    paths = {"run_sha256": run / "run.json", "weights_sha256": weights}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
+
+
+def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progress:
+    """The progress to resume from, or a new one after removing an unfinished output."""
+    if request is None:
+        _discard(path)
+        return Progress({})
+    progress = _load_progress(path) if resumes else None
+    if progress is not None:
+        _check_request(progress.request, request)
+        return progress
+    _discard(path)
+    progress = Progress(request)
+    _save_progress(path, progress)
+    return progress
+
+
+def _check_request(before: dict[str, Any], now: dict[str, Any]) -> None:
+    for name in {**before, **now}:
+        if name in before and name in now and before[name] == now[name]:
+            continue
+        was, value = (
+            repr(request[name]) if name in request else "the default" for request in (before, now)
+        )
+        change = f"was {was} and is now {value}"
+        if isinstance(now.get(name), dict):  # a file's description
+            change = "has changed"
+        raise UserError(
+            f"cannot resume: {name} {change}: restore what the output was started with, or "
+            "start again with --overwrite"
+        )
+
+
+def _progress_path(output: Path) -> Path:
+    return output.with_name(output.name + ".partial.json")
+
+
+def _save_progress(output: Path, progress: Progress) -> None:
+    write_json(_progress_path(output), {"format_version": FORMAT_VERSION, **asdict(progress)})
+
+
+def _load_progress(output: Path) -> Progress | None:
+    path = _progress_path(output)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("format_version") != FORMAT_VERSION:
+            raise UserError("written by another release")
+        progress = Progress(**values)
+        counts = (progress.num_rows, progress.num_bad, progress.position)
+        if not isinstance(progress.request, dict) or not all(isinstance(n, int) for n in counts):
+            raise UserError("a value has the wrong type")
+    except FileNotFoundError:
+        return None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}): start again with --overwrite") from error
+    return progress
+
+
+def _discard(output: Path) -> None:
+    """Remove an unfinished output and its progress."""
+    unfinished = partial_path(output)
+    if unfinished.is_dir():
+        shutil.rmtree(unfinished)
+    else:
+        unfinished.unlink(missing_ok=True)
+    _progress_path(output).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Texts of the command line and streams, and predictions as a terminal shows them."""
+"""Predicting interactively: arguments and standard input, a table, a progress bar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from sentiment.data.blocks import Block, delimited_block, replace_surrogates
 from sentiment.data.readers import Source
 from sentiment.display.console import pad, sanitize, truncate, width
-from sentiment.inference.outputs import Predictions
+from sentiment.inference.outputs import Output, Predictions
 from sentiment.inference.predictor import Prediction
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE
@@ -25,7 +25,7 @@ _READS_AHEAD = 64
 
 
 class TextsSource(Source):
-    """Texts that are there already, as rows of one column."""
+    """Texts of the command line, as rows of one column."""
 
     def __init__(self, texts: Sequence[str], text_column: str) -> None:
         self.origin = "the command line"
@@ -42,13 +42,9 @@ class TextsSource(Source):
 class LiveSource(Source):
     """Lines of a stream, as rows of one column.
 
-    A block holds what has come while the last one was predicted: one line where a person types
-    them, many where a program writes them faster than they are read.
-
-    Args:
-        descriptor: the stream's number; it is read past Python's own buffer, which a thread must
-            not hold when the program ends.
-        text_column: name of the column.
+    A block holds the lines that arrived while the last block was predicted: one line if a person
+    types them, many if a program writes them quickly. The file descriptor is read directly, since
+    a thread must not hold the lock of Python's buffer when the program ends.
     """
 
     def __init__(self, descriptor: int, text_column: str) -> None:
@@ -58,7 +54,7 @@ class LiveSource(Source):
 
     def blocks(self, window: int) -> Iterator[Block]:
         first = 1
-        for lines in _together(self._start_reading()):
+        for lines in _batch_lines(self._start_reading()):
             for start in range(0, len(lines), window):
                 rows = [[_decoded(line)] for line in lines[start : start + window]]
                 yield delimited_block(self.origin, first, self.columns, 0, rows, 0.0)
@@ -72,7 +68,7 @@ class LiveSource(Source):
                 for lines in _read_lines(self._descriptor):
                     ahead.put(lines)
                 ahead.put(None)
-            except Exception as error:  # told where the lines are awaited
+            except Exception as error:  # raised in the main thread
                 ahead.put(error)
 
         threading.Thread(target=read, name="standard input", daemon=True).start()
@@ -80,7 +76,7 @@ class LiveSource(Source):
 
 
 def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
-    """Lines without their ends, as many together as one read brought."""
+    """Lists of lines without line ends, one list for each read."""
     rest = b""
     while data := os.read(descriptor, _BYTES_OF_A_READ):
         *lines, last = data.split(b"\n")
@@ -94,13 +90,13 @@ def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
         yield [rest]
 
 
-def _together(ahead: queue.Queue[list[bytes] | Exception | None]) -> Iterator[list[bytes]]:
-    """Wait for lines, and take all that are there."""
+def _batch_lines(ahead: queue.Queue[list[bytes] | Exception | None]) -> Iterator[list[bytes]]:
+    """Wait for lines, then take all that have arrived."""
     while True:
         arrived = [ahead.get()]
         while not ahead.empty():
             arrived.append(ahead.get_nowait())
-        lines = [line for each in arrived if isinstance(each, list) for line in each]
+        lines = [line for item in arrived if isinstance(item, list) for line in item]
         if lines:
             yield lines
         if isinstance(arrived[-1], Exception):
@@ -113,14 +109,8 @@ def _decoded(line: bytes) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
-class AnswerTable:
-    """One line a text: the class, how probable it is, the text's beginning.
-
-    Args:
-        stream: where to.
-        class_names: names of the classes, for the width of their column.
-        max_length: tokens that the run reads of a text.
-    """
+class AnswerTable(Output):
+    """A line per text: the class, its probability, the start of the text."""
 
     def __init__(self, stream: TextIO, class_names: tuple[str, ...], max_length: int) -> None:
         self._stream = stream
@@ -133,12 +123,6 @@ class AnswerTable:
                 print(self._line(text, prediction), file=self._stream)
         self._stream.flush()
 
-    def commit(self) -> int:
-        return 0
-
-    def finish(self) -> None:
-        pass
-
     def _line(self, text: str, prediction: Prediction) -> str:
         label = pad(sanitize(prediction.label), self._width)
         head = f"{label}  {100 * prediction.probability:5.1f} %  "
@@ -150,20 +134,16 @@ class AnswerTable:
 
 
 class Bar:
-    """A progress bar on standard error, and the bad rows above it.
+    """A progress bar on standard error, on a terminal only; messages appear above it."""
 
-    Args:
-        is_shown: False shows no bar; None shows one where there is a terminal.
-    """
-
-    def __init__(self, is_shown: bool | None = None) -> None:
-        hidden = None if is_shown is None else not is_shown
+    def __init__(self, *, is_hidden: bool = False) -> None:
+        disable = True if is_hidden else None  # None: unless standard error is a terminal
         self._bar = tqdm(
-            desc="predicting", unit="review", disable=hidden, leave=False, dynamic_ncols=True
+            desc="predicting", unit="review", disable=disable, leave=False, dynamic_ncols=True
         )
 
     def begin(self, num_rows: int) -> None:
-        # tqdm's own way to say that these were not done by this process: they count for no speed.
+        # Rows of an earlier process do not count for the speed.
         self._bar.initial = self._bar.n = num_rows
 
     def expect(self, num_rows: int) -> None:

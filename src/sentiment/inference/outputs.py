@@ -1,4 +1,4 @@
-"""Where predictions go: added columns, a file that appears when it is whole, standard output."""
+"""Writing predictions: added columns in CSV, TSV, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sentiment.data.blocks import Block, to_json
 from sentiment.data.readers import DELIMITERS, Source
@@ -28,41 +28,34 @@ _DIGITS = 6
 
 
 class AddedColumns:
-    """``predicted``, ``probability``, ``probability_NAME`` of each class, ``was_cut``.
+    """``predicted``, ``probability``, ``probability_NAME`` of each class, and ``was_cut``.
 
-    Args:
-        class_names: names of the classes.
-        prefix: what the columns' names begin with.
+    All names start with ``prefix``.
     """
 
     def __init__(self, class_names: Sequence[str], prefix: str = "") -> None:
-        of_classes = [f"probability_{name}" for name in class_names]
-        names = ["predicted", "probability", *of_classes, "was_cut"]
+        probabilities = [f"probability_{name}" for name in class_names]
+        names = ["predicted", "probability", *probabilities, "was_cut"]
         self.names = [prefix + name for name in names]
 
     def check(self, place: str, columns: Collection[str]) -> None:
-        """Refuse a file that has such a column already.
-
-        Raises:
-            UserError: it has.
-        """
+        """Raise UserError if the input has such a column already."""
         clash = next((name for name in self.names if name in columns), None)
         if clash is not None:
             raise UserError(
-                f"{place} has a column {clash!r} already: give the added ones names of their own "
-                "by --prefix, as in --prefix lstm_"
+                f"{place} has a column {clash!r} already: rename the added columns with "
+                "--prefix, as in --prefix lstm_"
             )
 
     def values(self, prediction: Prediction | None) -> list[Any]:
-        """A value for each name; None for all of them in a bad row."""
+        """A value for each column; all None in a bad row."""
         if prediction is None:
             return [None] * len(self.names)
-        shares = [round(each, _DIGITS) for each in prediction.probabilities]
-        share = round(prediction.probability, _DIGITS)
-        return [prediction.label, share, *shares, prediction.was_cut]
+        numbers = (prediction.probability, *prediction.probabilities)
+        return [prediction.label, *(round(n, _DIGITS) for n in numbers), prediction.was_cut]
 
     def schema(self) -> pa.Schema:
-        """The columns in Parquet."""
+        """The columns' types in Parquet."""
         import pyarrow as pa
 
         kinds = [pa.string(), *[pa.float64()] * (len(self.names) - 2), pa.bool_()]
@@ -70,7 +63,7 @@ class AddedColumns:
 
 
 def as_json_lines(block: Block, predictions: Predictions, added: AddedColumns) -> bytes:
-    """Each row's own object with the added keys at its end."""
+    """The rows' objects with the added keys appended."""
     added.check(block.origin, block.keys())
     lines = []
     for row, prediction in zip(block.json_objects(), predictions, strict=True):
@@ -80,15 +73,10 @@ def as_json_lines(block: Block, predictions: Predictions, added: AddedColumns) -
     return "".join(lines).encode()
 
 
-def delimited_header(columns: Sequence[str], added: AddedColumns, delimiter: str) -> bytes:
-    """The line of names."""
-    return _delimited([[*columns, *added.names]], delimiter)
-
-
 def as_delimited(
     block: Block, predictions: Predictions, added: AddedColumns, delimiter: str
 ) -> bytes:
-    """Each row's own cells with the added ones at its end."""
+    """The rows' cells with the added ones appended."""
     rows = zip(block.cells(), predictions, strict=True)
     return _delimited(
         [[*cells, *map(_as_cell, added.values(prediction))] for cells, prediction in rows],
@@ -97,7 +85,7 @@ def as_delimited(
 
 
 def as_table(block: Block, predictions: Predictions, added: AddedColumns) -> pa.Table:
-    """The rows' own columns, of their own types, with the added ones behind them."""
+    """The rows' columns, of unchanged types, with the added ones appended."""
     import pyarrow as pa
 
     table = block.table()
@@ -118,7 +106,7 @@ def _as_cell(value: Any) -> str:
 def _delimited(rows: list[list[str]], delimiter: str) -> bytes:
     file = io.StringIO()
     plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-    # Where lines end in \n, csv leaves a lone \r without quotes, and cannot read it again.
+    # With \n as line end, csv does not quote a lone \r, and then cannot read it.
     quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
     for row in rows:
         has_return = any("\r" in cell for cell in row)
@@ -126,29 +114,30 @@ def _delimited(rows: list[list[str]], delimiter: str) -> bytes:
     return file.getvalue().encode("utf-8", "surrogateescape")
 
 
-_WHOLE = "whole.parquet"  # the parts, joined
+_WHOLE = "whole.parquet"  # the joined parts
 
 
-class Output(Protocol):
-    """What takes blocks and their predictions, in order."""
+class Output:
+    """Takes blocks and their predictions in order; this base class discards them."""
 
     def write(self, block: Block, predictions: Predictions) -> None:
-        """Take one block."""
+        """Append a block."""
 
     def commit(self) -> int:
-        """Make what was taken last; returns the position to open the output at again."""
+        """Flush to disk; returns the position at which to reopen the output."""
+        return 0
 
     def finish(self) -> None:
-        """Make it whole; :func:`publish` then puts a file in its place."""
+        """Complete the output; :func:`publish` then moves a file to its path."""
 
 
 def partial_path(path: Path) -> Path:
-    """Where an output lies until it is whole."""
+    """Where an output is written until it is complete."""
     return path.with_name(path.name + ".partial")
 
 
 def publish(path: Path) -> None:
-    """Move a whole output to its place; nothing happens where it is there already."""
+    """Move a complete output to its path, unless that was done before."""
     partial = partial_path(path)
     whole = partial / _WHOLE if path.suffix == ".parquet" else partial
     if whole.exists():
@@ -157,14 +146,7 @@ def publish(path: Path) -> None:
 
 
 def open_output(path: Path, source: Source, added: AddedColumns, position: int = 0) -> Output:
-    """An output in the format that its name says.
-
-    Args:
-        path: the file.
-        source: what is predicted.
-        added: the columns to add.
-        position: what the last commit returned, 0 to begin.
-    """
+    """Open an output, in the format of its suffix, at the position of its last commit."""
     added.check(source.origin, source.columns)
     if path.suffix == ".parquet":
         return ParquetOutput(path, source, added, position)
@@ -172,18 +154,14 @@ def open_output(path: Path, source: Source, added: AddedColumns, position: int =
 
 
 def check_format(path: Path) -> None:
-    """Refuse the name of an output that ends in no known format.
-
-    Raises:
-        UserError: it does.
-    """
+    """Raise UserError if a file's suffix is not that of an output format."""
     if path.suffix not in OUTPUT_FORMATS:
         raise UserError(
             f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
         )
 
 
-class TextOutput:
+class TextOutput(Output):
     """CSV, TSV or JSON Lines."""
 
     def __init__(self, path: Path, source: Source, added: AddedColumns, position: int) -> None:
@@ -193,7 +171,7 @@ class TextOutput:
         self._file.truncate(position)
         self._file.seek(position)
         if position == 0 and self._delimiter is not None:
-            self._file.write(delimited_header(source.columns, added, self._delimiter))
+            self._file.write(_delimited([[*source.columns, *added.names]], self._delimiter))
 
     def write(self, block: Block, predictions: Predictions) -> None:
         if self._delimiter is None:
@@ -211,16 +189,17 @@ class TextOutput:
         self._file.close()
 
 
-class ParquetOutput:
-    """Parquet: a part for each block, joined at the end as a row group each.
+class ParquetOutput(Output):
+    """Parquet: one file per block, joined at the end, each as a row group.
 
-    A Parquet file is readable only with its end, so that one which was interrupted cannot be
-    written on.
+    A Parquet file ends with its metadata, so an interrupted one could not be continued.
     """
 
     def __init__(self, path: Path, source: Source, added: AddedColumns, position: int) -> None:
         self._added = added
-        self._schema = _joined(source, added)
+        self._schema = source.schema
+        for field in added.schema():
+            self._schema = self._schema.append(field)
         self._folder = partial_path(path)
         self._num_parts = position
         if position == 0 and self._folder.exists():
@@ -232,7 +211,7 @@ class ParquetOutput:
 
         table = as_table(block, predictions, self._added).cast(self._schema)
         pq.write_table(table, self._part(self._num_parts))
-        sync_file(self._part(self._num_parts))
+        _sync_file(self._part(self._num_parts))
         self._num_parts += 1
 
     def commit(self) -> int:
@@ -245,14 +224,14 @@ class ParquetOutput:
         with pq.ParquetWriter(self._folder / _WHOLE, self._schema) as writer:
             for number in range(self._num_parts):
                 writer.write_table(pq.ParquetFile(self._part(number)).read())
-        sync_file(self._folder / _WHOLE)
+        _sync_file(self._folder / _WHOLE)
 
     def _part(self, number: int) -> Path:
         return self._folder / f"{number:06d}.parquet"
 
 
-class JsonLinesStream:
-    """JSON Lines to a stream, each block at once."""
+class JsonLinesStream(Output):
+    """JSON Lines on a stream, flushed after each block."""
 
     def __init__(self, stream: BinaryIO, added: AddedColumns) -> None:
         self._stream = stream
@@ -262,22 +241,7 @@ class JsonLinesStream:
         self._stream.write(as_json_lines(block, predictions, self._added))
         self._stream.flush()
 
-    def commit(self) -> int:
-        return 0
 
-    def finish(self) -> None:
-        pass
-
-
-def _joined(source: Source, added: AddedColumns) -> pa.Schema:
-    """The schema of a source with the added columns behind it."""
-    schema = source.schema
-    for field in added.schema():
-        schema = schema.append(field)
-    return schema
-
-
-def sync_file(path: Path) -> None:
-    """Have the disk hold what was written to a file."""
+def _sync_file(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())

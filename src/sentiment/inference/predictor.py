@@ -1,13 +1,4 @@
-"""A trained run as a function from texts to predictions::
-
-from sentiment import load
-
-predictor = load("runs/imdb")
-for prediction in predictor.predict(["A lovely film.", "Two hours I want back."]):
-    print(prediction.label, prediction.probability)
-
-``predictor.predict_stream(texts)`` takes texts without end. Files: :mod:`sentiment.predicting`.
-"""
+"""The library's interface: a trained run as a function from texts to predictions."""
 
 from __future__ import annotations
 
@@ -25,20 +16,20 @@ from sentiment.runs.run import Run, load_run
 from sentiment.runtime.device import find_device, find_inference_precision
 from sentiment.runtime.errors import UserError
 
-# Texts that are sorted by length together: enough that a batch holds hardly any padding.
+# Texts that are sorted by length together: enough to leave hardly any padding in batches.
 WINDOW = 20_000
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says of a text.
+    """The prediction for one text.
 
     Attributes:
         label: name of the most probable class.
-        probability: its probability, by the run's temperature.
-        probabilities: of every class, in the order of the run's ``class_names``.
-        num_tokens: tokens of the text.
-        was_cut: whether it has more of them than the run reads.
+        probability: probability of that class, from 0 to 1.
+        probabilities: probabilities of all classes, in the order of ``Predictor.class_names``.
+        num_tokens: number of tokens in the text, before truncation.
+        was_cut: whether the text was truncated to the run's ``data.max_length`` tokens.
     """
 
     label: str
@@ -48,21 +39,25 @@ class Prediction:
     was_cut: bool
 
 
-class Predictor:
-    """Classifies texts by a run's model.
+def make_prediction(
+    class_names: Sequence[str], probabilities: Sequence[float], num_tokens: int, was_cut: bool
+) -> Prediction:
+    """The prediction with the most probable class as its label."""
+    best = probabilities.index(max(probabilities))
+    return Prediction(
+        class_names[best], probabilities[best], tuple(probabilities), num_tokens, was_cut
+    )
 
-    Args:
-        run: the run.
-        device: where to compute.
-        calibrated: whether probabilities are those at the run's temperature, or the raw ones.
-        batch_tokens: tokens of a batch, padding included; a longer text stands alone.
-        precision: arithmetic of matrix products, ``fp32`` or ``bf16``.
+
+class Predictor:
+    """Classifies texts with a trained run. Create one with :func:`load`.
 
     Attributes:
-        rounding: how far bf16 moved the probabilities of the first texts; None in fp32.
-
-    Raises:
-        UserError: ``precision`` is bf16, in which the device does not compute.
+        run: the run.
+        device: the device it computes on.
+        model: the run's model, in evaluation mode.
+        temperature: what logits are divided by before the softmax.
+        rounding: how far bf16 changed the probabilities of the first texts; None in fp32.
     """
 
     def __init__(
@@ -91,20 +86,23 @@ class Predictor:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the model's logits."""
+        """Names of the classes, in the order of ``Prediction.probabilities``."""
         return self.run.class_names
 
     def predict(
         self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
     ) -> list[Prediction]:
-        """Classify texts; a text of no words counts as one unknown word.
+        """Classify texts, and return a prediction for each, in order.
+
+        Texts of similar length are batched together; the batching does not affect the predictions
+        beyond rounding. A text without words counts as one unknown word.
 
         Args:
-            texts: any number of them, of any length.
-            report: called with numbers of texts as they are classified.
+            texts: any number of texts of any length.
+            report: called after each batch with its number of texts.
 
         Raises:
-            TypeError: ``texts`` is one string, or holds something else than strings.
+            TypeError: ``texts`` is a single string, or holds something other than strings.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("predict takes a list of strings: predict([text]) for one of them")
@@ -114,31 +112,33 @@ class Predictor:
         return self.describe(corpus, self.log_probabilities(corpus, report))
 
     def predict_stream(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Prediction]:
-        """Classify texts as they come, in their order and in constant memory.
+        """Classify a stream of texts, which may be endless, in order and in constant memory.
 
         Args:
-            texts: any number of them, without end too.
-            window: texts that are taken, and answered, together. More of them pad less; a source
-                that is to be answered at once asks for 1.
+            texts: an iterable of texts.
+            window: how many texts to read before predicting them together. Large windows are
+                faster, as batches hold less padding; 1 answers each text at once.
 
         Raises:
-            TypeError: ``texts`` is one string, or holds something else than strings.
+            TypeError: ``texts`` is a single string, or holds something other than strings.
             UserError: ``window`` is less than 1.
         """
         if isinstance(texts, str):
             raise TypeError("predict_stream takes strings: predict([text]) for one of them")
         if window < 1:
             raise UserError(f"window is {window}, but must be at least 1")
-        return (each for taken in windows(texts, window) for each in self.predict(taken))
+        return (
+            prediction for batch in windows(texts, window) for prediction in self.predict(batch)
+        )
 
     def encode(self, texts: Sequence[str]) -> EncodedCorpus:
-        """Texts as the model reads them, all with label 0."""
+        """Encode texts as the model reads them; their labels are 0."""
         return self._encoder(texts)
 
     def log_probabilities(
         self, corpus: EncodedCorpus, report: Callable[[int], object] = lambda count: None
     ) -> np.ndarray:
-        """(num_texts, num_classes) log-probabilities at :attr:`temperature`, in float64."""
+        """(num_texts, num_classes) float64 log-probabilities at :attr:`temperature`."""
         if self._precision != torch.float32 and self.rounding is None:
             self.rounding = measure_rounding(self.model, corpus, self.device, self._batch_tokens)
         logits = compute_logits(
@@ -152,26 +152,14 @@ class Predictor:
         return apply_temperature(logits.numpy(), self.temperature)
 
     def describe(self, corpus: EncodedCorpus, log_probabilities: np.ndarray) -> list[Prediction]:
-        """One prediction a text of a corpus and its log-probabilities."""
+        """Predictions from (num_texts, num_classes) log-probabilities of a corpus."""
         rows = zip(
             np.exp(log_probabilities).tolist(),
             corpus.full_lengths.tolist(),
             corpus.was_cut().tolist(),
             strict=True,
         )
-        predictions = []
-        for probabilities, length, was_cut in rows:
-            best = probabilities.index(max(probabilities))
-            predictions.append(
-                Prediction(
-                    label=self.class_names[best],
-                    probability=probabilities[best],
-                    probabilities=tuple(probabilities),
-                    num_tokens=length,
-                    was_cut=was_cut,
-                )
-            )
-        return predictions
+        return [make_prediction(self.class_names, *row) for row in rows]
 
 
 def load(
@@ -183,17 +171,26 @@ def load(
     batch_tokens: int = BATCH_TOKENS,
     precision: str = "fp32",
 ) -> Predictor:
-    """Load a trained run for predicting.
+    """Load a trained run to predict with it::
+
+        from sentiment import load
+
+        predictor = load("runs/imdb")
+        for prediction in predictor.predict(["A lovely film.", "Two hours I want back."]):
+            print(prediction.label, prediction.probability)
 
     Args:
-        run: its folder.
-        checkpoint: weights, ``best`` or ``last``.
+        run: the run's folder.
+        checkpoint: which weights to load, ``best`` or ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        calibrated, batch_tokens, precision: as :class:`Predictor` says.
+        calibrated: whether to divide logits by the run's temperature; False gives the model's raw
+            probabilities.
+        batch_tokens: tokens in a batch, including padding; a longer text is a batch of its own.
+        precision: arithmetic of matrix products, ``fp32`` or ``bf16``.
 
     Raises:
-        FileNotFoundError: the folder is not a run, or a file of it is missing.
-        UserError: a file is damaged, or the device is not there.
+        FileNotFoundError: the folder is not a run, or one of its files is missing.
+        UserError: a file is damaged, or the device is missing or cannot compute in ``precision``.
     """
     return Predictor(
         load_run(Path(run), checkpoint=checkpoint),
