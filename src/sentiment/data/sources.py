@@ -138,35 +138,35 @@ def _numeric_name(path: Path) -> tuple[float, str]:
 
 
 def is_on_hub(data: DataConfig) -> bool:
-    """Whether reviews come from the hub: from its IMDB, whose labels are numbers without names."""
+    """Whether reviews come from IMDB on the hub, whose labels are numbers without names."""
     return data.path is None and data.source == "imdb"
 
 
 def source_name(data: DataConfig) -> str:
-    """Where the settings say that reviews are, in words."""
+    """The place of the reviews, for messages."""
     if data.path is None:
         return f"the source {data.source}"
     return str(Path(data.path).expanduser().resolve())
 
 
 def is_same_source(first: DataConfig, second: DataConfig) -> bool:
-    """Whether two settings name one place, by whatever path; relative ones count from here."""
-    return _place(first) == _place(second)
+    """Whether two settings name the same folder, by whatever path, or both the hub."""
+    return _resolved_folder(first) == _resolved_folder(second)
 
 
-def _place(data: DataConfig) -> Path | None:
-    """The folder of the reviews, None on the hub."""
+def _resolved_folder(data: DataConfig) -> Path | None:
+    """The folder of the reviews; None for the hub."""
     if is_on_hub(data):
         return None
     return (_MINI_FOLDER if data.path is None else Path(data.path).expanduser()).resolve()
 
 
 def has_validation(data: DataConfig) -> bool:
-    """Whether the source brings a validation split of its own.
+    """Whether the source has a validation split.
 
     Raises:
-        FileNotFoundError: the folder is not there.
-        UserError: a file is named as others name a validation split, which would go unread.
+        FileNotFoundError: there is no such folder.
+        UserError: a file has a name like ``dev``, which would be ignored.
     """
     if is_on_hub(data):
         return False
@@ -183,13 +183,13 @@ def has_validation(data: DataConfig) -> bool:
 
 
 def read_split(data: DataConfig, split: str, group_column: str | None = None) -> Rows:
-    """Read one split's texts and labels, but of ``unsupervised`` no labels; groups where asked for.
+    """Read one split's texts, labels (except for ``unsupervised``) and, if requested, groups.
 
-    Opens no file of another split.
+    Files of other splits are not opened.
 
     Raises:
-        FileNotFoundError: the source or the split is not there, or the hub cannot be reached.
-        UserError: files are not as they must be; the message says where.
+        FileNotFoundError: the source or the split is missing, or the hub cannot be reached.
+        UserError: a file is invalid; the message says where.
     """
     with_labels = split != "unsupervised"
     if is_on_hub(data):
@@ -244,9 +244,9 @@ def _folder(data: DataConfig) -> Path:
 
 
 def _find(folder: Path, split: str) -> dict[str, list[Path]]:
-    """Everything named like the split: its name and its paths, files or one folder.
+    """Everything that is named like the split: names with their files, or with one folder.
 
-    Shards are named as on the hub, ``train-00000-of-00002.parquet``, and are one thing together.
+    Shards have names as on the hub, ``train-00000-of-00002.parquet``, and share one entry.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -268,16 +268,16 @@ def _find(folder: Path, split: str) -> dict[str, list[Path]]:
 
 
 def _read_hub(split: str, with_labels: bool) -> Rows:
-    """Read one split of IMDB, downloading its file, and no other, unless the cache has it.
+    """Read one split of IMDB; download its file, and no other, unless the cache has it.
 
     Layout: https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
     """
-    # Imported here for start-up time: the two take a second that no other source needs.
+    # Imported here for start-up time: the two imports take a second.
     import huggingface_hub
 
     file_name = f"plain_text/{split}-00000-of-00001.parquet"
-    # load_dataset asks the hub at every start, and without a network it does not find again what
-    # it loaded by data_files; the file itself stays in the hub's cache.
+    # load_dataset contacts the hub at every start, and offline it does not find what it loaded with
+    # data_files before; the file itself stays in the hub's cache.
     cached = huggingface_hub.try_to_load_from_cache(_IMDB, file_name, repo_type="dataset")
     if isinstance(cached, str):
         return read_files([Path(cached)], with_labels=with_labels)
@@ -285,17 +285,17 @@ def _read_hub(split: str, with_labels: bool) -> Rows:
 
     url = huggingface_hub.hf_hub_url(_IMDB, file_name, repo_type="dataset")
     try:
-        # One quick request first: load_dataset waits over 20 s for a hub out of reach.
+        # A quick request first: load_dataset waits over 20 s if the hub cannot be reached.
         huggingface_hub.get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
         table = datasets.load_dataset(
             _IMDB,
             data_files={split: file_name},
             split=split,
-            # Some versions miss the splits that were not asked for, and refuse
+            # Some versions raise an error because the other splits are missing
             # (https://github.com/huggingface/datasets/pull/8215).
             verification_mode="no_checks",
         )
-    except Exception as error:  # of datasets, of the hub's client and of its HTTP library
+    except Exception as error:  # from datasets, the hub's client or its HTTP library
         reason = (str(error).splitlines() or [""])[0]
         raise FileNotFoundError(
             f"IMDB's {split} split is not in the cache, and {url} can't be reached or read "
