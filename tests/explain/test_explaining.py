@@ -24,10 +24,10 @@ from sentiment.display.plots import save_figure
 from sentiment.explain.attribution import NO_WORDS, at_rest, integrated_gradients, read_words, shown
 from sentiment.explain.explain import (
     Explanation,
+    attention_weights,
     explain_words,
-    running_opinion,
+    predict_prefixes,
     trace_gates,
-    weigh_words,
 )
 from sentiment.explain.page import draw, explanation_figure, write_explanation
 from sentiment.explain.terminal import render, wants_colors
@@ -136,7 +136,7 @@ def test_shown_words_do_nothing_to_a_terminal(text):
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_the_opinion_is_the_model_on_each_beginning(num_classes):
     model = make_model(num_classes, pooling="max")
-    opinion = running_opinion(model, IDS, temperature=1.7)
+    opinion = predict_prefixes(model, IDS, temperature=1.7)
     assert opinion.num_read.tolist() == list(range(1, 9))
     for count in opinion.num_read:
         expected = (classify(model, IDS[:count]) / 1.7).softmax(0).numpy()
@@ -147,14 +147,14 @@ def test_the_opinion_is_the_model_on_each_beginning(num_classes):
 def test_a_long_text_is_asked_now_and_then_and_at_its_end():
     model = make_model()
     ids = np.tile(IDS, 13)[:100]
-    opinion = running_opinion(model, ids, most_tokens=500)
+    opinion = predict_prefixes(model, ids, most_tokens=500)
     assert opinion.stride == 10
     assert opinion.num_read.tolist() == list(range(10, 101, 10))
     expected = classify(model, ids[:30]).softmax(0).numpy()
     np.testing.assert_allclose(opinion.probabilities[2], expected, atol=1e-6)
     assert opinion.at_words().shape == (100, 2)
     np.testing.assert_array_equal(opinion.at_words()[20:30], opinion.probabilities[[2] * 10])
-    assert running_opinion(model, ids[:7], most_tokens=10).num_read.tolist() == [1, 4, 7]
+    assert predict_prefixes(model, ids[:7], most_tokens=10).num_read.tolist() == [1, 4, 7]
 
 
 # The attributions.
@@ -320,13 +320,13 @@ def test_other_cells_have_no_gates_and_say_so(cell):
 
 def test_attention_is_shown():
     model = make_model(pooling="attention")
-    weights = weigh_words(model, IDS)
+    weights = attention_weights(model, IDS)
     tokens = torch.from_numpy(IDS).unsqueeze(0)
     with torch.no_grad():
         output = model.recurrence(model.embed(tokens), torch.tensor([8]))[0][0]
         scores = model.attention.projection(output).tanh() @ model.attention.context
     np.testing.assert_allclose(weights, scores.softmax(0).numpy(), atol=1e-6)
-    assert weigh_words(make_model(), IDS) is None
+    assert attention_weights(make_model(), IDS) is None
     explanation = make_explanation("a great film", pooling="attention")
     assert "attention" in render(explanation, colors=False)
     assert len(draw(explanation).axes) == len(draw(make_explanation("a great film")).axes) + 1

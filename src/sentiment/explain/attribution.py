@@ -1,4 +1,4 @@
-"""What each word did: integrated gradients of words."""
+"""How much each word adds to a prediction, by integrated gradients."""
 
 from __future__ import annotations
 
@@ -22,12 +22,9 @@ from sentiment.runtime.device import exact_fp32
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """A context without dropout and without gradients for the weights; left as it was found.
-
-    Gradients flow to inputs only, in exact fp32.
-    """
+    """Evaluation mode, exact fp32 and no gradients for weights; restores the model afterwards."""
     was_training = {module: module.training for module in model.modules()}
-    learned = [each for each in model.parameters() if each.requires_grad]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval().requires_grad_(False)
     try:
         with exact_fp32():
@@ -39,26 +36,26 @@ def at_rest(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-_TOKENS_AT_ONCE = 16_000  # forward and backward
-_CUTS = (0.0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0)  # to begin with, in shares of the line
-# What is good enough, as shares of the difference: the error, and its pieces' errors, unsigned.
-_TOLERANCE, _TOLERANCE_OF_PIECES = 0.01, 0.03
-_MOST_TOKENS = 300_000  # a minute on two cores: where a long text's steps end
-_NEGLIGIBLE = 1e-4  # of a score: beyond what fp32 gives
+_BATCH_TOKENS = 16_000  # per forward and backward pass
+_CUTS = (0.0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1.0)  # first intervals of the path
+# Accepted errors, as shares of the difference: of the sum, and summed over intervals by size.
+_TOLERANCE, _TOLERANCE_OF_SIZES = 0.01, 0.03
+_MOST_TOKENS = 300_000  # limits the steps for a long text, to a minute on two cores
+_NEGLIGIBLE = 1e-4  # of a score: below fp32's resolution
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """What each word adds to a score.
+    """How much each word adds to the score.
 
-    The score is the second class's logit less the first's where there are two classes, else the
+    With two classes, the score is the second class's logit minus the first's; otherwise, it is the
     predicted class's logit.
 
     Attributes:
         values: (num_words,) float64, summed over the embedding.
         target: the class that positive values speak for.
-        score, baseline_score: of the text and of as many words of padding.
-        num_steps: gradients taken.
+        score, baseline_score: of the text, and of equally many padding words.
+        num_steps: number of gradients computed.
     """
 
     values: np.ndarray
@@ -69,67 +66,70 @@ class Attribution:
 
     @property
     def difference(self) -> float:
-        """What the values should add up to."""
+        """The sum that the values should have."""
         return self.score - self.baseline_score
 
     @property
     def error(self) -> float:
-        """What they add up to beyond that."""
+        """Sum of the values minus the difference."""
         return float(self.values.sum()) - self.difference
 
     @property
     def relative_error(self) -> float | None:
-        """The error's size as a share of the difference; None where that is nothing."""
+        """Absolute error divided by the absolute difference; None if that is negligible."""
         size = abs(self.difference)
         return abs(self.error) / size if size > _NEGLIGIBLE else None
 
     @property
     def is_good(self) -> bool:
-        """Whether the error is below 1 % of the difference, or nothing."""
+        """Whether the error is at most 1 % of the difference, or negligible."""
         return abs(self.error) <= max(_TOLERANCE * abs(self.difference), _NEGLIGIBLE)
 
 
 def integrated_gradients(
     model: SentimentClassifier, ids: np.ndarray, *, steps: int = 50, most_steps: int | None = None
 ) -> Attribution:
-    """Attribute the model's score of a text to its words.
+    """Attribute the model's score of a text to its words (Sundararajan et al. 2017).
+
+    The path from padding to the text is divided into intervals, and the interval with the largest
+    error is halved until the total error is at most 1 %.
 
     Args:
-        model: the classifier; it is left as it was.
+        model: the classifier; it is not changed.
         ids: (num_words,) the words' ids.
-        steps: gradients to begin with; more are taken until the error is below 1 %.
-        most_steps: where to stop all the same; None is 16 times as many, or fewer for a text of
-            thousands of words.
+        steps: number of gradients to start with.
+        most_steps: maximum number of gradients; by default 16 times ``steps``, or fewer for a text
+            of thousands of words.
     """
     if most_steps is None:
         most_steps = max(steps, min(16 * steps, _MOST_TOKENS // len(ids)))
     steps_of_piece = max(2, -(-steps // (len(_CUTS) - 1)))
-    # cuDNN goes backward in training mode alone.
+    # cuDNN has a backward pass in training mode only.
     with at_rest(model), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
-        line = _Line(model, ids)
+        path = _Path(model, ids)
         pieces = [
-            line.piece(start, end, steps_of_piece) for start, end in itertools.pairwise(_CUTS)
+            path.piece(start, end, steps_of_piece) for start, end in itertools.pairwise(_CUTS)
         ]
         num_steps = steps_of_piece * len(pieces)
-        while num_steps + 2 * steps_of_piece <= most_steps and not line.is_good(pieces):
+        while num_steps + 2 * steps_of_piece <= most_steps and not path.is_good(pieces):
             worst = max(pieces, key=lambda piece: abs(piece.error))
             middle = (worst.start + worst.end) / 2
             pieces.remove(worst)
-            pieces.append(line.piece(worst.start, middle, steps_of_piece))
-            pieces.append(line.piece(middle, worst.end, steps_of_piece))
+            pieces.append(path.piece(worst.start, middle, steps_of_piece))
+            pieces.append(path.piece(middle, worst.end, steps_of_piece))
             num_steps += 2 * steps_of_piece
         return Attribution(
             values=np.sum([piece.values for piece in pieces], axis=0),
-            target=line.target,
-            score=line.score_at(1.0),
-            baseline_score=line.score_at(0.0),
+            target=path.target,
+            score=path.score_at(1.0),
+            baseline_score=path.score_at(0.0),
             num_steps=num_steps,
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A part of the line: its values (num_words,) and what they add up to beyond the scores."""
+    """An interval of the path; ``error`` is the sum of values minus the change of score."""
 
     start: float
     end: float
@@ -137,11 +137,11 @@ class _Piece:
     error: float
 
 
-class _Line:
-    """The way from the baseline to a text, whose points are numbered from 0 to 1."""
+class _Path:
+    """The straight path from the baseline (0) to the text (1)."""
 
     def __init__(self, model: SentimentClassifier, ids: np.ndarray) -> None:
-        from captum.attr import IntegratedGradients  # a second, which a start need not wait for
+        from captum.attr import IntegratedGradients  # takes a second
 
         self._model = model
         device = model.embedding.weight.device
@@ -162,7 +162,7 @@ class _Line:
 
     @torch.no_grad()
     def score_at(self, point: float) -> float:
-        """The score of the embeddings times ``point``."""
+        """The score of the embeddings times ``point``, cached."""
         if point not in self._scores:
             self._scores[point] = float(self._score(point * self._embedded, self._lengths))
         return self._scores[point]
@@ -175,36 +175,36 @@ class _Line:
             start * self._embedded,
             additional_forward_args=(self._lengths,),  # captum repeats them with the steps
             n_steps=steps,
-            internal_batch_size=max(1, _TOKENS_AT_ONCE // num_words),
+            internal_batch_size=max(1, _BATCH_TOKENS // num_words),
         )
         values = attributed[0].sum(dim=1).double().cpu().numpy()  # (num_words,)
         error = float(values.sum()) - (self.score_at(end) - self.score_at(start))
         return _Piece(start, end, values, error)
 
     def is_good(self, pieces: list[_Piece]) -> bool:
-        """Whether the pieces' errors are small, and do not only cancel."""
+        """Whether the errors are small, and not only because they cancel out."""
         difference = abs(self.score_at(1.0) - self.score_at(0.0))
         error = abs(sum(piece.error for piece in pieces))
-        of_pieces = sum(abs(piece.error) for piece in pieces)
-        return error <= max(_TOLERANCE * difference, _NEGLIGIBLE) and of_pieces <= max(
-            _TOLERANCE_OF_PIECES * difference, _NEGLIGIBLE
+        sizes = sum(abs(piece.error) for piece in pieces)
+        return error <= max(_TOLERANCE * difference, _NEGLIGIBLE) and sizes <= max(
+            _TOLERANCE_OF_SIZES * difference, _NEGLIGIBLE
         )
 
 
 _JOINER = "\N{ZERO WIDTH JOINER}"
-NO_WORDS = "∅"  # stands for the one unknown word that a text of no words counts as
+NO_WORDS = "∅"  # shown for the unknown word that a text without words counts as
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a model reads of a text.
+    """The words of a text that a model reads.
 
     Attributes:
-        written: (num_words,) as the text has them, before lower-casing.
-        is_spaced: (num_words,) bool, whether white space stands before it in the text.
-        positions: (num_words,) int64, its place among all words of the text, from 0.
-        ids: (num_words,) int64, its id in the vocabulary.
-        num_total: words of the text, before cutting; 0 where ``written`` is :data:`NO_WORDS`.
+        written: (num_words,) the words before lower-casing.
+        is_spaced: (num_words,) bool, whether white space precedes the word.
+        positions: (num_words,) int64, index among all words of the text.
+        ids: (num_words,) int64, ids in the vocabulary.
+        num_total: number of words before truncation; 0 if ``written`` is :data:`NO_WORDS`.
     """
 
     written: tuple[str, ...]
@@ -218,35 +218,29 @@ class Words:
 
     @property
     def is_unknown(self) -> np.ndarray:
-        """(num_words,) bool, whether the vocabulary lacks it."""
+        """(num_words,) bool, whether the word is not in the vocabulary."""
         return self.ids == UNK_ID
 
     @property
     def num_cut(self) -> int:
-        """Words of the text that the model does not read."""
+        """Number of words that truncation removed."""
         return max(0, self.num_total - len(self))
 
     @property
     def num_skipped(self) -> np.ndarray:
-        """(num_words,) int64, how many words were cut right before each."""
+        """(num_words,) int64, number of words removed directly before each word."""
         return np.diff(self.positions, prepend=-1) - 1
 
     @property
     def num_cut_off(self) -> int:
-        """How many words were cut after the last one."""
+        """Number of words removed after the last one."""
         return max(0, self.num_total - 1 - int(self.positions[-1]))
 
 
 def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
-    """The words that a corpus keeps of a review.
-
-    Args:
-        corpus: the encoded reviews.
-        index: the review's place in it.
-        text: the review.
-    """
+    """The words of review number ``index`` of a corpus, whose text is ``text``."""
     pieces = clean(text).split()
-    # spaCy's tokens of a piece are the piece again when put together, so nothing is guessed here.
+    # spaCy's tokens of a piece, joined, are the piece, so positions are exact.
     written, lengths = cut_pieces(pieces, lower_case=False)
     is_spaced = np.zeros(len(written) + 1, dtype=bool)
     is_spaced[np.cumsum([0, *lengths])] = True
@@ -254,13 +248,13 @@ def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
     if not written:
         return Words((NO_WORDS,), is_spaced[:1], np.zeros(1, dtype=np.int64), ids, 0)
     num_kept, num_total = int(corpus.lengths[index]), int(corpus.full_lengths[index])
-    assert num_total == len(written), "the text is not the corpus's"
+    assert num_total == len(written), "the text differs from the corpus"
     num_first = num_kept if corpus.heads is None else int(corpus.heads[index])
     num_first = min(num_first, num_kept)
     positions = np.arange(num_kept)
     positions[num_first:] += num_total - num_kept
     return Words(
-        written=tuple(written[place] for place in positions.tolist()),
+        written=tuple(written[index] for index in positions.tolist()),
         is_spaced=is_spaced[positions],
         positions=positions,
         ids=ids,
@@ -269,13 +263,12 @@ def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
 
 
 def shown(word: str) -> str:
-    """The word, printable, without the invisible characters that parts of words often hold.
+    """The word in printable characters, without invisible ones such as soft hyphens.
 
-    Soft hyphens, marks of direction and other format characters go, but for the joiner inside
-    emoji; a word of nothing else is still seen.
+    The joiner inside emoji stays; a word of invisible characters only becomes a replacement mark.
     """
     if word.isprintable():
         return word
-    kept = (each for each in word if each == _JOINER or unicodedata.category(each) != "Cf")
+    kept = (char for char in word if char == _JOINER or unicodedata.category(char) != "Cf")
     text = sanitize("".join(kept))
     return text if text.strip(_JOINER) else "\N{REPLACEMENT CHARACTER}"

@@ -11,7 +11,7 @@ import numpy as np
 from sentiment.display.pages import write_page
 from sentiment.display.plots import AGAINST, COLORS, FOR, new_figure
 from sentiment.explain.attribution import Words, shown
-from sentiment.explain.explain import Explanation, GateCourse, explain_words
+from sentiment.explain.explain import Explanation, GateTrace, explain_words
 from sentiment.model import SentimentClassifier
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ _GATES = {"forget": COLORS[2], "input": COLORS[3], "output": COLORS[5]}
 
 
 def draw(explanation: Explanation) -> Figure:
-    """Opinion, attributions, gates and cell states over the words; a long text's strongest part.
+    """Plot predictions, attributions, gates and cell states over the words.
 
-    Where words are left out, the uppermost axes show the opinion over all of them.
+    For a long text, the top axes show the whole text and the others its strongest part.
     """
     part = explanation.strongest_part(_MOST_WORDS)
     num_words = part.stop - part.start
@@ -65,10 +65,7 @@ def explanation_figure(
     temperature: float = 1.0,
     steps: int = 20,
 ) -> Figure:
-    """The picture for a model that may be in training, whose mode and gradients are left alone.
-
-    The attributions take ``steps`` gradients and no more, which is enough to look at.
-    """
+    """Plot the explanation for a model in training, with exactly ``steps`` gradients."""
     explanation = explain_words(
         model, words, class_names, temperature=temperature, steps=steps, most_steps=steps
     )
@@ -207,18 +204,12 @@ def _characters() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-_FAINTEST = 0.03  # share of the largest attribution from which a word is coloured
+_FAINTEST = 0.03  # share of the largest attribution below which a word is not coloured
 
 
 def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> None:
-    """Write the page in one step.
-
-    Args:
-        path: the HTML file.
-        explanation: what to show.
-        origin: which model said it, for the heading.
-    """
-    found, words = explanation.attribution, explanation.words
+    """Write the page atomically; ``origin`` names the model in the heading."""
+    words = explanation.words
     order = np.argsort(-explanation.probabilities, kind="stable")
     write_page(
         path,
@@ -239,14 +230,14 @@ def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> N
         num_unknown=int(words.is_unknown.sum()),
         stride=explanation.opinion.stride,
         no_gates=explanation.no_gates,
-        attribution=found,
+        attribution=explanation.attribution,
         is_of_two=len(explanation.class_names) == 2,
         data=_figures(explanation),
     )
 
 
 def _marked_words(explanation: Explanation) -> list[dict[str, Any]]:
-    """Each word's text, what stands before it, its side and how strong it is."""
+    """Each word with its gap, colour and opacity."""
     words = explanation.words
     rows = zip(
         words.written,
@@ -271,7 +262,7 @@ def _marked_words(explanation: Explanation) -> list[dict[str, Any]]:
 
 
 def _figures(explanation: Explanation) -> dict[str, Any]:
-    """What the page's script draws and tells, each list with an entry for each word."""
+    """Data for the page's script, with an entry per word in each list."""
     opinions = explanation.opinion.at_words()
     order = np.argsort(-explanation.probabilities, kind="stable")[:6]
     curves = [1] if len(explanation.class_names) == 2 else order.tolist()
@@ -293,7 +284,7 @@ def _figures(explanation: Explanation) -> dict[str, Any]:
     }
 
 
-def _gate_curves(gates: GateCourse) -> list[dict[str, Any]]:
+def _gate_curves(gates: GateTrace) -> list[dict[str, Any]]:
     num_layers = len(gates.forget)
     return [
         {
@@ -308,7 +299,7 @@ def _gate_curves(gates: GateCourse) -> list[dict[str, Any]]:
     ]
 
 
-def _cells(gates: GateCourse) -> dict[str, Any]:
+def _cells(gates: GateTrace) -> dict[str, Any]:
     return {
         "units": [gates.unit_name(unit) for unit in gates.units],
         "values": [_round(values, 2) for values in gates.cell],

@@ -1,37 +1,35 @@
-"""An explanation on a terminal, in at most 80 columns, with colours or without."""
+"""An explanation as text for a terminal, at most 80 columns wide, with or without colours."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TextIO
 
 import numpy as np
 
-from sentiment.display.console import pad, truncate, width
+from sentiment.display.console import COLUMNS, pad, truncate, width
 from sentiment.explain.attribution import shown
 from sentiment.explain.explain import Explanation
 
-_COLUMNS = 80
-_MOST_WORDS = 800  # of the text itself
-_STRONGEST = 6  # words in each column of the table
-# Backgrounds from faint to strong, under black: towards the second class, towards the first.
+_MOST_WORDS = 800  # shown of the text
+_STRONGEST = 6  # words per column of the table
+# Backgrounds for black text, from faint to strong.
 _BLUES, _ORANGES = (195, 153, 117, 75, 39), (230, 223, 216, 215, 208)
-_FAINTEST = 0.08  # share of the largest attribution from which a word is marked
+_FAINTEST = 0.08  # share of the largest attribution below which a word is not marked
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def wants_colors(stream: TextIO) -> bool:
-    """Whether it is a terminal on which nobody has set ``NO_COLOR`` (no-color.org)."""
+    """Whether it is a terminal with colours, and ``NO_COLOR`` (no-color.org) is not set."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def render(explanation: Explanation, *, colors: bool) -> str:
-    """The explanation as lines of at most 80 columns.
+    """The explanation in lines of at most 80 columns.
 
-    Args:
-        explanation: what to show.
-        colors: whether to mark words by ANSI's 256 colours instead of ``+`` and ``-``.
+    Words are marked with ANSI's 256 colours or, without ``colors``, with ``+`` and ``-``.
     """
     parts = [
         _verdict(explanation),
@@ -47,10 +45,9 @@ def render(explanation: Explanation, *, colors: bool) -> str:
 def _verdict(explanation: Explanation) -> str:
     order = np.argsort(-explanation.probabilities, kind="stable")[:5]
     shares = [
-        f"{shown(explanation.class_names[each])} {explanation.probabilities[each]:.1%}"
-        for each in order
+        f"{shown(explanation.class_names[k])} {explanation.probabilities[k]:.1%}" for k in order
     ]
-    lines = [truncate(f"{shares[0]}   ({', '.join(shares[1:])})", _COLUMNS)]
+    lines = [truncate(f"{shares[0]}   ({', '.join(shares[1:])})", COLUMNS)]
     words = explanation.words
     if words.num_total == 0:
         lines.append("no words: the text counts as one unknown word")
@@ -66,7 +63,7 @@ def _verdict(explanation: Explanation) -> str:
         ]
         if unknown:
             names = ", ".join(dict.fromkeys(unknown))
-            lines.append(truncate(f"{len(unknown):,} unknown: {names}", _COLUMNS))
+            lines.append(truncate(f"{len(unknown):,} unknown: {names}", COLUMNS))
     return "\n".join(lines)
 
 
@@ -74,11 +71,11 @@ def _text(explanation: Explanation, colors: bool) -> str:
     part = explanation.strongest_part(_MOST_WORDS)
     lines, line, column = [], "", 0
     for plain, marked in _pieces(explanation, part, colors):
-        if column and column + 1 + width(plain) > _COLUMNS:
+        if column and column + 1 + width(plain) > COLUMNS:
             lines.append(line)
             line, column = "", 0
-        while width(plain) > _COLUMNS:  # longer than a line: its marks are lost, its letters not
-            start, plain = _split(plain, _COLUMNS)
+        while width(plain) > COLUMNS:  # longer than a line: loses its marks
+            start, plain = _split(plain, COLUMNS)
             marked = plain
             lines.append(start)
         line += " " * (column > 0) + marked
@@ -86,28 +83,28 @@ def _text(explanation: Explanation, colors: bool) -> str:
     lines.append(line)
     if part.stop - part.start < len(explanation.words):
         lines.append(
-            f"(words {part.start + 1:,} to {part.stop:,}, where the strongest are; "
-            "the page has all of them)"
+            f"(words {part.start + 1:,} to {part.stop:,}, which hold the strongest; "
+            "the page shows all)"
         )
     return "\n".join([*lines, "", _key(explanation, colors)])
 
 
 def _pieces(explanation: Explanation, part: slice, colors: bool) -> Iterator[tuple[str, str]]:
-    """What stands between white space, without colours and as it is printed."""
+    """Text between white space, as (plain, with marks)."""
     words, strengths = explanation.words, explanation.strengths
     plain = marked = ""
-    for place in range(part.start, part.stop):
-        skipped = int(words.num_skipped[place])
-        if plain and (words.is_spaced[place] or skipped):
+    for index in range(part.start, part.stop):
+        skipped = int(words.num_skipped[index])
+        if plain and (words.is_spaced[index] or skipped):
             yield plain, marked
             plain = marked = ""
         if skipped:
             gap = f"[… {skipped:,} words cut …]"
             yield gap, gap
-        word, strength = shown(words.written[place]), float(strengths[place])
+        word, strength = shown(words.written[index]), float(strengths[index])
         if colors:
             plain += word
-            marked += _colored(word, strength, bool(words.is_unknown[place]))
+            marked += _colored(word, strength, bool(words.is_unknown[index]))
         else:
             level = (abs(strength) >= 0.25) + (abs(strength) >= 0.6)
             mark = ("+" if strength > 0 else "-") * level
@@ -137,39 +134,33 @@ def _key(explanation: Explanation, colors: bool) -> str:
 
 
 def _strongest(explanation: Explanation) -> str:
-    """The strongest words for either side, with their attributions."""
+    """The strongest words against and for the target, with their attributions."""
     values = explanation.attribution.values
     order = np.argsort(values, kind="stable")
-    left = [place for place in order[:_STRONGEST] if values[place] < 0]
-    right = [place for place in order[::-1][:_STRONGEST] if values[place] > 0]
-    rows = [
-        (
-            _cell(explanation, left[row] if row < len(left) else None),
-            _cell(explanation, right[row] if row < len(right) else None),
-        )
-        for row in range(max(len(left), len(right)))
-    ]
-    head = f"for {shown(explanation.against)}", f"for {shown(explanation.towards)}"
+    left = [index for index in order[:_STRONGEST] if values[index] < 0]
+    right = [index for index in order[::-1][:_STRONGEST] if values[index] > 0]
+    columns = (
+        [f"for {shown(explanation.against)}", *(_cell(explanation, index) for index in left)],
+        [f"for {shown(explanation.towards)}", *(_cell(explanation, index) for index in right)],
+    )
     return "\n".join(
         f"{pad(truncate(one, 38), 40)}{truncate(other, 38)}".rstrip()
-        for one, other in [head, *rows]
+        for one, other in zip_longest(*columns, fillvalue="")
     )
 
 
-def _cell(explanation: Explanation, place: int | None) -> str:
-    if place is None:
-        return ""
-    word = truncate(shown(explanation.words.written[place]), 16)
-    bar = "█" * max(1, round(abs(float(explanation.strengths[place])) * 10))
-    return f"{explanation.attribution.values[place]:+7.2f} {pad(word, 17)}{bar}"
+def _cell(explanation: Explanation, index: int) -> str:
+    word = truncate(shown(explanation.words.written[index]), 16)
+    bar = "█" * max(1, round(abs(float(explanation.strengths[index])) * 10))
+    return f"{explanation.attribution.values[index]:+7.2f} {pad(word, 17)}{bar}"
 
 
 def _courses(explanation: Explanation) -> str:
-    """The opinion and the gates as lines of block characters."""
+    """Predictions, attention and gates after each word, drawn with block characters."""
     names = [shown(name) for name in explanation.class_names]
     opinions = explanation.opinion.at_words()
     chosen = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)[:4].tolist()
-    rows = [(truncate(f"P({names[each]})", 12), opinions[:, each], (0.0, 1.0)) for each in chosen]
+    rows = [(truncate(f"P({names[k]})", 12), opinions[:, k], (0.0, 1.0)) for k in chosen]
     if explanation.attention is not None:
         rows.append(("attention", explanation.attention, (0.0, float(explanation.attention.max()))))
     gates = explanation.gates
@@ -179,7 +170,7 @@ def _courses(explanation: Explanation) -> str:
                 values = getattr(gates, name)[-1, direction]
                 label = f"{name} {'→←'[direction]}" if gates.directions == 2 else name
                 rows.append((label, values, (float(values.min()), float(values.max()))))
-    num_columns = min(len(explanation.words), _COLUMNS - 30)
+    num_columns = min(len(explanation.words), COLUMNS - 30)
     lines = [
         f"{pad(name, 13)}{_blocks(values, num_columns, scale)}  "
         f"{values.min():.2f} to {values.max():.2f}"
@@ -190,7 +181,7 @@ def _courses(explanation: Explanation) -> str:
     layer = f", gates of layer {len(gates.forget)}" if gates and len(gates.forget) > 1 else ""
     lines.insert(0, f"word after word{every}{layer}")
     if explanation.opinion.stride > 1:
-        lines.append(f"(the opinion was asked after every {explanation.opinion.stride:,} words)")
+        lines.append(f"(predictions after every {explanation.opinion.stride:,} words)")
     if explanation.no_gates:
         lines.append(f"(no gates: {explanation.no_gates})")
     return "\n".join(lines)
@@ -204,35 +195,36 @@ def _blocks(values: np.ndarray, num_columns: int, scale: tuple[float, float]) ->
 
 
 def _units(explanation: Explanation) -> str:
-    """Where the strongest units have their largest cell states."""
+    """The words at which the strongest units have their largest cell states."""
     gates = explanation.gates
     if gates is None:
         return ""
     entries = []
     for unit, cell in list(zip(gates.units, gates.cell, strict=True))[:5]:
-        place = int(np.abs(cell).argmax())
-        word = truncate(shown(explanation.words.written[place]), 14)
-        entries.append(f"{gates.unit_name(unit)} {cell[place]:+.1f} {word}")
+        index = int(np.abs(cell).argmax())
+        word = truncate(shown(explanation.words.written[index]), 14)
+        entries.append(f"{gates.unit_name(unit)} {cell[index]:+.1f} {word}")
     lines = ["strongest cell states, by unit:"]
     for entry in entries:
-        if width(lines[-1]) + 3 + width(entry) > _COLUMNS:
+        if width(lines[-1]) + 3 + width(entry) > COLUMNS:
             lines.append(" ")
         lines[-1] += f"  {entry}"
     return "\n".join(lines)
 
 
 def _completeness(explanation: Explanation) -> str:
-    found = explanation.attribution
-    share = "" if found.relative_error is None else f" ({found.relative_error:.2%})"
+    attribution = explanation.attribution
+    share = "" if attribution.relative_error is None else f" ({attribution.relative_error:.2%})"
     towards, against = shown(explanation.towards), shown(explanation.against)
     logits = f"logit of {towards}"
     if len(explanation.class_names) == 2:
         logits += f" less that of {against}"
     logits = truncate(logits, 34)
     return (
-        f"score, {logits}: {found.baseline_score:+.3f} as padding, {found.score:+.3f} as words\n"
-        f"attributions miss the difference by {abs(found.error):.4f}{share}, "
-        f"in {found.num_steps:,} steps{'' if found.is_good else '; take more'}"
+        f"score, {logits}: {attribution.baseline_score:+.3f} as padding, "
+        f"{attribution.score:+.3f} as words\n"
+        f"attributions miss the difference by {abs(attribution.error):.4f}{share}, "
+        f"in {attribution.num_steps:,} steps{'' if attribution.is_good else '; take more'}"
     )
 
 
