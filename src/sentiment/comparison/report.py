@@ -248,16 +248,8 @@ def describe_comparison(
     """The content of compare.json.
 
     In ``disagreements``, ``row`` is the index in the split, from 0, and ``probability`` that of
-    the predicted class at the run's temperature, averaged over the runs of a group.
-
-    Args:
-        comparison: the results.
-        groups: the runs.
-        calibrated: predictions of each group's runs at their temperatures, by the group's name.
-        reviews: what was predicted.
-        split: the reviews' split.
-        checkpoint: which weights predicted them.
-        notes: sentences for readers.
+    the predicted class at the run's temperature, averaged over the runs of a group. ``calibrated``
+    holds the predictions of each group's runs at their temperatures.
     """
     return {
         "split": split,

@@ -185,15 +185,9 @@ def write_evaluation(
     seconds: float,
     events: Path | None = None,
 ) -> None:
-    """Write all files of an evaluation, replacing earlier ones.
+    """Write a report into ``output`` and TensorBoard's events into ``events``, if given.
 
-    Args:
-        head: what was evaluated on what.
-        evaluation: the results.
-        output: folder of the report.
-        truncations: what truncation costs, if measured.
-        seconds: duration of the evaluation.
-        events: folder of TensorBoard's events; None writes none.
+    Earlier files are replaced; ``seconds`` is the duration of the evaluation.
     """
     output.mkdir(parents=True, exist_ok=True)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -93,12 +93,8 @@ def evaluate_predictions(
 ) -> Evaluation:
     """Evaluate predictions made at temperature 1.
 
-    Args:
-        predictions: of the reviews.
-        reviews: with the model's classes.
-        corpus: the reviews as the model read them.
-        temperature: the run's.
-        fitted_here: whether it was fitted on these reviews.
+    ``corpus`` holds the reviews as the model read them; ``fitted_here`` says whether the run's
+    ``temperature`` was fitted on them.
     """
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     metrics = predictions.metrics()
