@@ -22,11 +22,7 @@ from sentiment.runtime.errors import UserError
 
 
 class ScriptedClassifier(nn.Module):
-    """Token ids to logits, equal to :class:`sentiment.model.SentimentClassifier`.
-
-    Args:
-        parts: the classifier.
-    """
+    """TorchScript's version of :class:`sentiment.model.SentimentClassifier`."""
 
     def __init__(self, parts: Parts) -> None:
         super().__init__()
@@ -42,7 +38,7 @@ class ScriptedClassifier(nn.Module):
         """Classify a batch.
 
         Args:
-            tokens: (batch, time) ids; what stands past each length is not read.
+            tokens: (batch, time) ids; padding after each length is not read.
             lengths: (batch,) integers from 1 to time, on any device.
 
         Returns:
@@ -52,9 +48,9 @@ class ScriptedClassifier(nn.Module):
         x = self.embedding(tokens.t())  # (time, batch, embedding)
         steps = torch.arange(x.size(0), device=x.device).unsqueeze(1)
         is_inside = steps < lengths  # (time, batch)
-        turned = torch.where(is_inside, lengths - 1 - steps, steps)
+        reversed_index = torch.where(is_inside, lengths - 1 - steps, steps)
         for layer in self.layers:
-            x = layer(x, turned)  # (time, batch, features)
+            x = layer(x, reversed_index)  # (time, batch, features)
         is_inside = is_inside.unsqueeze(2)  # (time, batch, 1)
         pooled = [self.pool(kind, x, is_inside, lengths) for kind in self.poolings]
         return self.output(torch.cat(pooled, dim=1))
@@ -85,13 +81,13 @@ class _Layer(nn.Module):
         self.forwards = kind(cell, directions[0])
         self.backwards = kind(cell, directions[1]) if len(directions) == 2 else None
 
-    def forward(self, x: torch.Tensor, turned: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, reversed_index: torch.Tensor) -> torch.Tensor:
         output = self.forwards(x)
         if self.backwards is not None:
-            read = x.gather(0, turned.unsqueeze(2).expand(-1, -1, x.size(2)))
-            reverse = self.backwards(read)
-            back = reverse.gather(0, turned.unsqueeze(2).expand(-1, -1, reverse.size(2)))
-            output = torch.cat((output, back), dim=2)
+            index = reversed_index.unsqueeze(2)
+            backwards = self.backwards(x.gather(0, index.expand(-1, -1, x.size(2))))
+            backwards = backwards.gather(0, index.expand(-1, -1, backwards.size(2)))
+            output = torch.cat((output, backwards), dim=2)
         return output
 
 
@@ -151,7 +147,7 @@ def _fill(module: nn.Module, **weights: torch.Tensor) -> None:
     module.requires_grad_(False)
 
 
-# Apart from rounding, which of the order of additions alone is some millionths.
+# Rounding alone, from another order of additions, is a few millionths.
 TOLERANCE = 1e-4
 _LONGEST = 400
 
@@ -159,26 +155,24 @@ Classifier = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def largest_difference(run: Run, exported: Classifier) -> float:
-    """The largest difference between logits of the run's model and of an exported file.
+    """The largest difference between logits of the run's model, on the CPU, and an exported one.
 
-    Args:
-        run: on the CPU.
-        exported: (batch, time) ids and (batch,) lengths, int64, to (batch, num_classes) logits.
+    ``exported`` maps (batch, time) ids and (batch,) lengths, int64, to (batch, num_classes) logits.
     """
     model = run.model.eval()
     differences = []
     with torch.inference_mode(), exact_fp32():
         for tokens, lengths in _batches(run):
-            found = exported(tokens, lengths)
+            logits = exported(tokens, lengths)
             expected = model(tokens, lengths)
-            if found.shape != expected.shape or not found.isfinite().all():
+            if logits.shape != expected.shape or not logits.isfinite().all():
                 return float("inf")
-            differences.append(float((found - expected).abs().max()))
+            differences.append(float((logits - expected).abs().max()))
     return max(differences)
 
 
 def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Reviews of 1 to 400 words: as frequent as in training, and any of the vocabulary."""
+    """Random reviews of 1 to 400 words, drawn by frequency and uniformly."""
     generator = np.random.default_rng(0)
     counts = np.array(token_counts(run.vocabulary), dtype=np.float64)
     size = len(counts)
@@ -194,18 +188,12 @@ def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 Format = Literal["onnx", "torch"]
 
 FORMAT_VERSION = 1
-_MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, less what is not weights
+_MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, minus room for the graph
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
-
-    Attributes:
-        path: the file.
-        num_bytes: its size.
-        difference: the largest one between its logits and the run's.
-    """
+    """An exported file; ``difference`` is the largest one between its logits and the run's."""
 
     path: Path
     num_bytes: int
@@ -213,16 +201,13 @@ class Exported:
 
 
 def export_run(run: Run, path: Path, format: Format) -> Exported:
-    """Write a run's model as one file, if it says what the run says.
+    """Export a run's model, on the CPU, to one file, and check that it gives the same logits.
 
-    Args:
-        run: the run, on the CPU.
-        path: where to.
-        format: ``onnx``, for onnxruntime and others; ``torch``, for ``torch.jit.load``.
+    The format ``onnx`` is for onnxruntime and others, ``torch`` for ``torch.jit.load``.
 
     Raises:
-        UserError: the model has a part that cannot be exported, is too large for the format, or
-            logits differ by more than a ten-thousandth; nothing is written then.
+        UserError: the model cannot be exported or is too large, or logits differ by more than
+            :data:`TOLERANCE`; nothing is written then.
         ModuleNotFoundError: onnx or onnxruntime is not installed.
     """
     write, load = _FORMATS[format]
@@ -243,12 +228,12 @@ def export_run(run: Run, path: Path, format: Format) -> Exported:
 
 
 def describe(run: Run) -> dict[str, str]:
-    """What whoever uses the file must know, as texts.
+    """Metadata for users of the file.
 
-    ``class_names`` (a JSON list, in the order of the logits), ``temperature`` (what logits are
-    divided by before the softmax), ``max_length`` and ``keep`` (which tokens of a longer text are
-    read), ``lower_case`` (true or false), ``tokenizer``, and ``vocabulary``: a word a line, the
-    number of the line, from 0, being its id.
+    ``class_names`` (a JSON list, in the order of the logits), ``temperature`` (divide logits by it
+    before the softmax), ``max_length`` and ``keep`` (how longer texts are truncated),
+    ``lower_case`` (true or false), ``tokenizer``, and ``vocabulary``: a word per line, whose line
+    number, from 0, is its id.
     """
     data = run.config.data
     return {

@@ -1,4 +1,4 @@
-"""A trained classifier as an ONNX graph."""
+"""Building an ONNX graph from a trained classifier."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Direction:
     """One direction of one layer, with PyTorch's shapes and order of gates.
 
-    Legend: gates is 4 (i, f, g, o) of an LSTM, 3 (r, z, n) of a GRU, 1 of an RNN.
+    ``gates`` is 4 (i, f, g, o) for an LSTM, 3 (r, z, n) for a GRU and 1 for an RNN.
 
     Attributes:
         weight_ih: (gates * hidden, input).
         weight_hh: (gates * hidden, hidden).
         bias_ih, bias_hh: (gates * hidden,).
-        h, c: (hidden,) states before the first word; c is an LSTM's alone.
+        h, c: (hidden,) initial states; c is None except for an LSTM.
     """
 
     weight_ih: torch.Tensor
@@ -53,14 +53,14 @@ class Attention:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a classifier consists of.
+    """The weights and structure of a classifier.
 
     Attributes:
-        embedding: (vocabulary, embedding), as it comes out of normalizing where it is normalized.
+        embedding: (vocabulary, embedding), after normalization if there is one.
         cell: ``LSTM``, ``GRU`` or ``RNN_TANH``.
-        layers: the directions of each layer, one or two.
-        poolings: how outputs over time become one vector, or several that stand side by side.
-        attention: where one of them is attention.
+        layers: one or two directions for each layer.
+        poolings: the poolings over time, whose results are concatenated.
+        attention: weights of attention pooling, if it is one of them.
         output_weight, output_bias: (num_classes, poolings * directions * hidden) and
             (num_classes,).
     """
@@ -75,8 +75,9 @@ class Parts:
 
     @property
     def has_learned_states(self) -> bool:
-        """Whether states before the first word are other than zero."""
-        starts = [state for layer in self.layers for each in layer for state in (each.h, each.c)]
+        """Whether any initial state is not zero."""
+        directions = [direction for layer in self.layers for direction in layer]
+        starts = [state for direction in directions for state in (direction.h, direction.c)]
         return any(state is not None and bool(state.any()) for state in starts)
 
 
@@ -88,7 +89,7 @@ def take_apart(model: SentimentClassifier) -> Parts:
     """The parts of a classifier, on the CPU in fp32.
 
     Raises:
-        UserError: it has something that no exported file can have.
+        UserError: it has a part that cannot be exported.
     """
     weights = {key: value.detach().cpu().float() for key, value in model.state_dict().items()}
     recurrence = model.recurrence
@@ -112,7 +113,7 @@ def take_apart(model: SentimentClassifier) -> Parts:
         weights.pop(name, None)
     embedding = model.embedding_table().detach().cpu().float()
     output = weights.pop("output.weight"), weights.pop("output.bias")
-    if weights:  # of a part that came later than this
+    if weights:  # a part that this module does not know
         raise UserError(f"the model cannot be exported: it has {', '.join(sorted(weights))}")
     return Parts(embedding, recurrence.mode, layers, poolings, attention, *output)
 
@@ -131,9 +132,9 @@ def _take_direction(
 
 
 _OPSET = 17
-_IR_VERSION = 8  # that of opset 17's time: older readers refuse a newer one
+_IR_VERSION = 8  # as old as opset 17: older readers refuse newer versions
 
-# ONNX's operator, and where its gates lie among PyTorch's: i, o, f, c and z, r, h.
+# ONNX's operator, and PyTorch's index for each of its gates: i, o, f, c and z, r, h.
 _OPERATORS = {
     "LSTM": ("LSTM", (0, 3, 1, 2)),
     "GRU": ("GRU", (1, 0, 2)),
@@ -142,12 +143,7 @@ _OPERATORS = {
 
 
 def build_onnx(parts: Parts, metadata: dict[str, str]) -> onnx.ModelProto:
-    """The model: ``tokens`` (batch, time) and ``lengths`` (batch,), both int64, to ``logits``.
-
-    Args:
-        parts: the classifier.
-        metadata: kept in the file under its keys.
-    """
+    """The model: ``tokens`` (batch, time) and ``lengths`` (batch,), both int64, to ``logits``."""
     from onnx import TensorProto, helper
 
     graph = _Graph()
@@ -183,14 +179,14 @@ def build_onnx(parts: Parts, metadata: dict[str, str]) -> onnx.ModelProto:
 
 
 class _Graph:
-    """Nodes and weights as they are added."""
+    """Collects nodes and weights."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output; returns that output's name."""
+        """Add a node with one output; returns the output's name."""
         return self.add_several(operator, inputs, 1, **attributes)[0]
 
     def add_several(
@@ -236,7 +232,7 @@ def _add_layer(
         "direction": "bidirectional" if len(directions) == 2 else "forward",
     }
     if operator == "GRU":
-        attributes["linear_before_reset"] = 1  # the reset gate behind the product, as in PyTorch
+        attributes["linear_before_reset"] = 1  # reset gate after the product, as PyTorch
     y, final = graph.add_several(operator, tuple(inputs), 2, **attributes)
     by_batch = graph.add("Transpose", y, perm=[0, 2, 1, 3])  # (time, batch, directions, hidden)
     return graph.add("Reshape", by_batch, graph.integers(0, 0, -1)), final
@@ -301,7 +297,7 @@ def _add_pooling(graph: _Graph, kind: str, parts: Parts, x: str, final: str) -> 
 
 
 def _add_inside(graph: _Graph) -> str:
-    """(time, batch, 1): whether a step lies within a review."""
+    """(time, batch, 1): the padding mask, true inside reviews."""
     zero, one = (graph.keep(np.array(value, dtype=np.int64)) for value in (0, 1))
     time = graph.add("Gather", graph.add("Shape", "tokens"), one)
     steps = graph.add("Range", zero, time, one)
@@ -310,7 +306,7 @@ def _add_inside(graph: _Graph) -> str:
 
 
 def _add_attention(graph: _Graph, attention: Attention, x: str, inside: str) -> str:
-    """(time, batch, 1): what each word weighs."""
+    """(time, batch, 1): attention weights."""
     projected = graph.add("MatMul", x, graph.keep(attention.weight.t(), "attention_weight"))
     shifted = graph.add("Add", projected, graph.keep(attention.bias, "attention_bias"))
     context = graph.keep(attention.context.unsqueeze(1), "attention_context")
