@@ -236,7 +236,7 @@ def _report_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> No
     for index, problem in sorted(block.problems.items()):
         message = f"{block.place(index)}: {problem}"
         if not skips_bad_rows:
-            raise UserError(f"{message} (--on-error skip passes over such rows)")
+            raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
         watcher.bad_row(message)
 
 

@@ -153,7 +153,7 @@ class Bar:
         return self._bar.update(num_rows)
 
     def bad_row(self, message: str) -> None:
-        self.say(f"passed over: {sanitize(_one_line(message))}")
+        self.say(f"skipped: {sanitize(_one_line(message))}")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
