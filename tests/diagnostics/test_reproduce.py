@@ -17,7 +17,6 @@ from sentiment.cli import main as cli
 from sentiment.config.config import Config
 from sentiment.config.parser import load_config
 from sentiment.diagnostics import reproduce
-from sentiment.diagnostics.receipt import RunEnvironment, read_receipt
 from sentiment.diagnostics.reproduce import (
     PathOverrides,
     Reproduction,
@@ -26,7 +25,7 @@ from sentiment.diagnostics.reproduce import (
     reproduction_table,
     verdict_text,
 )
-from sentiment.diagnostics.run_diff import RunDiff, compare_values
+from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, compare_values, read_receipt
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights

@@ -395,5 +395,5 @@ def test_reproducing_says_if_it_is_gone_or_another(trained, tmp_path, monkeypatc
     finally:
         shutil.rmtree(path, ignore_errors=True)
         kept.rename(path)
-    message = {"gone": "started from is gone", "other": "has weights with digest"}[change]
+    message = {"gone": "started from is missing", "other": "has weights with digest"}[change]
     assert message in error_line(capsys)

@@ -12,7 +12,7 @@ from helpers.trainings import arguments, refusal, stop_after
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import main as cli
-from sentiment.diagnostics.receipt import check_inputs, read_receipt
+from sentiment.diagnostics.run_diff import check_inputs, read_receipt
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 

@@ -20,12 +20,13 @@ from sentiment.runtime.errors import UserError
 from sentiment.tuning import cross_validation
 from sentiment.tuning.cross_validation import (
     OutOfFoldPredictions,
+    compare_out_of_fold,
     plan_folds,
     predict_out_of_fold,
     read_predictions,
+    summarize,
     write_predictions,
 )
-from sentiment.tuning.folds_report import compare_out_of_fold, summarize
 from sentiment.tuning.trainings import TrainingOutcome
 
 TINY = [

@@ -89,8 +89,11 @@ def execute(options: argparse.Namespace) -> None:
 
 def _compare_cross_validations(folders: Sequence[Path]) -> None:
     """Print how each cross-validation differs from the first, review by review."""
-    from sentiment.tuning.cross_validation import read_predictions
-    from sentiment.tuning.folds_report import compare_out_of_fold, difference_text
+    from sentiment.tuning.cross_validation import (
+        compare_out_of_fold,
+        difference_text,
+        read_predictions,
+    )
 
     if len(folders) < 2:
         raise UserError(f"{folders[0]} is one cross-validation: give another one too")

@@ -65,10 +65,12 @@ def execute(options: argparse.Namespace) -> None:
         check_definition,
         plan_folds,
         predict_out_of_fold,
+        summarize,
+        summary_table,
         train_folds,
         write_predictions,
+        write_summary,
     )
-    from sentiment.tuning.folds_report import summarize, summary_table, write_summary
     from sentiment.tuning.trainings import folder_lock
 
     refuse_ranks("a cross-validation")

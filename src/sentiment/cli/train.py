@@ -44,12 +44,7 @@ def execute(
         find_precision,
         prepare_threads,
     )
-    from sentiment.runtime.distributed import (
-        init_distributed,
-        local_rank,
-        local_size,
-        refuse_ranks,
-    )
+    from sentiment.runtime.distributed import init_distributed, local_rank, local_size, refuse_ranks
     from sentiment.runtime.files import run_lock
     from sentiment.training.context import TrainingContext
     from sentiment.training.setup import resolve_start

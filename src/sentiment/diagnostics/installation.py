@@ -60,7 +60,7 @@ def check_libraries() -> CheckResult:
 
 
 def _problems() -> Iterator[tuple[str, str]]:
-    """Yield each requirement that is not met, and the installed version or "missing"."""
+    """Each requirement that is not met, and the installed version or "missing"."""
     from packaging.requirements import Requirement
 
     for line in metadata.requires("sentiment") or []:
@@ -224,16 +224,10 @@ def check_recurrence() -> CheckResult:
 
 
 def run_lstm(lstm: torch.nn.LSTM, x: torch.Tensor, device: torch.device) -> tuple[Tensors, Tensors]:
-    """Run an LSTM over reviews of several lengths, forward and backward.
+    """Run our LSTM, or ``nn.LSTM`` on a ``PackedSequence``, over x: (batch, time, input_size).
 
-    Args:
-        lstm: ours, called with lengths, or ``nn.LSTM``, called with a ``PackedSequence``.
-        x: (batch, time, input_size), on the CPU.
-        device: where to compute.
-
-    Returns:
-        Output, final h and c; and the gradients of a weighted sum of the three by the input and
-        each weight; all fp32 on the CPU.
+    Returns output, final h and c, and the gradients of a weighted sum of the three by the input and
+    each weight; all fp32 on the CPU.
     """
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence

@@ -21,18 +21,11 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check.
+    """The result of one check."""
 
-    Attributes:
-        message: a few words for the table.
-        status: ok; warn, where something costs speed or comfort; or fail, where something does not
-            work.
-        advice: what to do, empty if the status is ok.
-    """
-
-    message: str
-    status: Status = "ok"
-    advice: str = ""
+    message: str  # a few words for the table
+    status: Status = "ok"  # warn: something costs speed or comfort; fail: something does not work
+    advice: str = ""  # what to do, empty if the status is ok
 
     def __post_init__(self) -> None:
         assert (self.status == "ok") == (self.advice == ""), "advice exactly where it is needed"
@@ -205,7 +198,7 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
 
 
 def check_cache_folder() -> CheckResult:
-    """The folder for tokens and downloaded vectors."""
+    """Whether tokens and downloads can be stored."""
     from sentiment.data.token_cache import default_cache_dir
 
     return check_folder(
@@ -217,7 +210,7 @@ def check_cache_folder() -> CheckResult:
 
 
 def check_current_folder() -> CheckResult:
-    """The folder for runs, unless --output_dir names another."""
+    """Whether runs can be stored here."""
     return check_folder(
         Path.cwd(),
         recommended_bytes=_GB,
@@ -229,10 +222,7 @@ def check_current_folder() -> CheckResult:
 def check_folder(
     folder: Path, *, recommended_bytes: int, need: str, alternative: str
 ) -> CheckResult:
-    """Whether a folder, which need not exist yet, can be written and has room.
-
-    Less than a tenth of the recommended free space fails.
-    """
+    """Whether a folder, which need not exist yet, can be written and has free space."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=existing) as file:

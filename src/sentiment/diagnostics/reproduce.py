@@ -12,16 +12,17 @@ from typing import Literal
 
 from sentiment.config.config import Config
 from sentiment.config.parser import save_config
-from sentiment.diagnostics.receipt import (
+from sentiment.diagnostics.run_diff import (
     Difference,
     Receipt,
+    RunDiff,
     RunEnvironment,
     check_inputs,
     check_reviews,
+    compare_runs,
     current_environment,
     read_receipt,
 )
-from sentiment.diagnostics.run_diff import RunDiff, compare_runs
 from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.errors import UserError
@@ -37,36 +38,22 @@ _MAX_LISTED = 4
 
 @dataclass(frozen=True)
 class PathOverrides:
-    """Device and paths to use instead of the run's own; None keeps those.
-
-    Attributes:
-        device: where to compute; None takes the kind of device that the run was trained on.
-        data: the folder of the reviews.
-        cache: the folder for tokens and downloads.
-        vectors: the file of vectors.
-    """
+    """Device and paths to use instead of the run's; None keeps the kind of device or the path."""
 
     device: str | None = None
     data: str | None = None
-    cache: str | None = None
+    cache: str | None = None  # tokens and downloads
     vectors: str | None = None
 
 
 @dataclass(frozen=True)
 class ReproductionPlan:
-    """A training to repeat.
-
-    Attributes:
-        run: the run's folder.
-        config: its settings, adapted to this machine.
-        receipt: how the run was trained.
-        environment: how it will be trained now.
-    """
+    """A training to repeat."""
 
     run: Path
-    config: Config
+    config: Config  # the run's settings, adapted to this machine
     receipt: Receipt
-    environment: RunEnvironment
+    environment: RunEnvironment  # of the new training
 
     @property
     def differences(self) -> list[Difference]:
@@ -75,12 +62,7 @@ class ReproductionPlan:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run and the training that repeated it.
-
-    Attributes:
-        diff: how much the two runs differ.
-        then, now: their receipts.
-    """
+    """A run and the training that repeated it."""
 
     diff: RunDiff
     then: Receipt
@@ -88,7 +70,7 @@ class Reproduction:
 
     @property
     def differences(self) -> list[Difference]:
-        """What has changed in the environment."""
+        """Of the environments."""
         return self.then.environment.differences(self.now.environment)
 
     @property
@@ -108,7 +90,7 @@ class Reproduction:
 
     @property
     def verdict(self) -> Verdict:
-        """Equal to the bit; or, where digits may differ, within the interval; else differs."""
+        """Equal to the bit; or, where last digits may differ, within the interval; or different."""
         if self.diff.is_equal and not self.problems:
             return "equal"
         low, high = self.then.interval
@@ -116,18 +98,12 @@ class Reproduction:
 
 
 def plan_reproduction(run: Path, output: Path, overrides: PathOverrides) -> ReproductionPlan:
-    """Plan to train a run again, after checking everything that could fail.
-
-    Args:
-        run: the run's folder.
-        output: the folder of the new run.
-        overrides: what has moved since.
+    """Plan to train a run again in ``output``, after checking everything that could fail.
 
     Raises:
-        FileNotFoundError: the folder is not a run, or one of its files is missing.
-        FileExistsError: ``output`` is not empty.
-        UserError: the run is damaged or not finished; its reviews, vectors, teachers or
-            pre-training have changed; its device is not available.
+        FileNotFoundError, FileExistsError: a file of the run is missing, or ``output`` not empty.
+        UserError: the run is damaged or not finished, its inputs have changed, or its device is not
+            available.
     """
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
@@ -220,11 +196,7 @@ def train_again(plan: ReproductionPlan, output: Output = "shown") -> None:
 def reproduce(
     plan: ReproductionPlan, train: Callable[[ReproductionPlan], None] = train_again
 ) -> Reproduction:
-    """Train as planned, and compare.
-
-    Raises:
-        UserError: the training failed, or the reviews changed meanwhile.
-    """
+    """Train as planned, and compare; ``UserError`` if that fails or the reviews have changed."""
     train(plan)
     output = Path(plan.config.output_dir)
     now = read_receipt(output)

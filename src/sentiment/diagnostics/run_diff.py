@@ -1,16 +1,252 @@
-"""The largest differences between the weights, metrics and curves of two runs."""
+"""What differs between two runs: how they were trained, weights, metrics and curves."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sentiment.config.config import Config
+from sentiment.data.pipeline import cache_dir, reads_unlabelled, vectors_path
+from sentiment.data.reviews import (
+    file_fingerprint,
+    load_training_splits,
+    load_unlabelled,
+    reviews_fingerprint,
+)
+from sentiment.runs.manifest import (
+    check_fingerprints,
+    git_state,
+    is_baseline,
+    is_pretraining,
+    read_manifest,
+    versions,
+)
+from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runs.run import load_run
+from sentiment.runtime.device import describe_device, find_device, find_precision
+from sentiment.runtime.errors import UserError
+from sentiment.training.distillation import (
+    check_named_teachers,
+    check_same_teachers,
+    describe_teachers,
+)
+
+
+class Difference(NamedTuple):
+    """A part of the environment that has changed."""
+
+    name: str
+    then: str
+    now: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.then} then, {self.now} now"
+
+
+@dataclass(frozen=True)
+class RunEnvironment:
+    """Everything but settings and data that can change a training's last digits."""
+
+    versions: dict[str, str]  # of Python and the libraries
+    revision: str | None  # of the code, None without git
+    is_dirty: bool  # whether the code had uncommitted changes
+    device: str  # described without the number of a GPU and without threads
+    precision: str  # of matrix products
+    threads: int  # of each process
+    ranks: int
+
+    @property
+    def device_type(self) -> str:
+        """``cpu``, ``cuda`` or ``mps``."""
+        return self.device.split(" ")[0]
+
+    def differences(self, now: RunEnvironment) -> list[Difference]:
+        """What has changed, except uncommitted changes."""
+        pairs = [
+            Difference(name, self.versions.get(name, "unknown"), now.versions.get(name, "unknown"))
+            for name in sorted(self.versions.keys() | now.versions.keys())
+        ]
+        revisions = [(side.revision or "unknown")[:12] for side in (self, now)]
+        pairs.append(Difference("revision", *revisions))
+        for name in ("device", "precision", "threads", "ranks"):
+            pairs.append(Difference(name, str(getattr(self, name)), str(getattr(now, name))))
+        return [pair for pair in pairs if pair.then != pair.now]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How a finished run was trained, and its result, from run.json."""
+
+    environment: RunEnvironment
+    data: dict[str, dict[str, Any]]  # fingerprint of the reviews of each split
+    vectors: dict[str, Any] | None  # fingerprint of the vectors' file
+    teachers: list[dict[str, str]]  # path, identity and digest of the weights
+    pretraining: dict[str, str] | None  # the same of the pre-training it started from
+    result: dict[str, Any]  # best epoch, its metrics, duration
+
+    @property
+    def accuracy(self) -> float:
+        """Validation accuracy of the best epoch, from 0 to 1."""
+        return self.result["metrics"]["accuracy"]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy."""
+        low, high = self.result["metrics"]["accuracy_ci95"]
+        return low, high
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of the validation reviews in the best epoch."""
+        return self.result["metrics"]["nll"]
+
+
+def read_receipt(run: Path) -> Receipt:
+    """The receipt of a finished run; ``UserError`` if run.json is damaged or lacks something."""
+    values = read_manifest(run)
+    if is_pretraining(values):
+        raise UserError(f"{run} is a pre-training: only a classifier's run can be reproduced")
+    if is_baseline(values):
+        raise UserError(f"{run} is a baseline: train it again with sentiment baseline --overwrite")
+    if "result" not in values:
+        raise UserError(
+            f"{run} is not finished, so there is nothing to compare with: resume it with python "
+            f"train.py --resume {run}"
+        )
+    try:
+        git = values["git"] or {"revision": None, "is_dirty": False}
+        splits = ["train", "validation", *({"unsupervised"} & values["data"].keys())]
+        receipt = Receipt(
+            RunEnvironment(
+                versions=dict(values["versions"]),
+                revision=git["revision"],
+                is_dirty=git["is_dirty"],
+                device=_device_kind(values["device"]),
+                precision=values["precision"],
+                threads=int(values["threads"]),
+                ranks=int(values["ranks"]),
+            ),
+            data={split: dict(values["data"][split]) for split in splits},
+            vectors=values["vectors"],
+            teachers=[dict(teacher) for teacher in values.get("teachers", [])],
+            pretraining=dict(values["pretraining"]) if "pretraining" in values else None,
+            result=dict(values["result"]),
+        )
+        _check_types(receipt)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{run / 'run.json'} lacks what is needed to reproduce the run ({error!r}): train it "
+            "again from its config.yaml"
+        ) from error
+    return receipt
+
+
+def _check_types(receipt: Receipt) -> None:
+    """Find missing or wrong values before hours of training."""
+    result, vectors, pretraining = receipt.result, receipt.vectors, receipt.pretraining
+    fingerprints = [*receipt.data.values(), *([] if vectors is None else [vectors])]
+    sources = [*receipt.teachers, *([] if pretraining is None else [pretraining])]
+    expected = [
+        (float | int, [*receipt.interval, receipt.accuracy, receipt.loss, result["seconds"]]),
+        (int, [result["best_epoch"], result["num_epochs"]]),
+        (int, [reviews["rows"] for reviews in receipt.data.values()]),
+        (int, [fingerprint["bytes"] for fingerprint in fingerprints]),
+        (str, [fingerprint["sha256"] for fingerprint in fingerprints]),
+        (str, [source[key] for source in sources for key in ("path", "identity", "sha256")]),
+    ]
+    for kind, values in expected:
+        for value in values:
+            if not isinstance(value, kind):
+                raise TypeError(f"{value!r}")
+
+
+def current_environment(config: Config, *, ranks: int, threads: int) -> RunEnvironment:
+    """The environment of a training with these settings on this machine."""
+    device = find_device(config.device)
+    git = git_state() or {"revision": None, "is_dirty": False}
+    return RunEnvironment(
+        versions=versions(),
+        revision=git["revision"],
+        is_dirty=git["is_dirty"],
+        device=_device_kind(describe_device(device)),
+        precision=str(find_precision(config.training.precision, device)).removeprefix("torch."),
+        threads=threads,
+        ranks=ranks,
+    )
+
+
+def _device_kind(device: str) -> str:
+    """Without the number of one of several equal GPUs, and without threads."""
+    return re.sub(r", \d+ threads\)$", ")", re.sub(r"^cuda:\d+", "cuda", device))
+
+
+def check_inputs(receipt: Receipt, config: Config, run: Path) -> None:
+    """Check that reviews, vectors, teachers and pre-training are those of the run.
+
+    Raises:
+        FileNotFoundError, UserError: an input is missing, or has changed.
+    """
+    check_named_teachers(config)
+    check_same_teachers(receipt.teachers, describe_teachers(config), run)
+    if receipt.pretraining is not None:
+        _check_pretraining(receipt.pretraining, run)
+    data = config.data
+    if data.shared_reviews == "report":  # the training reports them; it changes no review
+        data = replace(data, shared_reviews="ignore")
+    train, validation = load_training_splits(data)
+    now = {"train": reviews_fingerprint(train), "validation": reviews_fingerprint(validation)}
+    if reads_unlabelled(config):
+        now["unsupervised"] = reviews_fingerprint(load_unlabelled(data, validation))
+    check_reviews(receipt.data, now, run)
+    if receipt.vectors is not None:
+        _check_vectors(receipt.vectors, config, run)
+
+
+def check_reviews(
+    then: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]], run: Path
+) -> None:
+    """Raise ``UserError`` if the fingerprints of a split's reviews differ."""
+    now = {split: now[split] for split in then}
+    advice = "give the original reviews with --data.path"
+    check_fingerprints(then, now, owner=str(run), advice=advice)
+
+
+def _check_vectors(then: dict[str, Any], config: Config, run: Path) -> None:
+    path = vectors_path(config.vectors, cache_dir(config.data))
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path} with the vectors of {run} ({then.get('name')}): give it with "
+            "--vectors.path"
+        )
+    digest = file_fingerprint(path)["sha256"]
+    if digest != then["sha256"]:
+        raise UserError(
+            f"{path} has digest {digest[:12]}, but the vectors of {run} had "
+            f"{then['sha256'][:12]}: give the original file with --vectors.path"
+        )
+
+
+def _check_pretraining(then: dict[str, str], run: Path) -> None:
+    path = then["path"]
+    try:
+        now = describe_pretraining(Path(path).expanduser())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the pre-training {path} that {run} started from is missing ({error}): put it back"
+        ) from error
+    for key, name in (("identity", "identity"), ("sha256", "weights with digest")):
+        if now[key] != then[key]:
+            raise UserError(
+                f"the pre-training {path} has {name} {now[key][:12]}, but {run} started from one "
+                f"with {then[key][:12]}: put the original back"
+            )
+
 
 # They depend on the clock and on free memory.
 _NOT_COMPARED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
@@ -18,25 +254,17 @@ _NOT_COMPARED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
 @dataclass(frozen=True)
 class RunDiff:
-    """How much two runs differ; an infinite difference means not comparable.
+    """The largest differences of two runs; an infinite one means not comparable."""
 
-    Attributes:
-        weights: largest difference of a weight, best or last.
-        metrics: largest difference of a number in metrics.json.
-        curves: largest difference of a point in TensorBoard.
-        num_points: number of points compared.
-        problems: other differences, in words.
-    """
-
-    weights: float
-    metrics: float
-    curves: float
-    num_points: int
-    problems: tuple[str, ...]
+    weights: float  # best or last
+    metrics: float  # numbers in metrics.json
+    curves: float  # points in TensorBoard
+    num_points: int  # number of points compared
+    problems: tuple[str, ...]  # other differences, in words
 
     @property
     def is_equal(self) -> bool:
-        """Whether the runs are equal to the bit."""
+        """To the bit."""
         return not self.problems and self.largest == 0
 
     @property
@@ -45,11 +273,7 @@ class RunDiff:
 
 
 def compare_runs(first: Path, second: Path) -> RunDiff:
-    """Compare two finished runs.
-
-    Raises:
-        FileNotFoundError, UserError: a run cannot be read.
-    """
+    """Compare two finished runs."""
     problems: list[str] = []
     weights = max(_compare_weights(first, second, name, problems) for name in ("best", "last"))
     metrics = [json.loads((run / "metrics.json").read_text("utf-8")) for run in (first, second)]

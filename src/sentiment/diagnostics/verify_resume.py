@@ -24,13 +24,15 @@ _CHECKPOINT_UPDATES = 7  # a prime, so that epochs end between two checkpoints
 def verify_resume(config: Config) -> None:
     """Train twice in child processes, once killed at a random update and resumed, and compare.
 
-    Raises:
-        UserError: the two runs are not equal, or a training failed.
+    Raises ``UserError`` if the two runs are not equal or a training failed.
     """
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         whole, resumed = Path(folder) / "whole", Path(folder) / "resumed"
         path = Path(folder) / "config.yaml"
-        save_config(_with_checkpoints(config), path)
+        training = config.training
+        if training.checkpoint_updates is None:
+            training = replace(training, checkpoint_updates=_CHECKPOINT_UPDATES)
+        save_config(replace(config, training=training), path)
         logger.info("training without interruption")
         train = ["sentiment", "train"]
         check_exit(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
@@ -59,11 +61,3 @@ def verify_resume(config: Config) -> None:
         last,
         num_updates,
     )
-
-
-def _with_checkpoints(config: Config) -> Config:
-    """The settings with checkpoints within epochs, unless they have them already."""
-    if config.training.checkpoint_updates is not None:
-        return config
-    training = replace(config.training, checkpoint_updates=_CHECKPOINT_UPDATES)
-    return replace(config, training=training)

@@ -1,27 +1,30 @@
-"""Cross-validation: folds, their trainings, out-of-fold predictions."""
+"""Cross-validation: folds, their trainings, out-of-fold predictions, figures and comparison."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sentiment.comparison.significance import bootstrap_difference, mcnemar
 from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.reviews import reviews_fingerprint
 from sentiment.data.splits import dedup_key
+from sentiment.display.console import format_table, wrap_text
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
+from sentiment.evaluation.metrics import Interval, accuracy_interval, compute_metrics
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, atomic_write
+from sentiment.runtime.files import LOCK, atomic_write, write_json
 from sentiment.tuning.trainings import (
     SignalForwarder,
     check_unchanged,
@@ -33,29 +36,23 @@ from sentiment.tuning.trainings import (
 
 _DEFINITION = "cross_validation.json"
 _TABLE = "predictions.csv"
+_MAX_DRAWS = 2**22  # reviews that the bootstrap draws at once
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One training.
+    """One training."""
 
-    Attributes:
-        repeat: the division into folds, from 1.
-        number: the fold that is held out, from 1.
-        config: the settings of the training.
-    """
-
-    repeat: int
-    number: int
+    repeat: int  # the division into folds, from 1
+    number: int  # the fold that is held out, from 1
     config: Config
 
     @property
     def name(self) -> str:
-        return _fold_name(self.repeat, self.number)
+        return self.run.name
 
     @property
     def run(self) -> Path:
-        """The run's folder."""
         return Path(self.config.output_dir)
 
     @property
@@ -72,17 +69,12 @@ def plan_folds(config: Config, folder: Path, num_folds: int, num_repeats: int) -
                 config.data, num_folds=num_folds, fold=number,
                 validation_seed=config.data.validation_seed + repeat - 1,
             )  # fmt: skip
-            output_dir = str(folder / "folds" / _fold_name(repeat, number))
+            output_dir = str(folder / "folds" / f"repeat{repeat}-fold{number}")
             folds.append(Fold(repeat, number, replace(config, data=data, output_dir=output_dir)))
     return folds
 
 
-def _fold_name(repeat: int, number: int) -> str:
-    return f"repeat{repeat}-fold{number}"
-
-
 def is_cross_validation(folder: Path) -> bool:
-    """Whether a folder holds a cross-validation."""
     return (folder / _DEFINITION).is_file()
 
 
@@ -91,11 +83,7 @@ def check_definition(
 ) -> None:
     """Write a new folder's settings, or compare with those it was started with.
 
-    Args:
-        folder: the cross-validation's folder, locked.
-        config: the settings.
-        num_folds: number of folds.
-        reviews: fingerprints of the reviews that the first fold trains and validates on.
+    The folder is locked; ``reviews`` are the fingerprints of the first fold's reviews.
 
     Raises:
         FileExistsError: the folder holds something else.
@@ -103,14 +91,10 @@ def check_definition(
     """
     settings = deciding_settings(config)
     now = {"num_folds": num_folds, "settings": settings, "reviews": list(reviews)}
-    before = write_or_read_definition(
-        folder / _DEFINITION, now, kind="cross-validation", allowed=(LOCK,)
-    )
-    check_unchanged(
-        folder,
-        {"--folds": before.get("num_folds"), **before["settings"]},
-        {"--folds": num_folds, **settings},
-    )
+    path = folder / _DEFINITION
+    before = write_or_read_definition(path, now, kind="cross-validation", allowed=(LOCK,))
+    then = {"--folds": before.get("num_folds"), **before["settings"]}
+    check_unchanged(folder, then, {"--folds": num_folds, **settings})
     if before.get("reviews") != now["reviews"]:
         raise UserError(
             f"{folder} was started with other reviews, or with another division into folds: "
@@ -121,16 +105,8 @@ def check_definition(
 def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], None]) -> int:
     """Train the folds that are not finished and that no other process trains.
 
-    Args:
-        folder: the cross-validation's folder.
-        folds: all folds.
-        announce: called with a line to print.
-
-    Returns:
-        the number of the signal that stopped the training, 0 if none did.
-
-    Raises:
-        UserError: a training failed.
+    ``announce`` is called with lines to print. Returns the number of the signal that stopped the
+    training, 0 if none did; a failed training raises ``UserError``.
     """
     for name in ("folds", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -169,26 +145,17 @@ def _train(work: Path, fold: Fold, forwarder: SignalForwarder) -> str:
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class OutOfFoldPredictions:
-    """Out-of-fold predictions, ordered by repeat and row.
-
-    Attributes:
-        class_names: names of the classes.
-        repeats, folds: (num,) int64, from 1.
-        rows: (num,) int64, the review's row in the training split, from 0.
-        keys: (num,) a digest of each review's text, by which it is recognized.
-        predictions: probabilities of the models, at temperature 1.
-    """
+    """Out-of-fold predictions, ordered by repeat and row; arrays are (num_predictions,)."""
 
     class_names: tuple[str, ...]
-    repeats: np.ndarray
-    folds: np.ndarray
-    rows: np.ndarray
-    keys: np.ndarray
-    predictions: Predictions
+    repeats: np.ndarray  # int64, from 1
+    folds: np.ndarray  # int64, from 1
+    rows: np.ndarray  # int64, the review's row in the training split, from 0
+    keys: np.ndarray  # a digest of each review's text, to recognize it
+    predictions: Predictions  # at temperature 1
 
     @property
     def is_correct(self) -> np.ndarray:
-        """(num,) bool."""
         return self.predictions.predicted == self.predictions.labels
 
     @property
@@ -196,14 +163,13 @@ class OutOfFoldPredictions:
         return int(self.repeats.max())
 
     def by_fold(self) -> Iterator[tuple[int, int, Predictions]]:
-        """Yield repeat, fold and the fold's predictions."""
+        """Repeat, fold and the fold's predictions."""
         for repeat in range(1, self.num_repeats + 1):
             in_repeat = self.repeats == repeat
             for fold in np.unique(self.folds[in_repeat]).tolist():
                 in_fold = in_repeat & (self.folds == fold)
                 log_probabilities = self.predictions.log_probabilities[in_fold]
-                labels = self.predictions.labels[in_fold]
-                yield repeat, fold, Predictions(log_probabilities, labels)
+                yield repeat, fold, Predictions(log_probabilities, self.predictions.labels[in_fold])
 
     def share_correct(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and, for each, the share of repeats that predict it correctly: (num_reviews,)."""
@@ -214,52 +180,49 @@ class OutOfFoldPredictions:
 def predict_out_of_fold(folds: Sequence[Fold], device: torch.device) -> OutOfFoldPredictions:
     """Have each fold's model predict the reviews it was not trained on.
 
-    Raises:
-        FileNotFoundError, UserError: a run or the reviews cannot be read, or the reviews are not
-            those that a fold held out.
+    Raises ``UserError`` if these reviews have changed since.
     """
     parts: list[tuple[np.ndarray, ...]] = []
     class_names: tuple[str, ...] = ()
     for fold in folds:
         run = load_run(fold.run)
         class_names = run.class_names
-        reviews, corpus = prepare_split(
-            run.config.data, "validation", run.vocabulary, run.class_names
-        )
+        reviews, corpus = prepare_split(run.config.data, "validation", run.vocabulary, class_names)
         if reviews_fingerprint(reviews) != read_manifest(fold.run)["data"]["validation"]:
             raise UserError(
                 f"the reviews that {fold.run} held out have changed: train the folds again in "
                 "another --output_dir"
             )
-        predictions = predict_corpus(
-            run.model.to(device), corpus, device=device, description=fold.name
-        )
+        model = run.model.to(device)
+        predictions = predict_corpus(model, corpus, device=device, description=fold.name)
         assert reviews.rows is not None
-        numbers = (np.full(len(reviews), number) for number in (fold.repeat, fold.number))
-        keys = np.array([dedup_key(text).hex()[:16] for text in reviews.texts])
         parts.append(
-            (*numbers, reviews.rows, keys, predictions.log_probabilities, predictions.labels)
+            (
+                np.full(len(reviews), fold.repeat),
+                np.full(len(reviews), fold.number),
+                reviews.rows,
+                np.array([dedup_key(text).hex()[:16] for text in reviews.texts]),
+                predictions.log_probabilities,
+                predictions.labels,
+            )
         )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[2], columns[0]))
-    repeats, fold_numbers, rows, keys, log_probabilities, labels = (
-        column[order] for column in columns
-    )
-    predictions = Predictions(log_probabilities, labels)
-    return OutOfFoldPredictions(class_names, repeats, fold_numbers, rows, keys, predictions)
+    repeats, numbers, rows, keys, *outputs = (column[order] for column in columns)
+    return OutOfFoldPredictions(class_names, repeats, numbers, rows, keys, Predictions(*outputs))
 
 
-def write_predictions(folder: Path, found: OutOfFoldPredictions) -> None:
+def write_predictions(folder: Path, result: OutOfFoldPredictions) -> None:
     """Write predictions.csv, one row for each prediction."""
-    names = found.class_names
+    names = result.class_names
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     columns = [f"probability_{name}" for name in names]
     writer.writerow(["repeat", "fold", "row", "review", "label", "predicted", *columns])
-    labels, predicted = found.predictions.labels, found.predictions.predicted
-    for index, probabilities in enumerate(found.predictions.probabilities.tolist()):
+    labels, predicted = result.predictions.labels, result.predictions.predicted
+    for index, probabilities in enumerate(result.predictions.probabilities.tolist()):
         writer.writerow([
-            found.repeats[index], found.folds[index], found.rows[index], found.keys[index],
+            result.repeats[index], result.folds[index], result.rows[index], result.keys[index],
             names[labels[index]], names[predicted[index]],
             *(f"{value:.17g}" for value in probabilities),  # exact: ties must stay ties
         ])  # fmt: skip
@@ -267,12 +230,7 @@ def write_predictions(folder: Path, found: OutOfFoldPredictions) -> None:
 
 
 def read_predictions(folder: Path) -> OutOfFoldPredictions:
-    """Read predictions.csv.
-
-    Raises:
-        FileNotFoundError: the cross-validation is not finished.
-        UserError: the file is damaged.
-    """
+    """Read predictions.csv, which a finished cross-validation has."""
     path = folder / _TABLE
     if not path.is_file():
         raise FileNotFoundError(
@@ -297,3 +255,146 @@ def read_predictions(folder: Path) -> OutOfFoldPredictions:
     keys = np.array([row[3] for row in table])
     predictions = Predictions(log_probabilities, labels)
     return OutOfFoldPredictions(names, repeats, folds, rows, keys, predictions)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a cross-validation."""
+
+    num_reviews: int  # distinct ones
+    num_repeats: int
+    accuracies: tuple[float, ...]  # of each fold
+    mean: float  # of the folds' accuracies
+    deviation: float | None  # sample deviation of the folds' accuracies
+    accuracy: float  # share of all predictions that are correct
+    accuracy_ci95: Interval  # for other reviews
+    nll: float  # mean negative log-likelihood of the correct class, in nats
+
+
+def summarize(result: OutOfFoldPredictions) -> Summary:
+    accuracies = [
+        float((predictions.predicted == predictions.labels).mean())
+        for _, _, predictions in result.by_fold()
+    ]
+    rows, shares = result.share_correct()
+    accuracy = float(shares.mean())
+    if result.num_repeats == 1:
+        interval = accuracy_interval(int(shares.sum()), len(rows))
+    else:  # repeated predictions of a review are not independent
+        margin = 1.96 * float(shares.std(ddof=1)) / len(rows) ** 0.5
+        interval = max(0.0, accuracy - margin), min(1.0, accuracy + margin)
+    metrics = compute_metrics(result.predictions.log_probabilities, result.predictions.labels)
+    return Summary(
+        num_reviews=len(rows),
+        num_repeats=result.num_repeats,
+        accuracies=tuple(accuracies),
+        mean=float(np.mean(accuracies)),
+        deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
+        accuracy=accuracy,
+        accuracy_ci95=interval,
+        nll=metrics.nll,
+    )
+
+
+def write_summary(folder: Path, summary: Summary, hold_out: str) -> None:
+    write_json(folder / "report.json", {"hold_out": hold_out, **asdict(summary)})
+
+
+def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) -> str:
+    """A line for each fold, and the figures of all, at most 80 columns wide."""
+    rows = [("fold", "reviews", "accuracy", "NLL")]
+    for repeat, fold, predictions in result.by_fold():
+        metrics = compute_metrics(predictions.log_probabilities, predictions.labels)
+        name = f"{fold}" if summary.num_repeats == 1 else f"{fold} of repeat {repeat}"
+        accuracy = f"{100 * metrics.accuracy:.2f} %"
+        rows.append((name, f"{metrics.num_reviews:,}", accuracy, f"{metrics.nll:.4f}"))
+    spread = "" if summary.deviation is None else f" ± {100 * summary.deviation:.2f}"
+    low, high = (100 * limit for limit in summary.accuracy_ci95)
+    figures = [
+        ("mean over folds", f"{100 * summary.mean:.2f}{spread} %"),
+        ("all predictions", f"{100 * summary.accuracy:.2f} %",
+         f"95 %: {low:.2f} to {high:.2f}  ({summary.num_reviews:,} reviews)"),
+        ("NLL", f"{summary.nll:.4f}"),
+    ]  # fmt: skip
+    return "\n\n".join([
+        title, format_table(rows, min_widths=(18,)), format_table(figures, align="<"),
+        "Each fold's epoch was chosen by the reviews it is measured on, which makes the\n"
+        "figures a little too good.",
+    ])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two cross-validations, compared on the reviews that both predict."""
+
+    num_reviews: int
+    first: float  # accuracy
+    second: float
+    difference: float  # the second minus the first
+    difference_ci95: Interval | None  # by a paired bootstrap; None if no review differs
+    mcnemar_p: float | None  # None if reviews were predicted several times
+
+
+def compare_out_of_fold(
+    first: OutOfFoldPredictions, second: OutOfFoldPredictions, seed: int = 0
+) -> Difference:
+    """Compare two cross-validations; ``UserError`` if classes or reviews differ."""
+    if first.class_names != second.class_names:
+        raise UserError("the cross-validations have other classes, or another order of classes")
+    (rows, shares), (other_rows, other_shares) = first.share_correct(), second.share_correct()
+    common, index, other_index = np.intersect1d(rows, other_rows, return_indices=True)
+    if len(common) == 0 or (_keys(first, common) != _keys(second, common)).any():
+        raise UserError(
+            "the cross-validations are of different reviews: compare those of one training split"
+        )
+    shares, other_shares = shares[index], other_shares[other_index]
+    p_value = None
+    if first.num_repeats == second.num_repeats == 1:
+        only = int((shares > other_shares).sum()), int((other_shares > shares).sum())
+        p_value, interval = mcnemar(*only)[0], bootstrap_difference(*only, len(common))
+    else:
+        interval = _bootstrap(other_shares - shares, seed)
+    return Difference(
+        num_reviews=len(common),
+        first=float(shares.mean()),
+        second=float(other_shares.mean()),
+        difference=float((other_shares - shares).mean()),
+        difference_ci95=interval,
+        mcnemar_p=p_value,
+    )
+
+
+def _keys(result: OutOfFoldPredictions, rows: np.ndarray) -> np.ndarray:
+    return result.keys[np.searchsorted(result.rows[result.repeats == 1], rows)]
+
+
+def _bootstrap(differences: np.ndarray, seed: int, num_resamples: int = 2_000) -> Interval | None:
+    if np.ptp(differences) == 0:
+        return None
+    generator = np.random.default_rng(seed)
+    step = max(1, _MAX_DRAWS // len(differences))
+    means = np.concatenate([
+        differences[generator.integers(len(differences), size=(count, len(differences)))].mean(1)
+        for count in np.diff([*range(0, num_resamples, step), num_resamples])
+    ])  # fmt: skip
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def difference_text(difference: Difference, first: Path, second: Path) -> str:
+    """The comparison in a few lines of at most 80 columns."""
+    rows = [
+        ("A", str(first), f"{100 * difference.first:.2f} %"),
+        ("B", str(second), f"{100 * difference.second:.2f} %"),
+    ]
+    text = (
+        f"B minus A: {100 * difference.difference:+.2f} points on {difference.num_reviews:,} "
+        "reviews, each predicted by models not trained on it"
+    )
+    lines = [format_table(rows, align="<<>", flexible=1), "", wrap_text(text)]
+    if difference.difference_ci95 is not None:
+        low, high = (100 * limit for limit in difference.difference_ci95)
+        lines.append(f"95 % interval {low:+.2f} to {high:+.2f}")
+    if difference.mcnemar_p is not None:
+        lines.append(f"McNemar p = {difference.mcnemar_p:.3g}")
+    return "\n".join(lines)

@@ -44,39 +44,25 @@ _ENOUGH_UPDATES = 200  # fewer give a warning
 _NAME = "find-lr"
 _GRAY = "#9aa0a6"
 _SHOWN_RISE = 1.25  # times the initial loss: a diverging loss would flatten the rest of the plot
-_SINGLE_PROCESS = DistributedContext()
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Result of a range test; sequences have one entry for each update.
+    """Result of a range test; sequences have one entry for each update."""
 
-    Attributes:
-        span: number of updates over which losses are averaged and slopes taken.
-        learning_rates: rising geometrically.
-        losses: mean loss of each update's batches, without label smoothing.
-        smoothed: exponential averages of the losses.
-        end: why the test ended.
-    """
-
-    span: int
-    learning_rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    smoothed: tuple[float, ...]
-    end: str
+    span: int  # number of updates over which losses are averaged and slopes taken
+    learning_rates: tuple[float, ...]  # rising geometrically
+    losses: tuple[float, ...]  # mean of each update's batches, without label smoothing
+    smoothed: tuple[float, ...]  # exponential averages of the losses
+    end: str  # why the test ended
 
 
 @dataclass(frozen=True)
 class Suggestions:
-    """Suggested learning rates.
+    """Suggested learning rates."""
 
-    Attributes:
-        steepest: where the loss falls fastest.
-        minimum: where the loss is lowest, just before it rises.
-    """
-
-    steepest: float
-    minimum: float
+    steepest: float  # where the loss falls fastest
+    minimum: float  # where the loss is lowest, just before it rises
 
     @property
     def tenth_of_minimum(self) -> float:
@@ -85,11 +71,7 @@ class Suggestions:
 
 
 def prepare_range(config: Config) -> TrainingData:
-    """Prepare the data that a training with these settings would use.
-
-    Raises:
-        UserError: the training would start with a pre-training or teachers that do not exist yet.
-    """
+    """The data of a training with these settings, unless it would first pre-train or teach."""
     if config.distillation.trains_teachers:
         raise UserError(
             "a range test trains no teachers: set distillation.num_teachers to 0, and list "
@@ -126,19 +108,10 @@ def measure_range(
     highest: float,
     num_updates: int,
 ) -> RangeTest:
-    """Train a fresh model, initialized as for training, with a rising learning rate.
+    """Train a fresh model on :func:`prepare_range`'s data while the learning rate rises.
 
-    Args:
-        config: the settings of the training; its own learning rate and schedule are not used.
-        data: from :func:`prepare_range`.
-        device: where to compute.
-        precision: of matrix products.
-        lowest, highest: learning rates of the first and the last update.
-        num_updates: number of updates; epochs repeat if they are not enough.
-
-    Raises:
-        MemoryError: the device has too little memory for a batch.
-        UserError: the loss was never finite.
+    ``lowest`` and ``highest`` are the rates of the first and last update; epochs repeat as needed.
+    Raises ``MemoryError`` if a batch is too large, ``UserError`` if the loss was never finite.
     """
     data = replace(data, soft_labels=teach(config, data, device))
     model = build_fresh(config, data, device)
@@ -199,14 +172,10 @@ def _make_trainer(
 
 
 def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
-    """Batches' indices by update, as in training, epoch after epoch without end."""
+    """Indices of each update's batches, as in training, epoch after epoch without end."""
     training = config.training
-    sampler = BucketSampler(
-        data.train.lengths,
-        batch_size=training.batch_size,
-        unit=training.batch_unit,
-        seed=config.seed,
-    )
+    size, unit = training.batch_size, training.batch_unit
+    sampler = BucketSampler(data.train.lengths, batch_size=size, unit=unit, seed=config.seed)
     for epoch in itertools.count(1):
         sampler.set_epoch(epoch)
         yield from by_update(sampler, training.accumulation_steps)
@@ -220,7 +189,7 @@ def _step_loss(trainer: Trainer, group: list[torch.Tensor], device: torch.device
         trainer.check_finite()
     except UserError:  # of the guard, where a training would end
         return math.nan
-    return meter.means(_SINGLE_PROCESS)[0]
+    return meter.means(DistributedContext())[0]
 
 
 def suggest(test: RangeTest) -> Suggestions | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 
-# They decide which reviews validate or what the score is, so trials could not be compared.
+# These decide which reviews validate or what the score is, so trials could not be compared.
 _FIXED = {
     "data.source",
     "data.path",
@@ -47,36 +47,26 @@ class Choices:
         """A trial's value; a resumed trial keeps the one it has."""
         return trial.suggest_categorical(key, self.values)
 
-    def ends(self) -> tuple[Value, ...]:
-        """The values to check: if they are allowed, all are."""
-        return self.values
-
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        log: whether to draw uniformly from the logarithms.
-        step: distance between the numbers, None for any number.
-        is_integer: whether the numbers are integers.
-    """
+    """Numbers from ``low`` to ``high``, both included."""
 
     low: float
     high: float
-    log: bool
-    step: float | None
+    log: bool  # whether to draw uniformly from the logarithms
+    step: float | None  # distance between the numbers, None for any number
     is_integer: bool
 
     def suggest(self, trial: Trial, key: str) -> Value:
-        """A trial's value; a resumed trial keeps the one it has."""
         if self.is_integer:
             step = int(self.step or 1)
             return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
         return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
 
-    def ends(self) -> tuple[Value, ...]:
-        """The values to check: if they are allowed, all are."""
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """Both ends: a setting that allows them allows all numbers between."""
         kind = int if self.is_integer else float
         return kind(self.low), kind(self.high)
 
@@ -85,14 +75,9 @@ Space = dict[str, Choices | Range]
 
 
 def read_space(values: Any) -> Space:
-    """Read the ``space`` of a search file.
+    """The space of a search file: settings with low and high, log or step, or with choices.
 
-    Args:
-        values: dotted settings with ``{low, high}``, optionally ``log`` or ``step``, or with
-            ``{choices}``.
-
-    Raises:
-        UserError: a setting is unknown or cannot be searched, or its values are invalid.
+    Raises ``UserError`` if a setting is unknown or cannot be searched, or its values are invalid.
     """
     if not isinstance(values, Mapping) or not values:
         raise UserError("space must list settings, as training.learning_rate: {low: …, high: …}")
@@ -114,11 +99,7 @@ def read_space(values: Any) -> Space:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with some settings replaced, by their dotted keys.
-
-    Raises:
-        UserError: a value is out of range, or contradicts another.
-    """
+    """The config with some settings replaced, by their dotted keys."""
     by_section: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         section, _, name = key.rpartition(".")
@@ -130,14 +111,10 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def check_space(space: Space, config: Config) -> None:
-    """Check each value of the space by itself.
+    """Raise ``UserError`` if a value is invalid, or each trial would pre-train or train teachers.
 
-    A value that only contradicts another searched setting passes: some trials may combine values
-    that fit.
-
-    Raises:
-        UserError: a value is not allowed, or each trial would begin with its own pre-training or
-            teachers.
+    A value that only contradicts another searched setting passes: trials may combine values that
+    fit.
     """
     pretrains = config.pretraining.num_epochs > 0 or "pretraining.num_epochs" in space
     if pretrains and config.pretraining.path is None and "pretraining.path" not in space:
@@ -153,7 +130,7 @@ def check_space(space: Space, config: Config) -> None:
             "listing their folders"
         )
     for key, dimension in space.items():
-        for value in dimension.ends():
+        for value in dimension.values:
             try:
                 with_values(config, {key: value})
             except ValueError as error:
@@ -225,9 +202,8 @@ def _kinds(hint: Any) -> str:
         return f"one of {', '.join(get_args(hint))}"
     if get_args(hint):
         return " or ".join(_kinds(kind) for kind in get_args(hint))
-    return {int: "an integer", float: "a number", bool: "true or false", str: "a text"}.get(
-        hint, "null"
-    )
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
+    return names.get(hint, "null")
 
 
 Metric = Literal["accuracy", "f1", "auroc", "nll"]
@@ -237,32 +213,18 @@ _KEYS = ("config", "trials", "metric", "pruning", "space")
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search file.
+    """A search file."""
 
-    Attributes:
-        config: the settings file that trials start from, None for the defaults.
-        trials: number of trainings.
-        metric: the metric that compares trials, None for training.monitor.
-        pruning: whether to end trials early whose scores fall behind.
-        space: the settings that are searched.
-        text: the space as written in the file, by which a search is recognized.
-    """
-
-    config: str | None
+    config: str | None  # the settings file that trials start from, None for the defaults
     trials: int
-    metric: Metric | None
-    pruning: bool
+    metric: Metric | None  # what compares trials, None for training.monitor
+    pruning: bool  # whether to end trials early whose scores fall behind
     space: Space
-    text: dict[str, Any]
+    text: dict[str, Any]  # the space as written in the file, to recognize the search
 
 
 def read_search(path: Path) -> Search:
-    """Read a search file; nothing in it is executed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: the file is not a valid search.
-    """
+    """Read a search file; nothing in it is executed."""
     values = read_yaml(path)
     try:
         return _read_values(values)

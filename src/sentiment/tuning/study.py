@@ -35,21 +35,13 @@ _LOWER_IS_BETTER = {"nll"}
 
 @dataclass
 class ClaimedTrial:
-    """A trial that this process works on.
-
-    Attributes:
-        trial: Optuna's trial.
-        values: of the settings that are searched.
-        claim: the lock that keeps other processes from the trial.
-        is_resumed: whether the trial was started before.
-        reported: epochs whose scores Optuna has.
-    """
+    """A trial that this process works on."""
 
     trial: Trial
-    values: dict[str, Value]
-    claim: FileLock
+    values: dict[str, Value]  # of the settings that are searched
+    claim: FileLock  # keeps other processes from the trial
     is_resumed: bool
-    reported: set[int]
+    reported: set[int]  # epochs whose scores Optuna has
 
     @property
     def number(self) -> int:
@@ -57,16 +49,10 @@ class ClaimedTrial:
 
 
 class Study:
-    """The trials of a search.
-
-    Args:
-        folder: the sweep's folder, created if missing.
-        search: what is searched.
-        config: the settings that all trials share.
+    """The trials of a search in a sweep's folder, which is created if missing.
 
     Raises:
-        UserError: the folder holds another search, or a damaged one.
-        FileExistsError: the folder holds something else.
+        FileExistsError, UserError: the folder holds something else, or another or damaged search.
     """
 
     def __init__(self, folder: Path, search: Search, config: Config) -> None:
@@ -95,8 +81,7 @@ class Study:
     def next_trial(self, num_trials: int) -> ClaimedTrial | None:
         """An interrupted trial, else a new one; None once all are finished or being trained.
 
-        Args:
-            num_trials: number of trials of all processes together, failed ones included.
+        ``num_trials`` counts those of all processes, failed ones included.
         """
         with self._lock:
             for running in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -149,22 +134,16 @@ class Study:
             save_config(replace(config, output_dir=output_dir), self.folder / "best.yaml")
 
     def prune(self, claimed: ClaimedTrial) -> None:
-        """Record that a trial was pruned."""
         with self._lock:
             self._study.tell(claimed.number, state=TrialState.PRUNED)
 
     def fail(self, claimed: ClaimedTrial, message: str) -> None:
-        """Record why a trial failed."""
         with self._lock:
             claimed.trial.set_user_attr("message", message)
             self._study.tell(claimed.number, state=TrialState.FAIL)
 
     def config_of(self, claimed: ClaimedTrial) -> Config:
-        """The settings of a trial's training.
-
-        Raises:
-            UserError: the trial's values contradict each other.
-        """
+        """The settings of a trial; ``UserError`` if its values contradict each other."""
         config = with_values(self._config, claimed.values)
         return replace(config, output_dir=str(trial_run(self.folder, claimed.number)))
 
@@ -174,17 +153,11 @@ class Study:
 
 
 def trial_run(folder: Path, number: int) -> Path:
-    """The folder of a trial's run."""
     return folder / "trials" / f"{number:03d}"
 
 
 def read_trials(folder: Path) -> tuple[list[FrozenTrial], str]:
-    """All trials of a sweep, and the metric that compares them.
-
-    Raises:
-        FileNotFoundError: the folder holds no sweep.
-        UserError: the sweep is damaged.
-    """
+    """All trials of a sweep, and the metric that compares them."""
     path = folder / _DEFINITION
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no sweep: it has no {_DEFINITION}")
@@ -198,12 +171,11 @@ def _open_journal(folder: Path, metric: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = folder / "study.log"
     _remove_torn_line(path)
+    # Optuna's default lock is a symbolic link, which Windows lets few users make.
+    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
     try:
         return optuna.create_study(
-            storage=JournalStorage(
-                # Optuna's default lock is a symbolic link, which Windows lets few users make.
-                JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
-            ),
+            storage=JournalStorage(backend),
             study_name=_STUDY_NAME,
             direction="minimize" if metric in _LOWER_IS_BETTER else "maximize",
             load_if_exists=True,

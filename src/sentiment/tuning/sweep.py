@@ -19,12 +19,7 @@ from sentiment.tuning.study import (
     trial_run,
     trial_score,
 )
-from sentiment.tuning.trainings import (
-    SignalForwarder,
-    TrainingOutcome,
-    read_epochs,
-    run_training,
-)
+from sentiment.tuning.trainings import SignalForwarder, TrainingOutcome, read_epochs, run_training
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -37,16 +32,9 @@ _STATES = {
 def run_trials(
     study: Study, num_trials: int, metric: str, announce: Callable[[ClaimedTrial, str], None]
 ) -> int:
-    """Train trials until none is left to start or to resume.
+    """Train until no trial is left to start or resume, or a signal comes.
 
-    Args:
-        study: the trials, which other processes may share.
-        num_trials: number of trials of all processes together.
-        metric: the metric that compares trials.
-        announce: called with a trial and a message about it.
-
-    Returns:
-        the number of the signal that stopped the sweep, 0 if none did.
+    ``num_trials`` counts those of all processes. Returns the signal's number, or 0.
     """
     with SignalForwarder() as forwarder:
         while not forwarder.signal and (trial := study.next_trial(num_trials)) is not None:
@@ -120,20 +108,14 @@ def settings_text(values: dict[str, Any]) -> str:
 
 
 def summary_text(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> str:
-    """The best trial, and what to do next.
-
-    Raises:
-        UserError: every trial has failed.
-    """
+    """The best trial, and what to do next; ``UserError`` if every trial has failed."""
     if trials and all(trial.state == TrialState.FAIL for trial in trials):
         message = trials[-1].user_attrs.get("message", "")
         raise UserError(f"all {len(trials)} trials failed, the last one with: {message}")
     lines = []
     if num_running := sum(trial.state == TrialState.RUNNING for trial in trials):
-        lines.append(
-            f"not finished: {num_running}; another process trains it, or the same command resumes "
-            "it"
-        )
+        continued = "another process trains it, or the same command resumes it"
+        lines.append(f"not finished: {num_running}; {continued}")
     ordered = sort_trials(trials, metric)
     if not ordered or ordered[0].state != TrialState.COMPLETE:
         return "\n".join(["no trial is complete yet", *lines])

@@ -1,6 +1,4 @@
-"""What a sweep and a cross-validation share: trainings in child processes, claims on them, and
-the file that says what a folder was started with.
-"""
+"""For sweeps and cross-validations: trainings in child processes, claims, a folder's definition."""
 
 from __future__ import annotations
 
@@ -54,15 +52,11 @@ class SignalForwarder:
     """While its body runs, passes SIGINT, SIGTERM and SIGHUP on to the running training.
 
     A training writes a checkpoint at the first signal and exits at once at the second.
-
-    Attributes:
-        signal: the number of the first signal received, 0 before.
-        process: the running training.
     """
 
     def __init__(self) -> None:
-        self.signal = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.signal = 0  # the number of the first signal received
+        self.process: subprocess.Popen[bytes] | None = None  # the running training
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> SignalForwarder:
@@ -88,14 +82,11 @@ class SignalForwarder:
 class TrainingOutcome:
     """How a training ended.
 
-    Attributes:
-        kind: complete; pruned, as ``after_epoch`` asked; stopped by a signal to this process, or
-            left to another process that trains in the same folder; or failed.
-        message: why it failed.
+    Stopped means by a signal to this process, or left to another one that trains in this folder.
     """
 
     kind: Literal["complete", "pruned", "stopped", "failed"]
-    message: str = ""
+    message: str = ""  # why it failed
 
 
 def run_training(
@@ -106,14 +97,10 @@ def run_training(
     forwarder: SignalForwarder,
     after_epoch: Callable[[dict[str, Any]], bool] = lambda entry: False,
 ) -> TrainingOutcome:
-    """Train, or resume a training, in a child process.
+    """Train by a settings file, or resume, in a child process whose output is appended to ``log``.
 
-    Args:
-        settings: the settings file.
-        run: the run's folder, as the settings have it.
-        log: file to which the training's output is appended.
-        forwarder: passes this process's signals on.
-        after_epoch: called with each entry of the run's metrics.json; true ends the training.
+    ``run`` is the folder that the settings name. ``after_epoch`` is called with each entry of its
+    metrics.json; True ends the training.
     """
     command = [*_TRAIN, f"--config={settings}", "--auto_resume"]
     with log.open("ab") as output:
@@ -124,7 +111,7 @@ def run_training(
         )  # fmt: skip
     forwarder.process = process
     try:
-        if forwarder.signal:  # it came before the process was there
+        if forwarder.signal:  # it came before the process started
             process.terminate()
         is_pruned = _watch(process, run, forwarder, after_epoch)
     except BaseException:
@@ -141,11 +128,13 @@ def run_training(
         return TrainingOutcome("pruned")
     if is_locked(run):  # by a training that a killed command left behind
         return TrainingOutcome("stopped")
-    return TrainingOutcome("failed", _failure_message(process, log, start))
+    text = log.read_bytes()[start:].decode("utf-8", errors="replace")
+    message = describe_exit(process.returncode, text)
+    return TrainingOutcome("failed", truncate(message, _MAX_MESSAGE_LENGTH))
 
 
 def read_epochs(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's metrics.json; none before its first epoch ends."""
+    """The entries of a run's metrics.json, empty before its first epoch ends."""
     try:
         return json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
     except FileNotFoundError:
@@ -177,26 +166,13 @@ def _watch(
             return is_pruned
 
 
-def _failure_message(process: subprocess.Popen[bytes], log: Path, start: int) -> str:
-    """The signal that ended the process, or the last error in its log."""
-    output = log.read_bytes()[start:].decode("utf-8", errors="replace")
-    return truncate(describe_exit(process.returncode, output), _MAX_MESSAGE_LENGTH)
-
-
 def write_or_read_definition(
     path: Path, definition: dict[str, Any], *, kind: str, allowed: Collection[str]
 ) -> dict[str, Any]:
     """Write a new folder's definition; returns the one that is on disk.
 
-    Args:
-        path: the file, in the sweep's or cross-validation's folder.
-        definition: what this command asks for.
-        kind: what the folder holds, for messages.
-        allowed: files and empty folders that may exist before the definition.
-
-    Raises:
-        FileExistsError: the folder holds something else.
-        UserError: the file is damaged.
+    ``kind`` says what the folder holds, for messages; ``allowed`` are files and empty folders that
+    may precede the definition. Raises ``FileExistsError`` if the folder holds something else.
     """
     if path.exists():
         return read_definition(path)
@@ -210,11 +186,7 @@ def write_or_read_definition(
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """Read a definition.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read a definition; ``UserError`` if it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["settings"]["training.monitor"]:
@@ -225,11 +197,8 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 
 def check_unchanged(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to go on in a folder that was started with other values.
-
-    Raises:
-        UserError: a value differs; settings that did not exist before had their default.
-    """
+    """Raise ``UserError`` if a folder was started with other values."""
+    # Settings that did not exist before had their default.
     known = {**deciding_settings(Config()), **before}
     known, now = (json.loads(json.dumps(values)) for values in (known, now))  # tuples become lists
     for key, value in now.items():
