@@ -14,7 +14,7 @@ from sentiment.cli.train import execute, parse
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state
-from sentiment.training.step import NonFiniteGuard, StepInfo
+from sentiment.training.optim import NonFiniteGuard, StepInfo
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:

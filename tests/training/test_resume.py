@@ -20,7 +20,7 @@ from sentiment.config.config import TrainingConfig
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
-from sentiment.training.validation import Validator
+from sentiment.training.logger import Validator
 
 VARIANTS = {
     "plain": [],

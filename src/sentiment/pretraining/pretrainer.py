@@ -38,12 +38,7 @@ from sentiment.training.checkpoint import (
 from sentiment.training.context import TrainingContext
 from sentiment.training.logger import measure_files, rewind_files
 from sentiment.training.meters import zero_sums
-from sentiment.training.optim import (
-    Schedule,
-    build_optimizer,
-    optimizer_state,
-    restore_optimizer,
-)
+from sentiment.training.optim import Schedule, build_optimizer, optimizer_state, restore_optimizer
 
 logger = logging.getLogger(__name__)
 

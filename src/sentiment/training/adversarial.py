@@ -20,26 +20,17 @@ def entropy(logits: torch.Tensor) -> torch.Tensor:
 def soft_cross_entropy(
     soft_labels: torch.Tensor, logits: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Cross-entropy from soft labels, in nats (Hinton et al. 2015).
+    """(batch,) cross-entropy in nats from soft labels (Hinton et al. 2015), at a temperature.
 
-    The gradient falls with the square of the temperature; a factor makes up for it (section 2).
-
-    Args:
-        soft_labels: (batch, classes) probabilities at the temperature.
-        logits: (batch, classes), which are divided by the temperature.
-
-    Returns:
-        (batch,) the squared temperature times the cross-entropy.
+    Both arguments are (batch, classes); the soft labels are probabilities at the temperature. The
+    gradient falls with its square, which a factor makes up for (section 2).
     """
     log_probabilities = (logits / temperature).log_softmax(dim=1)
     return -(temperature**2) * (soft_labels * log_probabilities).sum(dim=1)
 
 
 def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """(batch,) KL(p(reference) || p(logits)) in nats; no gradient flows to the reference.
-
-    Both are logits, (batch, classes).
-    """
+    """(batch,) KL(p(reference) || p(logits)) in nats, of logits; no gradient to the reference."""
     expected = reference.detach().log_softmax(dim=1)
     return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1)
 
@@ -47,13 +38,7 @@ def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 class FixedDropoutForward:
     """Forward passes of one batch through recurrence, pooling and output, with equal dropout.
 
-    What differs between two passes is then due to the words alone. (cuDNN's dropout between layers
-    cannot be fixed.)
-
-    Args:
-        model: the classifier.
-        lengths: (batch,) on the CPU.
-        device, precision: of the computation.
+    Two passes then differ by the words alone. (cuDNN's dropout between layers cannot be fixed.)
     """
 
     def __init__(
@@ -77,15 +62,9 @@ class FixedDropoutForward:
 
 
 def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) -> torch.Tensor:
-    """Scale each review's direction to an L2 norm over all its words together.
+    """Scale each review's direction (time, embedding) to an L2 norm over all its words together.
 
-    Args:
-        directions: (batch, time, embedding); values past each length are ignored.
-        lengths: (batch,) on the CPU.
-        norm: the L2 norm.
-
-    Returns:
-        (batch, time, embedding) in fp32, 0 past each length and for a direction of 0.
+    The result is in fp32, and 0 past each length and for a direction of 0.
     """
     steps = torch.arange(directions.shape[1], device=directions.device)
     padding = steps >= lengths.to(directions.device).unsqueeze(1)  # (batch, time)
@@ -100,19 +79,12 @@ def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) 
 def adversarial_direction(
     classes: torch.Tensor, word_gradient: torch.Tensor, logit_gradient: torch.Tensor
 ) -> torch.Tensor:
-    """The direction in which one of two classes loses probability fastest.
+    """The directions in which ``classes`` (batch,), each 0 or 1, lose probability fastest.
 
-    Losses of two classes depend on the logits by their difference l_0 - l_1 alone. Their gradients
-    by a review's words are therefore multiples of one another, and any of them gives the direction
-    but for its sign, which the gradient by the logits tells.
-
-    Args:
-        classes: (batch,) 0 or 1.
-        word_gradient: (batch, time, embedding) gradient of any loss by the words.
-        logit_gradient: (batch, 2) gradient of the same loss by the logits.
-
-    Returns:
-        (batch, time, embedding) directions of any length.
+    Losses of two classes depend on the logits only through their difference l_0 - l_1. Their
+    gradients with respect to a review's words are therefore multiples of one another, and any of
+    them, (batch, time, embedding), gives the direction up to its sign, which the gradient of the
+    same loss with respect to the logits, (batch, 2), tells. The result is not normalized.
     """
     sign = logit_gradient.gather(1, classes.unsqueeze(1)).sign()  # (batch, 1)
     return word_gradient * -sign.unsqueeze(2)
@@ -121,16 +93,9 @@ def adversarial_direction(
 def random_directions(
     seeds: list[int], lengths: torch.Tensor, size: int, device: torch.device
 ) -> torch.Tensor:
-    """A random direction per review that depends on its seed alone, not on its batch.
+    """(batch, time, size) normal values that depend on each review's seed, not on its batch.
 
-    Args:
-        seeds: one per review.
-        lengths: (batch,) on the CPU.
-        size: of the embedding.
-        device: of the result.
-
-    Returns:
-        (batch, time, embedding) independent normal values, 0 past each length.
+    They are 0 past each length.
     """
     generator = torch.Generator()
     # Time is the first dimension in memory, as in embedded words.
@@ -142,7 +107,7 @@ def random_directions(
 
 
 def review_seeds(indices: torch.Tensor, *numbers: int) -> list[int]:
-    """A seed per review from its row in the corpus and further numbers."""
+    """A seed for each review, from its row in the corpus and further numbers."""
     return [
         int(np.random.SeedSequence([*numbers, index]).generate_state(1)[0])
         for index in indices.tolist()
@@ -162,21 +127,13 @@ def power_method(
     """Approximate directions in which predictions change fastest (Miyato et al. 2017, sec. 3.2).
 
     Near the words, the divergence from their prediction grows with the square of the distance, and
-    fastest along the first eigenvector of its Hessian. The power method multiplies a random vector
-    by the Hessian: the product is the gradient of the divergence a small step along that vector.
+    fastest along the first eigenvector of its Hessian. The power method multiplies random
+    directions by the Hessian: the product is the gradient of the divergence after a small step of
+    L2 norm ``step``. Words and directions are (batch, time, embedding); the result is not
+    normalized.
 
-    Args:
-        classify: words (batch, time, embedding) to logits (batch, classes), with the dropout that
-            gave the reference: another one would hide the small changes.
-        reference: (batch, classes) logits of the words.
-        words: (batch, time, embedding).
-        lengths: (batch,) on the CPU.
-        directions: (batch, time, embedding) random directions to start from.
-        iterations: multiplications, each with a forward and a backward pass.
-        step: L2 norm of the small step over a review.
-
-    Returns:
-        (batch, time, embedding) directions of any length.
+    ``classify`` maps words to logits with the dropout that gave the reference: another one would
+    hide the small changes.
     """
     for _ in range(iterations):
         move = scale_reviews(directions, lengths, step).requires_grad_()

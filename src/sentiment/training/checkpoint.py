@@ -37,7 +37,6 @@ class CheckpointData:
         return cls(values, tensors)
 
     def section(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors of a section."""
         prefix = f"{name}/"
         return {
             key.removeprefix(prefix): tensor
@@ -57,11 +56,7 @@ def has_lost_state(run: Path) -> bool:
 
 
 def save_state(run: Path, checkpoint: CheckpointData) -> None:
-    """Replace the checkpoint in one step.
-
-    Raises:
-        OSError: it cannot be written; the previous one stays.
-    """
+    """Replace the checkpoint in one step; if it cannot be written, the previous one stays."""
     path = state_path(run)
     path.parent.mkdir(exist_ok=True)
     write_tensors(path, checkpoint.tensors, checkpoint.values, read_manifest(run)["identity"])
@@ -99,7 +94,7 @@ class CheckpointSchedule:
         return time.monotonic() - self._last >= self._seconds
 
     def restart_clock(self) -> None:
-        """Count minutes from now on, as a checkpoint was just saved."""
+        """Count minutes from now on, because a checkpoint was just saved."""
         self._last = time.monotonic()
 
 
@@ -120,7 +115,7 @@ def generator_states(
 def restore_generators(
     states: dict[str, torch.Tensor], device: torch.device, distributed: DistributedContext
 ) -> None:
-    """Restore :func:`generator_states` of as many ranks."""
+    """Restore :func:`generator_states`, saved by the same number of ranks."""
     torch.set_rng_state(states[f"cpu.{distributed.rank}"])
     state = states.get(f"device.{distributed.rank}")  # missing if the checkpoint is a CPU's
     if state is not None and device.type != "cpu":
@@ -129,20 +124,12 @@ def restore_generators(
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training.
-
-    Attributes:
-        best_epoch: the best epoch.
-        best_metrics: its metrics on the validation reviews, by name.
-        num_epochs: epochs trained.
-        seconds: time spent on training and validation, in all processes that took part.
-        num_resumed: how often the training was resumed.
-    """
+    """Result of a training."""
 
     best_epoch: int
-    best_metrics: dict[str, Any]
-    num_epochs: int
-    seconds: float
+    best_metrics: dict[str, Any]  # on the validation reviews
+    num_epochs: int  # epochs trained
+    seconds: float  # of training and validation, in all processes that took part
     num_resumed: int
 
     def entry(self) -> dict[str, Any]:
@@ -159,16 +146,10 @@ class FitResult:
 
 @dataclass
 class TrainerState:
-    """Progress of a training, without weights and optimizer.
+    """Progress of a training, without weights and optimizer."""
 
-    Attributes:
-        progress: of the current epoch.
-        best: the best epoch so far, None before the first has ended.
-        num_resumed: how often the training was resumed.
-    """
-
-    progress: EpochProgress
-    best: WeightsInfo | None = None
+    progress: EpochProgress  # of the current epoch
+    best: WeightsInfo | None = None  # the best epoch so far, None before the first has ended
     num_resumed: int = 0
     _best_score: float = float("-inf")
     _earlier_seconds: float = 0.0
@@ -185,7 +166,7 @@ class TrainerState:
         return 0 if self.best is None else self.best.epoch
 
     def end_epoch(self, finished: WeightsInfo, score: float, following: EpochProgress) -> bool:
-        """Go on to the following epoch; returns whether the finished one is the best so far."""
+        """Continue with the following epoch; returns whether the finished one is the best."""
         is_best = self.best is None or score > self._best_score
         if is_best:
             self.best, self._best_score = finished, score

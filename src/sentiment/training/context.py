@@ -13,18 +13,10 @@ from sentiment.runtime.distributed import DistributedContext
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Settings, output folder, and what the training runs on.
-
-    Attributes:
-        config: all settings.
-        path: the folder that the run or the pre-training is written to.
-        device: where model and batches are.
-        precision: of matrix products while training; validation runs in fp32.
-        distributed: the ranks that train together.
-    """
+    """Settings, output folder, device, precision and ranks of a training or a pre-training."""
 
     config: Config
-    path: Path
+    path: Path  # the output folder
     device: torch.device
-    precision: torch.dtype
+    precision: torch.dtype  # of matrix products while training; validation runs in fp32
     distributed: DistributedContext = field(default_factory=DistributedContext)

@@ -36,22 +36,19 @@ _COMPARED_BY_CONTENT = "pretraining.path"
 
 
 def teacher_folders(config: Config) -> list[Path]:
-    """The folders of a student's teachers: named, or trained beside it."""
+    """Folders of a student's teachers: those that it names, or those trained for it."""
     trained = [Path(teacher.output_dir).expanduser() for teacher in own_teachers(config, None)]
     return trained or named_teachers(config)
 
 
 def named_teachers(config: Config) -> list[Path]:
-    """The folders that ``distillation.teachers`` names."""
     return [Path(path).expanduser() for path in config.distillation.teachers or ()]
 
 
 def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
     """Settings of the teachers that are trained for a student, if its settings ask for any.
 
-    Args:
-        config: the student's settings.
-        pretraining: the folder of the language model that student and teachers start from.
+    ``pretraining`` is the folder of the language model that student and teachers start from.
     """
     if not config.distillation.trains_teachers:
         return
@@ -68,12 +65,7 @@ def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
 
 
 def check_named_teachers(config: Config) -> None:
-    """Refuse named teachers that are not finished classifiers; reads no reviews.
-
-    Raises:
-        FileNotFoundError: a folder is not a run, or not finished.
-        UserError: it is damaged, of another kind, or the student's.
-    """
+    """Refuse named teachers that are not finished classifiers, or the student itself."""
     student = Path(config.output_dir).expanduser()
     for path in named_teachers(config):
         if path.resolve() == student.resolve():
@@ -93,7 +85,7 @@ def _check_finished(path: Path) -> None:
         ) from error
     if is_pretraining(manifest):
         raise UserError(
-            f"the teacher {path} is a pre-training, no classifier: start from it with "
+            f"the teacher {path} is a pre-training, not a classifier: start from it with "
             "--pretraining.path, or name the run that did"
         )
     if is_baseline(manifest):
@@ -105,12 +97,9 @@ def _check_finished(path: Path) -> None:
 
 
 def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str, Any]) -> None:
-    """Refuse a teacher that has other classes, or may have learned from validation reviews.
+    """Refuse a teacher with other classes, or one that may have learned from validation reviews.
 
-    Args:
-        path: its folder.
-        class_names: the student's, in their order.
-        validation: fingerprint of the validation reviews.
+    Class names and the fingerprint of the validation reviews are the student's.
     """
     names = tuple(read_manifest(path)["class_names"])
     if names != class_names:
@@ -122,11 +111,7 @@ def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str
 
 
 def describe_teachers(config: Config) -> list[dict[str, str]]:
-    """Folder, identity and digest of the weights of each teacher, for run.json.
-
-    Raises:
-        FileNotFoundError: a teacher is missing.
-    """
+    """Folder, identity and digest of the weights of each teacher, for run.json."""
     return [
         {
             "path": str(path),
@@ -138,11 +123,9 @@ def describe_teachers(config: Config) -> list[dict[str, str]]:
 
 
 def check_same_teachers(before: list[dict[str, str]], now: list[dict[str, str]], run: Path) -> None:
-    """Refuse other teachers than a run has had, wherever they lie.
+    """Refuse other teachers than a run had, wherever their folders are.
 
-    Args:
-        before, now: results of :func:`describe_teachers`.
-        run: the run, for messages.
+    ``before`` and ``now`` are results of :func:`describe_teachers`.
     """
     if len(before) != len(now):
         raise UserError(f"{run} had {len(before)} teachers, but its settings name {len(now)}")
@@ -156,16 +139,10 @@ def check_same_teachers(before: list[dict[str, str]], now: list[dict[str, str]],
 
 
 def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Tensor | None:
-    """Have the teachers label the unlabelled reviews.
+    """The teachers' mean probabilities (num_unlabelled, num_classes) for the unlabelled reviews.
 
-    Each teacher uses its own vocabulary and length limit, in fp32 as when it is evaluated.
-
-    Returns:
-        (num_unlabelled, num_classes) mean probabilities in fp32, on the CPU; None without teachers.
-
-    Raises:
-        FileNotFoundError: a teacher or one of its files is missing.
-        UserError: a teacher is damaged, or refused by :func:`check_trusted`.
+    They are in fp32 on the CPU; None without teachers. Each teacher uses its own vocabulary and
+    length limit, in fp32 as when it is evaluated.
     """
     if not config.distillation.is_wanted:
         return None
@@ -183,7 +160,7 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Ten
 
 
 def _predict(path: Path, reviews: Reviews, config: Config, device: torch.device) -> np.ndarray:
-    """(num_reviews, num_classes) probabilities by one teacher."""
+    """(num_reviews, num_classes) probabilities of one teacher."""
     run = load_run(path, checkpoint=CHECKPOINT)
     cache_dir, num_processes = config.data.cache_dir, config.data.num_processes
     settings = replace(run.config.data, cache_dir=cache_dir, num_processes=num_processes)
@@ -200,10 +177,8 @@ def _log(
     probabilities: np.ndarray, class_names: tuple[str, ...], temperature: float, num_teachers: int
 ) -> None:
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(class_names))
-    shares = 100 * counts / len(probabilities)
-    classes = ", ".join(
-        f"{name} {share:.1f} %" for name, share in zip(class_names, shares, strict=True)
-    )
+    shares = zip(class_names, 100 * counts / len(probabilities), strict=True)
+    classes = ", ".join(f"{name} {share:.1f} %" for name, share in shares)
     logger.info(
         "soft labels: %s reviews by %d teacher%s; %.1f %% of them at over %.0f %%%s; %s",
         f"{len(probabilities):,}",
@@ -217,7 +192,6 @@ def _log(
 
 
 def soft_labels_path(run: Path) -> Path:
-    """Where a run keeps its teachers' soft labels."""
     return run / "checkpoints" / f"{_NAME}.safetensors"
 
 
@@ -229,12 +203,7 @@ def save_soft_labels(run: Path, soft_labels: torch.Tensor) -> None:
 
 
 def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
-    """The soft labels of a run, (num_unlabelled, num_classes) on the CPU.
-
-    Raises:
-        FileNotFoundError: they are missing.
-        UserError: the file is damaged, or belongs to another run or other reviews.
-    """
+    """The soft labels of a run, (num_unlabelled, num_classes) on the CPU."""
     path = soft_labels_path(run)
     try:
         tensors, _ = read_tensors(path, read_manifest(run)["identity"])
@@ -256,15 +225,14 @@ def plan_teachers(
 ) -> list[TrainingRequest]:
     """The teachers to train before a student, in order; finished ones are kept.
 
+    A folder that holds anything else is refused; teachers that do not fit are replaced if the
+    student's request overwrites.
+
     Args:
-        request: the student's; if it overwrites, teachers that do not fit are replaced.
+        request: the student's.
         pretraining: the folder of the language model that the student starts from.
         reviews: fingerprints of its reviews by split, which the teachers must share; None, before
             reviews are read and a language model exists, compares only settings and folders.
-
-    Raises:
-        FileExistsError: a teacher's folder holds something else.
-        UserError: it holds another run, or a damaged one.
     """
     plan = []
     for teacher in own_teachers(request.config, pretraining):
@@ -294,7 +262,7 @@ def plan_teachers(
 def _find_problem(
     teacher: Config, path: Path, pretraining: Path | None, reviews: dict[str, Any] | None
 ) -> str | None:
-    """Why a folder's run cannot be the teacher, None if it can."""
+    """Why the folder's run cannot be the teacher, None if it can."""
     try:
         saved, asked = deciding_settings(load_settings(path)), deciding_settings(teacher)
         asked[_COMPARED_BY_CONTENT] = saved[_COMPARED_BY_CONTENT]

@@ -1,16 +1,17 @@
-"""Logging of a run: TensorBoard, console and metrics.json."""
+"""Logging of a run to TensorBoard, console and metrics.json; validation after each epoch."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 import torch
@@ -21,12 +22,13 @@ from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, deciding_settings
 from sentiment.data.batches import EncodedCorpus
+from sentiment.data.pipeline import TrainingData
 from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import clean
 from sentiment.display.console import sanitize
 from sentiment.display.plots import add_figure
 from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.evaluation.outputs import add_scalars
 from sentiment.evaluation.plots import draw_predictions
@@ -35,6 +37,7 @@ from sentiment.explain.page import explanation_figure
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder, write_json
+from sentiment.training.context import TrainingContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +57,7 @@ def measure_files(folder: Path) -> dict[str, int]:
 def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
     """Truncate files to the given lengths, and remove all others.
 
-    Returns:
-        Names of files that are missing or shorter, so that part of them is lost.
+    Returns the names of files that are missing or shorter, so that part of them is lost.
     """
     lost = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -77,7 +79,7 @@ def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
 
 logger = logging.getLogger(__name__)
 
-_PROJECTED_WORDS = 5_000  # the projector page grows slow with more
+_PROJECTED_WORDS = 5_000  # the projector page becomes slow with more
 _LONGEST_REVIEW = 2_000  # characters of a logged review
 
 
@@ -85,27 +87,32 @@ _LONGEST_REVIEW = 2_000  # characters of a logged review
 class EpochMetrics:
     """Training metrics of an epoch.
 
-    Attributes:
-        epoch: from 1.
-        update: updates made so far.
-        loss, accuracy: means over the reviews while they were trained on, with dropout; the loss
-            is the negative log-likelihood without label smoothing, as in validation.
-        seconds: time spent training, without validation.
-        tokens_per_second: without padding.
-        padding_share: of all positions of the batches, between 0 and 1.
-        learning_rate: of the last update.
-        peak_memory_bytes: since the start of the process.
+    Loss and accuracy are means over the reviews while they were trained on, with dropout; the loss
+    is the negative log-likelihood without label smoothing, as in validation.
     """
 
-    epoch: int
-    update: int
+    epoch: int  # from 1
+    update: int  # updates made so far
     loss: float
     accuracy: float
-    seconds: float
-    tokens_per_second: float
-    padding_share: float
-    learning_rate: float
-    peak_memory_bytes: int
+    seconds: float  # time spent training, without validation
+    tokens_per_second: float  # without padding
+    padding_share: float  # of all positions of the batches, from 0 to 1
+    learning_rate: float  # of the last update
+    peak_memory_bytes: int  # since the start of the process
+
+
+_Arguments = ParamSpec("_Arguments")
+_LogMethod = Callable[Concatenate["RunLogger", _Arguments], None]
+
+
+def _unless_silent(method: _LogMethod[_Arguments]) -> _LogMethod[_Arguments]:
+    @functools.wraps(method)
+    def log(self: RunLogger, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        if not self._is_silent:
+            method(self, *args, **kwargs)
+
+    return log
 
 
 class RunLogger:
@@ -114,7 +121,7 @@ class RunLogger:
     Args:
         path: the run's folder.
         is_silent: write nothing, as on all ranks but the main one.
-        state: what :meth:`state` returned at a checkpoint; whatever was written later is removed.
+        state: result of :meth:`state` at a checkpoint; whatever was written later is removed.
     """
 
     def __init__(
@@ -126,18 +133,15 @@ class RunLogger:
         if is_silent:
             return
         if state is not None:
-            self._rewind(state["files"])
+            for writer in ("train", "validation"):
+                for name in rewind_files(path / "tensorboard" / writer, state["files"][writer]):
+                    logger.warning("part of TensorBoard's curves is lost: %s/%s", writer, name)
+            write_json(path / "metrics.json", {"epochs": self._epochs})
         self._train = SummaryWriter(str(path / "tensorboard" / "train"))
         self._validation = SummaryWriter(str(path / "tensorboard" / "validation"))
 
-    def _rewind(self, files: dict[str, dict[str, int]]) -> None:
-        for writer in ("train", "validation"):
-            for name in rewind_files(self._path / "tensorboard" / writer, files[writer]):
-                logger.warning("part of TensorBoard's curves is lost: %s/%s", writer, name)
-        write_json(self._path / "metrics.json", {"epochs": self._epochs})
-
     def state(self) -> dict[str, Any]:
-        """Flush everything to the disk; returns what identifies the files' content so far."""
+        """Flush everything to the disk; returns the lengths of the files so far."""
         if self._is_silent:
             return {}
         self._flush()
@@ -145,6 +149,7 @@ class RunLogger:
         files = {name: measure_files(folder / name) for name in ("train", "validation")}
         return {"epochs": self._epochs, "files": files}
 
+    @_unless_silent
     def update(
         self,
         update: int,
@@ -155,8 +160,6 @@ class RunLogger:
         **metrics: float,
     ) -> None:
         """Log an update: ``terms`` of the objective, and metrics charted under ``training/``."""
-        if self._is_silent:
-            return
         self._train.add_scalar("loss/by_update", loss, update)
         self._train.add_scalar("accuracy/by_update", accuracy, update)
         for name, value in metrics.items():
@@ -164,10 +167,9 @@ class RunLogger:
         for name, value in terms.items():
             self._train.add_scalar(f"objectives/{name}", value, update)
 
+    @_unless_silent
     def epoch(self, training: EpochMetrics, validation: Metrics, *, is_best: bool) -> None:
         """Log the end of an epoch: curves, console, metrics.json."""
-        if self._is_silent:
-            return
         number, update = training.epoch, training.update
         self._train.add_scalar("loss/by_epoch", training.loss, number)
         self._train.add_scalar("accuracy/by_epoch", training.accuracy, number)
@@ -185,42 +187,30 @@ class RunLogger:
 
     def _print(self, training: EpochMetrics, validation: Metrics, is_best: bool) -> None:
         low, high = validation.accuracy_ci95
-        logger.info(
-            "epoch %-2d training    loss %.4f  accuracy %.2f %%  %.1f s, %s tokens/s",
-            training.epoch,
-            training.loss,
-            100 * training.accuracy,
-            training.seconds,
-            f"{training.tokens_per_second:,.0f}",
-        )
-        logger.info(
-            "         validation  loss %.4f  accuracy %.2f %%  95 %%: %.1f to %.1f%s",
-            validation.nll,
-            100 * validation.accuracy,
-            100 * low,
-            100 * high,
-            "  best" if is_best else "",
-        )
-        logger.info(
-            "         padding %.1f %%, learning rate %.1e, memory %.2f GB",
-            100 * training.padding_share,
-            training.learning_rate,
-            training.peak_memory_bytes / 1e9,
-        )
+        for line in (
+            f"epoch {training.epoch:<2} training    loss {training.loss:.4f}  "
+            f"accuracy {100 * training.accuracy:.2f} %  "
+            f"{training.seconds:.1f} s, {training.tokens_per_second:,.0f} tokens/s",
+            f"         validation  loss {validation.nll:.4f}  "
+            f"accuracy {100 * validation.accuracy:.2f} %  "
+            f"95 %: {100 * low:.1f} to {100 * high:.1f}{'  best' if is_best else ''}",
+            f"         padding {100 * training.padding_share:.1f} %, "
+            f"learning rate {training.learning_rate:.1e}, "
+            f"memory {training.peak_memory_bytes / 1e9:.2f} GB",
+        ):
+            logger.info("%s", line)
 
+    @_unless_silent
     def histograms(self, model: nn.Module, epoch: int) -> None:
         """Log distributions of all weights, and of the last update's gradients."""
-        if self._is_silent:
-            return
         for name, parameter in model.named_parameters():
             self._train.add_histogram(f"weights/{name}", parameter.detach().float(), epoch)
             if parameter.grad is not None and parameter.grad.isfinite().all():
                 self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
 
+    @_unless_silent
     def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
         """Log validation reviews: (text, class, predicted class, its probability)."""
-        if self._is_silent:
-            return
         paragraphs = []
         for text, label, predicted, probability in rows:
             verdict = "right" if label == predicted else f"wrong, it is {_as_markdown(label)}"
@@ -228,25 +218,17 @@ class RunLogger:
             paragraphs.append(f"{head}\n\n{_as_markdown(clean(text))}")
         self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
 
-    def figure(self, tag: str, figure: Figure, epoch: int) -> None:
-        """Log a picture of the validation reviews."""
-        if not self._is_silent:
+    @_unless_silent
+    def figures(self, figures: Iterable[tuple[str, Figure]], epoch: int) -> None:
+        """Log pictures of the validation reviews by tag."""
+        for tag, figure in figures:
             add_figure(self._validation, tag, figure, epoch)
 
-    def predictions(
-        self, predictions: Predictions, class_names: Sequence[str], temperature: float, epoch: int
-    ) -> None:
-        """Log pictures of the validation predictions, whose temperature was fitted on them."""
-        pictures = draw_predictions(predictions, class_names, temperature, fitted_here=True)
-        for tag, figure in pictures.items():
-            self.figure(tag, figure, epoch)
-
+    @_unless_silent
     def finish(
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
     ) -> None:
         """Log hyperparameters with the best metrics, and the word embeddings."""
-        if self._is_silent:
-            return
         final = {
             f"best/{name}": float(best[name])
             for name in ("accuracy", "f1", "auroc", "nll")
@@ -269,18 +251,18 @@ class RunLogger:
         self._train.flush()
         self._validation.flush()
 
+    @_unless_silent
     def close(self) -> None:
-        if not self._is_silent:
-            self._train.close()
-            self._validation.close()
+        self._train.close()
+        self._validation.close()
 
 
 def _as_markdown(text: str) -> str:
-    """Markdown that shows a text literally, on one line and without what exceeds the limit."""
+    """Markdown that shows a text literally, on one line and truncated."""
     line = " ".join(text.split())
     if len(line) > _LONGEST_REVIEW:
         line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
-    # Any punctuation may be markup; as numeric references none is.
+    # Any punctuation may be markup, but not as numeric references.
     return re.sub(r"[!-/:-@[-`{-~]", lambda match: f"&#{ord(match[0])};", sanitize(line))
 
 
@@ -299,13 +281,7 @@ _LONGEST_EXPLAINED = 60  # tokens: the picture stays legible and is quick to mak
 
 
 class ValidationSamples:
-    """Some validation reviews, chosen by a seed, to follow through the training.
-
-    Args:
-        reviews: the validation reviews.
-        corpus: the same, encoded.
-        seed: decides which are chosen.
-    """
+    """Some validation reviews, chosen by a seed, to follow through the training."""
 
     def __init__(self, reviews: Reviews, corpus: EncodedCorpus, seed: int) -> None:
         self._reviews = reviews
@@ -346,3 +322,50 @@ class ValidationSamples:
             with torch.random.fork_rng(devices=[]):
                 figure = explanation_figure(model, words, names, temperature=temperature)
             yield f"explanation_of_row_{index + 1}", figure
+
+
+class Validator:
+    """Predicts the validation reviews and logs the results."""
+
+    def __init__(
+        self,
+        model: SentimentClassifier,
+        data: TrainingData,
+        context: TrainingContext,
+        run_logger: RunLogger,
+    ) -> None:
+        self._model, self._context, self._run_logger = model, context, run_logger
+        self._class_names = data.class_names
+        self._corpus = data.validation.to(context.device)
+        self._samples = ValidationSamples(
+            data.validation_reviews, self._corpus, context.config.seed
+        )
+
+    def predict(self, report: Callable[[int], object]) -> Predictions:
+        """All predictions, on every rank; ``report`` takes the size of each finished batch."""
+        return predict_corpus(
+            self._model, self._corpus, device=self._context.device, description="validating",
+            distributed=self._context.distributed, report=report,
+        )  # fmt: skip
+
+    def log(
+        self,
+        epoch: EpochMetrics,
+        predictions: Predictions,
+        metrics: Metrics,
+        temperature: float,
+        *,
+        is_best: bool,
+    ) -> None:
+        """Log metrics, sample reviews and pictures of an epoch."""
+        if not self._context.distributed.is_main:
+            return
+        number, run_logger = epoch.epoch, self._run_logger
+        run_logger.epoch(epoch, metrics, is_best=is_best)
+        run_logger.reviews(self._samples.verdicts(predictions, temperature), number)
+        if self._context.config.training.pictures:
+            pictures = draw_predictions(
+                predictions, self._class_names, temperature, fitted_here=True
+            )
+            run_logger.figures(pictures.items(), number)
+            run_logger.figures(self._samples.explanations(self._model, temperature), number)

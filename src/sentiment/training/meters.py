@@ -11,16 +11,13 @@ from sentiment.runtime.distributed import DistributedContext
 
 
 def zero_sums(*shape: int, device: torch.device) -> torch.Tensor:
-    """Zeros to add numbers to, in fp64 where the device knows it; MPS does not."""
+    """Zeros to add numbers to, in fp64 except on MPS, which does not have it."""
     dtype = torch.float32 if device.type == "mps" else torch.float64
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
 class MeanMeter:
-    """Sums loss, hits and reviews on the device.
-
-    Adding is asynchronous; reading a value makes the host wait for the device.
-    """
+    """Sums loss, correct predictions and reviews on the device; only reading waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = zero_sums(3, device=device)
@@ -45,10 +42,7 @@ class MeanMeter:
 
 
 class TermMeter:
-    """Averages each term of an objective over reviews, without its weight.
-
-    An update's losses count only once the update is carried out.
-    """
+    """Averages each unweighted term of an objective over reviews; skipped updates don't count."""
 
     def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
         self._names = names
@@ -56,7 +50,7 @@ class TermMeter:
         self._sums = torch.zeros_like(self._update)  # (terms, 2): sum of losses, reviews
 
     def begin_update(self) -> None:
-        """Forget the losses of an update that was skipped."""
+        """Discard the losses of the last update if it was skipped."""
         self._update.zero_()
 
     def add(self, name: str, losses: torch.Tensor) -> None:
@@ -70,7 +64,7 @@ class TermMeter:
         self._sums += self._update
 
     def take_means(self, distributed: DistributedContext) -> dict[str, float]:
-        """Mean of each term over all ranks, and start again at zero; a collective call."""
+        """Mean of each term over all ranks; starts again at zero. A collective call."""
         sums = self.state(distributed)
         self._sums.zero_()
         named = zip(self._names, sums, strict=True)
@@ -92,7 +86,7 @@ class EpochProgress:
 
     Attributes:
         epoch: number of the epoch, from 1.
-        num_updates: updates of it that are done.
+        num_updates: updates done in it.
         num_tokens: tokens of its batches so far, over all ranks.
         all, recent: loss and accuracy over the epoch, and since the last logged update.
     """
@@ -113,7 +107,7 @@ class EpochProgress:
         self._started = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Stop counting time, for what is not training."""
+        """Exclude the time from now on, which is not spent training."""
         self._seconds, self._started = self.seconds, None
 
     @property
@@ -124,7 +118,6 @@ class EpochProgress:
 
     @property
     def recent_tokens_per_second(self) -> float:
-        """Speed since the last logged update."""
         return self._recent_tokens / max(self.seconds - self._logged_seconds, 1e-9)
 
     def count(self, num_tokens: int) -> None:
@@ -134,7 +127,7 @@ class EpochProgress:
         self._recent_tokens += num_tokens
 
     def reset_recent(self) -> None:
-        """Start again what is counted from one logged update to the next."""
+        """Reset what is counted from one logged update to the next."""
         self.recent = MeanMeter(self._device)
         self._recent_tokens, self._logged_seconds = 0, self.seconds
 
@@ -163,7 +156,6 @@ class EpochProgress:
         device: torch.device,
         distributed: DistributedContext,
     ) -> EpochProgress:
-        """The progress that :meth:`state` described."""
         progress = cls(values["epoch"], device)
         progress.num_updates = values["num_updates"]
         progress.num_tokens = values["num_tokens"]

@@ -36,39 +36,23 @@ _DIRECTION_SEED = 2
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A rank's share of one batch of an update.
-
-    Attributes:
-        batch: its reviews.
-        is_labelled: whether they have labels.
-        update: number of the update, from 0.
-        num_labelled: labelled reviews of the whole update, over all ranks.
-        num_all: labelled and unlabelled reviews of the whole update.
-        soft_labels: (batch, classes) the teachers' probabilities, on the device, or None.
-        is_placeholder: whether the rank has no share and the review only keeps it in step.
-    """
+    """A rank's share of one batch of an update."""
 
     batch: Batch
     is_labelled: bool
-    update: int
-    num_labelled: int
-    num_all: int
-    soft_labels: torch.Tensor | None = None
-    is_placeholder: bool = False
-
-    @property
-    def num_unlabelled(self) -> int:
-        """Unlabelled reviews of the whole update."""
-        return self.num_all - self.num_labelled
+    update: int  # from 0
+    num_labelled: int  # labelled reviews of the whole update, over all ranks
+    num_all: int  # labelled and unlabelled ones
+    soft_labels: torch.Tensor | None = None  # (batch, classes) by the teachers, on the device
+    is_placeholder: bool = False  # the rank has no share, and the review only keeps it in step
 
 
 class MicroBatches:
     """Shards an update's batches over the ranks, with an unlabelled batch for each labelled one.
 
     Args:
-        labelled: the training reviews, on the device.
-        unlabelled: reviews without labels, on the device, or None.
-        soft_labels: (num_unlabelled, classes) the teachers' probabilities, on the device, or None.
+        labelled, unlabelled: reviews with and without labels, on the device.
+        soft_labels: (num_unlabelled, classes) the teachers' probabilities, on the device.
         uses_placeholders: whether a rank without a share gets a review of another rank, because
             gradients are exchanged in every backward pass; otherwise that batch is left out.
     """
@@ -100,11 +84,9 @@ class MicroBatches:
             )
 
     def of_update(self, update: int, batches: list[torch.Tensor]) -> Iterator[MicroBatch]:
-        """This rank's micro-batches.
+        """This rank's micro-batches of an update, counted from 0.
 
-        Args:
-            update: number of the update, from 0, which decides its unlabelled reviews.
-            batches: rows of each labelled batch, over all ranks, longest review first.
+        ``batches`` are rows of the labelled reviews over all ranks, longest review first.
         """
         sources = [(self._labelled, rows, True) for rows in batches]
         num_labelled = num_all = sum(map(len, batches))
@@ -136,10 +118,11 @@ class CleanForward:
 
     Attributes:
         logits: (batch, classes).
-        loss: () the terms computed there.
-        word_gradient, logit_gradient: gradients of a loss by words and logits, where needed.
-        label_gradient: (batch, time, embedding) gradient of the labels' loss by the words, where
-            ``word_gradient`` cannot tell its direction.
+        loss: () the terms that leave the words as they are.
+        word_gradient, logit_gradient: gradients of a loss with respect to words and logits, if
+            needed.
+        label_gradient: (batch, time, embedding) gradient of the labels' loss with respect to the
+            words, if it cannot be derived from ``word_gradient``.
     """
 
     logits: torch.Tensor
@@ -149,7 +132,7 @@ class CleanForward:
     label_gradient: torch.Tensor | None = None
 
     def away_from(self, classes: torch.Tensor) -> torch.Tensor:
-        """(batch, time, embedding) directions in which given classes lose probability."""
+        """(batch, time, embedding) directions in which the classes lose probability."""
         assert self.word_gradient is not None and self.logit_gradient is not None
         return adversarial_direction(classes, self.word_gradient, self.logit_gradient)
 
@@ -158,9 +141,6 @@ class CombinedObjective:
     """Accumulates the gradients of all terms, one micro-batch at a time.
 
     Terms: the labels' loss, adversarial and virtual adversarial training, entropy, distillation.
-
-    Attributes:
-        terms: mean of each term since the last logged update.
     """
 
     def __init__(self, model: SentimentClassifier, context: TrainingContext) -> None:
@@ -189,9 +169,8 @@ class CombinedObjective:
     def backward(self, micro_batch: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Run all passes of a micro-batch, and add their gradients to the parameters'.
 
-        Returns:
-            (batch, classes) logits of the unperturbed words, and () the micro-batch's part of the
-            update's loss.
+        Returns the logits (batch, classes) of the unperturbed words, and the micro-batch's part of
+        the update's loss, ().
         """
         batch = micro_batch.batch
         with autocast(self._device, self._precision):
@@ -202,7 +181,7 @@ class CombinedObjective:
         forward = FixedDropoutForward(self._model, batch.lengths, self._device, self._precision)
         clean = self.clean_pass(micro_batch, forward, words)
         loss = clean.loss
-        # All perturbations first: the gradient that they derive from grows with each pass.
+        # All perturbations first: each pass adds to the gradient that they derive from.
         for name, shift in self.perturbations(micro_batch, forward, words, clean).items():
             loss = loss + self._perturbed_pass(name, micro_batch, forward, words + shift, clean)
         if embedded.requires_grad and words.grad is not None:
@@ -240,7 +219,8 @@ class CombinedObjective:
         if soft_labels is not None:
             losses = soft_cross_entropy(soft_labels, logits, self._distillation.temperature)
             self.terms.add("distillation", losses)
-            loss = loss + self._distillation.weight * losses.sum() / micro_batch.num_unlabelled
+            num_unlabelled = micro_batch.num_all - micro_batch.num_labelled
+            loss = loss + self._distillation.weight * losses.sum() / num_unlabelled
         logits.retain_grad()
         loss.backward()
         return CleanForward(logits.detach(), loss.detach(), words.grad, logits.grad, label_gradient)
@@ -252,14 +232,14 @@ class CombinedObjective:
         words: torch.Tensor,
         clean: CleanForward,
     ) -> dict[str, torch.Tensor]:
-        """What each term adds to the words, (batch, time, embedding)."""
+        """What each term adds to the words (batch, time, embedding)."""
         batch, objectives = micro_batch.batch, self._objectives
         directions: dict[str, torch.Tensor] = {}
         if micro_batch.is_labelled and objectives.adversarial > 0:
             direction = clean.label_gradient
-            directions["adversarial"] = (
-                clean.away_from(batch.labels) if direction is None else direction
-            )
+            if direction is None:
+                direction = clean.away_from(batch.labels)
+            directions["adversarial"] = direction
         if objectives.virtual_adversarial > 0 and self._iterations == 0:
             # Of the eigenvector's two signs, the one that loses confidence changes predictions
             # more: little confidence is left to gain.
@@ -287,7 +267,7 @@ class CombinedObjective:
         words: torch.Tensor,
         clean: CleanForward,
     ) -> torch.Tensor:
-        """Forward and backward pass of one term over perturbed words; () its part of the loss."""
+        """Forward and backward pass of one term over perturbed words; returns its loss, ()."""
         logits = forward.classify(words)
         if name == "adversarial":
             losses = self._loss(logits, micro_batch.batch.labels)  # (batch,)

@@ -1,13 +1,15 @@
-"""Optimizer, learning-rate schedule and averaged weights."""
+"""Optimizer, learning-rate schedule, averaged weights, and guards around an update."""
 
 from __future__ import annotations
 
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -15,16 +17,18 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
 from sentiment.config.config import TrainingConfig
+from sentiment.data.batches import Batch
 from sentiment.model import SentimentClassifier
 from sentiment.model.recurrence import InitialStates
+from sentiment.runtime.errors import UserError
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
     """Adam or AdamW over the parameters that need a gradient.
 
     Weight decay applies to weight matrices, not to embeddings, initial states and vectors. With
-    ``layer_rate_factor`` or ``unfreeze_epochs``, layers learn at rates that fall from the linear
-    layer down (Howard & Ruder 2018): each parameter group has its ``depth``, 0 at the top.
+    ``layer_rate_factor`` or ``unfreeze_epochs``, learning rates fall from the linear layer down
+    (Howard & Ruder 2018): each parameter group has its ``depth``, 0 at the top.
     """
     never_decayed = {
         id(parameter)
@@ -55,10 +59,9 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Ada
 
 
 def _depth(name: str, model: nn.Module) -> int:
-    """How many layers a parameter of the classifier is below the linear layer."""
-    num_layers = next(
-        module.num_layers for module in model.modules() if isinstance(module, nn.RNNBase)
-    )
+    """How many layers below the linear layer a parameter is."""
+    recurrence = next(module for module in model.modules() if isinstance(module, nn.RNNBase))
+    num_layers = recurrence.num_layers
     if name.startswith("embedding."):
         return num_layers + 1
     if name.startswith("initial_states."):
@@ -69,14 +72,10 @@ def _depth(name: str, model: nn.Module) -> int:
 
 
 class Schedule:
-    """Sets the optimizer's learning rate after each update.
+    """Sets the optimizer's learning rate after each update, of ``num_updates`` in all.
 
-    Args:
-        optimizer: as :func:`build_optimizer` makes it.
-        config: kind of schedule, warm-up, plateau.
-        num_updates: updates of the whole training.
-        factor: share of the full learning rate by number of the update, from 0; None takes that of
-            the settings.
+    ``factor`` maps the number of an update, from 0, to its share of the full learning rate, in
+    place of the settings' schedule.
     """
 
     def __init__(
@@ -96,18 +95,13 @@ class Schedule:
             optimizer, [partial(_delayed, factor, start) for start in starts]
         )
         self._update = 0
-        self._by_metric = (
-            ReduceLROnPlateau(
-                optimizer,
-                mode="max",
-                factor=config.plateau_factor,
-                patience=config.plateau_patience,
-                threshold=0.0,
-                eps=0.0,  # the default ignores reductions of small learning rates
-            )
-            if config.schedule == "plateau"
-            else None
-        )
+        self._by_metric: ReduceLROnPlateau | None = None
+        if config.schedule == "plateau":
+            # The default eps ignores reductions of small learning rates.
+            self._by_metric = ReduceLROnPlateau(
+                optimizer, mode="max", factor=config.plateau_factor,
+                patience=config.plateau_patience, threshold=0.0, eps=0.0,
+            )  # fmt: skip
 
     def after_update(self) -> None:
         """Set the learning rate of the next update."""
@@ -120,7 +114,7 @@ class Schedule:
                 self._by_update.step()
 
     def after_epoch(self, score: float) -> None:
-        """Give schedule ``plateau`` the monitored metric; more is better."""
+        """Pass the monitored metric to schedule ``plateau``; more is better."""
         if self._by_metric is not None and self._update >= self._num_warmup:
             self._by_metric.step(score)
 
@@ -149,7 +143,7 @@ class Schedule:
 
 
 def _delayed(factor: Callable[[int], float], start: int, update: int) -> float:
-    """The factor of a layer that starts to learn at update ``start``."""
+    """The factor of a layer that is frozen before update ``start``."""
     return 0.0 if update < start else factor(update)
 
 
@@ -188,7 +182,7 @@ _FULL_AFTER = 10  # update n keeps at most (1 + n) / (_FULL_AFTER + n) of the av
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights; ``decay`` is the share an update keeps."""
+    """Exponential moving average of a model's weights; an update keeps the share ``decay``."""
 
     def __init__(self, model: SentimentClassifier, decay: float) -> None:
         self._model = model
@@ -196,20 +190,17 @@ class WeightAverage:
 
     @property
     def model(self) -> SentimentClassifier:
-        """The classifier with the averaged weights."""
         module = self._averaged.module
         assert isinstance(module, SentimentClassifier)
         return module
 
     def update(self) -> None:
-        """Take in the model's weights after an update."""
         self._averaged.update_parameters(self._model)
 
     def state(self) -> dict[str, torch.Tensor]:
         return dict(self._averaged.state_dict())
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Continue from :meth:`state`."""
         self._averaged.load_state_dict(tensors)
 
 
@@ -223,3 +214,109 @@ def _moving_average(decay: float) -> Callable[..., None]:
         torch._foreach_lerp_(averaged, current, 1 - kept)
 
     return average
+
+
+_MAX_SKIPPED_IN_A_ROW = 50  # with more, the weights are at fault, not a batch
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """Describes an update in messages."""
+
+    update: int  # from 1
+    epoch: int  # from 1
+    learning_rate: float
+    rows: list[int]  # positions of its reviews in the training split, from 0
+    longest: int  # tokens of the longest of them
+
+    def __str__(self) -> str:
+        first = ", ".join(str(row + 1) for row in self.rows[:3])
+        more = " …" if len(self.rows) > 3 else ""
+        return (
+            f"update {self.update} (epoch {self.epoch}, learning rate {self.learning_rate:.3g}, "
+            f"batch of {len(self.rows)} reviews of up to {self.longest} tokens: training reviews "
+            f"{first}{more})"
+        )
+
+
+class NonFiniteGuard:
+    """Checks losses and gradient norms.
+
+    Reading a number from a GPU means waiting for it. If training is to stop at a non-finite number,
+    all are therefore read later, together and before anything is saved; if updates are to be
+    skipped, norms are read at once.
+    """
+
+    def __init__(self, reaction: Literal["stop", "skip"], device: torch.device) -> None:
+        self._skips = reaction == "skip"
+        self._reads_at_once = device.type == "cpu"
+        self._unread: list[tuple[StepInfo, torch.Tensor]] = []
+        self._num_skipped = 0
+        self._num_in_a_row = 0
+
+    def allows(self, step: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+        """Whether the optimizer may take a step; raises ``UserError`` if training is to stop.
+
+        The loss () is this rank's; the gradient's norm () is the same on all ranks.
+        """
+        if self._skips:
+            return self._is_finite(step, norm)
+        self._unread.append((step, torch.stack((loss.detach().double(), norm.double()))))
+        if self._reads_at_once:
+            self.check()
+        return True
+
+    def _is_finite(self, step: StepInfo, norm: torch.Tensor) -> bool:
+        if math.isfinite(norm.item()):
+            self._num_in_a_row = 0
+            return True
+        self._num_skipped += 1
+        self._num_in_a_row += 1
+        if self._num_in_a_row > _MAX_SKIPPED_IN_A_ROW:
+            raise UserError(
+                f"the gradient was not finite {self._num_in_a_row} times in a row, last at "
+                f"{step}: lower training.learning_rate; the last checkpoint is from before"
+            )
+        return False
+
+    def check(self) -> None:
+        """Read the numbers not read yet; raises ``UserError`` if one is not finite."""
+        if not self._unread:
+            return
+        numbers = torch.stack([pair for _, pair in self._unread]).tolist()
+        for (step, _), (loss, norm) in zip(self._unread, numbers, strict=True):
+            if not (math.isfinite(norm) and math.isfinite(loss)):
+                raise UserError(
+                    f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at {step}: lower "
+                    "training.learning_rate or training.gradient_clip, or skip such batches with "
+                    "training.nonfinite skip; the last checkpoint is from before"
+                )
+        self._unread.clear()
+
+    def state(self) -> dict[str, int]:
+        return {"num_skipped": self._num_skipped, "num_skipped_in_a_row": self._num_in_a_row}
+
+    def restore(self, values: dict[str, int]) -> None:
+        self._num_skipped = values["num_skipped"]
+        self._num_in_a_row = values["num_skipped_in_a_row"]
+
+
+@contextmanager
+def explain_out_of_memory(
+    batch: Batch, config: TrainingConfig, device: torch.device
+) -> Iterator[None]:
+    """Turn torch's errors about memory into a ``MemoryError`` that names the settings to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        is_out_of_memory = isinstance(error, torch.OutOfMemoryError) or (
+            "memory" in str(error) and "alloc" in str(error)  # torch's wording on a CPU
+        )
+        if not is_out_of_memory:
+            raise
+        reviews, time = batch.tokens.shape
+        raise MemoryError(
+            f"{device} has too little memory for a batch of {reviews} reviews of {time} tokens: "
+            f"lower training.batch_size ({config.batch_size} {config.batch_unit}; "
+            "training.accumulation_steps makes up for it) or data.max_length"
+        ) from error

@@ -1,4 +1,4 @@
-"""How a training starts: new, resumed or finished; its data, its model and its folder."""
+"""Set-up of a training: new, resumed or finished; data, model and folder."""
 
 from __future__ import annotations
 
@@ -49,17 +49,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StartPlan:
-    """How a training is to start.
+    """How a training is to start."""
 
-    Attributes:
-        checkpoint: to resume from, None to start anew.
-        is_finished: whether there is nothing left to do.
-        overwrites: whether the content of its folder may be replaced.
-    """
-
-    checkpoint: CheckpointData | None = None
+    checkpoint: CheckpointData | None = None  # to resume from
     is_finished: bool = False
-    overwrites: bool = False
+    overwrites: bool = False  # whether the content of its folder may be replaced
 
     @property
     def resumes(self) -> bool:
@@ -69,12 +63,7 @@ class StartPlan:
 def resolve_start(
     request: TrainingRequest, path: Path, distributed: DistributedContext
 ) -> StartPlan:
-    """Decide from a run's folder how to start; the main rank decides for all.
-
-    Raises:
-        FileNotFoundError: a run is to be resumed, but the run or its checkpoint is missing.
-        UserError: the run is damaged or has other settings; or a teacher of a new run is unusable.
-    """
+    """Decide from a run's folder how to start; the main rank decides for all."""
     kind = _NEW
     if distributed.is_main:
         _check_is_run(path)
@@ -102,7 +91,7 @@ _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
 
 
 def _check_is_run(path: Path) -> None:
-    """Refuse a folder that holds something else than a classifier's run."""
+    """Refuse a folder that holds anything but a classifier's run."""
     if holds_pretraining(path):
         raise UserError(
             f"{path} holds a pre-training, no run to resume or replace: start from it with "
@@ -115,7 +104,7 @@ def _check_is_run(path: Path) -> None:
 
 
 def _is_of_this_launch(path: Path) -> bool:
-    """Whether the launcher that restarts its ranks has begun the run, which then is resumed."""
+    """Whether the same launcher began the run, and now restarts its ranks: then it is resumed."""
     if num_restarts() == 0 or not (path / "run.json").exists():
         return False
     return read_manifest(path).get("launch") == launch_name()
@@ -145,15 +134,9 @@ def prepare(
 ) -> tuple[SentimentClassifier, TrainingData]:
     """Read the data and build the model; create the folder of a new run.
 
-    One rank per machine fills the token cache for the others. Only the main rank reads vectors;
-    its weights are broadcast later. Teachers label reviews once: their soft labels are saved.
-
-    Args:
-        pretrained: the folder of a pre-training, whose vocabulary and weights a new run takes.
-
-    Raises:
-        UserError: the reviews are not those of the run or of the other ranks; or a teacher cannot
-            be trusted.
+    A new run takes vocabulary and weights from the folder ``pretrained``. One rank per machine
+    fills the token cache for the others. Only the main rank reads vectors; its weights are
+    broadcast later. Teachers label reviews once: their soft labels are saved.
     """
     config, path, distributed = context.config, context.path, context.distributed
     source = path if start.resumes else pretrained
@@ -161,7 +144,7 @@ def prepare(
     with_vectors = distributed.is_main and source is None
     with distributed.local_main_first():
         data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
-    # Teachers come before the folder, which a refused teacher must not leave behind.
+    # Before the folder is created, because a refused teacher must not leave one behind.
     creates_run = distributed.is_main and not start.resumes
     soft_labels = teach(config, data, context.device) if creates_run else None
     model = build_fresh(config, data, context.device)
@@ -231,10 +214,8 @@ def _check_reviews(path: Path, data: TrainingData, distributed: DistributedConte
 
 def _log_resumed(context: TrainingContext, checkpoint: CheckpointData) -> None:
     values = checkpoint.values
-    logger.info(
-        "resuming at update %d, in epoch %d",
-        values["updates"]["update"], values["progress"]["epoch"],
-    )  # fmt: skip
+    update, epoch = values["updates"]["update"], values["progress"]["epoch"]
+    logger.info("resuming at update %d, in epoch %d", update, epoch)
     before = read_manifest(context.path)
     before |= before.get("versions", {})
     now = {

@@ -30,18 +30,19 @@ from sentiment.training.checkpoint import (
     save_state,
 )
 from sentiment.training.context import TrainingContext
-from sentiment.training.logger import EpochMetrics, RunLogger
+from sentiment.training.logger import EpochMetrics, RunLogger, Validator
 from sentiment.training.meters import EpochProgress, MeanMeter
 from sentiment.training.objectives import build_objective
 from sentiment.training.optim import (
+    NonFiniteGuard,
     Schedule,
+    StepInfo,
     WeightAverage,
     build_optimizer,
+    explain_out_of_memory,
     optimizer_state,
     restore_optimizer,
 )
-from sentiment.training.step import NonFiniteGuard, StepInfo, explain_out_of_memory
-from sentiment.training.validation import Validator
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,16 @@ BUCKET_MEGABYTES = 4  # gradients that ranks exchange while the others are still
 class Trainer:
     """Trains a classifier, and keeps its best and last weights in the run's folder.
 
+    All ranks make the same calls.
+
     Args:
-        model: the classifier, on the context's device.
+        model: on the context's device.
         data: corpora, vocabulary and class names.
-        context: settings, folder, device, precision and ranks; all ranks make the same calls.
-        run_logger: takes curves and metrics.
-        checkpoint: continue from it; None trains from the start.
-        make_schedule: makes another schedule for the optimizer than the settings describe.
-        after_update: called with the number of each update once it is done.
+        context: settings, folder, device, precision and ranks.
+        run_logger: writes curves and metrics.
+        checkpoint: to continue from.
+        make_schedule: makes another schedule than the settings describe.
+        after_update: called with the number of each finished update.
     """
 
     def __init__(
@@ -118,7 +121,6 @@ class Trainer:
 
         Raises:
             Interrupted: a signal came; a checkpoint is saved.
-            UserError: loss or gradient is not finite, and ``training.nonfinite`` is ``stop``.
         """
         if self.update == 0:
             self._save_checkpoint()  # from here on there is always something to resume
@@ -139,7 +141,7 @@ class Trainer:
         return done >= self._training.num_epochs
 
     def _train_epoch(self) -> EpochMetrics:
-        """Make the remaining updates of the current epoch."""
+        """Carry out the remaining updates of the current epoch."""
         progress = self._state.progress
         self._model.train()
         self._sampler.set_epoch(progress.epoch)
@@ -167,14 +169,10 @@ class Trainer:
 
         Args:
             batches: rows of each batch's reviews, over all ranks, longest review first.
-            meters: take loss and hits of this rank's reviews, unless the update is skipped.
+            meters: count loss and hits of this rank's reviews, unless the update is skipped.
 
         Returns:
             () norm of the gradient before clipping, on the device.
-
-        Raises:
-            UserError: loss or gradient is not finite.
-            MemoryError: the device has too little memory for a batch.
         """
         self._optimizer.zero_grad(set_to_none=True)
         if self._objective is not None:
@@ -217,7 +215,7 @@ class Trainer:
         self._guard.check()
 
     def _sync(self, is_last: bool) -> AbstractContextManager[None]:
-        """Ranks exchange gradients once per update, in the backward pass of its last batch."""
+        """Have ranks exchange gradients only in the backward pass of an update's last batch."""
         if isinstance(self._parallel, DistributedDataParallel) and not is_last:
             return self._parallel.no_sync()
         return nullcontext()
@@ -308,12 +306,12 @@ class Trainer:
         following = EpochProgress(epoch.epoch + 1, self._device)
         is_best = self._state.end_epoch(finished, score, following)
         self._validator.log(epoch, predictions, metrics, temperature, is_best=is_best)
-        # Before the weights, so that they can be made from it.
+        # Before the weights, which can then be rebuilt from it.
         self._save_checkpoint(finished)
         self._keep_weights(finished)
 
     def _stop_validating(self, num_reviews: int) -> None:
-        # Several ranks would have to agree in every batch about something that is soon over.
+        # Several ranks would have to agree in every batch, and validation is soon over.
         if self._stop.signal and not self._distributed.is_distributed:
             self._save_checkpoint()
             raise Interrupted(self._stop.signal)
@@ -329,8 +327,7 @@ class Trainer:
     def _save_checkpoint(self, finished: WeightsInfo | None = None) -> None:
         """Save all that is needed to continue from here; a collective call.
 
-        Args:
-            finished: the epoch that has just ended, whose weights are not saved yet.
+        ``finished`` is the epoch that has just ended, whose weights are not saved yet.
         """
         self.check_finite()
         checkpoint = self._checkpoint(finished)
@@ -370,7 +367,7 @@ class Trainer:
     def _restore(self, checkpoint: CheckpointData) -> WeightsInfo | None:
         """Continue from :meth:`_checkpoint`; returns the epoch that had just ended, if one had.
 
-        With another number of ranks or on another device, random numbers are others.
+        With another number of ranks or on another device, random numbers differ.
         """
         values, updates = checkpoint.values, checkpoint.values["updates"]
         self._model.load_state_dict(checkpoint.section("model"))
@@ -382,15 +379,12 @@ class Trainer:
             self._objective.terms.restore(updates["terms"], self._distributed)
         if self._average is not None:
             self._average.restore(checkpoint.section("average"))
-        if (
-            values["num_ranks"] == self._distributed.world_size
-            and values["device"] == self._device.type
-        ):
-            restore_generators(checkpoint.section("generators"), self._device, self._distributed)
+        device, distributed = self._device, self._distributed
+        if (values["num_ranks"], values["device"]) == (distributed.world_size, device.type):
+            restore_generators(checkpoint.section("generators"), device, distributed)
         else:
-            seed = mixed_seed(torch.initial_seed(), self.update, self._distributed.rank)
-            torch.manual_seed(seed)
+            torch.manual_seed(mixed_seed(torch.initial_seed(), self.update, distributed.rank))
         progress = EpochProgress.restore(
-            values["progress"], checkpoint.section("sums"), self._device, self._distributed
+            values["progress"], checkpoint.section("sums"), device, distributed
         )
         return self._state.restore(values, progress)
