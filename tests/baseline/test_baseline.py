@@ -180,7 +180,8 @@ def test_a_baseline_learns_an_easy_corpus_and_reports_it(run, made, tmp_path, ca
     assert baseline(*arguments) == 0
     assert not (path / "evaluation" / "old").exists()
     printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines()[:-2])) <= 80
+    lines = [line for line in printed.splitlines() if str(tmp_path.parent) not in line]
+    assert max(map(len, lines)) <= 80
     report = json.loads((path / EVALUATION / "report.json").read_text())
     assert report["accuracy"] >= 0.95 and report["split"] == "validation"
     for text in (

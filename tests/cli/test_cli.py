@@ -285,7 +285,7 @@ def test_mistakes_in_evaluation_are_one_line(arguments, message, run_path, tmp_p
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "found: none"),
+        ("", "it needs a header"),
         ("review,stars\nx,1\n", "text"),
         ("text,label\n", "no rows"),
         ("text,label\na b c,neg\na b d,neg\n", "class"),

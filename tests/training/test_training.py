@@ -230,8 +230,8 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
     watching = False
     assert (str(corpus / "train.csv"), False) in opened
     assert (str(corpus / "validation.csv"), False) in opened
-    expected = [(str(corpus / "test.csv"), True)] if shared_reviews == "report" else []
-    assert [each for each in opened if each[0] == str(corpus / "test.csv")] == expected
+    by_guard = {by_guard for path, by_guard in opened if path == str(corpus / "test.csv")}
+    assert by_guard == ({True} if shared_reviews == "report" else set())
 
 
 def test_predictions_are_in_the_order_of_the_data(run_path):
