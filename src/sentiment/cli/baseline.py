@@ -11,9 +11,6 @@ from sentiment.cli.options import CommandParser
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options, the settings of the run to compare with, and the baseline's folder."""
-    from sentiment.runtime.files import beside
-
     parser = CommandParser(
         prog,
         "Train the linear model that a run has to beat, naive-Bayes-weighted n-grams and logistic "
@@ -28,15 +25,11 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the baseline in the folder"
     )
-    options, settings = parser.parse_known_args(arguments)
-    options.config = parser.parse_settings(settings, why="a baseline cannot be resumed")
-    folder = options.output_dir or Path(beside(options.config.output_dir, "-baseline"))
-    options.output_dir = folder.expanduser()
-    return options
+    why = "a baseline cannot be resumed"
+    return parser.parse_with_settings(arguments, suffix="-baseline", why=why)
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Train and evaluate, and print the table."""
     from sentiment.baseline.train import baseline_table, train_baseline
     from sentiment.display.console import sanitize
     from sentiment.runtime.device import prepare_threads
@@ -46,7 +39,7 @@ def execute(options: argparse.Namespace) -> None:
     refuse_ranks("a baseline")
     started = time.perf_counter()
     prepare_threads()
-    folder, run = options.output_dir, Path(options.config.output_dir).expanduser()
+    folder, run = options.output, Path(options.config.output_dir).expanduser()
     with run_lock(folder):
         trained = train_baseline(options.config, folder, overwrite=options.overwrite)
     print(baseline_table(trained, time.perf_counter() - started))

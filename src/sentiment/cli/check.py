@@ -12,7 +12,6 @@ from sentiment.config.bounds import Bounds
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(
         prog, "Test a run's behaviour with texts made from templates and with contrast pairs."
     )
@@ -63,7 +62,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Run the tests and the pairs, print the table and write the report."""
     from sentiment.behaviour.checks import run_behaviours
     from sentiment.behaviour.contrast import read_pairs, run_pairs
     from sentiment.behaviour.report import Check, report_text, write_reports
@@ -77,8 +75,8 @@ def execute(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     prepare_threads()
     output = options.output or options.run / "evaluation" / "check"
-    places = options.tests or ([] if options.pairs else [shipped_behaviours()])
-    capabilities = read_behaviours(places)  # first, because mistakes in them show sooner
+    paths = options.tests or ([] if options.pairs else [shipped_behaviours()])
+    capabilities = read_behaviours(paths)  # first, so that mistakes in them show at once
     predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
     check_writable(output)
     class_names, given = predictor.class_names, dict(options.roles or ())

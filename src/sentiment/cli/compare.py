@@ -12,7 +12,6 @@ from sentiment.runtime.errors import UserError
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, "Compare trained runs on the same reviews.")
     parser.add_argument(
         "runs",
@@ -32,7 +31,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Predict with every run, print the comparison and write its page."""
     from sentiment.comparison.compare import compare
     from sentiment.comparison.report import (
         caveats,

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from sentiment.cli.options import CommandParser, number, positive
+from sentiment.cli.options import CommandParser, number
 from sentiment.config.bounds import Bounds
-from sentiment.config.config import Config
 from sentiment.runtime.errors import UserError
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options, the settings and the folder."""
-    from sentiment.runtime.files import beside
-
     parser = CommandParser(
         prog,
         "Train once for each fold, each time holding out one fold of the training reviews "
@@ -33,30 +28,23 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         metavar="K",
         help="number of folds, at least 2 (default: 5)",
     )
-    parser.add_argument(
-        "--repeats",
-        type=positive,
-        default=1,
-        metavar="R",
-        help="how often to divide the reviews into folds, with other seeds (default: 1)",
-    )
+    help = "how often to divide the reviews into folds, with other seeds"
+    parser.add_count("--repeats", 1, help, metavar="R")
     parser.add_output(
         "the cross-validation's folder (default: output_dir of the settings with -folds)",
         "--output_dir",
     )
-    options, settings = parser.parse_known_args(arguments)
     why = "a cross-validation resumes by itself and overwrites nothing: give settings only"
-    options.config = parser.parse_settings(settings, why=why)
+    options = parser.parse_with_settings(arguments, suffix="-folds", why=why)
     if options.config.data.num_folds is not None:
         parser.error("data.num_folds is set by --folds: leave it out")
-    folder = options.output_dir or Path(beside(options.config.output_dir, "-folds"))
-    options.output_dir = folder.expanduser()
     return options
 
 
 def execute(options: argparse.Namespace) -> None:
     """Train the remaining folds; once all are trained, measure."""
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
+    from sentiment.data.sources import has_validation, source_name
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
@@ -74,8 +62,12 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.tuning.trainings import folder_lock
 
     refuse_ranks("a cross-validation")
-    config, folder = options.config, options.output_dir
-    _check_source(config)
+    config, folder = options.config, options.output
+    if has_validation(config.data):
+        raise UserError(
+            f"{source_name(config.data)} has a validation split of its own, so no fold would be "
+            "held out: give reviews without one with --data.path"
+        )
     folds = plan_folds(config, folder, options.folds, options.repeats)
     splits = load_training_splits(folds[0].config.data)  # fails if there are too few groups
     check_writable(folder)
@@ -87,9 +79,8 @@ def execute(options: argparse.Namespace) -> None:
     if signal:
         print(f"stopped: the same command continues; results so far: {shown}")
         raise SystemExit(128 + signal)
-    left = sum(not fold.is_trained for fold in folds)
-    if left:
-        text = f"{left} of {len(folds)} folds are being trained by other processes: the same "
+    if remaining := sum(not fold.is_trained for fold in folds):
+        text = f"{remaining} of {len(folds)} folds are being trained by other processes: the same "
         print(wrap_text(f"{text}command shows the result when they have ended"))
         return
     prepare_threads()
@@ -104,13 +95,3 @@ def execute(options: argparse.Namespace) -> None:
     print(f"\n{summary_table(predictions, summary, title)}")
     print(f"\npredictions: {shown}/predictions.csv")
     print(f"curves of all folds: tensorboard --logdir {shown}/folds")
-
-
-def _check_source(config: Config) -> None:
-    from sentiment.data.sources import has_validation, source_name
-
-    if has_validation(config.data):
-        raise UserError(
-            f"{source_name(config.data)} has a validation split of its own, so no fold would be "
-            "held out: give reviews without one with --data.path"
-        )

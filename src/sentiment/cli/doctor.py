@@ -9,26 +9,20 @@ from collections.abc import Sequence
 from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
-_DESCRIPTION = (
-    "Check the installation: versions, device, precision, threads, memory, folders, tokenizer and "
-    "TensorBoard, the LSTM against its definitions, and a training of a few seconds in a temporary "
-    "folder. What only costs speed or comfort is a warning; a failed check ends in exit status 1."
-)
-
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
-    parser = CommandParser(prog, _DESCRIPTION)
+    parser = CommandParser(
+        prog,
+        "Check the installation: versions, device, precision, threads, memory, folders, tokenizer "
+        "and TensorBoard, the LSTM against its definitions, and a training of a few seconds in a "
+        "temporary folder. What only costs speed or comfort is a warning; a failed check ends in "
+        "exit status 1.",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser.parse_args(arguments)
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Run all checks, printing each result as it comes, and print what to do.
-
-    Raises:
-        UserError: a check failed.
-    """
     from sentiment.diagnostics.doctor import (
         count_failures,
         format_advice,

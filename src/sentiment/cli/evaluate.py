@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, "Evaluate a trained run: table, report with figures, predictions.")
     parser.add_argument(
         "folder", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
@@ -47,7 +46,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Evaluate, print the table and write the report."""
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size
     from sentiment.runtime.files import check_writable

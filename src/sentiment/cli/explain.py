@@ -16,7 +16,6 @@ _LONGEST_NAME = 40
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, "Show what each word of a text contributed, and the LSTM's gates.")
     parser.add_run()
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text, in quotes")
@@ -25,13 +24,11 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--row", type=positive, help="row of the file, from 1 without the header")
     parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
-    parser.add_argument(
-        "--steps",
-        type=positive,
-        default=50,
-        help="integration steps to begin with; more are taken, up to 16 times as many, until the "
-        "attributions' error is below 1 %%; fewer for thousands of words (default: 50)",
-    )
+    parser.add_count(
+        "--steps", 50,
+        "integration steps to begin with; more are taken, up to 16 times as many, until the "
+        "attributions' error is below 1 %%; fewer for thousands of words", metavar="STEPS",
+    )  # fmt: skip
     parser.add_model_options()
     options = parser.parse_args(arguments)
     if (options.text is None) == (options.file is None):
@@ -42,7 +39,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Explain a text, print it, and write the figure and the page."""
     from sentiment.display.console import sanitize
     from sentiment.display.plots import save_figure
     from sentiment.explain.explain import explain

@@ -21,7 +21,6 @@ _DESCRIPTION = (
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
     parser.add_argument(
@@ -44,7 +43,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Export and check a model."""
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if options.format == "onnx" and missing:
         raise UserError(

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from sentiment.cli.options import CommandParser, number, positive
+from sentiment.cli.options import CommandParser, number
 from sentiment.config.bounds import Bounds
-
-_NUM_UPDATES = 1_000
-_DESCRIPTION = (
-    "Train a new model for some updates with a rising learning rate, and suggest rates from the "
-    "course of the loss (Smith 2017). No run is written or changed."
-)
-_EPILOG = (
-    "Settings are given as to train: --config FILE, and any of them as --training.batch_size 32; "
-    "sentiment train --help explains each."
-)
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options, and the settings of the training."""
-    from sentiment.runtime.files import beside
-
-    parser = CommandParser(prog, _DESCRIPTION)
+    parser = CommandParser(
+        prog,
+        "Train a new model for some updates with a rising learning rate, and suggest rates from "
+        "the course of the loss (Smith 2017). No run is written or changed.",
+        epilog="Settings are given as to train: --config FILE, and any of them as "
+        "--training.batch_size 32; sentiment train --help explains each.",
+    )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
-    parser.epilog = _EPILOG
-    rates = (("lowest", 1e-6, "first"), ("highest", 1.0, "last"))
-    for name, default, position in rates:
+    for name, default, position in (("lowest", 1e-6, "first"), ("highest", 1.0, "last")):
         parser.add_argument(
             f"--{name}",
             type=number(float, Bounds(gt=0)),
@@ -36,26 +26,16 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
             metavar="RATE",
             help=f"learning rate of the {position} update (default: {default:g})",
         )
-    parser.add_argument(
-        "--num_updates",
-        type=positive,
-        default=_NUM_UPDATES,
-        metavar="N",
-        help=f"updates from the one to the other (default: {_NUM_UPDATES})",
-    )
+    parser.add_count("--num_updates", 1_000, "updates from the one to the other")
     parser.add_output("folder for the figure and its values (default: output_dir with -find-lr)")
-    options, settings = parser.parse_known_args(arguments)
+    why = "a range test trains a new model and writes no run: give settings only"
+    options = parser.parse_with_settings(arguments, suffix="-find-lr", why=why)
     if options.lowest >= options.highest:
         parser.error(f"--lowest is {options.lowest:g}, but must be below --highest")
-    why = "a range test trains a new model and writes no run: give settings only"
-    options.config = parser.parse_settings(settings, why=why)
-    output = options.output or Path(beside(options.config.output_dir, "-find-lr"))
-    options.output = output.expanduser()
     return options
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Measure, write the figure, and suggest learning rates."""
     from sentiment.display.console import sanitize
     from sentiment.runtime.device import (
         describe_device,

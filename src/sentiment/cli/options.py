@@ -12,6 +12,7 @@ from sentiment.config.config import Config, check_device_name
 from sentiment.config.parser import parse_training
 from sentiment.display.console import sanitize
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import beside
 
 Number = TypeVar("Number", int, float)
 
@@ -29,39 +30,31 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("run", type=Path, metavar="RUN", help="the run's folder, runs/NAME")
 
     def add_output(self, help: str, name: str = "--output") -> None:
-        self.add_argument(name, type=Path, metavar="FOLDER", help=help)
+        self.add_argument(name, dest="output", type=Path, metavar="FOLDER", help=help)
+
+    def add_count(self, name: str, default: int, help: str, *, metavar: str = "N") -> None:
+        help = f"{help} (default: {default})"
+        self.add_argument(name, type=positive, default=default, metavar=metavar, help=help)
 
     def add_split(self, default: str) -> None:
-        self.add_argument(
-            "--split",
-            default=default,
-            choices=("train", "validation", "test"),
-            help=f"split to read (default: {default})",
-        )
+        splits = ("train", "validation", "test")
+        help = f"split to read (default: {default})"
+        self.add_argument("--split", default=default, choices=splits, help=help)
 
     def add_path(self, setting: str, help: str) -> None:
-        """An option with a setting's name, as --data.path, for where files lie now."""
+        """An option with a setting's name, as --data.path, for files that have moved."""
         name = setting.replace(".", "_")
         self.add_argument(f"--{setting}", dest=name, metavar="PATH", help=help)
 
     def add_checkpoint(self) -> None:
-        self.add_argument(
-            "--checkpoint",
-            default="best",
-            choices=("best", "last"),
-            help="weights to use (default: best)",
-        )
+        choices, help = ("best", "last"), "weights to use (default: best)"
+        self.add_argument("--checkpoint", default="best", choices=choices, help=help)
 
     def add_device(self, default: str | None, description: str) -> None:
-        self.add_argument(
-            "--device",
-            default=default,
-            type=_device_name,
-            help=f"auto, cpu, cuda, cuda:1 or mps (default: {description})",
-        )
+        help = f"auto, cpu, cuda, cuda:1 or mps (default: {description})"
+        self.add_argument("--device", default=default, type=_device_name, help=help)
 
     def add_model_options(self) -> None:
-        """Which weights, and which device."""
         self.add_checkpoint()
         self.add_device("auto", "auto")
 
@@ -81,6 +74,19 @@ class CommandParser(argparse.ArgumentParser):
         if request.has_flags:
             self.error(why)
         return request.config
+
+    def parse_with_settings(
+        self, arguments: Sequence[str], *, suffix: str, why: str
+    ) -> argparse.Namespace:
+        """The options, the settings as ``config``, and the folder to write as ``output``.
+
+        By default it is the settings' output_dir with a suffix. ``why`` as for parse_settings.
+        """
+        options, settings = self.parse_known_args(arguments)
+        options.config = self.parse_settings(settings, why=why)
+        folder = options.output or Path(beside(options.config.output_dir, suffix))
+        options.output = folder.expanduser()
+        return options
 
 
 def _device_name(text: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentiment.cli.options import CommandParser, positive
+from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ _DESCRIPTION = (
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
     parser.add_argument(
@@ -62,7 +61,16 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     again.add_argument(
         "--overwrite", action="store_true", help="replace the output once the new one is complete"
     )
-    _add_computing_options(parser)
+    parser.add_count("--window", 20_000, "rows that are sorted by length and written together")
+    parser.add_count("--batch-tokens", 30_000, "tokens in a batch, including padding")
+    parser.add_argument(
+        "--no-temperature",
+        dest="calibrated",
+        action="store_false",
+        help="do not divide logits by the run's temperature",
+    )
+    parser.add_model_options()
+    parser.add_precision()
     options = parser.parse_intermixed_args(arguments)  # texts may follow options
     if str(options.file) == "-":
         options.file = None
@@ -75,33 +83,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     return options
 
 
-def _add_computing_options(parser: CommandParser) -> None:
-    parser.add_argument(
-        "--window",
-        type=positive,
-        default=20_000,
-        metavar="N",
-        help="rows that are sorted by length and written together (default: 20000)",
-    )
-    parser.add_argument(
-        "--batch-tokens",
-        type=positive,
-        default=30_000,
-        metavar="N",
-        help="tokens in a batch, including padding (default: 30000)",
-    )
-    parser.add_argument(
-        "--no-temperature",
-        dest="calibrated",
-        action="store_false",
-        help="do not divide logits by the run's temperature",
-    )
-    parser.add_model_options()
-    parser.add_precision()
-
-
 def execute(options: argparse.Namespace) -> None:
-    """Predict, to the screen or to a file."""
     from sentiment.display.console import wrap_text
     from sentiment.inference.batch_predict import check_output
     from sentiment.inference.predictor import load
@@ -191,11 +173,9 @@ def _predict_to_file(
     started = time.perf_counter()
     is_file = options.file is not None
     shows_progress = is_file and distributed.is_main
-    classify = (
-        partial(shard_predict, predictor, distributed)
-        if distributed.is_distributed
-        else predictor.predict
-    )
+    classify = predictor.predict
+    if distributed.is_distributed:
+        classify = partial(shard_predict, predictor, distributed)
     with Bar(is_hidden=not shows_progress) as bar:
         try:
             before, done = predict_to_file(

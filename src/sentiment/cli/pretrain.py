@@ -16,7 +16,6 @@ logger = logging.getLogger("sentiment")
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The settings, and whether ``output_dir`` is given on the command line."""
     config = parse_settings(
         arguments,
         prog,
@@ -29,7 +28,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Pre-train, and print how to start a classifier from it."""
     from sentiment.display.console import sanitize
     from sentiment.model.recurrence import describe_recurrence
     from sentiment.pretraining.run import pretrain

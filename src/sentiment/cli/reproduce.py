@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from sentiment.cli.options import CommandParser
@@ -21,7 +20,6 @@ _DESCRIPTION = (
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options."""
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
     parser.add_output("folder for the second training (default: a temporary one)")
@@ -38,11 +36,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Train again, compare, and print the result.
-
-    Raises:
-        UserError: the two runs differ by more than expected.
-    """
     from sentiment.diagnostics.reproduce import (
         PathOverrides,
         differences_text,
@@ -60,7 +53,8 @@ def execute(options: argparse.Namespace) -> None:
     overrides = PathOverrides(
         options.device, options.data_path, options.data_cache_dir, options.vectors_path
     )
-    with _output_folder(options.output) as output:
+    with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
+        output = options.output or Path(folder) / "run"
         plan = plan_reproduction(options.run, output, overrides)
         if not options.json:
             print(f"{differences_text(plan)}\n", flush=True)  # before the training's own output
@@ -77,13 +71,3 @@ def execute(options: argparse.Namespace) -> None:
         raise UserError(sentence)
     if not options.json:
         print(sentence)
-
-
-@contextmanager
-def _output_folder(output: Path | None) -> Iterator[Path]:
-    """The given folder, or a temporary one."""
-    if output is not None:
-        yield output
-        return
-    with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
-        yield Path(folder) / "run"

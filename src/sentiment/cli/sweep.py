@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
-    """The options, the search, the settings that it does not search, and the folder."""
     parser = CommandParser(
         prog,
         "Search settings as FILE says: train one trial after another, each with values that the "
@@ -48,8 +47,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         check_space(search.space, options.config)
     except (UserError, FileNotFoundError) as error:
         parser.error(str(error))
-    folder = options.output_dir or Path("sweeps") / options.file.stem
-    options.output_dir = folder.expanduser()
+    folder = options.output or Path("sweeps") / options.file.stem
+    options.output = folder.expanduser()
     options.trials = options.trials or search.trials
     return options
 
@@ -64,7 +63,6 @@ def _check_fixed(search: Search, settings: Sequence[str]) -> None:
 
 
 def execute(options: argparse.Namespace) -> None:
-    """Train the remaining trials, and show all."""
     from sentiment.display.console import sanitize
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable
@@ -72,7 +70,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
 
     refuse_ranks("a sweep")
-    folder, signal = options.output_dir, 0
+    folder, signal = options.output, 0
     if not options.show:
         check_writable(folder)
         study = Study(folder, options.search, options.config)

@@ -28,7 +28,6 @@ logger = logging.getLogger("sentiment")
 
 
 def parse(arguments: Sequence[str], prog: str) -> TrainingRequest:
-    """The settings and flags."""
     return parse_training(arguments, prog)
 
 
