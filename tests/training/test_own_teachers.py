@@ -14,14 +14,18 @@ from helpers.distilling import SPLITS, learn_from, rewrite
 from helpers.trainings import arguments, in_process, refusal
 
 from sentiment.cli import main as cli
-from sentiment.cli.train import train_teachers
 from sentiment.config.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
 from sentiment.config.parser import TrainingRequest, load_config, parse_training, save_config
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.files import beside
-from sentiment.training.distillation import own_teachers, plan_teachers, teacher_folders
+from sentiment.training.distillation import (
+    own_teachers,
+    plan_teachers,
+    teacher_folders,
+    train_teachers,
+)
 from sentiment.training.trainer import Trainer
 from sentiment.tuning.search_space import check_space, read_space
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.config.parser import TrainingRequest, parse_training
-from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -90,6 +89,7 @@ def _train(
     from sentiment.runs.run import finish_run
     from sentiment.runtime.processes import Interrupted
     from sentiment.training.checkpoint import state_path
+    from sentiment.training.distillation import train_teachers
     from sentiment.training.logger import RunLogger
     from sentiment.training.setup import prepare
     from sentiment.training.trainer import Trainer
@@ -190,52 +190,3 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
     finally:
         threading.excepthook = previous
-
-
-def train_teachers(
-    request: TrainingRequest,
-    pretraining: Path | None,
-    train: Callable[[TrainingRequest], object],
-    *,
-    is_distributed: bool,
-) -> None:
-    """Train the teachers that a student's settings ask for, one after another.
-
-    Finished teachers are used as they are, stopped ones are resumed.
-
-    Args:
-        request: the student's.
-        pretraining: the folder of the language model that it starts from.
-        train: trains a run.
-        is_distributed: whether several ranks train.
-
-    Raises:
-        FileExistsError, UserError: a teacher's folder holds something else, or there are several
-            ranks.
-        SystemExit: a signal stopped training; the teacher's checkpoint is saved.
-    """
-    from sentiment.data.pipeline import look_ahead
-    from sentiment.data.reviews import reviews_fingerprint
-    from sentiment.training.distillation import plan_teachers
-
-    if not request.config.distillation.trains_teachers:
-        return
-    splits = look_ahead(request.config)
-    fingerprints = {split: reviews_fingerprint(reviews) for split, reviews in splits.items()}
-    plan = plan_teachers(request, pretraining, fingerprints)
-    if plan and is_distributed:
-        first = plan[0].config
-        raise UserError(
-            f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
-            "teachers are trained by one process each: train the missing ones first, with the "
-            f"same settings, --distillation.num_teachers 0 and, as for the first, --seed "
-            f"{first.seed} --output_dir {first.output_dir}"
-        )
-    for teacher in plan:
-        replaced = ", replacing the run in it" if teacher.overwrites else ""
-        logger.info("training a teacher first: %s%s", teacher.config.output_dir, replaced)
-        try:
-            train(teacher)
-        except SystemExit:
-            logger.info("the same command resumes the teacher, and then trains the student")
-            raise

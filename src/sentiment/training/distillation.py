@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import torch
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
-from sentiment.data.pipeline import TrainingData, encode_reviews
-from sentiment.data.reviews import Reviews, file_fingerprint
+from sentiment.data.pipeline import TrainingData, encode_reviews, look_ahead
+from sentiment.data.reviews import Reviews, file_fingerprint, reviews_fingerprint
 from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import predict_corpus
@@ -285,3 +285,39 @@ def _find_problem(
     if any(now.get(name) != before.get(name) for name in ("identity", "sha256")):
         return "started from another pre-training"
     return None
+
+
+def train_teachers(
+    request: TrainingRequest,
+    pretraining: Path | None,
+    train: Callable[[TrainingRequest], object],
+    *,
+    is_distributed: bool,
+) -> None:
+    """Have ``train`` train the teachers that a student's settings ask for, one after another.
+
+    Finished teachers are used as they are, stopped ones are resumed. ``pretraining`` is the folder
+    of the language model that the student starts from. Several ranks raise ``UserError`` if a
+    teacher is missing; a signal ends training by ``SystemExit``, with a checkpoint of the teacher.
+    """
+    if not request.config.distillation.trains_teachers:
+        return
+    splits = look_ahead(request.config)
+    fingerprints = {split: reviews_fingerprint(reviews) for split, reviews in splits.items()}
+    plan = plan_teachers(request, pretraining, fingerprints)
+    if plan and is_distributed:
+        first = plan[0].config
+        raise UserError(
+            f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
+            "teachers are trained by one process each: train the missing ones first, with the "
+            f"same settings, --distillation.num_teachers 0 and, as for the first, --seed "
+            f"{first.seed} --output_dir {first.output_dir}"
+        )
+    for teacher in plan:
+        replaced = ", replacing the run in it" if teacher.overwrites else ""
+        logger.info("training a teacher first: %s%s", teacher.config.output_dir, replaced)
+        try:
+            train(teacher)
+        except SystemExit:
+            logger.info("the same command resumes the teacher, and then trains the student")
+            raise
