@@ -60,17 +60,13 @@ class NonBlank:
 
 
 def require(holds: bool, key: str, value: Any, expected: str) -> None:
-    """Raise ``UserError`` that names the key, its value and what is valid, unless it holds."""
+    """Raise ``UserError`` with the key, its value and what is valid, unless it holds."""
     if not holds:
         raise UserError(f"{key} is {value!r}, but must be {expected}")
 
 
 def check_bounds(section: Any, prefix: str = "") -> None:
-    """Check all settings of a section against the bounds in their types.
-
-    Raises:
-        UserError: a value is outside its bounds.
-    """
+    """Raise ``UserError`` if a setting of a section is outside the bounds in its type."""
     for name, (bounds, allows_none) in _bounds(section.__class__).items():
         value = getattr(section, name)
         if value is None and allows_none:

@@ -129,7 +129,6 @@ class Config:
 
 
 def check_device_name(device: str) -> None:
-    """Raise ``UserError`` unless ``device`` names a device."""
     is_known = re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d{0,2}))?", device) is not None
     require(is_known, "device", device, "auto, cpu, cuda, cuda:1 (any number) or mps")
 

@@ -53,25 +53,16 @@ def _shorten(message: str) -> str:
 
 
 class TrainingRequest(NamedTuple):
-    """What ``train.py`` is asked for.
-
-    Attributes:
-        config: the settings.
-        overwrites: whether an earlier run may be replaced.
-        resumes: whether to continue the run in ``config.output_dir``.
-        resumes_if_begun: whether to continue it if it exists, and else begin it.
-        verifies: whether to prove on these settings that a resumed training equals a whole one.
-    """
+    """The settings and flags of ``train.py``."""
 
     config: Config
-    overwrites: bool = False
-    resumes: bool = False
-    resumes_if_begun: bool = False
-    verifies: bool = False
+    overwrites: bool = False  # replaces an earlier run
+    resumes: bool = False  # continues the run in config.output_dir
+    resumes_if_begun: bool = False  # continues it if it exists, else begins it
+    verifies: bool = False  # proves on these settings that resuming is exact
 
     @property
     def has_flags(self) -> bool:
-        """Whether more than settings was given."""
         return any(self[1:])
 
 
@@ -113,10 +104,9 @@ def _training_parser(prog: str) -> SettingsParser:
 def parse_training(
     arguments: Sequence[str] | None, prog: str, *, more_options: Sequence[str] = ()
 ) -> TrainingRequest:
-    """The settings and flags of a training.
+    """The settings and flags of a training; invalid ones end the process with exit status 2.
 
-    Exits with status 2 and one message for an unknown key, a wrong type, a value out of range or
-    settings that contradict each other. ``more_options`` are suggested for unknown ones too.
+    ``more_options`` are also suggested for unknown ones.
     """
     parser = _training_parser(prog)
     parser.more_options = more_options
@@ -144,7 +134,7 @@ def parse_settings(arguments: Sequence[str] | None, prog: str, description: str)
         parser.error(str(error))
 
 
-# Settings that a resumed run may be given anew: where files lie now. The reviews are compared.
+# Settings that may change when a run is resumed: where files lie. The reviews are compared.
 _CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {"data.path", "vectors.path"}
 
 
@@ -155,7 +145,7 @@ def _resumed_config(
     if namespace.get("config"):
         raise UserError("--resume takes the run's own settings: leave --config out")
     saved = load_config(Path(run).expanduser() / "config.yaml")
-    text = yaml.safe_dump(_plain_values(saved))
+    text = yaml.safe_dump(asdict(saved))
     namespace = parser.parse_args([f"--config={text}", *arguments])
     for name in _FLAGS:
         namespace.pop(name)
@@ -193,16 +183,8 @@ def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write all settings as a YAML file that ``--config`` reads back to the same settings."""
-    text = yaml.safe_dump(_plain_values(config), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
     atomic_write(path, text.encode("utf-8"))
-
-
-def _plain_values(config: Config) -> dict[str, Any]:
-    """All settings as YAML can hold them."""
-    values = asdict(config)
-    names = values["data"]["class_names"]
-    values["data"]["class_names"] = None if names is None else list(names)
-    return values
 
 
 # The defaults of earlier versions, for their runs whose settings files lack these keys.
@@ -210,12 +192,7 @@ _EARLIER_DEFAULTS = ("--data.validation=random",)
 
 
 def load_config(path: Path) -> Config:
-    """A run's settings from its YAML file; missing keys get the defaults of earlier versions.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is not a valid settings file; the message says why.
-    """
+    """A run's settings from its YAML file; missing keys get the defaults of earlier versions."""
     if not path.is_file():
         raise FileNotFoundError(f"no settings file {path}")
     parser = _settings_parser("config", "")
@@ -250,10 +227,7 @@ _UNKNOWN_KEY = re.compile(
 
 
 def _nearest_choice(message: str, options: Sequence[str]) -> str:
-    """The key, or the choice for a key, that a wrong one in jsonargparse's message is nearest to.
-
-    ``options`` are those that are not settings.
-    """
+    """A hint at the key or choice nearest to a wrong one; ``options`` are not settings."""
     keys = setting_keys()
     unknown = _UNKNOWN_KEY.search(message)
     if unknown:
@@ -298,8 +272,7 @@ def _exists(path: Path) -> bool:
 def _check_settings_file(path: Path, *, options: set[str]) -> None:
     """Refuse what is not a mapping of settings and sections of plain values.
 
-    ``options`` are all that the parser knows, settings or not. Unknown keys are left to the parser,
-    which suggests the nearest.
+    Unknown keys are left to the parser, which suggests one of its ``options`` or settings.
     """
     values = read_yaml(path)
     if not isinstance(values, dict):

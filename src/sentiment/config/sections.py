@@ -9,8 +9,8 @@ from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
-# GloVe files that can be downloaded by name. The name holds the dimension, so that a contradiction
-# with the model's embedding is refused before 800 MB are fetched.
+# GloVe files that can be downloaded by name. The name holds the dimension, so that vectors that do
+# not fit the model's embedding are refused before 800 MB are fetched.
 VectorsName = Literal[
     "glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"
 ]
@@ -102,8 +102,7 @@ class TrainingConfig:
     """Ratio of each layer's learning rate to that of the layer above it, from the linear layer down
     to the embedding; below 1, pre-trained layers change less."""
     unfreeze_epochs: Annotated[float | None, Bounds(gt=0)] = None
-    """Epochs after which the next lower layer begins to learn; null trains all layers from the
-    start."""
+    """Epochs after which the next lower layer begins to learn; null trains all from the start."""
     average_decay: Annotated[float | None, Bounds(gt=0, lt=1)] = None
     """Decay of an exponential moving average of the weights at each update, as 0.999; the averaged
     weights are validated and saved. null does not average."""
@@ -125,8 +124,7 @@ class TrainingConfig:
     """Updates between two checkpoints for --resume; null makes none by count. Each epoch ends with
     a checkpoint in any case."""
     pictures: bool = True
-    """Whether to add figures and explained reviews to TensorBoard after each epoch, which takes
-    some seconds."""
+    """Whether to add figures and explained reviews to TensorBoard each epoch (some seconds)."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "training.")
@@ -163,8 +161,7 @@ class DataConfig:
     """Seed of that hold-out, apart from the run's seed so that runs with different seeds are
     compared on the same reviews."""
     num_folds: Annotated[int | None, Bounds(ge=2, le=MAX_COUNT)] = None
-    """Hold out one of this many folds of the training reviews instead of a share; null holds out
-    a share."""
+    """Hold out one of this many folds of the training reviews; null holds out a share."""
     fold: int = 1
     """Which of the folds is held out, from 1."""
     shared_reviews: Literal["report", "drop", "ignore"] = "report"
@@ -174,8 +171,7 @@ class DataConfig:
     max_length: Count = 400
     """Tokens kept of a review; longer reviews are truncated."""
     keep: Literal["head", "tail", "head+tail"] = "head"
-    """Which tokens of a longer review are kept: the first, the last, or half of them from each
-    end."""
+    """Which tokens of a longer review are kept: the first, the last, or half from each end."""
     lower_case: bool = True
     """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
     num_processes: Annotated[int | None, Bounds(ge=1, le=256)] = None
@@ -220,7 +216,6 @@ class DataConfig:
         return settings | {"data.validation_seed": self.validation_seed}
 
     def describe_hold_out(self) -> str:
-        """How reviews are held out, in words."""
         words = {
             "random": "at random",
             "stretches": f"by stretches of {self.stretch_length} neighbouring rows",
@@ -247,8 +242,7 @@ class ModelConfig:
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     """The recurrent cell: LSTM, GRU, or a plain RNN with tanh."""
     implementation: Literal["packed", "reference"] = "packed"
-    """The fast implementation, or an LSTM written out gate by gate: slow, for reading and
-    checking."""
+    """The fast implementation, or a slow LSTM written out gate by gate for reading and checking."""
     learned_initial_state: bool = False
     """Whether the states before the first word are learned instead of zero."""
     pooling: str = "max"
@@ -294,7 +288,7 @@ class ObjectivesConfig:
     """Weight of the loss on adversarially perturbed embeddings (Miyato et al. 2017)."""
     virtual_adversarial: NonNegativeFloat = 0.0
     """Weight of the divergence between predictions on clean embeddings and on embeddings perturbed
-    in the direction that changes the prediction most."""
+    in the direction that changes predictions most."""
     entropy: NonNegativeFloat = 0.0
     """Weight of the entropy of the predictions."""
     perturbation_norm: PositiveFloat = 5.0
@@ -316,7 +310,6 @@ class ObjectivesConfig:
 
     @property
     def are_any(self) -> bool:
-        """Whether any term is on besides the supervised loss."""
         return max(self.adversarial, self.virtual_adversarial, self.entropy) > 0
 
 
@@ -327,10 +320,9 @@ class PretrainingConfig:
     A language model learns to predict each word from the words before it, and in the reverse
     direction from those after it (Dai & Le 2015).
 
-    Of the other sections these settings count: all of data and vocabulary but data.max_length and
-    data.keep; vectors; what shapes and initializes the model's embedding and recurrence;
-    model.dropout between layers, where there are several, and none of the model's other dropouts;
-    and of training the precision, and how often it logs and makes checkpoints.
+    It also depends on: data and vocabulary without data.max_length and data.keep; vectors; what
+    shapes and initializes the model's embedding and recurrence; model.dropout between layers, but
+    no other dropout; training.precision, and how often training logs and makes checkpoints.
     """
 
     path: Annotated[str | None, NonBlank("a folder")] = None
@@ -341,15 +333,13 @@ class PretrainingConfig:
     unlabelled: bool = True
     """Whether the source's unsupervised split is read besides the training reviews."""
     objective: Literal["language_model", "autoencoder"] = "language_model"
-    """What is learned: to predict the next word, or to repeat a whole review from its final
-    state."""
+    """What is learned: to predict the next word, or to repeat a review from its final state."""
     batch_size: Count = 64
     """Reviews in a batch."""
     max_length: Annotated[int, Bounds(ge=2, le=MAX_COUNT)] = 1000
     """Tokens kept of a review."""
     window: Count = 100
-    """Length of truncated back-propagation in words; the state is carried over to the next
-    window."""
+    """Words of truncated back-propagation; the state is carried over to the next window."""
     learning_rate: PositiveFloat = 2e-3
     """Learning rate after warm-up, from which it falls to 0 linearly."""
     warmup_share: Share = 0.02
@@ -408,7 +398,6 @@ class DistillationConfig:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there are teachers to learn from."""
         return self.teachers is not None or self.trains_teachers
 
     @property
@@ -420,5 +409,4 @@ class DistillationConfig:
 
     @property
     def trains_teachers(self) -> bool:
-        """Whether teachers are trained first."""
         return self.teachers is None and self.num_teachers > 0

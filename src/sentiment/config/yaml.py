@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,10 +36,7 @@ StrictLoader.add_implicit_resolver(  # YAML 1.1 wants 1.0e-3
 def read_yaml(path: Path) -> Any:
     """The values of a YAML file; nothing in it is executed.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is not YAML in UTF-8, too large or too deeply nested, or has a key twice; the
-            message is one line and names the path.
+    Raises ``UserError`` if it is not YAML in UTF-8, too large or deeply nested, or has a key twice.
     """
     text = read_text(path, max_bytes=_MAX_BYTES)
     try:
@@ -60,11 +56,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_mapping(path: Path, example: str) -> dict[Any, Any]:
-    """The keys and values of a YAML file; ``example`` shows one, for the message.
-
-    Raises:
-        FileNotFoundError, UserError: as :func:`read_yaml`, or the file holds something else.
-    """
+    """The keys and values of a YAML file; ``example`` shows one, for the message."""
     values = read_yaml(path)
     if not isinstance(values, dict):
         kind = "nothing" if values is None else f"a {type(values).__name__}"
@@ -113,15 +105,11 @@ def _refuse_duplicate_keys(text: str) -> None:
         if isinstance(node, yaml.SequenceNode):
             pending += node.value
         elif isinstance(node, yaml.MappingNode):
-            for line, name in _duplicate_keys(node):
-                raise UserError(f"line {line} has the key {name!r} a second time")
-            pending += [value for _, value in node.value]
-
-
-def _duplicate_keys(node: yaml.MappingNode) -> Iterator[tuple[int, str]]:
-    keys: set[str] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value:
-            if key.value in keys:
-                yield key.start_mark.line + 1, key.value
-            keys.add(key.value)
+            keys: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.value:
+                    if key.value in keys:
+                        line = key.start_mark.line + 1
+                        raise UserError(f"line {line} has the key {key.value!r} a second time")
+                    keys.add(key.value)
+                pending.append(value)
