@@ -45,8 +45,7 @@ def _median_seconds(function: Callable[[], object]) -> float:
 
 def _tokenizing(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     from sentiment.data.reviews import Reviews, reviews_fingerprint
-    from sentiment.data.token_cache import cache_key
-    from sentiment.data.tokenizer import Tokenizer, tokenize
+    from sentiment.data.tokenizer import Tokenizer, cache_key, tokenize
 
     all_texts = texts(folder, num_reviews)
     tokenizer, small = Tokenizer(), Tokenizer()
@@ -150,7 +149,7 @@ def _megabytes(name: str) -> float:
 
 
 def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
-    from sentiment.data.token_cache import tokenize_cached
+    from sentiment.data.tokenizer import tokenize_cached
 
     with tempfile.TemporaryDirectory() as name:
         tokenized = tokenize_cached(texts(folder, num_reviews), Path(name), num_processes=1)
@@ -179,7 +178,7 @@ def _counting(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
 def _planning(folder: Path | None, num_reviews: int) -> dict[str, Constant]:
     import torch
 
-    from sentiment.data.sampler import BucketSampler
+    from sentiment.data.batches import BucketSampler
 
     lengths = torch.from_numpy(synthetic_lengths(20 * num_reviews).clip(max=400))
     sampler = BucketSampler(lengths, batch_size=64)

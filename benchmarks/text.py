@@ -46,7 +46,7 @@ def tokenizer_seconds(folder: Path | None) -> float:
 
 def second_start_seconds(folder: Path | None, cache: Path) -> float:
     """Reading tokens from the cache."""
-    from sentiment.data.token_cache import tokenize_cached
+    from sentiment.data.tokenizer import tokenize_cached
 
     return timed(lambda: tokenize_cached(_texts(folder), cache))
 

@@ -20,10 +20,9 @@ from torchtext.vocab import Vocab
 from benchmarks.corpus import synthetic_corpus
 from benchmarks.measure import Row, Worker, faster, in_turns, timed
 from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, EncodedCorpus
+from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus, by_update
 from sentiment.data.pipeline import PretrainingTexts, TrainingData
 from sentiment.data.reviews import Reviews
-from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.data.vocabulary import SPECIALS
 from sentiment.model import SentimentClassifier
 from sentiment.pretraining.pretrainer import Pretrainer

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sentiment.config.config import DataConfig
+from sentiment.data.batches import BucketSampler
 from sentiment.data.reviews import load_training_splits
-from sentiment.data.sampler import BucketSampler
 from sentiment.data.tokenizer import tokenize
 from sentiment.model import PackedLSTM
 

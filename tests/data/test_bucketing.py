@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.data.sampler import BucketSampler
+from sentiment.data.batches import BucketSampler
 
 
 def imdb_like_lengths(count: int) -> torch.Tensor:

@@ -6,9 +6,14 @@ from helpers.corpus import SHARED, needs_imdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.data import token_cache
-from sentiment.data.token_cache import cache_key, tokenize_cached
-from sentiment.data.tokenizer import Tokenizer, clean, cut_pieces, tokenize
+from sentiment.data.tokenizer import (
+    Tokenizer,
+    cache_key,
+    clean,
+    cut_pieces,
+    tokenize,
+    tokenize_cached,
+)
 
 TEXTS = [
     "A great film!<br /><br />Isn't it? I'd say it's 10/10 :-) ...",
@@ -115,7 +120,7 @@ def test_processes_do_not_change_the_result():
 
 def test_cache_gives_the_same_tokens_without_tokenizing(tmp_path, monkeypatch):
     first = tokenize_cached(TEXTS, tmp_path)
-    monkeypatch.setattr(token_cache, "tokenize", None)  # calling it would fail
+    monkeypatch.setattr("sentiment.data.tokenizer.tokenize", None)  # calling it would fail
     second = tokenize_cached(TEXTS, tmp_path)
     assert second.lexicon == first.lexicon
     assert np.array_equal(second.tokens, first.tokens)

@@ -137,7 +137,7 @@ VOCABULARY = "<pad>\t0\n<unk>\t0\nthe\t40\n,\t9\nÿes\t9\n好\t1\n".encode()
 @functools.cache
 def cache_entry() -> dict[str, bytes]:
     """Names and contents of the files of TEXTS' entry in the token cache."""
-    from sentiment.data.token_cache import tokenize_cached
+    from sentiment.data.tokenizer import tokenize_cached
 
     with tempfile.TemporaryDirectory() as folder:
         tokenize_cached(TEXTS, Path(folder))

@@ -28,8 +28,7 @@ from sentiment.config.yaml import StrictLoader, read_mapping
 from sentiment.data.readers import open_source
 from sentiment.data.reviews import load_split
 from sentiment.data.sources import UNLABELLED_FOLDER
-from sentiment.data.token_cache import tokenize_cached
-from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
 from sentiment.runs.run import Run, load_run

@@ -24,8 +24,7 @@ from sentiment.data import readers
 from sentiment.data.readers import open_source
 from sentiment.data.reviews import load_split
 from sentiment.data.sources import read_files
-from sentiment.data.token_cache import tokenize_cached
-from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vocabulary import load_vocabulary
 from sentiment.runtime import files
 from sentiment.runtime.files import DecompressionBomb

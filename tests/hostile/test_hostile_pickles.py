@@ -20,7 +20,7 @@ from sentiment.cli.main import main
 from sentiment.config.parser import load_config
 from sentiment.data.readers import open_source
 from sentiment.data.sources import read_files
-from sentiment.data.token_cache import tokenize_cached
+from sentiment.data.tokenizer import tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
 from tests.fuzz import samples

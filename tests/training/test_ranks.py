@@ -17,7 +17,7 @@ from helpers.processes import free_port, start_ranks
 from helpers.trainings import ended, torchrun
 
 from sentiment.cli import main as cli
-from sentiment.data.sampler import BucketSampler, shard
+from sentiment.data.batches import BucketSampler, shard
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.device import mixed_seed

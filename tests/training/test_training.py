@@ -20,8 +20,8 @@ from sentiment.config.config import (
     TrainingConfig,
     VocabularyConfig,
 )
+from sentiment.data.batches import by_update
 from sentiment.data.pipeline import prepare_split, prepare_training
-from sentiment.data.sampler import by_update
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.runtime.distributed import DistributedContext

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
-from sentiment.data.sampler import BucketSampler
+from sentiment.data.batches import BucketSampler
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import set_up
 from sentiment.tuning.lr_finder import (

@@ -1,18 +1,20 @@
-"""The encoded corpus, its batches on the device, and endless sequences of batches."""
+"""The encoded corpus, the sampler that plans its batches, and the batches on the device."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
+from torch.utils.data import Sampler
 from torchtext.vocab import Vocab
 
-from sentiment.data.sampler import BatchUnit, BucketSampler
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, Tokenizer
 from sentiment.data.vocabulary import PAD_ID, UNK_ID, number_lexicon
+from sentiment.runtime.errors import UserError
 
 # Which tokens of a review longer than the maximum are kept.
 Keep = Literal["head", "tail", "head+tail"]
@@ -20,42 +22,29 @@ Keep = Literal["head", "tail", "head+tail"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Reviews of nearly equal lengths.
+    """Reviews of nearly equal lengths."""
 
-    Attributes:
-        tokens: (batch, time) int32 on the device, padded with ``<pad>``.
-        lengths: (batch,) int64 on the CPU, where packing needs them.
-        labels: (batch,) int64 on the device.
-        indices: (batch,) int64 on the CPU, indices of the reviews in the corpus.
-    """
-
-    tokens: torch.Tensor
-    lengths: torch.Tensor
-    labels: torch.Tensor
-    indices: torch.Tensor
+    tokens: torch.Tensor  # (batch, time) int32 on the device, padded with <pad>
+    lengths: torch.Tensor  # (batch,) int64 on the CPU, where packing needs them
+    labels: torch.Tensor  # (batch,) int64 on the device
+    indices: torch.Tensor  # (batch,) int64 on the CPU, indices of the reviews in the corpus
 
 
 @dataclass(frozen=True)
 class EncodedCorpus:
     """The tokens of all reviews of a split as one flat array, and the truncation of each review.
 
-    Attributes:
-        tokens: (num_tokens,) int32 indices into ``ids``, on the device.
-        ids: (num_distinct,) int32 ids in the vocabulary, on the device.
-        starts: (num_reviews,) int64, start of each review in ``tokens``, on the device.
-        lengths: (num_reviews,) int64, number of tokens kept of each review, at least 1, on the CPU.
-        full_lengths: (num_reviews,) int64, number of tokens before truncation, on the CPU.
-        labels: (num_reviews,) int64, on the device.
-        heads: (num_reviews,) int64 on the CPU, how many of the kept tokens come from a review's
-            start, while the others come from its end; None if all come from its start.
+    ``tokens``, ``ids``, ``starts`` and ``labels`` are on the device, the others on the CPU.
     """
 
-    tokens: torch.Tensor
-    ids: torch.Tensor
-    starts: torch.Tensor
-    lengths: torch.Tensor
-    full_lengths: torch.Tensor
-    labels: torch.Tensor
+    tokens: torch.Tensor  # (num_tokens,) int32 indices into ids
+    ids: torch.Tensor  # (num_distinct,) int32 ids in the vocabulary
+    starts: torch.Tensor  # (num_reviews,) int64, start of each review in tokens
+    lengths: torch.Tensor  # (num_reviews,) int64, number of tokens kept of each review, at least 1
+    full_lengths: torch.Tensor  # (num_reviews,) int64, number of tokens before truncation
+    labels: torch.Tensor  # (num_reviews,) int64
+    # (num_reviews,) int64, how many of the kept tokens come from a review's start, while the others
+    # come from its end; None if all come from its start.
     heads: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -142,16 +131,9 @@ def encode(
     max_length: int,
     keep: Keep = "head",
 ) -> EncodedCorpus:
-    """Combine tokens, their ids and labels to a corpus.
+    """Combine tokens, the ids (len(lexicon),) int32 of their lexicon, and labels to a corpus.
 
     An empty review becomes one ``<unk>``: a recurrence needs at least one step.
-
-    Args:
-        tokenized: the reviews' tokens, which may be mapped from a file.
-        ids: (len(tokenized.lexicon),) int32, the id of each token of the lexicon.
-        labels: (num_reviews,) class indices.
-        max_length: number of tokens to keep of a review.
-        keep: which tokens to keep of a longer review: the first, the last, or half of each.
     """
     tokens, starts = tokenized.tokens, tokenized.offsets[:-1]
     full_lengths = torch.from_numpy(np.diff(tokenized.offsets))
@@ -180,14 +162,8 @@ _MAX_WINDOW_CHARACTERS = 50_000_000  # texts may be whole books
 class TextEncoder:
     """Encodes texts as a run does, with bounded memory.
 
-    Only tokens that earlier texts did not have are looked up in the vocabulary.
-
-    Args:
-        vocabulary: the run's vocabulary.
-        max_length: number of tokens to keep of a text.
-        keep: which tokens to keep of a longer text.
-        lower_case: whether tokens are lower-cased.
-        max_pieces, max_characters: how much text the tokenizer may remember between two calls.
+    Only tokens that earlier texts did not have are looked up in the vocabulary. Between two calls
+    the tokenizer remembers at most ``max_pieces`` pieces and ``max_characters`` characters.
     """
 
     def __init__(
@@ -211,22 +187,15 @@ class TextEncoder:
     def __call__(self, texts: Sequence[str]) -> EncodedCorpus:
         """Encode texts, all with label 0."""
         tokenizer = self._tokenizer
-        if (
-            tokenizer.num_pieces > self._max_pieces
-            or tokenizer.num_characters > self._max_characters
-        ):
+        remembers_many_pieces = tokenizer.num_pieces > self._max_pieces
+        if remembers_many_pieces or tokenizer.num_characters > self._max_characters:
             tokenizer.forget()
             self._ids = self._ids[:0]
         tokenized = tokenizer(texts)
         new = number_lexicon(self._vocabulary, tokenized.lexicon[len(self._ids) :])
         self._ids = np.concatenate((self._ids, new))
-        return encode(
-            tokenized,
-            self._ids,
-            np.zeros(len(texts), dtype=np.int64),
-            max_length=self._max_length,
-            keep=self._keep,
-        )
+        labels = np.zeros(len(texts), dtype=np.int64)
+        return encode(tokenized, self._ids, labels, max_length=self._max_length, keep=self._keep)
 
 
 def windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -243,16 +212,111 @@ def windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:
         yield window
 
 
+BatchUnit = Literal["reviews", "tokens"]
+# Reviews are shuffled, then sorted by length within pools of this many batches: enough that the
+# reviews of a batch have similar lengths, few enough that batches differ between epochs.
+_BATCHES_PER_POOL = 50
+
+
+class BucketSampler(Sampler[torch.Tensor]):
+    """Yields the indices of the reviews of each batch, longest first.
+
+    ``lengths`` (num_reviews,) are numbers of tokens, at least 1. In ``unit`` tokens, which include
+    padding, a review longer than ``batch_size`` is a batch by itself. Seed and epoch determine the
+    order; without ``shuffle`` all reviews are sorted by length, for evaluation.
+    """
+
+    def __init__(
+        self,
+        lengths: torch.Tensor,
+        *,
+        batch_size: int,
+        unit: BatchUnit = "reviews",
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}, but must be at least 1")
+        self._lengths = lengths.numpy().astype(np.int64)
+        if len(self._lengths) and self._lengths.min() < 1:
+            raise UserError("a review without tokens cannot be in a batch")
+        self._batch_size = batch_size
+        self._unit = unit
+        self._seed = seed
+        self._shuffle = shuffle
+        self._epoch = 0
+        self._planned: tuple[int, list[np.ndarray]] | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for batch in self._batches():
+            yield torch.from_numpy(batch)
+
+    def padding_share(self) -> float:
+        """Share of padding in this epoch's batches, between 0 and 1."""
+        cells = sum(len(batch) * int(self._lengths[batch[0]]) for batch in self._batches())
+        return 1 - int(self._lengths.sum()) / cells if cells else 0.0
+
+    def _batches(self) -> list[np.ndarray]:
+        if self._planned is None or self._planned[0] != self._epoch:
+            self._planned = (self._epoch, self._plan())
+        return self._planned[1]
+
+    def _plan(self) -> list[np.ndarray]:
+        if not self._shuffle:
+            return self._cut(np.argsort(-self._lengths, kind="stable"))
+        if len(self._lengths) == 0:
+            return []
+        generator = np.random.default_rng((self._seed, self._epoch))
+        order = generator.permutation(len(self._lengths))
+        batches: list[np.ndarray] = []
+        for pool in np.split(order, range(self._pool_size(), len(order), self._pool_size())):
+            batches += self._cut(pool[np.argsort(-self._lengths[pool], kind="stable")])
+        return [batches[position] for position in generator.permutation(len(batches))]
+
+    def _pool_size(self) -> int:
+        reviews = self._batch_size
+        if self._unit == "tokens":
+            reviews = max(1, round(self._batch_size / max(1.0, float(self._lengths.mean()))))
+        return reviews * _BATCHES_PER_POOL
+
+    def _cut(self, order: np.ndarray) -> list[np.ndarray]:
+        batches = []
+        start = 0
+        while start < len(order):
+            count = self._batch_size
+            if self._unit == "tokens":
+                count = max(1, count // int(self._lengths[order[start]]))
+            batches.append(order[start : start + count])
+            start += count
+        return batches
+
+
+def by_update(sampler: BucketSampler, accumulation_steps: int) -> Iterator[list[torch.Tensor]]:
+    """Group the batches of an epoch by the update of the weights that accumulates them."""
+    batches = iter(sampler)
+    while group := list(itertools.islice(batches, accumulation_steps)):
+        yield group
+
+
+def shard(batch: torch.Tensor, rank: int, size: int) -> torch.Tensor:
+    """The part of a batch (indices, longest review first) for one of ``size`` ranks.
+
+    Neighbours have similar lengths and go to different ranks, so that all finish together.
+    """
+    return batch[rank::size]
+
+
 class EndlessBatches:
     """An endless sequence of batches: pass after pass over the reviews, each in another order.
 
-    Batches are addressed by number, so a resumed training needs no saved position.
-
-    Args:
-        lengths: (num_reviews,) number of tokens of each review; at least one review.
-        batch_size: size of a batch in ``unit``.
-        unit: what ``batch_size`` counts.
-        seed: determines the order.
+    Batches are addressed by number, so a resumed training needs no saved position. The arguments
+    are those of :class:`BucketSampler`.
     """
 
     def __init__(
@@ -271,7 +335,6 @@ class EndlessBatches:
         return self._batches[number - self._first]
 
     def _begin(self, number: int, first: int) -> None:
-        """Plan a pass whose first batch has the number ``first``."""
         self._pass, self._first = number, first
         self._sampler.set_epoch(number)
         self._batches = list(self._sampler)

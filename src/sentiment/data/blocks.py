@@ -1,4 +1,4 @@
-"""Rows of a file in any format: their texts, values and problems, and their form in others."""
+"""Rows of a file in any format: their texts, values and problems, and conversions."""
 
 from __future__ import annotations
 
@@ -17,23 +17,14 @@ from sentiment.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Block(ABC):
-    """Successive rows of a source.
+    """Successive rows of a source."""
 
-    Attributes:
-        origin: the source, for messages.
-        first_row: number of the first row, counted from 1 without the header.
-        columns: names of the columns.
-        texts: the text of each row; None in a bad row.
-        problems: what is wrong with each bad row, by its index in the block.
-        share_read: share of the file up to the end of this block, between 0 and 1.
-    """
-
-    origin: str
-    first_row: int
+    origin: str  # the source, for messages
+    first_row: int  # counted from 1 without the header
     columns: Sequence[str]
-    texts: list[str | None]
-    problems: dict[int, str]
-    share_read: float
+    texts: list[str | None]  # None in a bad row
+    problems: dict[int, str]  # what is wrong with each bad row, by its index in the block
+    share_read: float  # of the file up to the end of this block, between 0 and 1
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -74,14 +65,9 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class DelimitedBlock(Block):
-    """Rows of CSV or TSV, or lines of text.
+    """Rows of CSV or TSV, or lines of text; bytes that are not UTF-8 are surrogate escapes."""
 
-    Attributes:
-        rows: the cells; a bad row may have more or fewer than there are columns. Bytes that are
-            not UTF-8 are Python's surrogate escapes.
-    """
-
-    rows: list[list[str]]
+    rows: list[list[str]]  # a bad row may have more or fewer cells than there are columns
 
     def values(self, column: str) -> list[Any]:
         index = self.columns.index(column)
@@ -123,15 +109,10 @@ def delimited_block(
 
 @dataclass(frozen=True)
 class JsonBlock(Block):
-    """Rows of JSON Lines.
+    """Rows of JSON Lines."""
 
-    Attributes:
-        lines: the lines as the file has them, which are carried over to the character.
-        records: the parsed lines; None where a line is not a JSON object.
-    """
-
-    lines: list[str]
-    records: list[dict[str, Any] | None]
+    lines: list[str]  # as the file has them; carried over to the character
+    records: list[dict[str, Any] | None]  # None where a line is not a JSON object
 
     def keys(self) -> set[str]:
         return set().union(*filter(None, self.records))
@@ -161,13 +142,9 @@ class JsonBlock(Block):
 
 @dataclass(frozen=True)
 class ParquetBlock(Block):
-    """Rows of Parquet.
+    """Rows of Parquet."""
 
-    Attributes:
-        rows: as the file has them, with the types and the metadata of its schema.
-    """
-
-    rows: pa.Table
+    rows: pa.Table  # with the types and the metadata of the file's schema
 
     def values(self, column: str) -> list[Any]:
         values, problems = python_values(self.rows[column], column)
@@ -196,7 +173,7 @@ class ParquetBlock(Block):
 
 
 def to_json(value: Any) -> str:
-    """JSON on one line; types unknown to JSON (dates, decimals) as text, NaN as null."""
+    """JSON on one line; types unknown to JSON (dates, decimals) as text, non-finite as null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
@@ -227,8 +204,6 @@ def replace_surrogates(text: str) -> str:
 
 def is_utf8(text: str) -> bool:
     """Whether UTF-8 can encode a text."""
-    if text.isascii():
-        return True
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -249,6 +224,7 @@ def value_problem(value: Any, name: str, kinds: tuple[type, ...], expected: str)
 
 
 def plain_column(column: Any) -> Any:
+    """A column, decoded if it is dictionary-encoded."""
     is_dictionary = pa.types.is_dictionary(column.type)
     return column.cast(column.type.value_type) if is_dictionary else column
 

@@ -29,23 +29,14 @@ _TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Archive:
-    """A published archive of vectors.
+    """A published archive of vectors."""
 
-    Attributes:
-        file_name: its name in the cache.
-        urls: its addresses, in the order in which they are tried.
-        num_bytes: its size.
-        sha256: its checksum.
-        member: the file in the archive that holds these vectors.
-        dimension: values per word.
-    """
-
-    file_name: str
-    urls: tuple[str, ...]
+    file_name: str  # in the cache
+    urls: tuple[str, ...]  # in the order in which they are tried
     num_bytes: int
     sha256: str
-    member: str
-    dimension: int
+    member: str  # the file in the archive that holds these vectors
+    dimension: int  # values per word
 
 
 def _known(stem: str, num_bytes: int, sha256: str, dimensions: tuple[int, ...]) -> list[Archive]:
@@ -63,6 +54,7 @@ def _known(stem: str, num_bytes: int, sha256: str, dimensions: tuple[int, ...]) 
     ]
 
 
+# The vectors that can be downloaded by name, such as glove.6B.100d.
 KNOWN_VECTORS: dict[str, Archive] = {
     archive.member.removesuffix(".txt"): archive
     for archive in [
@@ -80,15 +72,14 @@ KNOWN_VECTORS: dict[str, Archive] = {
         ),
     ]
 }
-"""The vectors that can be downloaded by name, such as ``glove.6B.100d``."""
 
 
 class DownloadError(OSError):
-    """A file could not be downloaded, or is not the published one; the message is for users."""
+    """A file could not be downloaded, or is not the published one."""
 
 
 class _TransientError(Exception):
-    """An attempt failed in a way in which the next one may not."""
+    """An attempt failed; the next one may succeed."""
 
 
 def fetch_vectors(name: str, cache_dir: Path) -> Path:
@@ -99,7 +90,7 @@ def fetch_vectors(name: str, cache_dir: Path) -> Path:
 
     Raises:
         UserError: the name is unknown.
-        DownloadError: no address gives the archive; the message says what to do instead.
+        DownloadError: no address gives the archive.
         OSError: the cache cannot be written.
     """
     if name not in KNOWN_VECTORS:
@@ -133,7 +124,6 @@ def _is_complete(path: Path, archive: Archive) -> bool:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock on a download; the system releases it when the process ends."""
     lock_path = Path(f"{path}.lock")
     _remove_link(lock_path)
     lock = FileLock(lock_path)
@@ -155,7 +145,6 @@ def _remove_link(path: Path) -> None:
 
 
 def _download(archive: Archive, path: Path) -> None:
-    """Download and verify the archive from the first address that works."""
     part = path.with_name(f"{path.name}.part")
     _remove_link(part)
     reasons = []
@@ -176,7 +165,9 @@ def _download(archive: Archive, path: Path) -> None:
 
 def _download_with_retries(url: str, part: Path, num_bytes: int) -> None:
     reason = ""
-    with _session(url) as session:
+    with requests.Session() as session:
+        if urlsplit(url).hostname != "127.0.0.1":
+            del session.adapters["http://"]  # only HTTPS, redirections included
         for attempt in range(_NUM_ATTEMPTS):
             if attempt:
                 wait = _WAIT_SECONDS * 2 ** (attempt - 1)
@@ -190,16 +181,8 @@ def _download_with_retries(url: str, part: Path, num_bytes: int) -> None:
     raise DownloadError(f"{reason}, after {_NUM_ATTEMPTS} attempts")
 
 
-def _session(url: str) -> requests.Session:
-    """A session that speaks nothing but HTTPS, redirections included."""
-    session = requests.Session()
-    if urlsplit(url).hostname != "127.0.0.1":
-        del session.adapters["http://"]
-    return session
-
-
 def _resume(session: requests.Session, url: str, part: Path, num_bytes: int) -> None:
-    """Append what ``part`` lacks; it has ``num_bytes`` when this returns."""
+    """Append the missing bytes to ``part``; it has ``num_bytes`` when this returns."""
     offset = part.stat().st_size if part.exists() else 0
     if offset == num_bytes:
         return
@@ -255,12 +238,7 @@ def _append(response: requests.Response, part: Path, offset: int, num_bytes: int
         part.open("ab" if offset else "wb") as file,
         # disable=None: the bar appears where stderr is a terminal
         tqdm(
-            desc=part.stem,
-            total=num_bytes,
-            initial=offset,
-            unit="B",
-            unit_scale=True,
-            disable=None,
+            desc=part.stem, total=num_bytes, initial=offset, unit="B", unit_scale=True, disable=None
         ) as progress,
     ):
         while file.tell() < num_bytes:

@@ -26,8 +26,7 @@ from sentiment.data.reviews import (
 )
 from sentiment.data.sources import has_validation, is_on_hub
 from sentiment.data.splits import warn_of_similar_neighbours
-from sentiment.data.token_cache import default_cache_dir, tokenize_cached
-from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
 from sentiment.data.vocabulary import (
     SPECIALS,
@@ -44,28 +43,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training run.
-
-    Attributes:
-        vectors: (vocabulary, embedding_size) initial embedding, or None.
-        coverage: how much of the vocabulary the vectors cover, or None.
-        fingerprints: fingerprints of the reviews by split.
-        vectors_fingerprint: fingerprint of the vectors file, or None.
-        unlabelled: unlabelled reviews to learn from, or None.
-        unlabelled_reviews: the same reviews as text, for distillation teachers, or None.
-        soft_labels: (num_unlabelled, num_classes) the teachers' probabilities, on the CPU, or None.
-    """
+    """The data of a training run."""
 
     train: EncodedCorpus
     validation: EncodedCorpus
     validation_reviews: Reviews
     vocabulary: Vocab
-    vectors: torch.Tensor | None
-    coverage: Coverage | None
-    fingerprints: dict[str, Any] = field(default_factory=dict)
+    vectors: torch.Tensor | None  # (vocabulary, embedding_size) initial embedding
+    coverage: Coverage | None  # of the vocabulary by the vectors
+    fingerprints: dict[str, Any] = field(default_factory=dict)  # of the reviews, by split
     vectors_fingerprint: dict[str, Any] | None = None
     unlabelled: EncodedCorpus | None = None
-    unlabelled_reviews: Reviews | None = None
+    unlabelled_reviews: Reviews | None = None  # the same reviews as text, for teachers
+    # (num_unlabelled, num_classes) the teachers' probabilities, on the CPU
     soft_labels: torch.Tensor | None = None
 
     @property
@@ -101,17 +91,16 @@ def prepare_training(
         vocabulary=vocabulary,
         vectors=vectors,
         coverage=coverage,
-        fingerprints={
-            "train": reviews_fingerprint(train),
-            "validation": reviews_fingerprint(validation),
-            **({} if unlabelled is None else {"unsupervised": reviews_fingerprint(unlabelled)}),
-        },
+        fingerprints=fingerprints_of({"train": train, "validation": validation}),
         vectors_fingerprint=None if path is None else file_fingerprint(path),
-        unlabelled=(
-            None if unlabelled is None else encode_reviews(unlabelled, vocabulary, config.data)
-        ),
         unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
     )
+    if unlabelled is not None:
+        data = replace(
+            data,
+            fingerprints=data.fingerprints | fingerprints_of({"unsupervised": unlabelled}),
+            unlabelled=encode_reviews(unlabelled, vocabulary, config.data),
+        )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
         f"{len(vocabulary):,}",
@@ -124,9 +113,7 @@ def prepare_training(
 def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
     """Read the training and validation reviews, and the unlabelled ones if they are needed.
 
-    Raises:
-        FileNotFoundError: a split is missing.
-        UserError: a file is invalid, or the validation reviews are of one class only.
+    A missing split raises ``FileNotFoundError``, invalid files or labels a ``UserError``.
     """
     train, validation = load_training_splits(config.data)
     if len(set(validation.labels.tolist())) < 2:
@@ -134,17 +121,12 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
-    return train, validation, _load_unlabelled(config, validation)
+    unlabelled = _load_unlabelled(config, validation) if reads_unlabelled(config) else None
+    return train, validation, unlabelled
 
 
 def look_ahead(config: Config) -> dict[str, Reviews]:
-    """Read a training's reviews in advance, so that errors occur now instead of after hours.
-
-    Returns the training and validation reviews by split.
-
-    Raises:
-        FileNotFoundError, UserError: as :func:`load_training`.
-    """
+    """Read the training and validation reviews once to find errors before hours of pre-training."""
     data = config.data
     if data.shared_reviews == "report":  # the training will report it
         data = replace(data, shared_reviews="ignore")
@@ -159,9 +141,7 @@ def reads_unlabelled(config: Config) -> bool:
     return objectives.unlabelled and (weight > 0 or config.distillation.is_wanted)
 
 
-def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
-    if not reads_unlabelled(config):
-        return None
+def _load_unlabelled(config: Config, validation: Reviews) -> Reviews:
     try:
         return load_unlabelled(config.data, validation)
     except FileNotFoundError as error:
@@ -175,11 +155,7 @@ def _load_unlabelled(config: Config, validation: Reviews) -> Reviews | None:
 
 
 def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, TokenizedTexts]]) -> Vocab:
-    """Build the vocabulary of reviews with their tokens; the training reviews come first.
-
-    Raises:
-        UserError: no word is frequent enough.
-    """
+    """Build the vocabulary of reviews with their tokens; the training reviews come first."""
     counts = sum((count_tokens(tokens) for _, tokens in corpora), start=Counter())
     min_groups = config.vocabulary.min_groups
     if min_groups > 1:
@@ -190,9 +166,7 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
             {word: count for word, count in counts.items() if num_groups[word] >= min_groups}
         )
     vocabulary = build_vocabulary(
-        counts,
-        max_size=config.vocabulary.max_size,
-        min_frequency=config.vocabulary.min_frequency,
+        counts, max_size=config.vocabulary.max_size, min_frequency=config.vocabulary.min_frequency
     )
     if len(vocabulary) == len(SPECIALS):
         wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
@@ -262,33 +236,21 @@ def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class PretrainingTexts:
-    """The data of a pre-training.
+    """The data of a pre-training."""
 
-    Attributes:
-        corpora: the training reviews and, if the source has them, the unlabelled ones.
-        validation: the validation reviews of the later training, to measure perplexity on.
-        vocabulary: counted over all corpora.
-        vectors: (vocabulary, embedding_size) initial embedding, or None.
-        class_names: the classes of the training reviews.
-        fingerprints: fingerprints of the reviews by split.
-        vectors_fingerprint: fingerprint of the vectors file, or None.
-    """
-
-    corpora: tuple[EncodedCorpus, ...]
-    validation: EncodedCorpus
-    vocabulary: Vocab
-    vectors: torch.Tensor | None
+    corpora: tuple[EncodedCorpus, ...]  # the training reviews, and unlabelled ones if there are any
+    validation: EncodedCorpus  # of the later training, to measure perplexity on
+    vocabulary: Vocab  # counted over all corpora
+    vectors: torch.Tensor | None  # (vocabulary, embedding_size) initial embedding
     class_names: tuple[str, ...]
-    fingerprints: dict[str, Any]
+    fingerprints: dict[str, Any]  # of the reviews, by split
     vectors_fingerprint: dict[str, Any] | None = None
 
 
 def load_pretraining(config: Config) -> dict[str, Reviews]:
     """Read ``validation``, ``train`` and, if it exists and is not switched off, ``unsupervised``.
 
-    Raises:
-        FileNotFoundError: a split is missing, or the hub cannot be reached.
-        UserError: a file is invalid.
+    Errors are those of :func:`sentiment.data.reviews.load_split`.
     """
     data = config.data
     train, validation = load_training_splits(data)
@@ -305,19 +267,16 @@ def load_pretraining(config: Config) -> dict[str, Reviews]:
 
 
 def fingerprints_of(splits: dict[str, Reviews]) -> dict[str, Any]:
-    """Fingerprints of the reviews by split."""
+    """The fingerprint of each split's reviews."""
     return {name: reviews_fingerprint(reviews) for name, reviews in splits.items()}
 
 
 def prepare_pretraining(
     config: Config, *, vocabulary: Vocab | None = None, reviews: dict[str, Reviews] | None = None
 ) -> PretrainingTexts:
-    """Read, split, tokenize and encode the reviews.
+    """Read, split, tokenize and encode the reviews, or those that :func:`load_pretraining` returned.
 
-    Args:
-        config: the settings.
-        vocabulary: the vocabulary of a resumed pre-training, which needs no vectors.
-        reviews: the result of :func:`load_pretraining`; None calls it.
+    A resumed pre-training passes its ``vocabulary``, and needs no vectors.
     """
     splits = dict(load_pretraining(config) if reviews is None else reviews)
     fingerprints = fingerprints_of(splits)

@@ -1,7 +1,6 @@
 """Files of texts as blocks of rows: CSV, TSV, JSON Lines, Parquet and plain lines.
 
-A format is a :class:`FileSource`, which names the columns and yields blocks, and an entry in
-:func:`open_source`. Reviews to train on and texts to predict are read alike.
+A new format is a subclass of :class:`FileSource` and an entry in :func:`open_source`.
 """
 
 from __future__ import annotations
@@ -44,18 +43,14 @@ _MAX_LISTED = 20
 _ROW_BYTES = 64  # memory that a row takes in Python besides the characters of its text
 _MAX_BATCH_ROWS = 1_000  # decoded before their size is known
 _BUFFER_BYTES = 1 << 20  # read ahead of a column instead of its whole chunk
+_NAME_TEXTS = "name the one with the texts by --text-column"
 _STRINGS = (pa.string(), pa.large_string(), pa.string_view(), pa.null())
 
 
 class Source(ABC):
-    """A source of rows.
+    """A source of rows."""
 
-    Attributes:
-        origin: its name in messages.
-        columns: names of the columns.
-    """
-
-    origin: str
+    origin: str  # its name in messages
     columns: Sequence[str]
 
     @abstractmethod
@@ -72,13 +67,7 @@ class Source(ABC):
 
 
 class FileSource(Source):
-    """A file of rows.
-
-    Args:
-        path: the file.
-        text_column: name of the column with the texts.
-        other_columns: names of the other columns to read; None reads all columns.
-    """
+    """A file of rows, with the columns to read; ``other_columns`` None reads all."""
 
     def __init__(
         self, path: Path, text_column: str, other_columns: Sequence[str] | None = None
@@ -104,7 +93,7 @@ class FileSource(Source):
                 listed += f" and {len(columns) - _MAX_LISTED} more"
             advice = f"columns {' and '.join(needed)} are needed"
             if self.other_columns is None:
-                advice = "name the one with the texts by --text-column"
+                advice = _NAME_TEXTS
             raise UserError(f"{self.path}: no column {missing!r}; found: {listed}: {advice}")
         to_read = columns if self.other_columns is None else needed
         twice = next((name for name in to_read if list(columns).count(name) > 1), None)
@@ -153,7 +142,7 @@ class TextSource(FileSource):
 
 
 class _Gzip(gzip.GzipFile):
-    """A gzip file that counts what it decompresses to."""
+    """A gzip file with a limit on what it decompresses to."""
 
     def __init__(self, raw: BinaryIO, path: Path) -> None:
         super().__init__(fileobj=raw)
@@ -225,7 +214,6 @@ class JsonLinesSource(TextSource):
     """JSON Lines: an object on each line, whose keys may differ; blank lines are skipped."""
 
     def _read_columns(self) -> Sequence[str]:
-        """The keys of the first object, or those to read if there is none."""
         with self.open_text(newline="\n") as (file, _):
             for line in self.lines(file):
                 record, _ = _parse(line)
@@ -254,9 +242,8 @@ class JsonLinesSource(TextSource):
                 problems[index], text = problem, None
             texts.append(text)
             records.append(record)
-        return JsonBlock(
-            self.origin, first, self.columns, texts, problems, share_read, lines, records
-        )
+        columns = self.columns
+        return JsonBlock(self.origin, first, columns, texts, problems, share_read, lines, records)
 
 
 def _parse(line: str) -> tuple[dict[str, Any] | None, str]:
@@ -279,11 +266,11 @@ def _parse(line: str) -> tuple[dict[str, Any] | None, str]:
 class ParquetSource(FileSource):
     """A Parquet file, whose schema is carried over.
 
-    Files that decompress out of proportion are refused by the sizes of the row groups in their
-    footer before anything is decompressed, and then by counting what each batch holds. A batch has
-    so few rows that each may repeat the largest value. What this does not cover: pyarrow
-    decompresses a page as a whole before it can be counted, so a page that is larger than the
-    footer says takes that much memory (at most 2 GiB), and so do a row's lists.
+    Decompression bombs are refused by the sizes of the row groups in the footer before anything is
+    decompressed, and then by counting what each batch holds. A batch has so few rows that each may
+    repeat the largest value. Not covered: pyarrow decompresses a page as a whole before it can be
+    counted, so a page that is larger than the footer says takes that much memory (at most 2 GiB),
+    and so do a row's lists.
     """
 
     schema: pa.Schema = None
@@ -299,11 +286,7 @@ class ParquetSource(FileSource):
         if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
             kind = kind.value_type
         if kind not in _STRINGS:
-            advice = (
-                ": name the one with the texts by --text-column"
-                if self.other_columns is None
-                else ""
-            )
+            advice = f": {_NAME_TEXTS}" if self.other_columns is None else ""
             raise UserError(
                 f"{self.path}: column {self.text_column!r} holds {truncate(str(kind), 60)}, but "
                 f"must hold strings{advice}"
@@ -380,7 +363,7 @@ class ParquetSource(FileSource):
 
 
 def _num_bytes(batch: pa.RecordBatch) -> int:
-    """The memory of a batch in which each row has a text of its own."""
+    """The memory that a batch takes in Python."""
     columns = map(plain_column, batch.columns)
     return len(batch) * _ROW_BYTES + sum(column.nbytes for column in columns)
 
@@ -396,12 +379,7 @@ _COMPRESSIBLE: dict[str, type[FileSource]] = {
 def open_source(
     path: Path, text_column: str, other_columns: Sequence[str] | None = None
 ) -> FileSource:
-    """A file of texts in the format that its name ends in.
-
-    Args:
-        path: the file.
-        text_column: name of the column with the texts.
-        other_columns: names of the other columns to read; None reads all columns.
+    """A file of texts in the format that its name ends in; ``other_columns`` None reads all.
 
     Raises:
         FileNotFoundError: there is no such file.

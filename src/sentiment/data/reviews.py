@@ -13,13 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentiment.config.config import DataConfig
-from sentiment.data.sources import (
-    IMDB_CLASS_NAMES,
-    Rows,
-    has_validation,
-    is_on_hub,
-    read_split,
-)
+from sentiment.data.sources import IMDB_CLASS_NAMES, Rows, has_validation, is_on_hub, read_split
 from sentiment.data.splits import (
     SplitOverlap,
     dedup_key,

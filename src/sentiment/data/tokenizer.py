@@ -1,20 +1,30 @@
-"""Texts to one flat array of tokens and a lexicon, by spaCy's tokenizer rules."""
+"""Texts to one flat array of tokens and a lexicon, by spaCy's rules; the cache of tokens."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import html
 import itertools
+import os
 import re
+import shutil
+import sys
+import tempfile
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
+
+from sentiment.runtime.files import require_file
 
 if TYPE_CHECKING:
     from spacy.tokenizer import Tokenizer as Rules
@@ -44,17 +54,11 @@ CutPieces = tuple[list[str], list[int]]  # all tokens, and the number of tokens 
 
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """The tokens of several texts as one flat array.
+    """The tokens of several texts as one flat array, which may be mapped from a file."""
 
-    Attributes:
-        tokens: (num_tokens,) int32, indices into the lexicon.
-        offsets: (num_texts + 1,) int64; text ``i`` is ``tokens[offsets[i]:offsets[i + 1]]``.
-        lexicon: the distinct tokens in the order of their first occurrence.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-    lexicon: list[str]
+    tokens: np.ndarray  # (num_tokens,) int32, indices into the lexicon
+    offsets: np.ndarray  # (num_texts + 1,) int64; text i is tokens[offsets[i]:offsets[i + 1]]
+    lexicon: list[str]  # the distinct tokens in the order of their first occurrence
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -90,11 +94,8 @@ def clean(text: str) -> str:
 class Tokenizer:
     """Tokenizes texts, and remembers the tokens of every piece between white space.
 
-    Call :meth:`forget` now and then to bound the memory for endless texts.
-
-    Args:
-        lower_case: whether tokens are lower-cased.
-        executor: processes that tokenize pieces in parallel; None tokenizes them in this process.
+    For unbounded streams, call :meth:`forget` regularly. The processes of an ``executor`` tokenize
+    pieces in parallel; without one, this process tokenizes them.
     """
 
     def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
@@ -107,17 +108,11 @@ class Tokenizer:
         self._lexicon = _Numbering()
         self._piece_tokens = array("i")  # tokens of all known pieces
         self._piece_lengths = array("i")
-        self._num_characters = 0
+        self.num_characters = 0  # of the remembered pieces
 
     @property
     def num_pieces(self) -> int:
-        """Number of remembered pieces."""
         return len(self._pieces)
-
-    @property
-    def num_characters(self) -> int:
-        """Number of characters of the remembered pieces."""
-        return self._num_characters
 
     def forget(self) -> None:
         """Free the memory of all pieces; the lexicon of later texts starts empty.
@@ -139,7 +134,7 @@ class Tokenizer:
             new = list(itertools.islice(reversed(self._pieces), len(self._pieces) - num_known))
             new.reverse()
             num_known = len(self._pieces)
-            self._num_characters += sum(map(len, new))
+            self.num_characters += sum(map(len, new))
             results.append(self._start_cutting(new))
             report(len(shards[-1][1]))
         for result in results:
@@ -163,7 +158,6 @@ class Tokenizer:
         return lambda: cut
 
     def _gather(self, shards: list[tuple[np.ndarray, np.ndarray]]) -> TokenizedTexts:
-        """Replace each piece by its tokens."""
         lengths = np.array(self._piece_lengths, dtype=np.int64)
         starts = np.cumsum(lengths) - lengths
         table = np.array(self._piece_tokens, dtype=np.int32)
@@ -187,16 +181,14 @@ def tokenize(
 ) -> TokenizedTexts:
     """Tokenize texts, in several processes if that is faster.
 
-    Args:
-        texts: the texts.
-        lower_case: whether tokens are lower-cased.
-        num_processes: number of processes; None chooses by the size of the corpus and the number
-            of available cores.
-        progress: whether to show a progress bar on a terminal.
+    Without ``num_processes``, the size of the corpus and the available cores determine it. With
+    ``progress``, a terminal shows a progress bar.
     """
     if num_processes is None:
+        import joblib  # not at the top: it creates a semaphore in every process that imports it
+
         worth = sum(map(len, texts)) // _CHARACTERS_PER_PROCESS
-        num_processes = max(1, min(worth, _allowed_cores()))
+        num_processes = max(1, min(worth, joblib.cpu_count()))
     with tqdm(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
@@ -230,12 +222,6 @@ def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
     return [word.lower() for word in words] if lower_case else words, lengths
 
 
-def _allowed_cores() -> int:
-    import joblib  # not at the top: it creates a semaphore in every process that imports it
-
-    return joblib.cpu_count()
-
-
 # Maximum length of a suffix, and of the characters before it that determine it.
 _MAX_SUFFIX, _MAX_CONTEXT = 32, 8
 
@@ -267,3 +253,115 @@ class _SuffixSearch:
             return self._search(piece)
         match = self._search(piece[-_MAX_SUFFIX:])
         return self._search(piece) if match and match.start() < _MAX_CONTEXT else match
+
+
+_FORMAT = "3"  # of cache entries: increase it whenever this module changes what is stored
+_FILES = ("tokens.npy", "offsets.npy", "lexicon.txt", "sha256")
+
+
+def default_cache_dir() -> Path:
+    """The user's cache folder for this program, following the XDG convention."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "sentiment"
+
+
+def cache_key(texts: Sequence[str], *, lower_case: bool) -> str:
+    """Digest of all that determines the tokens: texts, settings and versions."""
+    # Python's version determines what is a letter, a lower-case letter, an HTML entity.
+    versions = (_FORMAT, version("spacy"), sys.version_info[:2])
+    digest = hashlib.sha256(f"{versions} {lower_case} {len(texts)}".encode())
+    for text in texts:
+        data = text.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+def tokenize_cached(
+    texts: Sequence[str],
+    cache_dir: Path,
+    *,
+    lower_case: bool = True,
+    num_processes: int | None = None,
+    progress: bool = False,
+) -> TokenizedTexts:
+    """Tokens of the texts from the cache; missing or damaged entries are written again.
+
+    Tokens are memory-mapped: a corpus may be larger than memory. A cache that cannot be written is
+    ignored.
+    """
+    entry = cache_dir / "tokens" / cache_key(texts, lower_case=lower_case)
+    if (cached := _read_entry(entry, len(texts))) is not None:
+        return cached
+    tokenized = tokenize(
+        texts, lower_case=lower_case, num_processes=num_processes, progress=progress
+    )
+    # With a full or read-only disk only the next run takes longer.
+    with contextlib.suppress(OSError):
+        _write_entry(entry, tokenized)
+        return _read_entry(entry, len(texts)) or tokenized  # memory-mapped, which frees these
+    return tokenized
+
+
+def _read_entry(entry: Path, num_texts: int) -> TokenizedTexts | None:
+    try:
+        for name in _FILES:
+            require_file(entry / name)
+        # Mode c (copy-on-write) because torch warns of read-only arrays.
+        tokens = np.lib.format.open_memmap(entry / "tokens.npy", mode="c")
+        offsets = np.lib.format.open_memmap(entry / "offsets.npy", mode="c")
+        lexicon = (entry / "lexicon.txt").read_bytes().decode("utf-8")
+        checksum = (entry / "sha256").read_bytes().decode("ascii")
+    except Exception:  # a damaged header makes numpy raise almost any exception
+        return None
+    words = lexicon.split("\n")
+    is_complete = (
+        (tokens.dtype, tokens.ndim) == (np.dtype(np.int32), 1)
+        and (offsets.dtype, offsets.shape) == (np.dtype(np.int64), (num_texts + 1,))
+        and offsets[0] == 0
+        and offsets[-1] == len(tokens)
+        and bool((np.diff(offsets) >= 0).all())
+        and words.pop() == ""
+        and _are_indices(tokens, len(words))
+        and checksum == _checksum(tokens, offsets, lexicon)
+    )
+    return TokenizedTexts(tokens, np.array(offsets), words) if is_complete else None
+
+
+def _are_indices(tokens: np.ndarray, num_words: int) -> bool:
+    """Whether tokens are indices into a lexicon, of which they use the last."""
+    highest = -1
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        part = tokens[start : start + TOKENS_AT_ONCE]
+        if part.min() < 0:
+            return False
+        highest = max(highest, int(part.max()))
+    return highest == num_words - 1
+
+
+def _checksum(tokens: np.ndarray, offsets: np.ndarray, lexicon: str) -> str:
+    digest = hashlib.sha256(f"{len(tokens)} {len(offsets)} {lexicon}".encode())
+    digest.update(offsets.tobytes())
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        digest.update(tokens[start : start + TOKENS_AT_ONCE].tobytes())
+    return digest.hexdigest()
+
+
+def _write_entry(entry: Path, tokenized: TokenizedTexts) -> None:
+    """Write an entry to a temporary folder and rename it: two processes may write it at once."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=entry.parent))
+    try:
+        np.save(folder / "tokens.npy", tokenized.tokens)
+        np.save(folder / "offsets.npy", tokenized.offsets)
+        # Tokens contain no white space, so a line break can end them.
+        lexicon = "".join(word + "\n" for word in tokenized.lexicon)
+        (folder / "lexicon.txt").write_bytes(lexicon.encode("utf-8"))
+        checksum = _checksum(tokenized.tokens, tokenized.offsets, lexicon)
+        (folder / "sha256").write_bytes(checksum.encode("ascii"))
+        if entry.is_symlink() or entry.is_file():
+            entry.unlink()
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged entry
+        os.replace(folder, entry)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

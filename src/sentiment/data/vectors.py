@@ -21,11 +21,7 @@ import torch
 
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import (
-    DecompressionBomb,
-    DecompressionLimit,
-    require_file,
-)
+from sentiment.runtime.files import DecompressionBomb, DecompressionLimit, require_file
 
 _NUM_LINES_BEFORE_CHECK = 1_000  # a wrong dimension is reported early, not after 5 GB
 _NUM_MISSED_NAMED = 20

@@ -1,7 +1,4 @@
-"""The vocabulary, a torchtext ``Vocab``: the ids of tokens.
-
-Id 0 is ``<pad>``, id 1 is ``<unk>``; the others follow by decreasing frequency in training.
-"""
+"""The vocabulary, a torchtext ``Vocab``: ids of tokens by decreasing frequency in training."""
 
 from __future__ import annotations
 
@@ -25,7 +22,6 @@ _LINE = re.compile(r"([^\n]+)\t(0|[1-9][0-9]{,17})\n")
 
 
 def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
-    """How often each token occurs."""
     counts = np.zeros(len(tokenized.lexicon), dtype=np.int64)
     for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):  # may be mapped from a file
         part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
@@ -34,9 +30,8 @@ def count_tokens(tokenized: TokenizedTexts) -> Counter[str]:
 
 
 def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counter[str]:
-    """In how many groups of texts each token occurs.
-
-    ``groups`` is (num_texts,) int64, the group of each text; None makes each text a group.
+    """In how many groups of texts each token occurs; without groups (num_texts,) int64, each text
+    is a group.
     """
     if groups is None:
         groups = np.arange(len(tokenized), dtype=np.int64)
@@ -54,12 +49,8 @@ def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counte
 def build_vocabulary(
     counts: Counter[str], *, max_size: int | None = None, min_frequency: int = 1
 ) -> Vocab:
-    """The most frequent tokens, ties in alphabetical order.
-
-    Args:
-        counts: occurrences of each token in the training split.
-        max_size: maximum number of tokens besides ``<pad>`` and ``<unk>``; None keeps all.
-        min_frequency: tokens with fewer occurrences are left out.
+    """The ``max_size`` most frequent tokens besides ``<pad>`` and ``<unk>``, None for all; ties in
+    alphabetical order.
     """
     return Vocab(counts, max_size=max_size, min_freq=min_frequency, specials=SPECIALS)
 
@@ -84,12 +75,7 @@ def save_vocabulary(vocabulary: Vocab, path: Path) -> None:
 
 
 def load_vocabulary(path: Path) -> Vocab:
-    """Read what :func:`save_vocabulary` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: a line is not a word and its count, or the words are out of order.
-    """
+    """Read what :func:`save_vocabulary` wrote; damaged files raise ``UserError``."""
     if not path.exists():
         raise FileNotFoundError(f"no vocabulary file {path}")
     words = []

@@ -199,7 +199,7 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
 
 def check_cache_folder() -> CheckResult:
     """Whether tokens and downloads can be stored."""
-    from sentiment.data.token_cache import default_cache_dir
+    from sentiment.data.tokenizer import default_cache_dir
 
     return check_folder(
         default_cache_dir(),

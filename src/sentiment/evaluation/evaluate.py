@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from sentiment.data.batches import EncodedCorpus
-from sentiment.data.sampler import BucketSampler
+from sentiment.data.batches import BucketSampler, EncodedCorpus
 from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime.device import autocast, exact_fp32
 from sentiment.runtime.distributed import DistributedContext

@@ -18,9 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, EncodedCorpus, to_device
+from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus, to_device
 from sentiment.data.pipeline import PretrainingTexts
-from sentiment.data.sampler import BucketSampler
 from sentiment.data.vocabulary import UNK_ID, token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from sentiment.config.config import Config
-from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches
+from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
-from sentiment.data.sampler import shard
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.distributed import DistributedContext, share_weights

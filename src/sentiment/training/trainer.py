@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
-from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
 from sentiment.runs.weights import WeightsInfo, save_weights

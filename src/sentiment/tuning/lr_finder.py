@@ -15,8 +15,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from sentiment.config.config import Config
+from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData, prepare_training
-from sentiment.data.sampler import BucketSampler, by_update
 from sentiment.display.console import format_table, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.model import SentimentClassifier
