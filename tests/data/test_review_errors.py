@@ -231,5 +231,5 @@ def test_path_that_is_no_folder(tmp_path: Path) -> None:
     path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
     with pytest.raises(ValueError, match="a file: give the folder that it is in"):
         load_split(DataConfig(path=str(path)), "test")
-    with pytest.raises(FileNotFoundError, match="nowhere, which is not there: give a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a folder"):
         load_training_splits(DataConfig(path=str(tmp_path / "nowhere")))

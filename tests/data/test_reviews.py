@@ -176,9 +176,9 @@ def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
     assert any(name.endswith("test.csv") for name in opened)
 
 
-def test_mini_is_in_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mini_comes_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
-    with pytest.raises(FileNotFoundError, match="install with pip install -e from a checkout"):
+    with pytest.raises(FileNotFoundError, match="reinstall the package"):
         load_training_splits(DataConfig())
     write(tmp_path / "mini" / "train.csv", {"text": ["a", "b"], "label": ["neg", "pos"]})
     write(tmp_path / "mini" / "validation.csv", {"text": ["c"], "label": ["neg"]})

@@ -274,7 +274,7 @@ def fingerprints_of(splits: dict[str, Reviews]) -> dict[str, Any]:
 def prepare_pretraining(
     config: Config, *, vocabulary: Vocab | None = None, reviews: dict[str, Reviews] | None = None
 ) -> PretrainingTexts:
-    """Read, split, tokenize and encode the reviews, or those that :func:`load_pretraining` returned.
+    """Tokenize and encode ``reviews``; None reads and splits them with :func:`load_pretraining`.
 
     A resumed pre-training passes its ``vocabulary``, and needs no vectors.
     """

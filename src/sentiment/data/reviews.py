@@ -13,7 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from sentiment.config.config import DataConfig
-from sentiment.data.sources import IMDB_CLASS_NAMES, Rows, has_validation, is_on_hub, read_split
+from sentiment.data.sources import (
+    IMDB_CLASS_NAMES,
+    Label,
+    Rows,
+    has_validation,
+    is_on_hub,
+    read_split,
+)
 from sentiment.data.splits import (
     SplitOverlap,
     dedup_key,
@@ -38,23 +45,16 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class Reviews:
-    """Reviews of one split.
-
-    Attributes:
-        texts: the reviews' texts.
-        labels: (num_reviews,) int64, index into ``class_names``; -1 in a split without labels.
-        class_names: the classes in the order of their labels.
-        origin: the file or data set the reviews come from, for messages.
-        groups: (num_reviews,) int64, equal for reviews that stay together in a hold-out; None if
-            every review is a group.
-        rows: (num_reviews,) int64, index of each review in its split's files; None without files.
-    """
+    """Reviews of one split."""
 
     texts: list[str]
-    labels: np.ndarray
+    labels: np.ndarray  # (num_reviews,) int64, index into class_names; -1 in a split without labels
     class_names: tuple[str, ...]
-    origin: str
+    origin: str  # the file or data set that the reviews come from, for messages
+    # (num_reviews,) int64, equal for reviews that stay together in a hold-out; None if every review
+    # is a group.
     groups: np.ndarray | None = None
+    # (num_reviews,) int64, index of each review in its split's files; None without files.
     rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Reviews:
         return len(self.texts)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Reviews:
-        """Return the reviews at ``indices`` (num_selected,), in that order."""
+        """The reviews at ``indices`` (num_selected,), in that order."""
         indices = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -87,7 +87,7 @@ def load_split(
 
     Raises:
         FileNotFoundError: the source or the split is missing, or the hub cannot be reached.
-        UserError: a file or a label is invalid; the message says where.
+        UserError: a file or a label is invalid.
     """
     class_names = class_names or _configured_class_names(data)
     if split in ("test", "unsupervised"):
@@ -105,12 +105,9 @@ def load_split(
 def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
     """Read the training and validation reviews, and compare them with the test split.
 
-    Without a validation split, some training reviews are held out
-    (:func:`sentiment.data.splits.hold_out`). Reviews that occur in two splits are reported,
-    dropped or ignored, as ``data.shared_reviews`` says.
-
-    Raises:
-        FileNotFoundError, UserError: as :func:`load_split`; or one split contains another.
+    Without a validation split, some training reviews are held out. Reviews that occur in two splits
+    are reported, dropped or ignored, as ``data.shared_reviews`` says. Raises as :func:`load_split`,
+    and if one split contains another.
     """
     train, validation = _split_training(data, _configured_class_names(data))
     if data.shared_reviews == "ignore":
@@ -125,7 +122,7 @@ def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
 def _drop_shared(
     overlaps: Sequence[SplitOverlap], train: Reviews, validation: Reviews
 ) -> tuple[Reviews, Reviews]:
-    """Return both splits without the reviews of which a later split holds a copy."""
+    """Both splits without the reviews of which a later split holds a copy."""
     kept = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
     for overlap in overlaps:
         kept[overlap.split] &= ~overlap.is_shared
@@ -200,7 +197,7 @@ def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
 def _number_labels(
     rows: Rows, class_names: tuple[str, ...] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels as (num_reviews,) int64 and the class names that they index.
+    """The labels, (num_reviews,) int64, and the class names that they index.
 
     A name is numbered by its position in the class names. An integer is that number itself, unless
     the class names are integers (stars 1 to 5). Digits count as integers: CSV has no types.
@@ -208,7 +205,7 @@ def _number_labels(
     values = _integers_or_names(rows, class_names)
     if class_names is None:
         class_names = _names_from_labels(rows, values)
-    index_by_label: dict[int | str, int] = {name: index for index, name in enumerate(class_names)}
+    index_by_label: dict[Label, int] = {name: index for index, name in enumerate(class_names)}
     are_integers = all(_INTEGER.fullmatch(name) for name in class_names)
     index_by_label.update(
         (int(name) if are_integers else index, index) for index, name in enumerate(class_names)
@@ -257,7 +254,7 @@ def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, 
     return tuple(map(str, distinct))
 
 
-def _unknown_label(place: str, label: int | str, class_names: tuple[str, ...]) -> str:
+def _unknown_label(place: str, label: Label, class_names: tuple[str, ...]) -> str:
     listed = ", ".join(class_names[:_MAX_LISTED])
     if isinstance(label, int):
         return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
@@ -285,11 +282,8 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
 def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
     """Read the ``unsupervised`` split without copies of validation reviews.
 
-    Copies of test reviews are dropped or reported too, as ``data.shared_reviews`` says.
-
-    Raises:
-        FileNotFoundError: the source has no such split, or cannot be reached.
-        UserError: a file is invalid, or no review remains.
+    Copies of test reviews are dropped or reported too, as ``data.shared_reviews`` says. Raises as
+    :func:`load_split`, and if no review remains.
     """
     reviews = load_split(data, "unsupervised", validation.class_names)
     keys = [dedup_key(text) for text in reviews.texts]

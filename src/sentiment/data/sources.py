@@ -31,21 +31,13 @@ _BLOCK_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Rows:
-    """Reviews as files hold them.
-
-    Attributes:
-        texts: the reviews' texts.
-        labels: a label for each review; empty if no labels were requested.
-        files: name and number of reviews of each file, in the order of ``texts``.
-        origin: name of the whole, for messages.
-        groups: value of the group column for each review; empty if none was requested.
-    """
+    """Reviews as files hold them."""
 
     texts: list[str]
-    labels: list[Label]
-    files: list[tuple[str, int]]
-    origin: str
-    groups: list[Label] = field(default_factory=list)
+    labels: list[Label]  # one for each review; empty if no labels were requested
+    files: list[tuple[str, int]]  # name and number of reviews of each file, in the order of texts
+    origin: str  # name of the file, files or data set, for messages
+    groups: list[Label] = field(default_factory=list)  # from the group column, if requested
 
     def place(self, index: int) -> str:
         """The file and the row (from 1, without the header) of a review."""
@@ -59,18 +51,12 @@ class Rows:
 def read_files(
     paths: Sequence[Path], *, with_labels: bool, group_column: str | None = None
 ) -> Rows:
-    """Read files with the column ``text`` and, if requested, ``label`` and a group column.
-
-    Raises:
-        UserError: a file is broken, lacks a column or a value, or there are no rows.
-    """
+    """Read files with the column ``text`` and, if requested, ``label`` and a group column."""
     texts: list[str] = []
     labels: list[Label] = []
     groups: list[Label] = []
     files = []
-    columns = ["label"] if with_labels else []
-    if group_column is not None:
-        columns.append(group_column)
+    columns = ["label"] * with_labels + ([group_column] if group_column is not None else [])
     for path in paths:
         num_before = len(texts)
         for block in open_source(path, "text", columns).blocks(_BLOCK_ROWS):
@@ -107,9 +93,15 @@ def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
     """Read the text files of each sub-folder, whose name is the label, or those of ``folder``.
 
     The files of a folder are read in the order of the numbers that their names begin with, as in
-    aclImdb (``0_9.txt``, ``1_7.txt``, …), whatever order the file system lists them in.
+    aclImdb (``0_9.txt``, ``1_7.txt``, …).
     """
-    folders = _class_folders(folder) if with_labels else [folder]
+    folders = [folder]
+    if with_labels:
+        folders = sorted(
+            path
+            for path in folder.iterdir()
+            if path.is_dir() and path.name != UNLABELLED_FOLDER and not path.name.startswith(".")
+        )
     for path in folders:
         if with_labels and not is_utf8(path.name):
             raise UserError(f"{folder}: the folder's name {path.name!r} is not UTF-8")
@@ -124,21 +116,13 @@ def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
     )
 
 
-def _class_folders(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and path.name != UNLABELLED_FOLDER and not path.name.startswith(".")
-    )
-
-
 def _numeric_name(path: Path) -> tuple[float, str]:
     number = re.match(r"\d+", path.name)
     return (int(number.group()) if number else float("inf"), path.name)
 
 
 def is_on_hub(data: DataConfig) -> bool:
-    """Whether reviews come from IMDB on the hub, whose labels are numbers without names."""
+    """Whether reviews come from IMDB on the Hugging Face hub."""
     return data.path is None and data.source == "imdb"
 
 
@@ -162,11 +146,8 @@ def _resolved_folder(data: DataConfig) -> Path | None:
 
 
 def has_validation(data: DataConfig) -> bool:
-    """Whether the source has a validation split.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        UserError: a file has a name like ``dev``, which would be ignored.
+    """Whether the source has a validation split; names like ``dev``, which would be ignored, raise
+    ``UserError``.
     """
     if is_on_hub(data):
         return False
@@ -174,10 +155,10 @@ def has_validation(data: DataConfig) -> bool:
     if _find(folder, "validation"):
         return True
     for name in _OTHER_NAMES_OF_VALIDATION:
-        if found := _find(folder, name):
+        for file_name in _find(folder, name):
             raise UserError(
-                f"{folder}: {next(iter(found))} looks like a validation split: rename it to "
-                "validation, or take it out of the folder to hold reviews out of train"
+                f"{folder}: {file_name} looks like a validation split: rename it to validation, "
+                "or take it out of the folder to hold reviews out of train"
             )
     return False
 
@@ -185,11 +166,7 @@ def has_validation(data: DataConfig) -> bool:
 def read_split(data: DataConfig, split: str, group_column: str | None = None) -> Rows:
     """Read one split's texts, labels (except for ``unsupervised``) and, if requested, groups.
 
-    Files of other splits are not opened.
-
-    Raises:
-        FileNotFoundError: the source or the split is missing, or the hub cannot be reached.
-        UserError: a file is invalid; the message says where.
+    Files of other splits are not opened. Raises as :func:`sentiment.data.reviews.load_split`.
     """
     with_labels = split != "unsupervised"
     if is_on_hub(data):
@@ -197,8 +174,8 @@ def read_split(data: DataConfig, split: str, group_column: str | None = None) ->
             raise UserError(_no_groups(_IMDB, group_column))
         return _read_hub(split, with_labels)
     folder = _folder(data)
-    found = _find(folder, split)
-    if not found:
+    paths_by_name = _find(folder, split)
+    if not paths_by_name:
         names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
         listed = ", ".join(names[:_MAX_LISTED]) or "nothing"
         raise FileNotFoundError(
@@ -206,9 +183,10 @@ def read_split(data: DataConfig, split: str, group_column: str | None = None) ->
             f"folder {split} of text files by class; found: "
             f"{listed}{', …' if len(names) > _MAX_LISTED else ''}"
         )
-    if len(found) > 1:
-        raise UserError(f"{folder} has split {split} more than once: {', '.join(found)}: keep one")
-    (paths,) = found.values()
+    if len(paths_by_name) > 1:
+        listed = ", ".join(paths_by_name)
+        raise UserError(f"{folder} has split {split} more than once: {listed}: keep one")
+    (paths,) = paths_by_name.values()
     if paths[0].is_dir():
         if group_column is not None:
             raise UserError(_no_groups(str(paths[0]), group_column))
@@ -227,9 +205,8 @@ def _folder(data: DataConfig) -> Path:
     if data.path is None:
         if not _MINI_FOLDER.is_dir():
             raise FileNotFoundError(
-                f"{_MINI_FOLDER} is not there: the mini corpus comes with the repository, not "
-                "with an installed package: install with pip install -e from a checkout, or give "
-                "reviews with --data.path FOLDER"
+                f"{_MINI_FOLDER} is missing: reinstall the package, or give reviews with "
+                "--data.path FOLDER"
             )
         return _MINI_FOLDER
     folder = Path(data.path).expanduser()
@@ -239,32 +216,29 @@ def _folder(data: DataConfig) -> Path:
             f"train, validation and test ({', '.join(FORMATS)})"
         )
     if not folder.is_dir():
-        raise FileNotFoundError(f"data.path is {data.path}, which is not there: give a folder")
+        raise FileNotFoundError(f"data.path is {data.path}, which does not exist: give a folder")
     return folder
 
 
 def _find(folder: Path, split: str) -> dict[str, list[Path]]:
-    """Everything that is named like the split: names with their files, or with one folder.
-
-    Shards have names as on the hub, ``train-00000-of-00002.parquet``, and share one entry.
-    """
-    found: dict[str, list[Path]] = {}
+    """A split's files or folder by name; shards, as ``train-00000-of-00002.parquet``, share one."""
+    paths_by_name: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix not in FORMATS:
             continue
         if path.stem == split:
-            found[path.name] = [path]
+            paths_by_name[path.name] = [path]
         elif shard := re.fullmatch(rf"{split}-\d+-of-(\d+)", path.stem):
             name = f"{split}-*-of-{shard.group(1)}{path.suffix}"
-            found.setdefault(name, []).append(path)
-    for name, paths in found.items():
+            paths_by_name.setdefault(name, []).append(path)
+    for name, paths in paths_by_name.items():
         num_shards = int(name.split("-of-")[1].split(".")[0]) if "-of-" in name else 1
         if len(paths) != num_shards:
             raise UserError(f"{folder} has {len(paths)} of the files {name}: fetch the others")
     texts = folder / "train" / UNLABELLED_FOLDER if split == "unsupervised" else folder / split
     if texts.is_dir():
-        found[f"{texts.relative_to(folder).as_posix()}/"] = [texts]
-    return found
+        paths_by_name[f"{texts.relative_to(folder).as_posix()}/"] = [texts]
+    return paths_by_name
 
 
 def _read_hub(split: str, with_labels: bool) -> Rows:

@@ -1,4 +1,4 @@
-"""Hold-outs of training reviews, copies between splits, similarity of neighbouring reviews."""
+"""Hold-outs of training reviews, copies in other splits, similarity of neighbouring reviews."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ASCII_SEPARATORS = bytes(code for code in range(128) if not chr(code).isalnum()
 
 
 def dedup_key(text: str) -> bytes:
-    """Return 16 bytes that are equal for copies of one review.
+    """16 bytes that are equal for copies of one review.
 
     Copies are equal after lower-casing and removing ``<br />`` and everything that is neither
     letter nor digit. If nothing remains, as of ``:)``, the text itself counts.
@@ -50,11 +50,9 @@ def dedup_key(text: str) -> bytes:
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class HoldOut:
-    """Which of the training reviews train and which validate.
+    """Which of the training reviews train and which validate; (num_reviews,) bool each.
 
-    Attributes:
-        trains, validates: (num_reviews,) bool, never both true; both are false for a copy of a
-            held-out review in another group.
+    Both are false for a copy of a held-out review in another group.
     """
 
     trains: np.ndarray
@@ -76,23 +74,13 @@ def hold_out(
     """Choose the reviews to hold out for validation, stratified by class.
 
     From each class, ``share`` of its reviews is held out as closely as whole groups allow: at
-    least one group is held out and at least one remains. A share is the same on every platform;
-    folds are scikit-learn's and may differ between its versions.
+    least one group is held out and at least one remains. With ``num_folds``, ``fold`` (from 1) is
+    held out instead. A share is the same on every platform; folds are scikit-learn's and may differ
+    between its versions.
 
-    Args:
-        texts: the training reviews.
-        labels: (num_reviews,) int64, index into ``class_names``.
-        class_names: the classes; some may have no review.
-        share: share of each class, between 0 and 1.
-        seed: seed of the choice.
-        origin: where the reviews come from, for the message.
-        groups: (num_reviews,) int64, the group of each review; None makes each review with its
-            copies (:func:`dedup_key`) a group.
-        num_folds: number of folds, of which one is held out instead of a share.
-        fold: the fold to hold out, from 1.
-
-    Raises:
-        UserError: a class occurs in too few groups to be in both parts.
+    ``labels`` (num_reviews,) index ``class_names``, of which some may have no review. Without
+    ``groups`` (num_reviews,), each review with its copies (:func:`dedup_key`) is a group. A class
+    that occurs in too few groups to be in both parts raises ``UserError``, which names ``origin``.
     """
     copies = number_keys(map(dedup_key, texts))
     group_ids = copies if groups is None else number_keys(groups.tolist())
@@ -137,7 +125,7 @@ _OTHER_WAYS = {
 
 
 def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
-    """(num_keys,) int64: number the distinct keys in the order of their first occurrence."""
+    """(num_keys,) int64: distinct keys, numbered in the order of their first occurrence."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
 
@@ -204,25 +192,17 @@ _ADVICE = {
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
 class SplitOverlap:
-    """The reviews of one split that have a copy in another.
+    """The reviews of one split that have a copy in another."""
 
-    Attributes:
-        split: ``train`` or ``validation``.
-        other: ``validation`` or ``test``.
-        is_shared: (num_reviews,) bool, whether ``other`` holds a copy of each review of ``split``.
-    """
-
-    split: str
-    other: str
-    is_shared: np.ndarray
+    split: str  # train or validation
+    other: str  # validation or test
+    is_shared: np.ndarray  # (num_reviews,) bool, whether other holds a copy of each review of split
 
 
 def find_overlaps(
     data: DataConfig, train: Sequence[str], validation: Sequence[str]
 ) -> list[SplitOverlap]:
-    """Compare training texts, validation texts and the test split if it is at hand.
-
-    Returns an overlap for each pair of splits that share a review.
+    """The overlap of each pair of splits that share a review; the test split may be missing.
 
     Raises:
         UserError: one split contains all reviews of another, as if a file was copied; or shared
@@ -253,7 +233,6 @@ def is_in(keys: Sequence[bytes], others: Iterable[bytes]) -> np.ndarray:
 
 
 def log_overlaps(overlaps: Sequence[SplitOverlap], *, dropped: bool) -> None:
-    """Log how many reviews each pair of splits shares, and whether they were dropped."""
     outcome = "left out of" if dropped else "data.shared_reviews drop leaves them out of"
     for overlap in overlaps:
         split, other = overlap.split, overlap.other
@@ -263,7 +242,7 @@ def log_overlaps(overlaps: Sequence[SplitOverlap], *, dropped: bool) -> None:
 
 
 def read_test_keys(data: DataConfig) -> list[bytes]:
-    """The :func:`dedup_key` of each test review; empty if the test split is not at hand."""
+    """The :func:`dedup_key` of each test review; empty if there is no test split."""
     try:
         return [dedup_key(text) for text in _read_test_texts(data)]
     except FileNotFoundError:
@@ -307,17 +286,11 @@ _MIN_SHARED = 30  # rare words shared by all neighbours together; fewer may be c
 
 @dataclass(frozen=True)
 class NeighbourSimilarity:
-    """Mean number of rare words that two reviews of one class share.
+    """Mean number of rare words that two reviews of one class share."""
 
-    Attributes:
-        of_neighbours: mean over pairs of neighbouring rows.
-        of_random_pairs: mean over random pairs.
-        num_pairs: number of pairs of neighbours.
-    """
-
-    of_neighbours: float
+    of_neighbours: float  # mean over pairs of neighbouring rows
     of_random_pairs: float
-    num_pairs: int
+    num_pairs: int  # of neighbours
 
     @property
     def factor(self) -> float:
@@ -335,13 +308,7 @@ class NeighbourSimilarity:
 def measure_similarity(
     tokenized: TokenizedTexts, labels: np.ndarray, seed: int = 0
 ) -> NeighbourSimilarity:
-    """Compare neighbouring texts with random pairs of the same class.
-
-    Args:
-        tokenized: the texts in the order of their rows.
-        labels: (num_texts,) int64.
-        seed: seed of the random pairs.
-    """
+    """Compare neighbouring texts, in the order of their rows, with random pairs of their class."""
     count = min(len(tokenized), _MAX_TEXTS)
     labels, offsets = labels[:count], np.asarray(tokenized.offsets[: count + 1])
     tokens = np.asarray(tokenized.tokens[: offsets[-1]])
@@ -371,9 +338,9 @@ def warn_of_similar_neighbours(tokenized: TokenizedTexts, labels: np.ndarray) ->
     if similarity.is_suspicious:
         logger.warning(
             "neighbouring reviews share %.0f times as many rare words as others of their class, "
-            "as reviews of one film or author do: held out at random, validation flatters; "
+            "as reviews of one film or author do: a random hold-out is optimistic; "
             "--data.validation stretches keeps neighbours together, and --data.validation groups "
-            "with --data.group_column whatever a column names",
+            "with --data.group_column those that a column names",
             similarity.factor,
         )
 
@@ -392,7 +359,6 @@ def _random_pairs(
 
 
 def _mean_shared(contains: sparse.csr_array, first: np.ndarray, second: np.ndarray) -> float:
-    """Mean number of words that both texts of a pair contain."""
     if len(first) == 0:
         return 0.0
     return float(contains[first].multiply(contains[second]).sum()) / len(first)

@@ -31,25 +31,15 @@ _MAX_DEVIATION = 1e30  # GloVe's is below 1; random vectors must be finite in fl
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a vocabulary and of the training text a vectors file covers.
+    """How much of a vocabulary and of the training text a vectors file covers."""
 
-    Attributes:
-        num_types: number of words in the vocabulary, without the special ones.
-        types_found: number of these words that have a vector.
-        num_tokens: occurrences of the words in the training split.
-        tokens_found: occurrences of the words that have a vector.
-        most_frequent_missed: at most 20 words without a vector, most frequent first.
-        num_malformed: lines that were skipped: not a word and its values, or not finite.
-        malformed_lines: numbers of the first 10 of these lines, counted from 1.
-    """
-
-    num_types: int
-    types_found: int
-    num_tokens: int
-    tokens_found: int
-    most_frequent_missed: tuple[str, ...]
-    num_malformed: int
-    malformed_lines: tuple[int, ...]
+    num_types: int  # words in the vocabulary, without the special ones
+    types_found: int  # of these, words that have a vector
+    num_tokens: int  # occurrences of the words in the training split
+    tokens_found: int  # occurrences of the words that have a vector
+    most_frequent_missed: tuple[str, ...]  # at most 20 words without a vector
+    num_malformed: int  # lines that were skipped: not a word and its values, or not finite
+    malformed_lines: tuple[int, ...]  # numbers of the first 10 of these, from 1
 
     def summary(self) -> str:
         """One line for the terminal, and a second one if lines were skipped."""
@@ -84,13 +74,9 @@ def load_vectors(
     If a word occurs twice in the file, its first line counts. Words without a vector are drawn
     from a normal distribution with the standard deviation of the vectors found.
 
-    Args:
-        path: the file. Of several texts in a zip, the one with ``.{dimension}d.`` in its name.
-        words: the vocabulary in the order of ids: first the special words, beginning with padding.
-        counts: occurrences of each word in the training split.
-        dimension: values per word, ``model.embedding_size``.
-        generator: draws the vectors of words without one.
-        num_special: number of special words, which are looked up but not part of the coverage.
+    ``words`` are in the order of ids, first ``num_special`` special words, beginning with padding;
+    they are looked up but not part of the coverage. ``counts`` are occurrences in the training
+    split. Of several texts in a zip, the one with ``.{dimension}d.`` in its name is read.
 
     Returns:
         The matrix (len(words), dimension) float32, with row 0 zero, and the coverage.
@@ -166,7 +152,7 @@ class _FileStats:
             self.other_dimensions[num_values] += 1
 
     def check_dimension(self) -> None:
-        """Raise UserError if more than half of the lines agree on another dimension."""
+        """Refuse the file if more than half of the lines agree on another dimension."""
         for other, count in self.other_dimensions.most_common(1):
             if 2 * count > self.num_lines:
                 raise UserError(
@@ -176,7 +162,7 @@ class _FileStats:
                 )
 
     def check(self, coverage: Coverage) -> None:
-        """Raise UserError if the file holds no usable vectors."""
+        """Refuse the file if it holds no usable vectors."""
         if self.num_lines == 0:
             raise UserError(f"{self.path} holds no vectors: it is empty")
         self.check_dimension()
@@ -192,9 +178,8 @@ class _FileStats:
 def _malformed_text(num_malformed: int, line_numbers: Sequence[int]) -> str:
     if not num_malformed:
         return "no malformed lines"
-    named = ", ".join(map(str, line_numbers))
-    named += ", …" if num_malformed > len(line_numbers) else ""
-    return f"malformed lines left out: {num_malformed:,} ({named})"
+    listed = ", ".join(map(str, line_numbers)) + ", …" * (num_malformed > len(line_numbers))
+    return f"malformed lines left out: {num_malformed:,} ({listed})"
 
 
 def _wanted_rows(
@@ -226,7 +211,7 @@ def _is_header(line: bytes) -> bool:
 
 
 def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
-    """Return the word of a line or None, and its number of values, 0 if they are unclear."""
+    """The word of a line or None, and its number of values, 0 if unclear."""
     num_spaces = line.count(b" ")
     if num_spaces < dimension:
         return None, num_spaces
@@ -244,7 +229,7 @@ def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
 
 
 def _parse(values: bytes) -> npt.NDArray[np.float32] | None:
-    """Return the numbers (num_values,), or None if one is not a finite number."""
+    """The numbers (num_values,), or None if one is not a finite number."""
     try:
         with np.errstate(over="ignore"):  # 1e39 overflows to infinity, which is refused below
             numbers = np.array(list(map(float, values.split(b" "))), dtype=np.float32)
@@ -262,46 +247,37 @@ _File: TypeAlias = IO[bytes] | gzip.GzipFile
 # What gzip and zipfile raise for missing or wrong bytes, besides OSError. RuntimeError is raised
 # for flags of a zip: a password, or a compression method that Python does not know.
 _DAMAGE = (
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+    EOFError, OverflowError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @contextmanager
 def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
-    """Open `.zip`, `.gz` or plain text and iterate over its lines as ``text_lines`` does.
+    """Open `.zip`, `.gz` or plain text and iterate over its lines as :func:`text_lines` does.
 
     Of several texts in a zip, the one with ``name_part`` in its name is read.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it is damaged, or several texts in it have such a name.
     """
     if not path.exists() or path.is_dir():
         raise FileNotFoundError(
             f"there is no vectors file {path}: correct --vectors.path, or set it to null"
         )
     require_file(path)
-    is_packed = path.suffix.lower() in (".zip", ".gz")
+    suffix = path.suffix.lower()
     with ExitStack() as stack:
         file: _File
-        with _damage_named(path):
-            if path.suffix.lower() == ".zip":
+        with _report_damage(path):
+            if suffix == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 file = stack.enter_context(_open_member(archive, path, name_part))
-            elif path.suffix.lower() == ".gz":
+            elif suffix == ".gz":
                 file = stack.enter_context(gzip.open(path))
             else:
                 file = stack.enter_context(path.open("rb"))
-        yield _lines_of(path, file, DecompressionLimit(path) if is_packed else None)
+        limit = DecompressionLimit(path) if suffix in (".zip", ".gz") else None
+        yield _reporting_lines(path, file, limit)
 
 
-def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Iterator[bytes]:
+def text_lines(file: _File, limit: DecompressionLimit | None = None) -> Iterator[bytes]:
     r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
 
     A line over MAX_LINE_BYTES is replaced by ``TOO_LONG``, so that lines keep their numbers. Only a
@@ -309,8 +285,8 @@ def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Itera
     """
     rest, too_long = b"", False
     while block := file.read(BLOCK_BYTES):
-        if unpacked is not None:
-            unpacked.add(len(block))
+        if limit is not None:
+            limit.add(len(block))
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             yield TOO_LONG if too_long or len(line) > MAX_LINE_BYTES else line.rstrip(b" \r")
@@ -321,13 +297,13 @@ def text_lines(file: _File, unpacked: DecompressionLimit | None = None) -> Itera
         yield TOO_LONG if too_long else rest.rstrip(b" \r")
 
 
-def _lines_of(path: Path, file: _File, unpacked: DecompressionLimit | None) -> Iterator[bytes]:
-    with _damage_named(path):
-        yield from text_lines(file, unpacked)
+def _reporting_lines(path: Path, file: _File, limit: DecompressionLimit | None) -> Iterator[bytes]:
+    with _report_damage(path):
+        yield from text_lines(file, limit)
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _report_damage(path: Path) -> Iterator[None]:
     """Turn the errors of gzip and zipfile for missing or wrong bytes into a UserError."""
     try:
         yield
@@ -353,13 +329,11 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     ]
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
-        names = (
-            ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
-            or "no .txt file"
-        )
+        names = ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
         raise _Refused(
-            f"{path} holds {names}, but not exactly one text with {name_part!r} in its name: set "
-            f"--model.embedding_size to a dimension that it has, or unpack the one that you mean"
+            f"{path} holds {names or 'no .txt file'}, but not exactly one text with {name_part!r} in "
+            "its name: set --model.embedding_size to a dimension that it has, or unpack the one that "
+            "you mean"
         )
     # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
     if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
