@@ -331,9 +331,9 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     if len(fitting) != 1:
         names = ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
         raise _Refused(
-            f"{path} holds {names or 'no .txt file'}, but not exactly one text with {name_part!r} in "
-            "its name: set --model.embedding_size to a dimension that it has, or unpack the one that "
-            "you mean"
+            f"{path} holds {names or 'no .txt file'}, but not exactly one text with {name_part!r} "
+            "in its name: set --model.embedding_size to a dimension that it has, or unpack the one "
+            "that you mean"
         )
     # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
     if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -34,12 +34,7 @@ def write_manifest(run: Path, values: dict[str, Any]) -> None:
 
 
 def read_manifest(run: Path) -> dict[str, Any]:
-    """The checked values of run.json.
-
-    Raises:
-        FileNotFoundError: the folder is not a run.
-        UserError: the file is damaged or has another format.
-    """
+    """The checked values of run.json; a folder that is not a run raises ``FileNotFoundError``."""
     path = run / "run.json"
     if not path.is_file():
         hint = "" if run.exists() else " (there is no such folder)"
@@ -61,27 +56,25 @@ def read_manifest(run: Path) -> dict[str, Any]:
 
 
 def is_pretraining(description: dict[str, Any]) -> bool:
-    """Whether a run.json is that of a pre-training."""
     return description.get("kind") == LANGUAGE_MODEL
 
 
 def holds_pretraining(path: Path) -> bool:
-    """Whether a folder holds a pre-training; raises as :func:`read_manifest` for damaged files."""
+    """Whether a folder holds a pre-training."""
     return (path / "run.json").exists() and is_pretraining(read_manifest(path))
 
 
 def is_baseline(description: dict[str, Any]) -> bool:
-    """Whether a run.json is that of a baseline."""
     return description.get("kind") == BASELINE
 
 
 def holds_baseline(path: Path) -> bool:
-    """Whether a folder holds a baseline; raises as :func:`read_manifest` for damaged files."""
+    """Whether a folder holds a baseline."""
     return (path / "run.json").exists() and is_baseline(read_manifest(path))
 
 
 def require_run(path: Path, description: dict[str, Any]) -> None:
-    """Raise ``UserError`` for a folder that does not hold an LSTM classifier."""
+    """Refuse a folder that does not hold an LSTM classifier."""
     if is_pretraining(description):
         raise UserError(
             f"{path} is a pre-training, not a classifier: train one from it with --pretraining.path"
@@ -94,7 +87,7 @@ def require_run(path: Path, description: dict[str, Any]) -> None:
 
 
 def check_version(path: Path, version: int) -> None:
-    """Raise ``UserError`` for a file with another format than this release's."""
+    """Refuse a file with another format than this release's."""
     if version > FORMAT_VERSION:
         raise UserError(
             f"{path} has format {version}, but this program reads up to {FORMAT_VERSION}: "
@@ -130,11 +123,7 @@ def collect_provenance(
     vectors: dict[str, Any] | None,
     coverage: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The receipt of a training that begins now, for run.json.
-
-    ``data`` holds the reviews' fingerprints by split, ``vectors`` that of the file of vectors, and
-    ``coverage`` how much of the vocabulary it covers.
-    """
+    """What run.json records of a training that begins now; data and vectors by fingerprint."""
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
@@ -155,15 +144,8 @@ def collect_provenance(
 def check_fingerprints(
     before: dict[str, Any], now: dict[str, Any], *, owner: str, advice: str
 ) -> None:
-    """Refuse reviews other than those that something was made with.
-
-    Args:
-        before, now: fingerprints by split; a split may be missing from one of them.
-        owner: what was made with the reviews of before, as the subject of "has".
-        advice: what to do.
-
-    Raises:
-        UserError: a split differs.
+    """Refuse reviews other than those ``before`` that ``owner`` was made with; both are
+    fingerprints by split, of which some may be missing.
     """
     for split in sorted(before.keys() | now.keys()):
         if before.get(split) != now.get(split):
@@ -174,7 +156,6 @@ def check_fingerprints(
 
 
 def describe_fingerprint(fingerprint: dict[str, Any] | None) -> str:
-    """A fingerprint of reviews or of a file, in words."""
     if fingerprint is None:
         return "none"
     rows = f"{fingerprint['rows']} with " if "rows" in fingerprint else ""
@@ -207,5 +188,5 @@ def git_state() -> dict[str, Any] | None:
 
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return process.stdout.strip()

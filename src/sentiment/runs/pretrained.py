@@ -40,10 +40,7 @@ _LOADED = ("embedding.", "recurrence.")
 
 
 def starting_folder(config: Config) -> Path | None:
-    """The folder of the pre-training that a run starts from, if any.
-
-    Without pretraining.path, it lies next to the run's folder, for other runs to use too.
-    """
+    """The folder of the pre-training that a run starts from, if any; by default next to the run."""
     if not config.pretraining.is_wanted:
         return None
     named = config.pretraining.path
@@ -52,7 +49,7 @@ def starting_folder(config: Config) -> Path | None:
 
 
 def learned_settings(config: Config) -> dict[str, Any]:
-    """The settings that decide what a pre-training learns, under their dotted keys."""
+    """The settings that decide what a pre-training learns, by their dotted keys."""
     return {
         key: value
         for key, value in flat_settings(config).items()
@@ -65,11 +62,7 @@ def learned_settings(config: Config) -> dict[str, Any]:
 
 
 def check_same(config: Config, path: Path) -> None:
-    """Refuse a folder whose pre-training has other settings.
-
-    Raises:
-        UserError: a setting differs, or the folder holds a classifier's run.
-    """
+    """Refuse a folder whose pre-training has other settings, or that holds a classifier's run."""
     check_kind(path, "output_dir")
     before, now = learned_settings(load_settings(path)), learned_settings(config)
     if (key := first_difference(before, now)) is None:
@@ -85,12 +78,8 @@ def check_same(config: Config, path: Path) -> None:
 
 
 def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -> None:
-    """Refuse a folder whose pre-training has read other reviews, or started from other vectors.
-
-    ``fingerprints`` are those of the reviews that the settings name, by split.
-
-    Raises:
-        UserError: it has.
+    """Refuse a folder whose pre-training has read reviews with other fingerprints, or started from
+    other vectors.
     """
     manifest = read_manifest(path)
     owner = f"the pre-training in {path}"
@@ -112,12 +101,7 @@ def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -
 
 
 def check_kind(path: Path, setting: str) -> None:
-    """Refuse a folder, to which ``setting`` leads, that holds no pre-training.
-
-    Raises:
-        FileNotFoundError: it holds no run.
-        UserError: it holds a classifier's run.
-    """
+    """Refuse a folder, to which ``setting`` leads, that holds no pre-training."""
     try:
         description = read_manifest(path)
     except FileNotFoundError as error:
@@ -127,12 +111,7 @@ def check_kind(path: Path, setting: str) -> None:
 
 
 def check_fits(config: Config, path: Path) -> None:
-    """Refuse a pre-training that a classifier with these settings cannot start from.
-
-    Raises:
-        FileNotFoundError: the folder holds no finished pre-training.
-        UserError: a setting does not fit.
-    """
+    """Refuse a pre-training that a classifier with these settings cannot start from."""
     setting = "output_dir" if config.pretraining.path is None else "pretraining.path"
     check_kind(path, setting)
     if not is_finished(path):
@@ -173,15 +152,8 @@ def describe_pretraining(path: Path) -> dict[str, str]:
 
 
 def check_held_out(path: Path, validation: dict[str, Any], *, name: str | None = None) -> None:
-    """Refuse a model that may have learned from the validation reviews.
-
-    Args:
-        path: folder of a pre-training or a run.
-        validation: fingerprint of the validation reviews.
-        name: what the model is called in the message; None calls it a pre-training.
-
-    Raises:
-        UserError: it held out others.
+    """Refuse a pre-training or run that may have learned from the validation reviews, of which
+    ``validation`` is the fingerprint. ``name`` is for the message; None calls it a pre-training.
     """
     unknown = {"rows": "unknown", "sha256": "unknown"}
     held_out = read_manifest(path).get("data", {}).get("validation", unknown)

@@ -20,6 +20,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from sentiment.runs.manifest import (
 )
 from sentiment.runs.weights import WeightsInfo, load_weights
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, check_links, check_writable
+from sentiment.runtime.files import LOCK, check_links, check_writable, file_sha256
 
 # Marks a folder whose run is being created: a later training may start it over.
 HALF_MADE = ".begun"
@@ -75,16 +76,15 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
     """Check, without writing anything, that a run can be written to a folder.
 
     With ``overwrite``, a run in it may be replaced, but a pre-training only ``for_pretraining``.
-
-    Raises:
-        FileExistsError: the folder holds something that may not be replaced.
-        NotADirectoryError, PermissionError: it cannot be written to.
+    Anything else in it raises ``FileExistsError``.
     """
     check_writable(path)
     if (path / HALF_MADE).exists():
-        return  # of a training that was killed before it began
+        return  # a training was killed before it began
     if path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
-        description = _readable_description(path)
+        description = None
+        with suppress(OSError, ValueError):
+            description = read_manifest(path)
         if is_pretraining(description or {}) and not for_pretraining:
             raise FileExistsError(
                 f"{path} holds a pre-training: start from it with --pretraining.path {path}, or "
@@ -110,14 +110,6 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
             )
 
 
-def _readable_description(path: Path) -> dict[str, Any] | None:
-    """The values of run.json; None if it is missing or damaged."""
-    try:
-        return read_manifest(path)
-    except (OSError, ValueError):
-        return None
-
-
 def create_run(
     path: Path,
     config: Config,
@@ -127,10 +119,9 @@ def create_run(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Create a run's folder with everything but the weights; ``receipt`` goes into run.json.
+    """Create a run's folder with everything but the weights, after :func:`check_place`.
 
-    Raises:
-        OSError: as :func:`check_place`.
+    ``receipt`` goes into run.json.
     """
     check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(receipt or {}))
     path.mkdir(parents=True, exist_ok=True)
@@ -142,13 +133,13 @@ def create_run(
             old.unlink(missing_ok=True)
     save_config(config, path / "config.yaml")
     save_vocabulary(vocabulary, path / "vocabulary.txt")
-    vocabulary_sha256 = _sha256(path / "vocabulary.txt")
+    vocabulary_sha256 = file_sha256(path / "vocabulary.txt")
     write_manifest(
         path,
         {
             "format_version": FORMAT_VERSION,
             "class_names": list(class_names),
-            "config_sha256": _sha256(path / "config.yaml"),
+            "config_sha256": file_sha256(path / "config.yaml"),
             "vocabulary_sha256": vocabulary_sha256,
             "identity": _identity(config, class_names, vocabulary_sha256),
             **(receipt or {}),
@@ -163,7 +154,6 @@ def finish_run(path: Path, result: dict[str, Any]) -> None:
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a run's training is finished."""
     return "result" in read_manifest(path)
 
 
@@ -212,8 +202,8 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
             num_classes=len(class_names),
             frequencies=token_counts(vocabulary),
         )
-    position = load_weights(path, checkpoint, model)
-    return Run(path, config, class_names, vocabulary, model.eval(), position)
+    info = load_weights(path, checkpoint, model)
+    return Run(path, config, class_names, vocabulary, model.eval(), info)
 
 
 def load_settings(path: Path) -> Config:
@@ -232,9 +222,5 @@ def _check_digest(path: Path, name: str) -> None:
     """Refuse a file that is missing or was changed since training."""
     if not (path / name).is_file():
         raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
-    if _sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:
+    if file_sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:
         raise UserError(f"{path / name} is not the one this run was trained with")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -24,11 +24,7 @@ _METADATA_KEY = "sentiment"
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], values: dict[str, Any], identity: str
 ) -> None:
-    """Write tensors and JSON values, with the run's identity, to a file atomically.
-
-    Raises:
-        OSError: it cannot be written; the old file stays.
-    """
+    """Write tensors and JSON values, with the run's identity, to a file atomically."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     description = {"format_version": FORMAT_VERSION, "identity": identity, "values": values}
     description["sha256"] = _checksum(description, tensors)
@@ -39,9 +35,7 @@ def write_tensors(
 def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors, on the CPU, and the values of a file of the run with this identity.
 
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is damaged, has another format, or belongs to another run.
+    A file that is damaged, has another format, or belongs to another run raises ``UserError``.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -78,27 +72,17 @@ def _checksum(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """When in training weights were saved, and how good they are.
+    """When in training weights were saved, and how good they are."""
 
-    Attributes:
-        epoch, update: how many were completed.
-        metrics: on the validation reviews, at temperature 1.
-        temperature: divisor of the logits that calibrates probabilities, fitted on the validation
-            reviews (:mod:`sentiment.evaluation.calibration`).
-    """
-
-    epoch: int
-    update: int
-    metrics: dict[str, Any]
+    epoch: int  # number of completed epochs
+    update: int  # number of completed updates
+    metrics: dict[str, Any]  # on the validation reviews, at temperature 1
+    # Divisor of the logits that calibrates probabilities (sentiment.evaluation.calibration).
     temperature: float = 1.0
 
 
-def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: WeightsInfo) -> None:
-    """Write a model's weights to ``checkpoints/NAME`` atomically.
-
-    Raises:
-        OSError: they cannot be written; the old ones stay.
-    """
+def save_weights(run: Path, name: str, model: nn.Module, checkpoint: WeightsInfo) -> None:
+    """Write a model's weights to ``checkpoints/NAME`` atomically."""
     path = weights_path(run, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"checkpoint": asdict(checkpoint), "name": name}
@@ -108,11 +92,9 @@ def save_weights(run: Path, name: str, model: torch.nn.Module, checkpoint: Weigh
 def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
     """Load the weights of ``checkpoints/NAME`` into a model, which may be on ``meta``.
 
-    Raises:
-        FileNotFoundError: they do not exist.
-        UserError: the file is damaged, has another format, or belongs to another run or model.
+    Raises as :func:`read_weights`, and if the weights belong to another model.
     """
-    tensors, position = read_weights(run, name)
+    tensors, info = read_weights(run, name)
     path = weights_path(run, name)
     for key, parameter in model.state_dict().items():
         if key in tensors and tensors[key].dtype != parameter.dtype:
@@ -123,11 +105,11 @@ def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
     except RuntimeError as error:
         reason = truncate(" ".join(str(error).split()), 300)
         raise UserError(f"{path} does not fit the run's settings: {reason}") from error
-    return position
+    return info
 
 
 def read_position(run: Path, name: str) -> WeightsInfo:
-    """The information on ``checkpoints/NAME``; raises as :func:`read_weights`."""
+    """When the weights ``checkpoints/NAME`` were saved; raises as :func:`read_weights`."""
     return read_weights(run, name)[1]
 
 
@@ -143,14 +125,14 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
         raise FileNotFoundError(f"the run has no weights {path}: did its training end early?")
     tensors, values = read_tensors(path, read_manifest(run)["identity"])
     try:
-        position = WeightsInfo(**values["checkpoint"])
-        if not 0 < position.temperature < float("inf"):
-            raise UserError(f"temperature is {position.temperature}")
+        info = WeightsInfo(**values["checkpoint"])
+        if not 0 < info.temperature < float("inf"):
+            raise UserError(f"temperature is {info.temperature}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if values.get("name") != name:
         raise UserError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
-    return tensors, position
+    return tensors, info
 
 
 def weights_path(run: Path, name: str) -> Path:
