@@ -13,7 +13,6 @@ from sentiment.model.layers import (
     AttentionPooling,
     Dropout,
     NormalizedEmbedding,
-    Pooling,
     drop_over_time,
     drop_words,
     pool,
@@ -29,8 +28,7 @@ from sentiment.model.recurrence import (
     weight_drop,
 )
 
-# Standard deviation of random embeddings, close to that of GloVe vectors.
-_EMBEDDING_STD = 0.3
+_EMBEDDING_STD = 0.3  # of random embeddings, close to that of GloVe vectors
 
 
 class SentimentClassifier(nn.Module):
@@ -38,10 +36,7 @@ class SentimentClassifier(nn.Module):
 
     Args:
         vocabulary_size: number of words, with ``<pad>`` (id 0) and ``<unk>`` (id 1).
-        num_classes: number of classes.
-        embedding_size: dimensions of a word's embedding.
         hidden_size: units of the recurrence in each direction.
-        num_layers: recurrent layers.
         bidirectional: whether a second recurrence reads each review from its end.
         cell: ``lstm``, ``gru`` (Cho et al. 2014) or ``rnn`` (Elman 1990, with tanh).
         implementation: ``packed`` is fast; ``reference``, for LSTMs only, is readable.
@@ -53,15 +48,16 @@ class SentimentClassifier(nn.Module):
         embedding_dropout: share of the embeddings' features dropped in training.
         locked_dropout: whether to drop the same features for all words of a review.
         dropout: share dropped between recurrent layers and before the linear layer in training.
-        weight_dropout: share of the hidden-to-hidden weights dropped in training, the same ones for
-            a whole batch (Merity et al. 2018).
+        weight_dropout: share of the hidden-to-hidden weights dropped in training, see
+            :func:`weight_drop`.
         input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
         recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
         forget_bias: initial bias of an LSTM's forget gate (Jozefowicz et al. 2015 recommend 1).
         vectors: (vocabulary_size, embedding_size), initial embeddings; None draws random ones.
         freeze_embedding: whether the embeddings stay untrained.
-        normalize_embedding: whether to normalize them over the training texts (Miyato et al. 2017).
-        frequencies: how often each word occurs in the training texts, needed for normalizing.
+        normalize_embedding: whether to use :class:`NormalizedEmbedding`, which needs
+            ``frequencies``.
+        frequencies: how often each word occurs in the training texts.
 
     Raises:
         ValueError: a choice is unknown, or does not go with another.
@@ -120,14 +116,9 @@ class SentimentClassifier(nn.Module):
         init_weights(self.recurrence, input_init, recurrent_init, forget_bias)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Classify a batch.
+        """(batch, num_classes) logits of token ids (batch, time).
 
-        Args:
-            tokens: (batch, time) ids; values past each length are not read.
-            lengths: (batch,) integers on the CPU, from 1 to time.
-
-        Returns:
-            (batch, num_classes) logits.
+        Lengths (batch,) are on the CPU, from 1 to time; ids past each length are not read.
         """
         return self.classify(self.embed(tokens), lengths)
 
@@ -140,47 +131,30 @@ class SentimentClassifier(nn.Module):
         return drop(embedded, self._embedding_dropout, self.training).transpose(0, 1)
 
     def embedding_table(self) -> torch.Tensor:
-        """(vocabulary, embedding), each word's embedding before dropout."""
+        """(vocabulary, embedding), the embeddings before dropout."""
         if isinstance(self.embedding, NormalizedEmbedding):
             return self.embedding.table()
         return self.embedding.weight
 
     def classify(self, embedded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Classify a batch of embedded words.
-
-        Args:
-            embedded: (batch, time, embedding); values past each length are not read.
-            lengths: (batch,) integers on the CPU, from 1 to time.
-
-        Returns:
-            (batch, num_classes) logits.
-        """
+        """As :meth:`forward`, of embedded words (batch, time, embedding)."""
         output, final = self.run_recurrence(embedded, lengths)
-        parts = [self._pool(kind, output, final, lengths) for kind in self._poolings]
+        parts = [
+            self.attention(output, lengths)
+            if kind == "attention" and self.attention is not None
+            else pool(kind, output, final, lengths)
+            for kind in self._poolings
+        ]  # (batch, directions * hidden) each
         pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (batch, features)
         return self.output(self.dropout(pooled))
-
-    def _pool(
-        self, kind: Pooling, output: torch.Tensor, final: torch.Tensor, lengths: torch.Tensor
-    ) -> torch.Tensor:
-        """(batch, directions * hidden) by one kind of pooling."""
-        if kind == "attention":
-            assert self.attention is not None
-            return self.attention(output, lengths)
-        return pool(kind, output, final, lengths)
 
     def run_recurrence(
         self, embedded: torch.Tensor, lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run the recurrence over embedded words.
+        """Run the recurrence over embedded words (batch, time, embedding).
 
-        Args:
-            embedded: (batch, time, embedding); values past each length are not read.
-            lengths: (batch,) integers on the CPU, from 1 to time.
-
-        Returns:
-            output (batch, time, directions * hidden), zero past each length, and the last layer's
-            final hidden states (directions, batch, hidden).
+        Returns its output (batch, time, directions * hidden), zero past each length, and the last
+        layer's final hidden states (directions, batch, hidden).
         """
         initial = None if self.initial_states is None else self.initial_states(len(lengths))
         if self.training and self._weight_dropout > 0:

@@ -23,14 +23,8 @@ class NormalizedEmbedding(nn.Embedding):
     dropout weigh less. Word 0 is padding and stays zero. m and v are computed at each call, which
     takes a fraction of the recurrence's time.
 
-    Args:
-        num_words: rows of the table.
-        size: dimensions of an embedding.
-        frequencies: how often each word occurs; padding counts as 0, any other word as at least 1,
-            also the unknown word, which is never counted.
-
-    Raises:
-        ValueError: the number of frequencies is not ``num_words``.
+    ``frequencies`` are occurrences of each word; padding counts as 0, and any other word as at
+    least 1, also the unknown word, which is never counted.
     """
 
     shares: torch.Tensor  # (num_words,), f
@@ -49,7 +43,7 @@ class NormalizedEmbedding(nn.Embedding):
         return self._normalize(super().forward(tokens), tokens != 0)
 
     def table(self) -> torch.Tensor:
-        """(num_words, size), the result of :meth:`forward` for each word."""
+        """(num_words, size), the result of :meth:`forward` for all words."""
         is_word = torch.arange(self.num_embeddings, device=self.weight.device) != 0
         return self._normalize(self.weight, is_word)
 
@@ -97,10 +91,7 @@ _NUM_INT16 = 2**16  # values of two bytes
 
 
 def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """:func:`torch.nn.functional.dropout`, faster on a CPU, where p is rounded to 1/65,536.
-
-    It draws from torch's default generator.
-    """
+    """:func:`torch.nn.functional.dropout`, faster on a CPU, where p is rounded to 1/65,536."""
     num_dropped = round(p * _NUM_INT16)
     if not training or num_dropped == 0:
         return x
@@ -122,20 +113,14 @@ class Dropout(nn.Dropout):
 
 
 def drop_over_time(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Drop the same features at every time step (Gal & Ghahramani 2016).
-
-    ``x`` is (time, batch, features).
-    """
+    """Drop the same features of x (time, batch, features) at every step (Gal & Ghahramani 2016)."""
     if not training or p == 0:
         return x
     return x * dropout(torch.ones_like(x[:1]), p, training)  # (1, batch, features)
 
 
 def drop_words(tokens: torch.Tensor, p: float, training: bool) -> torch.Tensor:
-    """Replace a share ``p`` of the words by the unknown word (Dai & Le 2015).
-
-    ``tokens`` are (batch, time) ids; padding (0) stays.
-    """
+    """Replace a share ``p`` of the words, but no padding, by the unknown word (Dai & Le 2015)."""
     if not training or p == 0:
         return tokens
     is_dropped = torch.rand(tokens.shape, device=tokens.device) < p
@@ -148,17 +133,14 @@ Pooling = Literal["last", "mean", "max", "attention"]
 def pool(
     kind: Pooling, output: torch.Tensor, final: torch.Tensor, lengths: torch.Tensor
 ) -> torch.Tensor:
-    """Pool the outputs of a recurrence over time.
+    """Pool the outputs of a recurrence over time to (batch, directions * hidden).
 
     Args:
         kind: ``last`` takes each direction's final state, ``mean`` and ``max`` pool over the words;
             for ``attention`` see :class:`AttentionPooling`.
-        output: (batch, time, features), zero past each length.
+        output: (batch, time, directions * hidden), zero past each length.
         final: (directions, batch, hidden), the last layer's final states.
         lengths: (batch,) on the CPU, at least 1.
-
-    Returns:
-        (batch, features), where features is directions * hidden.
     """
     if kind == "last":
         return final.transpose(0, 1).flatten(1)
@@ -173,11 +155,7 @@ def pool(
 
 
 def split_pooling(pooling: str) -> tuple[Pooling, ...]:
-    """Split ``last+max+mean`` into kinds of pooling.
-
-    Raises:
-        ValueError: a kind is unknown or listed twice.
-    """
+    """Split ``last+max+mean`` into kinds of pooling; ``ValueError`` if unknown or repeated."""
     kinds = pooling.split("+")
     if not set(kinds) <= set(get_args(Pooling)) or len(set(kinds)) < len(kinds):
         raise ValueError(
@@ -201,9 +179,6 @@ class AttentionPooling(nn.Module):
 
     after Bahdanau et al. (2015), with a learned context v in place of a decoder's state, as Yang et
     al. (2016) classify documents.
-
-    Args:
-        features: size of each output, and of u.
     """
 
     def __init__(self, features: int) -> None:

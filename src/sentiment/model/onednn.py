@@ -19,13 +19,10 @@ Result = TypeVar("Result")
 
 
 def run_side_by_side(job: Callable[[int], Result], count: int) -> list[Result]:
-    """``[job(0), ..., job(count - 1)]``, as many at once as there are threads.
+    """``[job(0), ..., job(count - 1)]`` on the CPU, as many at once as there are threads.
 
-    Each worker takes the next job when it has finished one, so that a slow worker does fewer.
-
-    Args:
-        job: computes on the CPU; shares no autograd graph and no written memory with other jobs.
-        count: number of jobs.
+    Jobs share no autograd graph and no written memory. A worker that has finished one takes the
+    next, so that a slow worker does fewer.
     """
     total = torch.get_num_threads()
     if count == 1 or total == 1:
@@ -73,9 +70,8 @@ _LSTM = 2  # the kernel's number for LSTM
 def choose_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype | None:
     """The precision in which oneDNN's kernel computes what is asked for in ``dtype``.
 
-    Returns:
-        ``dtype``; fp32 if the kernel does not support ``dtype`` here; or None if there is no kernel
-        at all: on other devices, on platforms without oneDNN, and in fp64.
+    That is ``dtype``; fp32 if the kernel does not support ``dtype`` here; or None if there is no
+    kernel at all: on other devices, on platforms without oneDNN, and in fp64.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return None
@@ -87,10 +83,10 @@ def choose_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype | None
 
 @functools.cache
 def _is_supported(dtype: torch.dtype) -> bool:
-    """Whether the kernel runs here, forward and backward, found by running it once.
+    """Whether the kernel runs here, forward and backward, tested by running it once.
 
-    What torch reports of the processor is not enough: on some processors for which it offers bf16,
-    the LSTM fails ("could not create a primitive descriptor").
+    torch's report is not enough: on some processors for which it offers bf16, the LSTM fails
+    ("could not create a primitive descriptor").
     """
     if not torch.backends.mkldnn.is_available():
         return False
@@ -179,8 +175,8 @@ def run_layer(
 
     Args:
         x: (time, batch, features), or (directions, time, batch, features) if each direction reads
-            something else, from first to last; of a dtype that :func:`choose_dtype` returns. If
-            there is padding, one feature is 1 on padding and 0 on words.
+            its own input from first to last; of a dtype that :func:`choose_dtype` returns. If there
+            is padding, one feature is 1 on padding and 0 on words.
         parts: the parts of the batch; with ``reversed_index`` if bidirectional with initial states.
         weights: W_ih (4 * hidden, features), W_hh (4 * hidden, hidden), b_ih and b_hh (4 * hidden,)
             of each direction; those of the padding feature keep the cell state constant.

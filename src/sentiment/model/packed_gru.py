@@ -79,8 +79,8 @@ class RNNCell:
             before: (time, batch, hidden), the states before each step.
 
         Returns:
-            By the pre-activations (time, batch, slots * hidden), a new tensor; and, for each step,
-            directly by the state before (batch, hidden), where None is zero.
+            With respect to the pre-activations (time, batch, slots * hidden), a new tensor; and,
+            for each step, directly to the state before (batch, hidden), where None is zero.
         """
         return torch.addcmul(gates.new_ones(()), gates, gates, value=-1), [None] * len(gates)
 
@@ -234,9 +234,8 @@ def _forward(
 ) -> Pair:
     """One direction over x (time * batch, features).
 
-    Returns:
-        Gates (time, batch, slots * hidden), complete only with ``needs_grad``, and the states
-        before and after each word (time + 1, batch, hidden).
+    Returns gates (time, batch, slots * hidden), complete only with ``needs_grad``, and the states
+    before and after each word (time + 1, batch, hidden).
     """
     (batch, hidden), time = initial.shape, len(x) // len(initial)
     W, U = weights[0].to(x.dtype).t(), cell.to_slots(weights[1]).to(x.dtype).t()
@@ -268,9 +267,8 @@ def _backward(
 ) -> list[torch.Tensor]:
     """One direction, given the gradient of its output (time, batch, hidden).
 
-    Returns:
-        Gradients of x (time * batch, features), of the initial states (batch, hidden) and of the
-        four weights.
+    Returns gradients of x (time * batch, features), of the initial states (batch, hidden) and of
+    the four weights.
     """
     time, batch, hidden = grad_output.shape
     W, U = weights[0].to(x.dtype), cell.to_slots(weights[1]).to(x.dtype)
@@ -324,21 +322,7 @@ class _PackedRNNBase(VariableLengthRNN):
     def forward(
         self, x: torch.Tensor, lengths: torch.Tensor, initial: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run over a batch.
-
-        Args:
-            x: (batch, time, input_size); values past each length are not read.
-            lengths: (batch,) integers on the CPU, from 1 to time, in any order.
-            initial: (num_layers * directions, batch, hidden_size), the initial states; None is
-                zero.
-
-        Returns:
-            output: (batch, time, directions * hidden_size), zero past each length.
-            h: (num_layers * directions, batch, hidden_size), the final states.
-
-        Raises:
-            ValueError: the shapes do not fit, or a length is not from 1 to time.
-        """
+        """Run over a batch; as in ``PackedLSTM``, but initial and final states are h alone."""
         self.check(x, lengths, initial)
         if x.is_cuda:
             return self.run_cudnn(x, lengths, initial)

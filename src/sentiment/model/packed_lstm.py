@@ -53,8 +53,7 @@ States = tuple[torch.Tensor, torch.Tensor]
 class PackedLSTM(VariableLengthRNN, nn.LSTM):
     """``nn.LSTM`` on padded batches with lengths, equal to ``nn.LSTM`` on the ``PackedSequence``.
 
-    Arguments and parameters are those of :class:`VariableLengthRNN` and ``nn.LSTM``, so that state
-    dicts fit both ways.
+    Its parameters are those of ``nn.LSTM``, so that state dicts fit both ways.
     """
 
     def forward(  # type: ignore[override]
@@ -79,11 +78,6 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
         self.check(x, lengths, *(initial or ()))
         if x.is_cuda:
             return self.run_cudnn(x, lengths, initial)
-        return self._forward_padded(x, lengths, initial)
-
-    def _forward_padded(
-        self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None
-    ) -> tuple[torch.Tensor, States]:
         x = x.transpose(0, 1)  # (time, batch, input_size)
         dtype = matmul_dtype(x)
         onednn_dtype = choose_dtype(x.device, dtype)
@@ -139,10 +133,7 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
         weights: list[torch.Tensor],
         initial: States | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What :func:`run_layer` does, by torch's padded kernel and in the weights' precision.
-
-        Autocast is off, because it would keep the cell state in its low precision.
-        """
+        """As :func:`run_layer`, by torch's padded kernel and in the weights' precision."""
         (time, batch, _), hidden = x.shape, self.hidden_size
         if initial is None:
             zeros = x.new_zeros(self.directions, batch, hidden)
@@ -152,6 +143,7 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
             reversed_index = index.reversed_index if direction == 1 else None
             inputs = reverse_reviews(x, reversed_index)
             start = [states[direction : direction + 1].to(x.dtype) for states in initial]
+            # Autocast would keep the cell state in its low precision.
             with torch.autocast(x.device.type, enabled=False):
                 output, _, c = torch._VF.lstm(
                     inputs, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,

@@ -18,19 +18,12 @@ from sentiment.model.rnn_base import VariableLengthRNN
 Cell = Literal["lstm", "gru", "rnn"]
 Implementation = Literal["packed", "reference"]
 
-_PACKED: dict[str, type[VariableLengthRNN]] = {
-    "lstm": PackedLSTM,
-    "gru": PackedGRU,
-    "rnn": PackedRNN,
-}
+_PACKED: dict[str, type[VariableLengthRNN]]
+_PACKED = {"lstm": PackedLSTM, "gru": PackedGRU, "rnn": PackedRNN}
 
 
 def choose_recurrence(cell: Cell, implementation: Implementation) -> type[VariableLengthRNN]:
-    """The class that runs a cell over reviews of different lengths.
-
-    Raises:
-        ValueError: the cell or the implementation is unknown, or they do not go together.
-    """
+    """The class that runs a cell; ``ValueError`` if there is none for cell and implementation."""
     if cell not in _PACKED:
         raise ValueError(f"cell is {cell!r}, but must be lstm, gru or rnn")
     if implementation == "packed":
@@ -58,14 +51,9 @@ def describe_recurrence(
 def init_weights(
     recurrence: VariableLengthRNN, input_init: str, recurrent_init: str, forget_bias: float
 ) -> None:
-    """Initialize a recurrence's weights, gate by gate.
+    """Initialize a recurrence's weights, gate by gate; all biases but ``forget_bias`` are 0.
 
-    Args:
-        recurrence: its matrices are (gates * hidden, ...), an LSTM's with gates i, f, g, o, a GRU's
-            with r, z, n.
-        input_init: ``xavier`` or ``uniform``, for the weights of the input.
-        recurrent_init: ``orthogonal`` or ``uniform``, for the weights of the state.
-        forget_bias: of an LSTM's forget gate; all other biases are 0.
+    Its matrices are (gates * hidden, ...), an LSTM's with gates i, f, g, o, a GRU's with r, z, n.
     """
     hidden = recurrence.hidden_size
     bound = 1 / math.sqrt(hidden)
@@ -89,12 +77,9 @@ def init_weights(
 def weight_drop(recurrence: VariableLengthRNN, p: float) -> dict[str, torch.Tensor]:
     """Drop a share ``p`` of the hidden-to-hidden weights, the same ones for a whole batch.
 
-    DropConnect (Wan et al. 2013), applied to these weights only as by Merity, Keskar & Socher
-    (2018).
-
-    Returns:
-        Dropped and rescaled weights by parameter name, to call the recurrence with; gradients flow
-        to its parameters.
+    DropConnect (Wan et al. 2013), applied to these weights only, as by Merity, Keskar & Socher
+    (2018). Returns the weights by parameter name, to call the recurrence with; gradients flow to
+    its parameters.
     """
     return {
         name: dropout(parameter, p, True)

@@ -18,23 +18,14 @@ States = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Gates:
-    """Gates and states of an LSTM, at one word or at each word of a batch.
+    """Gates and states of an LSTM, at one word or at each word of a batch."""
 
-    Attributes:
-        forget: f, the share of the old cell state that is kept, from 0 to 1.
-        input: i, the share of the candidate that is added, from 0 to 1.
-        candidate: g, the values to add to the cell state, from -1 to 1.
-        output: o, the share of the cell state that is output, from 0 to 1.
-        cell: c, the new cell state.
-        hidden: h, the new hidden state, which is the output.
-    """
-
-    forget: torch.Tensor
-    input: torch.Tensor
-    candidate: torch.Tensor
-    output: torch.Tensor
-    cell: torch.Tensor
-    hidden: torch.Tensor
+    forget: torch.Tensor  # f, the share of the old cell state that is kept, from 0 to 1
+    input: torch.Tensor  # i, the share of the candidate that is added, from 0 to 1
+    candidate: torch.Tensor  # g, the values to add to the cell state, from -1 to 1
+    output: torch.Tensor  # o, the share of the cell state that is output, from 0 to 1
+    cell: torch.Tensor  # c, the new cell state
+    hidden: torch.Tensor  # h, the new hidden state, which is the output
 
 
 def lstm_cell(
@@ -58,9 +49,6 @@ def lstm_cell(
         h, c: (batch, hidden_size), the states before the word.
         weights: W (4 * hidden_size, input_size), U (4 * hidden_size, hidden_size), b and d
             (4 * hidden_size,), with rows in the order i, f, g, o.
-
-    Returns:
-        Gates and states, (batch, hidden_size) each.
     """
     W, U, b, d = weights
     sums = nn.functional.linear(x, W, b) + nn.functional.linear(h, U, d)  # (batch, 4 * hidden)
@@ -85,21 +73,11 @@ class ReferenceLSTM(VariableLengthRNN, nn.LSTM):
     def trace(
         self, x: torch.Tensor, lengths: torch.Tensor, initial: States | None = None
     ) -> tuple[tuple[Gates, ...], ...]:
-        """The gates and states of each layer and direction.
+        """The gates and states of each layer and direction; arguments as in :meth:`forward`.
 
-        Args:
-            x: (batch, time, input_size); values past each length are not read.
-            lengths: (batch,) integers on the CPU, from 1 to time, in any order.
-            initial: initial h and c, (num_layers * directions, batch, hidden_size) each; None is
-                zero.
-
-        Returns:
-            Indexed ``[layer][direction]``, where 0 is forward and 1 is reverse. Each tensor is
-            (batch, time, hidden_size), zero past each length. Values at t belong to word t in both
-            directions: the reverse cell state of word t follows that of word t + 1.
-
-        Raises:
-            ValueError: the shapes do not fit, or a length is not from 1 to time.
+        They are indexed ``[layer][direction]``, where 0 is forward and 1 is reverse. Each tensor is
+        (batch, time, hidden_size), zero past each length. Values at t belong to word t in both
+        directions: the reverse cell state of word t follows that of word t + 1.
         """
         return tuple(self._run_layers(x, lengths, initial)[0])
 
@@ -148,15 +126,13 @@ def run_direction(
 ) -> tuple[Gates, torch.Tensor, torch.Tensor]:
     """One direction of one layer, word by word; padding leaves the states unchanged.
 
-    So the reverse direction, which reads the padding first, brings the initial states to each
-    review's last word.
+    So the reverse direction, which reads the padding first, brings the initial states h and c
+    (batch, hidden) to each review's last word.
 
     Args:
         x: (batch, time, features).
         is_word: (batch, time, 1), false on padding.
-        h, c: (batch, hidden), the initial states.
         weights: as in :func:`lstm_cell`.
-        reverse: whether to read from the last word to the first.
 
     Returns:
         The gates, (batch, time, hidden) each and zero on padding, and the final h and c.

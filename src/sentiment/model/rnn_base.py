@@ -17,12 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 class VariableLengthRNN(nn.RNNBase):
     """Base class to list before ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``; it keeps their parameters.
 
-    Args:
-        input_size: features of each time step.
-        hidden_size: units in each direction.
-        num_layers: number of stacked layers.
-        bidirectional: whether a second recurrence reads each review from its end.
-        dropout: share of each layer's outputs dropped in training, except the last layer's.
+    Arguments mean what they mean there: dropout applies to each layer's outputs but the last's.
     """
 
     def __init__(
@@ -73,13 +68,7 @@ class VariableLengthRNN(nn.RNNBase):
     ) -> tuple[torch.Tensor, Any]:
         """Run torch's own recurrence on a ``PackedSequence``, at which cuDNN is fast.
 
-        Args:
-            x: (batch, time, input_size).
-            lengths: (batch,) integers on the CPU.
-            initial: the initial states in fp32, as torch's recurrence takes them, or None.
-
-        Returns:
-            output (batch, time, directions * hidden_size) and the final states.
+        Initial and final states are in fp32, as torch's recurrence takes and returns them.
         """
         dtype = next(self.parameters()).dtype
         in_order = bool((lengths[1:] <= lengths[:-1]).all())  # then nothing is sorted on the device
@@ -97,22 +86,17 @@ class VariableLengthRNN(nn.RNNBase):
 class PaddingIndex:
     """Indices of padding and last words, into rows of (time * batch).
 
-    Attributes:
-        padded: (num_padded,) rows of padding, None if there are none.
-        last: (batch,) rows of each review's last word.
-        reversed_index: (time * batch,) row that takes each row's place when every review is
-            reversed within its own length (its own inverse); None if not needed.
+    With ``reversed_index``, every review is reversed within its own length; it is its own inverse.
     """
 
-    padded: torch.Tensor | None
-    last: torch.Tensor
-    reversed_index: torch.Tensor | None = None
+    padded: torch.Tensor | None  # (num_padded,) rows of padding, None without any
+    last: torch.Tensor  # (batch,) rows of each review's last word
+    reversed_index: torch.Tensor | None = None  # (time * batch,), None if not needed
 
 
 def index_padding(
     lengths: torch.Tensor, time: int, device: torch.device, *, with_reversed: bool = False
 ) -> PaddingIndex:
-    """The indices for a batch of these lengths, on a device."""
     lengths = lengths.to(device)
     batch = len(lengths)
     review = torch.arange(batch, device=device)
@@ -135,15 +119,10 @@ def reverse_reviews(x: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor
 
 @dataclass(frozen=True)
 class BatchPart:
-    """Neighbouring reviews of a batch, computed apart from the others.
+    """Neighbouring reviews of a batch, computed apart from the others."""
 
-    Attributes:
-        rows: the reviews' rows in the batch.
-        index: their padding, in rows of (time * reviews of the part).
-    """
-
-    rows: slice
-    index: PaddingIndex
+    rows: slice  # of the batch
+    index: PaddingIndex  # into rows of (time * reviews of the part)
 
 
 def split_batch(

@@ -22,12 +22,9 @@ IMPOSSIBLE = -1e4  # logit of a probability of 0, within every precision's range
 
 
 class Candidates:
-    """Draws words without replacement.
+    """Draws different words for each update, by a seed.
 
-    Args:
-        counts: (vocabulary,) occurrences of each word; words without any are never drawn.
-        num_candidates: words to draw, at most those that occur.
-        seed: decides the draw, together with the number of the update.
+    Words whose count in ``counts`` (vocabulary,) is 0 are never drawn.
 
     Attributes:
         log_chances: (vocabulary,) log of each word's chance to be drawn.
@@ -42,7 +39,7 @@ class Candidates:
         self.log_chances = chances.clamp(min=1e-30).log().float()
 
     def _num_draws(self) -> float:
-        """How many draws with replacement give ``size`` different words on average."""
+        """Number of draws with replacement that give ``size`` different words on average."""
         low, high = 1.0, 1e18
         for _ in range(200):
             middle = math.sqrt(low * high)
@@ -64,20 +61,14 @@ def log_likelihood(
     candidate_rows: tuple[torch.Tensor, torch.Tensor],
     log_chances: torch.Tensor,
 ) -> torch.Tensor:
-    """Log-likelihood of target words in a softmax over targets and sampled candidates.
-
-    Legend: num is the number of positions.
+    """(num,) log-likelihood in fp32 of target words in a softmax over them and the candidates.
 
     Args:
         hidden: (num, embedding) projected hidden states.
         targets: (num,) ids.
-        target_rows: their embeddings (num, embedding) and biases (num,).
+        target_rows, candidate_rows: embeddings (..., embedding) and biases (...) of the words.
         candidates: (num_candidates,) ids, the same for all positions.
-        candidate_rows: their embeddings (num_candidates, embedding) and biases (num_candidates,).
         log_chances: (vocabulary,) as in :class:`Candidates`.
-
-    Returns:
-        (num,) in fp32.
     """
     rows, biases = target_rows
     target_logits = (hidden.float() * rows).sum(dim=1) + biases  # (num,)
@@ -96,18 +87,13 @@ _LOGITS_AT_ONCE = 2**25  # over the whole vocabulary: some 130 MB in fp32
 class LanguageModel(nn.Module):
     """Predicts each word from those before it, and in a second direction from those after it.
 
-    Both directions have a projection and share the embedding, which is also the softmax's weight
-    matrix (Press & Wolf 2017).
-
-    Legend: directions is 2 if the recurrence is bidirectional, else 1.
+    It trains the classifier's embedding and recurrence. Both directions have a projection and share
+    the embedding, which is also the softmax's weight matrix (Press & Wolf 2017).
 
     Args:
-        classifier: its embedding and recurrence are trained, its other parts are not.
+        classifier: with a packed LSTM.
         counts: (vocabulary,) occurrences of each word, which initialize the biases.
         drop_share: dropout of embedded words and of the recurrence's outputs.
-
-    Raises:
-        UserError: the recurrence cannot be pre-trained.
     """
 
     def __init__(
@@ -147,19 +133,13 @@ class LanguageModel(nn.Module):
         candidates: torch.Tensor,
         log_chances: torch.Tensor,
     ) -> tuple[torch.Tensor, States]:
-        """Losses of a window by the sampled softmax.
+        """Losses of a window by the sampled softmax, and the LSTM's states after it.
 
-        Args:
-            window: what to read and to predict.
-            states: of the LSTM before the window, None at the start of the streams.
-            candidates: (num_candidates,) ids.
-            log_chances: (vocabulary,) as in :class:`Candidates`.
-
-        Returns:
-            (directions,) sums of the losses in nats, and the states after the window.
+        ``states`` are those before the window, None at the start of the streams; the losses
+        (directions,) are sums in nats.
         """
         targets = _select(window.targets.flatten(1), window)  # (directions, num)
-        # One lookup for all, because the gradient of each is as large as the table.
+        # A single lookup, because the gradient of each lookup is as large as the table.
         ids = torch.cat((window.words.flatten(), targets.flatten(), candidates))
         sizes = window.words.numel(), targets.numel(), len(candidates)
         rows = nn.functional.embedding(ids, self.classifier.embedding_table())
@@ -217,7 +197,7 @@ class LanguageModel(nn.Module):
 
 
 def _select(values: torch.Tensor, window: Window) -> torch.Tensor:
-    """The window's rows of values (directions, time * batch, ...); usually all of them."""
+    """The window's rows of values (directions, time * batch, ...), usually all of them."""
     if len(window.rows) == values.shape[1]:
         return values
     return values.index_select(1, window.rows)
@@ -238,15 +218,8 @@ def measure_perplexity(
 ) -> list[float]:
     """Perplexity over the whole vocabulary, by direction.
 
-    Args:
-        model: the language model.
-        corpus: validation reviews on its device, of which up to 300, evenly spread, are used.
-        window: words in a window.
-        is_repeated: whether each review is read twice and predicted the second time.
-        precision: of matrix products.
-
-    Raises:
-        UserError: no review has two words, or a perplexity is not finite.
+    Of the corpus, which is on the model's device, up to 300 evenly spread reviews are used. Window
+    and repetition are those of :func:`stream_windows`.
     """
     was_training = model.training
     model.eval()

@@ -47,17 +47,9 @@ _UPDATES_PER_MEASUREMENT = 2_000
 
 
 class BatchPlan:
-    """Shuffled batches of several corpora.
+    """Shuffled batches of several corpora, whose order depends on seed and epoch.
 
-    Args:
-        corpora: what to read.
-        batch_size: reviews in a batch.
-        window: words in a window.
-        is_repeated: whether each review is read twice in a row.
-        seed: decides the order, together with the epoch.
-
-    Raises:
-        UserError: no review has two words.
+    Window and repetition are those of :func:`stream_windows`.
     """
 
     def __init__(
@@ -82,7 +74,7 @@ class BatchPlan:
         ]
 
     def batches(self, epoch: int) -> list[tuple[int, torch.Tensor]]:
-        """Number of the corpus and rows (batch,) of its reviews, longest first."""
+        """For each batch, the number of its corpus and rows (batch,) there, longest first."""
         batches = []
         for number, sampler in enumerate(self._samplers):
             sampler.set_epoch(epoch)
@@ -91,12 +83,10 @@ class BatchPlan:
         return [batches[position] for position in order]
 
     def num_updates(self, epochs: int) -> int:
-        """Windows, and so updates, of the first epochs."""
-        return sum(self._num_windows(epoch) for epoch in range(1, epochs + 1))
-
-    def _num_windows(self, epoch: int) -> int:
+        """Number of updates, one for each window, of the first epochs."""
         return sum(
             num_windows(self._num_readings * int(self._lengths[number][rows[0]]), self._window)
+            for epoch in range(1, epochs + 1)
             for number, rows in self.batches(epoch)
         )
 
@@ -108,7 +98,7 @@ class PretrainingLogger:
         path: the pre-training's folder.
         num_directions: of the language model.
         device: where losses are summed, so that adding one does not wait for the device.
-        state: what :meth:`state` returned at a checkpoint; whatever was written later is removed.
+        state: result of :meth:`state` at a checkpoint; whatever was written later is removed.
 
     Attributes:
         last_point: the last point as text, None before the first.
@@ -135,24 +125,14 @@ class PretrainingLogger:
     def add(
         self, losses: torch.Tensor, norm: torch.Tensor, num_predicted: int, num_read: int
     ) -> None:
-        """Count an update.
-
-        Args:
-            losses: (directions,) sums of the sampled losses.
-            norm: () the gradient's norm.
-            num_predicted, num_read: words, over all directions.
-        """
+        """Count an update: losses (directions,), the gradient's norm, words of all directions."""
         self._sums[:-1] += losses
         self._sums[-1] += norm
         self._num_predicted += num_predicted
         self._num_read += num_read
 
     def write_point(self, update: int, learning_rate: float) -> None:
-        """Write a point of the curves.
-
-        Raises:
-            UserError: the loss is not finite.
-        """
+        """Write a point of the curves, whose loss must be finite."""
         self.check_finite()
         sums = self._sums[:-1]
         means = (sums * len(sums) / self._num_predicted).tolist()
@@ -178,7 +158,7 @@ class PretrainingLogger:
             )
 
     def state(self) -> dict[str, Any]:
-        """Flush everything to the disk; returns what identifies the files' content so far."""
+        """Flush everything to the disk; returns the files' lengths and the sums so far."""
         self._writer.flush()
         return {
             "files": measure_files(self._folder),
@@ -198,11 +178,7 @@ class PretrainingLogger:
 class Pretrainer:
     """Trains a classifier's embedding and recurrence as a language model.
 
-    Args:
-        classifier: on the context's device.
-        texts: what to read.
-        context: settings, folder, device and precision.
-        checkpoint: continue from it; None trains from the start.
+    The classifier is on the context's device; training continues from the checkpoint, if given.
 
     Attributes:
         update: updates done.
@@ -259,7 +235,6 @@ class Pretrainer:
 
         Raises:
             Interrupted: a signal came; a checkpoint is saved.
-            UserError: the loss is not finite.
         """
         self._model.train()
         with self._stop, closing(self._logger):
@@ -324,7 +299,7 @@ class Pretrainer:
         logger.info("update %d  perplexity on validation reviews: %s", self.update, shown)
 
     def _save_checkpoint_if_due(self, before: int) -> None:
-        """After a batch, which made the updates since ``before``; stop if a signal came.
+        """Save if due after the updates since ``before``, and stop if a signal came.
 
         Only between batches, where there are no recurrent states to save.
         """
@@ -371,7 +346,7 @@ class Pretrainer:
 
 
 def _optimizer_settings(config: Config) -> TrainingConfig:
-    """The settings of :func:`build_optimizer` and :class:`Schedule` for pre-training."""
+    """Settings of optimizer and schedule for pre-training."""
     pretraining = config.pretraining
     return replace(
         config.training, optimizer="adam", weight_decay=0.0, schedule="linear",

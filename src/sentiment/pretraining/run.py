@@ -1,4 +1,4 @@
-"""Pre-training with its folder: made, resumed, or found finished."""
+"""A pre-training in its folder: new, resumed, or finished before."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from sentiment.config.config import Config
 from sentiment.data.pipeline import (
     PretrainingTexts,
     fingerprints_of,
@@ -47,13 +46,11 @@ logger = logging.getLogger(__name__)
 
 
 def find_pretraining(context: TrainingContext) -> Path | None:
-    """The folder of the finished pre-training that a training starts from, None if from none.
+    """The folder of the finished pre-training that a training starts from, if from any.
 
-    If the settings name no folder, the pre-training lies beside the run and is made if needed.
+    If the settings name no folder, it lies beside the run, and the pre-training runs if needed.
 
     Raises:
-        FileNotFoundError, UserError: it is missing, unfinished or does not fit; or the training
-            after it could not start.
         SystemExit: a signal came, and the pre-training is saved.
     """
     config, distributed = context.config, context.distributed
@@ -83,8 +80,12 @@ def _is_finished(path: Path) -> bool:
 
 
 def _make(context: TrainingContext) -> None:
+    config = context.config
     if not _is_finished(context.path):
-        _check_training(context.config)
+        # Refuse now what would only fail in the training after the pre-training.
+        validation = look_ahead(config)["validation"]
+        for teacher in named_teachers(config):
+            check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))
     try:
         pretrain(context)
     except Interrupted as stop:
@@ -92,21 +93,13 @@ def _make(context: TrainingContext) -> None:
         raise SystemExit(stop.status) from None
 
 
-def _check_training(config: Config) -> None:
-    """Refuse what would only fail in the training after the pre-training."""
-    validation = look_ahead(config)["validation"]
-    for teacher in named_teachers(config):
-        check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))
-
-
 def pretrain(context: TrainingContext) -> None:
-    """Leave a finished pre-training in the context's folder.
+    """Pre-train in the context's folder.
 
-    An equal pre-training that is there is used, or resumed if it is unfinished.
+    An equal pre-training in the folder is kept, or resumed if it is unfinished; another one with at
+    least one checkpoint is refused, as is anything else.
 
     Raises:
-        FileExistsError, UserError: the folder holds something else, or a pre-training with other
-            settings, reviews or vectors that has at least one checkpoint.
         Interrupted: a signal came; the same call continues.
     """
     config, path = context.config, context.path
@@ -144,13 +137,11 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
         vectors=texts.vectors,
         frequencies=token_counts(texts.vocabulary),
     ).to(device)
-    checkpoint = None
     if resumes:
-        checkpoint = load_state(path)
         logger.info("going on with the pre-training in %s", path)
     else:
         _create(context, texts)
-    trainer = Pretrainer(classifier, texts, context, checkpoint)
+    trainer = Pretrainer(classifier, texts, context, load_state(path) if resumes else None)
     trainer.fit()
     names = ("perplexity_forward", "perplexity_backward")
     metrics = dict(zip(names, trainer.perplexities, strict=False))  # a model may have one direction

@@ -1,4 +1,7 @@
-"""Streams of tokens cut into windows for truncated back-propagation."""
+"""Streams of tokens cut into windows for truncated back-propagation.
+
+Legend: directions is 2 if reversed streams are read too, else 1.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,15 @@ from sentiment.model.rnn_base import matmul_dtype, split_batch
 def read_streams(
     lstm: PackedLSTM, x: torch.Tensor, states: States | None
 ) -> tuple[torch.Tensor, States]:
-    """Run an LSTM over token streams without padding.
-
-    Legend: directions is 2 if bidirectional, else 1.
+    """Run an LSTM, of one layer or in one direction, over token streams without padding.
 
     Args:
-        lstm: of one layer, or of several in one direction.
+        lstm: the LSTM.
         x: (directions, time, batch, input_size).
         states: h and c (num_layers * directions, batch, hidden) to start from, None for zero.
 
     Returns:
-        output: (directions, time, batch, hidden).
-        (h, c): (num_layers * directions, batch, hidden) each.
+        output (directions, time, batch, hidden), and h and c as above.
     """
     assert lstm.directions == 1 or lstm.num_layers == 1
     directions, time, batch, _ = x.shape
@@ -81,14 +81,10 @@ def _run_torch_layer(
 def stream_windows(
     batch: Batch, directions: int, window: int, *, is_repeated: bool
 ) -> Iterator[Window]:
-    """The windows of a batch, longest review first.
+    """The windows, of ``window`` words, of a batch whose longest review is first.
 
-    Args:
-        batch: the reviews.
-        directions: streams per review.
-        window: words in a window.
-        is_repeated: whether each review is read twice and predicted only the second time: the
-            sequence autoencoder of Dai & Le (2015) with encoder and decoder in one.
+    With ``is_repeated``, each review is read twice and predicted only the second time: the sequence
+    autoencoder of Dai & Le (2015) with encoder and decoder in one.
     """
     lengths = batch.lengths
     on_device = to_device(lengths, batch.tokens.device)
@@ -102,31 +98,16 @@ def stream_windows(
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of the streams of some reviews.
+    """A section of the streams of some reviews."""
 
-    Legend: directions is 2 if reversed streams are read too, else 1.
-
-    Attributes:
-        words: (directions, time, batch) ids to read.
-        targets: (directions, time, batch) the word after each.
-        rows: (num,) positions among (time * batch) whose targets are predicted.
-        batch_size: reviews in the window, which are the first ones of the window before.
-    """
-
-    words: torch.Tensor
-    targets: torch.Tensor
-    rows: torch.Tensor
-    batch_size: int
+    words: torch.Tensor  # (directions, time, batch) ids to read
+    targets: torch.Tensor  # (directions, time, batch), the word after each
+    rows: torch.Tensor  # (num,) positions among (time * batch) whose targets are predicted
+    batch_size: int  # its reviews are the first ones of the window before
 
 
 def make_streams(tokens: torch.Tensor, lengths: torch.Tensor, directions: int) -> torch.Tensor:
-    """(directions, batch, time): the reviews, and each reversed in a second direction.
-
-    Args:
-        tokens: (batch, time) ids.
-        lengths: (batch,) on the device of the tokens.
-        directions: 1 or 2.
-    """
+    """(directions, batch, time): reviews (batch, time), and each reversed in a second direction."""
     if directions == 1:
         return tokens.unsqueeze(0)
     position = torch.arange(tokens.shape[1], device=tokens.device)
@@ -148,13 +129,9 @@ def repeat_streams(streams: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor
 def cut_windows(
     streams: torch.Tensor, lengths: torch.Tensor, firsts: torch.Tensor, size: int
 ) -> Iterator[Window]:
-    """Windows of up to ``size`` words, from the first to the last.
+    """Windows of up to ``size`` words of streams (directions, batch, time), longest first.
 
-    Args:
-        streams: (directions, batch, time) ids, longest stream first.
-        lengths: (batch,) words of each stream, on the CPU.
-        firsts: (batch,) position of the first predicted word of each stream, on the CPU.
-        size: words in a window.
+    Lengths of the streams and positions of their first predicted words (batch,) are on the CPU.
     """
     device = streams.device
     for start in range(0, int(lengths[0]) - 1, size):
@@ -168,5 +145,5 @@ def cut_windows(
 
 
 def num_windows(longest: int, size: int) -> int:
-    """Windows of a batch whose longest stream has ``longest`` words."""
+    """Number of windows of a batch whose longest stream has ``longest`` words."""
     return -(-(longest - 1) // size)

@@ -30,9 +30,7 @@ from sentiment.training.checkpoint import has_lost_state
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "best"  # the teachers' weights, as for evaluating and predicting
-_SURE = 0.9
 _NAME = "soft_labels"
-_COMPARED_BY_CONTENT = "pretraining.path"
 
 
 def teacher_folders(config: Config) -> list[Path]:
@@ -134,7 +132,7 @@ def check_same_teachers(before: list[dict[str, str]], now: list[dict[str, str]],
             if found[name] != expected[name]:
                 raise UserError(
                     f"the teacher {found['path']} has {what} {found[name][:12]}, but {run} learned "
-                    f"from one with {expected[name][:12]}: put that teacher there again"
+                    f"from one with {expected[name][:12]}: restore that teacher"
                 )
 
 
@@ -180,12 +178,11 @@ def _log(
     shares = zip(class_names, 100 * counts / len(probabilities), strict=True)
     classes = ", ".join(f"{name} {share:.1f} %" for name, share in shares)
     logger.info(
-        "soft labels: %s reviews by %d teacher%s; %.1f %% of them at over %.0f %%%s; %s",
+        "soft labels: %s reviews by %d teacher%s; %.1f %% of them at over 90 %%%s; %s",
         f"{len(probabilities):,}",
         num_teachers,
         "s" * (num_teachers > 1),
-        100 * float((probabilities.max(axis=1) > _SURE).mean()),
-        100 * _SURE,
+        100 * float((probabilities.max(axis=1) > 0.9).mean()),
         "" if temperature == 1 else f", at temperature {temperature:g}",
         truncate(classes, 200),
     )
@@ -265,7 +262,7 @@ def _find_problem(
     """Why the folder's run cannot be the teacher, None if it can."""
     try:
         saved, asked = deciding_settings(load_settings(path)), deciding_settings(teacher)
-        asked[_COMPARED_BY_CONTENT] = saved[_COMPARED_BY_CONTENT]
+        asked["pretraining.path"] = saved["pretraining.path"]  # its content is compared below
         if (key := first_difference(saved, asked)) is not None:
             return f"has {key} {saved[key]!r}, not {asked[key]!r}"
         if is_finished(path) and not weights_path(path, CHECKPOINT).is_file():

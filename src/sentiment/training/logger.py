@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+logger = logging.getLogger(__name__)
+
+_PROJECTED_WORDS = 5_000  # the projector page becomes slow with more
+_LONGEST_REVIEW = 2_000  # characters of a logged review
+
+
 def measure_files(folder: Path) -> dict[str, int]:
     """Flush all files of a folder to the disk; returns their lengths in bytes."""
     lengths = {}
@@ -75,12 +81,6 @@ def rewind_files(folder: Path, lengths: dict[str, int]) -> list[str]:
         if path.is_dir() and not any(inner.is_file() for inner in path.rglob("*")):
             shutil.rmtree(path)
     return lost
-
-
-logger = logging.getLogger(__name__)
-
-_PROJECTED_WORDS = 5_000  # the projector page becomes slow with more
-_LONGEST_REVIEW = 2_000  # characters of a logged review
 
 
 @dataclass(frozen=True)

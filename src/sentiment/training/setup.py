@@ -94,12 +94,12 @@ def _check_is_run(path: Path) -> None:
     """Refuse a folder that holds anything but a classifier's run."""
     if holds_pretraining(path):
         raise UserError(
-            f"{path} holds a pre-training, no run to resume or replace: start from it with "
+            f"{path} holds a pre-training, not a run to resume or replace: start from it with "
             f"--pretraining.path {path} and another output_dir; sentiment pretrain continues it"
         )
     if holds_baseline(path):
         raise UserError(
-            f"{path} holds a baseline, no run to resume or replace: choose another output_dir"
+            f"{path} holds a baseline, not a run to resume or replace: choose another output_dir"
         )
 
 
