@@ -22,9 +22,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_output(
         "the baseline's folder (default: output_dir of the settings with -baseline)", "--output_dir"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace the baseline in the folder"
-    )
+    help = "replace the baseline in the folder"
+    parser.add_argument("--overwrite", action="store_true", help=help)
     why = "a baseline cannot be resumed"
     return parser.parse_with_settings(arguments, suffix="-baseline", why=why)
 

@@ -16,41 +16,25 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog, "Test a run's behaviour with texts made from templates and with contrast pairs."
     )
     parser.add_run()
-    parser.add_argument(
-        "--tests",
-        type=Path,
-        nargs="+",
-        metavar="FILE_OR_FOLDER",
-        help="behaviour tests, .yaml (default: those that come with the program)",
+    help = "behaviour tests, .yaml (default: those that come with the program)"
+    parser.add_argument("--tests", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help=help)
+    metavar = ("ORIGINAL", "CONTRAST")
+    help = (
+        "contrast pairs: two .tsv or .csv files with columns Sentiment and Text, row by row; "
+        "without --tests, only they are run"
     )
-    parser.add_argument(
-        "--pairs",
-        type=Path,
-        nargs=2,
-        metavar=("ORIGINAL", "CONTRAST"),
-        help="contrast pairs: two .tsv or .csv files with columns Sentiment and Text, row by row; "
-        "without --tests, only they are run",
+    parser.add_argument("--pairs", type=Path, nargs=2, metavar=metavar, help=help)
+    metavar = ("negative=NAME", "positive=NAME")
+    help = (
+        "classes that the tests call negative and positive (default: by their names, or the first "
+        "and second of two)"
     )
-    parser.add_argument(
-        "--roles",
-        type=_role,
-        nargs=2,
-        metavar=("negative=NAME", "positive=NAME"),
-        help="classes that the tests call negative and positive (default: by their names, or the "
-        "first and second of two)",
-    )
-    parser.add_argument(
-        "--max-failure-rate",
-        type=number(float, Bounds(ge=0, le=1)),
-        metavar="SHARE",
-        help="exit with status 1 if a larger share of all cases fails, 0 to 1 (default: 1)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=number(int, Bounds(ge=0, lt=10**18)),
-        default=0,
-        help="seed of the cases and typos (default: 0)",
-    )
+    parser.add_argument("--roles", type=_role, nargs=2, metavar=metavar, help=help)
+    help = "exit with status 1 if a larger share of all cases fails, 0 to 1 (default: 1)"
+    share, seed = number(float, Bounds(ge=0, le=1)), number(int, Bounds(ge=0, lt=10**18))
+    parser.add_argument("--max-failure-rate", type=share, metavar="SHARE", help=help)
+    help = "seed of the cases and typos (default: 0)"
+    parser.add_argument("--seed", type=seed, default=0, help=help)
     parser.add_output("folder for check.json and check.html (default: RUN/evaluation/check)")
     parser.add_model_options()
     options = parser.parse_args(arguments)
@@ -86,9 +70,8 @@ def execute(options: argparse.Namespace) -> None:
         sides = read_pairs(original, contrast, class_names, find_roles(class_names, given))
     if capabilities:
         roles = require_roles(class_names, given)
-        behaviours = run_behaviours(
-            capabilities, predictor.predict, class_names, roles, seed=options.seed
-        )
+        predict, seed = predictor.predict, options.seed
+        behaviours = run_behaviours(capabilities, predict, class_names, roles, seed=seed)
     check = Check(
         run=str(options.run),
         checkpoint=options.checkpoint,

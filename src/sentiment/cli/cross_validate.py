@@ -21,13 +21,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "--device cuda:1",
     )
     parser.usage = f"{prog} [--folds K] [--repeats R] [options] [--section.key VALUE …]"
-    parser.add_argument(
-        "--folds",
-        type=number(int, Bounds(ge=2)),
-        default=5,
-        metavar="K",
-        help="number of folds, at least 2 (default: 5)",
-    )
+    kind, help = number(int, Bounds(ge=2)), "number of folds, at least 2 (default: 5)"
+    parser.add_argument("--folds", type=kind, default=5, metavar="K", help=help)
     help = "how often to divide the reviews into folds, with other seeds"
     parser.add_count("--repeats", 1, help, metavar="R")
     parser.add_output(

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, "Evaluate a trained run: table, report with figures, predictions.")
-    parser.add_argument(
-        "folder", nargs="?", type=Path, metavar="RUN", help="the run's folder, runs/NAME"
-    )
+    help = "the run's folder, runs/NAME"
+    parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help=help)
     parser.add_argument("--run", type=Path, help="the same, as an option")
     parser.add_split("test")
     parser.add_path("data.path", "folder with the reviews (default: the run's own source)")
@@ -28,13 +27,9 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
         "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)"
     )
+    help = "also measure the accuracy on reviews truncated to each of these lengths"
     parser.add_argument(
-        "--max_lengths",
-        nargs="+",
-        type=positive,
-        default=[],
-        metavar="TOKENS",
-        help="also measure the accuracy on reviews truncated to each of these lengths",
+        "--max_lengths", nargs="+", type=positive, default=[], metavar="TOKENS", help=help
     )
     parser.add_model_options()
     parser.add_precision()

@@ -19,16 +19,15 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, "Show what each word of a text contributed, and the LSTM's gates.")
     parser.add_run()
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text, in quotes")
-    parser.add_argument(
-        "--file", type=Path, help="CSV, TSV, JSONL or Parquet file to take the text from"
-    )
+    help = "CSV, TSV, JSONL or Parquet file to take the text from"
+    parser.add_argument("--file", type=Path, help=help)
     parser.add_argument("--row", type=positive, help="row of the file, from 1 without the header")
     parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
-    parser.add_count(
-        "--steps", 50,
+    help = (
         "integration steps to begin with; more are taken, up to 16 times as many, until the "
-        "attributions' error is below 1 %%; fewer for thousands of words", metavar="STEPS",
-    )  # fmt: skip
+        "attributions' error is below 1 %%; fewer for thousands of words"
+    )
+    parser.add_count("--steps", 50, help, metavar="STEPS")
     parser.add_model_options()
     options = parser.parse_args(arguments)
     if (options.text is None) == (options.file is None):

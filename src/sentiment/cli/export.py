@@ -23,15 +23,10 @@ _DESCRIPTION = (
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
-    parser.add_argument(
-        "--format",
-        required=True,
-        choices=tuple(_SUFFIXES),
-        help="onnx (for onnxruntime and others) or torch (for torch.jit.load)",
-    )
-    parser.add_argument(
-        "--output", type=Path, help="file to write (default: RUN/export/model.onnx or .pt)"
-    )
+    help = "onnx (for onnxruntime and others) or torch (for torch.jit.load)"
+    parser.add_argument("--format", required=True, choices=tuple(_SUFFIXES), help=help)
+    help = "file to write (default: RUN/export/model.onnx or .pt)"
+    parser.add_argument("--output", type=Path, help=help)
     parser.add_checkpoint()
     options = parser.parse_args(arguments)
     suffix = _SUFFIXES[options.format]

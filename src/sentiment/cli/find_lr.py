@@ -19,13 +19,9 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
     for name, default, position in (("lowest", 1e-6, "first"), ("highest", 1.0, "last")):
-        parser.add_argument(
-            f"--{name}",
-            type=number(float, Bounds(gt=0)),
-            default=default,
-            metavar="RATE",
-            help=f"learning rate of the {position} update (default: {default:g})",
-        )
+        kind = number(float, Bounds(gt=0))
+        help = f"learning rate of the {position} update (default: {default:g})"
+        parser.add_argument(f"--{name}", type=kind, default=default, metavar="RATE", help=help)
     parser.add_count("--num_updates", 1_000, "updates from the one to the other")
     parser.add_output("folder for the figure and its values (default: output_dir with -find-lr)")
     why = "a range test trains a new model and writes no run: give settings only"

@@ -59,13 +59,11 @@ class CommandParser(argparse.ArgumentParser):
         self.add_device("auto", "auto")
 
     def add_precision(self) -> None:
-        self.add_argument(
-            "--precision",
-            default="fp32",
-            choices=("fp32", "bf16"),
-            help="precision of matrix products; bf16 is about twice as fast where the processor "
-            "supports it, and reports how far it moves the probabilities (default: fp32)",
+        help = (
+            "precision of matrix products; bf16 is about twice as fast where the processor "
+            "supports it, and reports how far it moves the probabilities (default: fp32)"
         )
+        self.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help=help)
 
     def parse_settings(self, arguments: Sequence[str], *, why: str) -> Config:
         """Settings given as for train; ``why`` is the error if a flag of train's is among them."""

@@ -30,45 +30,25 @@ _DESCRIPTION = (
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
-    parser.add_argument(
-        "texts",
-        nargs="*",
-        default=[],
-        metavar="TEXT",
-        help="texts; without any, or with -, lines of standard input",
-    )
-    parser.add_argument(
-        "--file",
-        type=Path,
-        help="file of texts: .csv, .tsv, .jsonl, .txt (a text per line), also with .gz, .parquet",
-    )
+    help = "texts; without any, or with -, lines of standard input"
+    parser.add_argument("texts", nargs="*", default=[], metavar="TEXT", help=help)
+    help = "file of texts: .csv, .tsv, .jsonl, .txt (a text per line), also with .gz, .parquet"
+    parser.add_argument("--file", type=Path, help=help)
     parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="the texts' column (default: text)"
-    )
+    help = "the texts' column (default: text)"
+    parser.add_argument("--text-column", default="text", metavar="NAME", help=help)
     parser.add_argument("--prefix", default="", help="prefix of the added columns' names")
-    parser.add_argument(
-        "--on-error",
-        default="stop",
-        choices=("skip", "stop"),
-        help="what to do at a bad row: stop (default), or skip it with a message and empty added "
-        "columns",
-    )
+    help = "at a bad row, stop (default), or skip it with a message and empty added columns"
+    parser.add_argument("--on-error", default="stop", choices=("skip", "stop"), help=help)
     again = parser.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume", action="store_true", help="continue an interrupted output, or begin it"
-    )
-    again.add_argument(
-        "--overwrite", action="store_true", help="replace the output once the new one is complete"
-    )
+    help = "continue an interrupted output, or begin it"
+    again.add_argument("--resume", action="store_true", help=help)
+    help = "replace the output once the new one is complete"
+    again.add_argument("--overwrite", action="store_true", help=help)
     parser.add_count("--window", 20_000, "rows that are sorted by length and written together")
     parser.add_count("--batch-tokens", 30_000, "tokens in a batch, including padding")
-    parser.add_argument(
-        "--no-temperature",
-        dest="calibrated",
-        action="store_false",
-        help="do not divide logits by the run's temperature",
-    )
+    help = "do not divide logits by the run's temperature"
+    parser.add_argument("--no-temperature", dest="calibrated", action="store_false", help=help)
     parser.add_model_options()
     parser.add_precision()
     options = parser.parse_intermixed_args(arguments)  # texts may follow options
@@ -97,9 +77,8 @@ def execute(options: argparse.Namespace) -> None:
         if distributed.is_distributed and (options.file is None or options.output is None):
             raise UserError("several ranks share a file: give --file and --output")
         if options.output is not None and distributed.is_main:
-            check_output(
-                options.output, options.file, resumes=options.resume, overwrites=options.overwrite
-            )
+            again = {"resumes": options.resume, "overwrites": options.overwrite}
+            check_output(options.output, options.file, **again)
         predictor = load(
             options.run,
             checkpoint=options.checkpoint,

@@ -27,11 +27,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_path("data.cache_dir", "folder for tokens and downloads (default: as in the run)")
     parser.add_path("vectors.path", "file with the vectors (default: as in the run)")
     parser.add_device(None, "the kind of device it was trained on")
-    parser.add_argument(
-        "--json",
-        action="store_true",
-        help="print JSON; the training's output goes to standard error",
-    )
+    help = "print JSON; the training's output goes to standard error"
+    parser.add_argument("--json", action="store_true", help=help)
     return parser.parse_args(arguments)
 
 

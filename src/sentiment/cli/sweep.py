@@ -28,9 +28,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.usage = f"{prog} FILE [options] [--section.key VALUE …]"
     parser.add_argument("file", type=Path, metavar="FILE", help="search file (YAML), given first")
     parser.add_output("the sweep's folder (default: sweeps/NAME)", "--output_dir")
-    parser.add_argument(
-        "--trials", type=positive, metavar="N", help="number of trainings (default: the file's)"
-    )
+    help = "number of trainings (default: the file's)"
+    parser.add_argument("--trials", type=positive, metavar="N", help=help)
     parser.add_argument("--show", action="store_true", help="show the trials without training")
     if arguments and arguments[0].startswith("-") and not {"-h", "--help"} & set(arguments):
         parser.error("give the search file first, and then the options")
