@@ -33,7 +33,7 @@ from sentiment.data.blocks import (
 from sentiment.display.console import truncate
 from sentiment.runtime import files
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import DecompressionLimit, require_file
+from sentiment.runtime.files import DecompressionLimit, limited_lines, require_file
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
@@ -115,16 +115,6 @@ class TextSource(FileSource):
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise UserError(f"{self.path} is damaged: {error}: pack it again") from error
 
-    def lines(self, file: TextIO) -> Iterator[str]:
-        longest = files.LONGEST_LINE
-        for number, line in enumerate(iter(lambda: file.readline(longest), ""), start=1):
-            if len(line) == longest:
-                raise UserError(
-                    f"{self.path}, line {number} has more than {longest:,} characters: is this "
-                    "a text file?"
-                )
-            yield line
-
     def group(
         self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
     ) -> Iterator[tuple[int, list[Any], float]]:
@@ -162,7 +152,7 @@ class LineSource(TextSource):
 
     def blocks(self, size: int) -> Iterator[Block]:
         with self.open_text(newline="\n") as (file, raw):
-            rows = ((len(line), [line.rstrip("\r\n")]) for line in self.lines(file))
+            rows = ((len(line), [line.rstrip("\r\n")]) for line in limited_lines(file, self.path))
             for first, group, share in self.group(rows, size, raw):
                 yield delimited_block(self.origin, first, self.columns, 0, group, share)
 
@@ -190,7 +180,7 @@ class DelimitedSource(TextSource):
 
     def _rows(self, file: TextIO) -> Iterator[list[str]]:
         delimiter = DELIMITERS[_unpacked_suffix(self.path)]
-        reader = csv.reader(self.lines(file), delimiter=delimiter, strict=True)
+        reader = csv.reader(limited_lines(file, self.path), delimiter=delimiter, strict=True)
         while True:
             line = reader.line_num + 1
             limit = csv.field_size_limit(files.LONGEST_LINE)  # it holds for the whole process
@@ -215,7 +205,7 @@ class JsonLinesSource(TextSource):
 
     def _read_columns(self) -> Sequence[str]:
         with self.open_text(newline="\n") as (file, _):
-            for line in self.lines(file):
+            for line in limited_lines(file, self.path):
                 record, _ = _parse(line)
                 if record is not None:
                     self.check_columns(list(record))
@@ -225,7 +215,7 @@ class JsonLinesSource(TextSource):
     def blocks(self, size: int) -> Iterator[Block]:
         with self.open_text(newline="\n") as (file, raw):
             # Only \n ends a line: JSON strings may hold U+0085 and U+2028.
-            lines = ((len(line), line.strip(" \t\r\n")) for line in self.lines(file))
+            lines = ((len(line), line.strip(" \t\r\n")) for line in limited_lines(file, self.path))
             rows = (row for row in lines if row[1])
             for first, group, share in self.group(rows, size, raw):
                 yield self._block(first, group, share)

@@ -80,7 +80,7 @@ def load_vocabulary(path: Path) -> Vocab:
         raise FileNotFoundError(f"no vocabulary file {path}")
     words = []
     counts: Counter[str] = Counter()
-    for number, line in enumerate(text_lines(path, newline="\n"), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         match = _LINE.fullmatch(line)
         if match is None:
             raise UserError(f"{path}, line {number}: expected a word, a tab and a count")

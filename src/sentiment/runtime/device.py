@@ -20,9 +20,6 @@ def find_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device of a name in the settings; ``auto`` takes CUDA, then MPS, then the CPU.
 
     With ``local_rank``, each rank of this machine gets its own GPU.
-
-    Raises:
-        UserError: the device is not available.
     """
     if local_rank is not None:
         return _find_rank_device(name, local_rank)
@@ -75,10 +72,8 @@ def _processor_name() -> str:
 
 
 def find_inference_precision(name: str, device: torch.device) -> torch.dtype:
-    """The data type of ``--precision`` for inference, ``fp32`` or ``bf16``.
-
-    Raises:
-        UserError: the device would only emulate bf16, more slowly than fp32.
+    """The data type of ``--precision`` for inference; bf16 is refused where it would be emulated,
+    more slowly than fp32.
     """
     if name == "bf16" and find_precision("auto", device) != torch.bfloat16:
         raise UserError(f"--precision is bf16, which {device} does not support: leave it at fp32")
@@ -92,18 +87,12 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     """The data type of matrix products: ``torch.bfloat16`` or ``torch.float32``.
 
     ``auto`` takes bf16 where the hardware supports it, not where it would be emulated.
-
-    Raises:
-        UserError: bf16 on a GPU that does not support it.
     """
     if name == "fp32":
         return torch.float32
+    has_bf16 = device.type == "cpu" and _cpu_has_bf16()
     if device.type == "cuda":
         has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    elif device.type == "cpu":
-        has_bf16 = _cpu_has_bf16()
-    else:
-        has_bf16 = False
     if name == "bf16" and not has_bf16 and device.type != "cpu":
         raise UserError(f"training.precision is 'bf16', which {device} does not support")
     return torch.bfloat16 if has_bf16 or name == "bf16" else torch.float32
@@ -119,7 +108,6 @@ def _cpu_has_bf16() -> bool:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[None]:
-    """A context in which matrix products run in the given precision."""
     if precision == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, precision)
@@ -147,14 +135,12 @@ def set_up(device: torch.device, seed: int) -> None:
 
 
 def get_rng_state(device: torch.device) -> torch.Tensor:
-    """State of torch's random generator on a device."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
 
 
 def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
-    """Restore :func:`get_rng_state`."""
     if device.type == "cuda":
         torch.cuda.set_rng_state(state, device)
     elif device.type == "mps":
@@ -164,9 +150,8 @@ def set_rng_state(state: torch.Tensor, device: torch.device) -> None:
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed from several numbers, that differs in its low bits: torch's CPU generator reads
-    only those.
-    """
+    """One seed from several numbers."""
+    # SeedSequence mixes the low bits too, and torch's CPU generator reads only those.
     return int(np.random.SeedSequence([abs(number) for number in numbers]).generate_state(1)[0])
 
 
@@ -178,10 +163,8 @@ def prepare_threads(local_size: int = 1) -> None:
 
     There is a thread for each available core, unless OMP_NUM_THREADS is set. torch does not see the
     limit of a container: with two of 64 cores it would start 64 threads, which wait for each other.
-
-    Args:
-        local_size: ranks on this machine, which share its cores. Their launcher sets
-            OMP_NUM_THREADS to 1 if it is not set, so a 1 is no choice of the user's.
+    The ``local_size`` ranks of this machine share its cores; their launcher sets OMP_NUM_THREADS to
+    1 if it is not set, so a 1 is not the user's choice.
     """
     torch.set_flush_denormal(True)
     chosen = os.environ.get("OMP_NUM_THREADS")

@@ -22,11 +22,8 @@ _BARRIER_TIMEOUT = timedelta(days=30)
 class DistributedContext:
     """This process among all ranks.
 
-    Args:
-        rank: number of this process, from 0.
-        world_size: number of processes.
-        local_rank: number of this process on its machine.
-        barrier_group: all ranks as a group with the timeout of barriers; None with one rank.
+    ``local_rank`` is its number on its machine. ``barrier_group`` are all ranks with the timeout of
+    barriers; None with one rank.
     """
 
     def __init__(
@@ -52,7 +49,7 @@ class DistributedContext:
         return self.world_size > 1
 
     def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all ranks of tensors of the same shape."""
+        """The sum over all ranks; of tensors of the same shape."""
         if not self.is_distributed:
             return values
         values = values.clone()
@@ -83,17 +80,13 @@ class DistributedContext:
         return gathered
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here.
-
-        Raises:
-            RuntimeError: a rank is lost.
-        """
+        """Wait for all ranks; a lost one raises ``RuntimeError``."""
         if self.is_distributed:
             dist.barrier(self._barrier_group)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
-        """Run the body on one rank of each machine before its others, which then find the cache."""
+        """Run the body on one rank of each machine before the others, which then use its cache."""
         if self.local_rank > 0:
             self.barrier()
         yield
@@ -106,10 +99,8 @@ class DistributedContext:
 def init_distributed(*, uses_cuda: bool = False) -> Iterator[DistributedContext]:
     """Join the ranks that the environment names, for as long as the body runs.
 
-    ``uses_cuda`` says whether tensors on GPUs are exchanged.
-
-    Raises:
-        ConnectionError: another rank was lost while the body ran.
+    ``uses_cuda`` says whether tensors on GPUs are exchanged. If another rank is lost while the body
+    runs, ``ConnectionError`` is raised.
     """
     if _world_size() == 1:
         yield DistributedContext()
@@ -141,17 +132,13 @@ def _join(rank: int, world_size: int, uses_cuda: bool) -> DistributedContext:
 
 
 def refuse_ranks(command: str) -> None:
-    """Raise ``UserError`` if a launcher started this process, for a command of one process."""
+    """Refuse several ranks, for a command that runs in one process."""
     if _world_size() > 1:
         raise UserError(f"{command} runs in one process: call it without torchrun")
 
 
 def local_rank() -> int | None:
-    """This process's number among the ranks of its machine; None if it is the only rank.
-
-    Raises:
-        UserError: WORLD_SIZE names several ranks, but the launcher's other variables are missing.
-    """
+    """This process's number among the ranks of its machine; None if it is the only rank."""
     if _world_size() == 1:
         return None
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR") if name not in os.environ]
@@ -168,7 +155,6 @@ def _world_size() -> int:
 
 
 def local_size() -> int:
-    """Number of ranks on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -186,17 +172,9 @@ def launch_name() -> str | None:
 
 
 def _is_connection_error(error: RuntimeError) -> bool:
-    """gloo raises plain RuntimeErrors."""
-    if isinstance(error, dist.DistError):
-        return True
-    phrases = (
-        "gloo",
-        "Connection closed by peer",
-        "Connection reset by peer",
-        "Broken pipe",
-        "connectFullMesh",
-    )
-    return any(phrase in str(error) for phrase in phrases)
+    # gloo raises plain RuntimeErrors.
+    phrases = ("gloo", "closed by peer", "reset by peer", "Broken pipe", "connectFullMesh")
+    return isinstance(error, dist.DistError) or any(phrase in str(error) for phrase in phrases)
 
 
 @torch.no_grad()

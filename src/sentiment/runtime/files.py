@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from filelock import FileLock, Timeout
 
@@ -23,14 +23,15 @@ ALWAYS_UNPACKED = 256 * 2**20
 
 # Characters of a line or a value; a longer one comes from a binary file or an unclosed quote.
 LONGEST_LINE = 64 * 2**20
+_BLOCK_BYTES = 2**20
 
 
 class DecompressionBomb(UserError):
-    """A file unpacks to far more than its size."""
+    """A file decompresses to far more than its size."""
 
 
 class DecompressionLimit:
-    """Counts what a compressed file unpacks to, up to a limit relative to its size."""
+    """Counts the bytes that a compressed file unpacks to, up to a limit relative to its size."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -38,11 +39,7 @@ class DecompressionLimit:
         self.most = max(ALWAYS_UNPACKED, MOST_TIMES_UNPACKED * path.stat().st_size)
 
     def add(self, num_bytes: int) -> None:
-        """Count bytes that were or will be unpacked.
-
-        Raises:
-            DecompressionBomb: the limit is exceeded.
-        """
+        """Count bytes that were or will be unpacked; too many raise ``DecompressionBomb``."""
         self._num_bytes += num_bytes
         if self._num_bytes > self.most:
             raise DecompressionBomb(
@@ -53,12 +50,7 @@ class DecompressionLimit:
 
 
 def require_file(path: Path) -> None:
-    """Refuse anything but a regular file: reading a pipe or a device may never end.
-
-    Raises:
-        FileNotFoundError: the path does not exist.
-        UserError: it is a folder, a pipe, a device or the like.
-    """
+    """Refuse anything but a regular file: reading a pipe or a device may never end."""
     if path.is_file():
         return
     if path.is_dir():
@@ -72,11 +64,7 @@ LOCK = ".lock"  # in a folder, locked while it is written to
 
 
 def beside(output_dir: str, ending: str) -> str:
-    """The path next to a run's folder whose name has this ending.
-
-    Raises:
-        UserError: the run's folder is the root of the disk.
-    """
+    """The path next to a run's folder whose name has this ending."""
     path = Path(output_dir).expanduser()
     if path.name in ("", ".."):
         path = path.resolve()
@@ -86,12 +74,7 @@ def beside(output_dir: str, ending: str) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Check that files can be written to a folder, which need not exist yet.
-
-    Raises:
-        NotADirectoryError: the path or a parent is a file.
-        PermissionError: writing is not permitted.
-    """
+    """Check that files can be written to a folder, which need not exist yet."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not existing.is_dir():
         raise NotADirectoryError(f"{existing} is a file: choose another folder to write to")
@@ -100,12 +83,8 @@ def check_writable(path: Path) -> None:
 
 
 def check_links(folder: Path) -> None:
-    """Check that no link leads out of a folder, which may come from somebody else.
-
-    By such a link, a report written into the folder would overwrite a file of their choice.
-
-    Raises:
-        UserError: a link does.
+    """Refuse links out of a folder, which may come from somebody else: a report written into the
+    folder would overwrite a file of their choice.
     """
     if not folder.is_dir():
         return
@@ -117,11 +96,8 @@ def check_links(folder: Path) -> None:
 
 @contextmanager
 def run_lock(path: Path) -> Iterator[None]:
-    """Lock a run's folder against other trainings, at most until the process ends.
-
-    Raises:
-        FileExistsError: another training writes to it.
-        OSError: it cannot be written to.
+    """Lock a run's folder, at most until the process ends; ``FileExistsError`` if another training
+    has locked it.
     """
     check_writable(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -163,8 +139,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file that readers see either old or new, and that a power cut afterwards keeps.
 
-    Raises:
-        OSError: it could not be written; the old file stays.
+    If it cannot be written, the old file stays.
     """
     new = path.with_name(path.name + ".new")
     try:
@@ -180,10 +155,9 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
 
@@ -198,16 +172,8 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-_BLOCK_BYTES = 1 << 20
-
-
 def read_text(path: Path, *, max_bytes: int = LONGEST_LINE) -> str:
-    """A file's text without a byte order mark.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is not a regular file, has more than ``max_bytes``, or is not UTF-8.
-    """
+    """A UTF-8 file's text without a byte order mark, at most ``max_bytes``."""
     require_file(path)
     num_bytes = path.stat().st_size
     if num_bytes > max_bytes:
@@ -218,30 +184,25 @@ def read_text(path: Path, *, max_bytes: int = LONGEST_LINE) -> str:
         _refuse(path)
 
 
-def text_lines(path: Path, *, newline: str) -> Iterator[str]:
-    r"""Yield a file's lines with their ends, without a byte order mark.
-
-    ``newline`` is as for :func:`open`: ``"\n"``, or ``""`` for ``\n``, ``\r\n`` and ``\r``, as
-    :mod:`csv` needs it.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: it is not a regular file, not UTF-8, or has a line longer than LONGEST_LINE.
-    """
+def text_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a UTF-8 file, which end in ``\n``, without a byte order mark."""
     require_file(path)
-    with path.open(encoding="utf-8-sig", newline=newline) as file:
-        number = 0
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
         try:
-            while line := file.readline(LONGEST_LINE):
-                number += 1
-                if len(line) == LONGEST_LINE:
-                    raise UserError(
-                        f"{path}, line {number} has more than {LONGEST_LINE:,} characters: is "
-                        "this a text file?"
-                    )
-                yield line
+            yield from limited_lines(file, path)
         except UnicodeDecodeError:
             _refuse(path)
+
+
+def limited_lines(file: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of an open file; refuse one longer than LONGEST_LINE."""
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), ""), start=1):
+        if len(line) == LONGEST_LINE:
+            raise UserError(
+                f"{path}, line {number} has more than {LONGEST_LINE:,} characters: is this a text "
+                "file?"
+            )
+        yield line
 
 
 def _refuse(path: Path) -> NoReturn:

@@ -29,17 +29,13 @@ class Interrupted(Exception):
 class StopRequests:
     """While its body runs, notes SIGINT and SIGTERM, for training to stop after the next step.
 
-    Args:
-        ends_at_second: whether a second signal ends the process at once. Ranks get each signal
-            twice, from the terminal or scheduler and from their launcher, which itself ends ranks
-            that take too long.
-
-    Attributes:
-        signal: the number of the first signal received, 0 before.
+    With ``ends_at_second``, a second signal ends the process at once. Not for ranks: they get each
+    signal twice, from the terminal or scheduler and from their launcher, which itself ends ranks
+    that take too long.
     """
 
     def __init__(self, *, ends_at_second: bool = True) -> None:
-        self.signal = 0
+        self.signal = 0  # the first signal received
         self._ends_at_second = ends_at_second
         self._previous: dict[int, Any] = {}
 
@@ -87,14 +83,11 @@ def run_module(
     num_threads: int | None = None,
     output: Output = "kept",
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m`` with these arguments until it ends.
+    """Run ``python -m`` with a module and its arguments until it ends.
 
-    Args:
-        arguments: a module and its arguments.
-        num_ranks: number of processes, started by torch's launcher if above 1.
-        num_threads: threads of each process; None lets each take its share of the cores.
-        output: whether the output is kept for :func:`check_exit`, shown as it comes, or shown on
-            standard error, where standard output is for programs to read.
+    Several ranks are started by torch's launcher; without ``num_threads``, each takes its share of
+    the cores. ``output`` is kept for :func:`check_exit`, shown as it comes, or shown on standard
+    error, where standard output is for programs to read.
     """
     command = [sys.executable]
     if num_ranks > 1:
@@ -120,7 +113,7 @@ def run_module(
 
 
 def check_exit(process: subprocess.CompletedProcess[str], expected: int = 0) -> None:
-    """Raise ``UserError`` unless a training returned the expected code."""
+    """Refuse the result of a training that did not return the expected code."""
     if process.returncode != expected:
         output = process.stderr or process.stdout or "see its message above"
         raise UserError(f"a training failed: {describe_exit(process.returncode, output)}")
