@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sentiment.model import SentimentClassifier
-from sentiment.model.recurrence import weight_drop
+from sentiment.model.classifier import weight_drop
 from sentiment.model.rnn_base import VariableLengthRNN
 
 LENGTHS = torch.tensor([5, 2, 7, 1])

@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     from sentiment.display.console import sanitize
-    from sentiment.model.recurrence import describe_recurrence
+    from sentiment.model.classifier import describe_recurrence
     from sentiment.pretraining.run import pretrain
     from sentiment.runs.manifest import holds_pretraining
     from sentiment.runtime.device import (

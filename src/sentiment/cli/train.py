@@ -34,7 +34,7 @@ def execute(
     request: TrainingRequest, after_update: Callable[[int], object] = lambda update: None
 ) -> None:
     """Train a run; ``after_update`` is called with the number of each completed update."""
-    from sentiment.model.recurrence import describe_recurrence
+    from sentiment.model.classifier import describe_recurrence
     from sentiment.runs.run import check_place
     from sentiment.runtime.device import (
         describe_device,

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from sentiment.config.config import TrainingConfig
 from sentiment.data.batches import Batch
 from sentiment.model import SentimentClassifier
-from sentiment.model.recurrence import InitialStates
+from sentiment.model.classifier import InitialStates
 from sentiment.runtime.errors import UserError
 
 
