@@ -42,7 +42,7 @@ class SettingsParser(ArgumentParser):
 
 
 def _shorten(message: str) -> str:
-    """A message of jsonargparse on one line, without Python's words for types."""
+    """A message of jsonargparse on one line, with types in plain words."""
     text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(str(message).split()))
     text = text.replace("typing.", "").replace("NoneType", "null")
     union = re.search(r"(.*?): Does not validate against any .* Given value: (.*)", text)
@@ -79,24 +79,14 @@ def _settings_parser(prog: str, description: str) -> SettingsParser:
 
 def _training_parser(prog: str) -> SettingsParser:
     parser = _settings_parser(prog, "Train an LSTM sentiment classifier.")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="Replace the run in output_dir, and its own teachers if their settings differ.",
-    )
-    parser.add_argument(
-        "--resume", metavar="RUN", help="Continue the run in this folder, with its settings."
-    )
-    parser.add_argument(
-        "--auto_resume",
-        action="store_true",
-        help="Continue the run in output_dir, or begin it: for a command that is started again.",
-    )
-    parser.add_argument(
-        "--verify_resume",
-        action="store_true",
-        help="Train twice, once killed on the way and resumed, and compare the two.",
-    )
+    help = "Replace the run in output_dir, and its own teachers if their settings differ."
+    parser.add_argument("--overwrite", action="store_true", help=help)
+    help = "Continue the run in this folder, with its settings."
+    parser.add_argument("--resume", metavar="RUN", help=help)
+    help = "Continue the run in output_dir, or begin it: for a command that is started again."
+    parser.add_argument("--auto_resume", action="store_true", help=help)
+    help = "Train twice, once killed on the way and resumed, and compare the two."
+    parser.add_argument("--verify_resume", action="store_true", help=help)
     parser.add_class_arguments(Config, as_group=True)
     return parser
 

@@ -65,7 +65,7 @@ def read_mapping(path: Path, example: str) -> dict[Any, Any]:
 
 
 def _check_size(text: str) -> None:
-    """Count a text's values, an alias as the values it repeats, without building them."""
+    """Count values, an alias as those it repeats, without building them."""
     sizes: dict[str, int] = {}  # by anchor
     open_collections: list[tuple[str | None, int]] = []  # anchor, number of values before it
     num_values = 0

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 _SHOWN = ("torch", "torchtext", "spacy", "datasets", "tensorboard", "numpy")
-_TORCH_TIMEOUT = 60.0  # seconds
 _REINSTALL = "reinstall the package: make setup, or pip install -e . in its checkout"
 
 
@@ -38,11 +37,8 @@ def check_python() -> CheckResult:
     except metadata.PackageNotFoundError:
         return CheckResult(f"{version}; the package itself is not installed", "fail", _REINSTALL)
     if not SpecifierSet(required).contains(version, prereleases=True):
-        return CheckResult(
-            f"{version}, but {required} is required",
-            "fail",
-            f"make a virtual environment with Python {required}, and {_REINSTALL}",
-        )
+        advice = f"make a virtual environment with Python {required}, and {_REINSTALL}"
+        return CheckResult(f"{version}, but {required} is required", "fail", advice)
     return CheckResult(version)
 
 
@@ -77,6 +73,11 @@ def _problems() -> Iterator[tuple[str, str]]:
             yield required, version
 
 
+def _run_code(code: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
 def _describe_failure(process: subprocess.CompletedProcess[str]) -> str:
     return describe_exit(process.returncode, process.stderr.strip() or process.stdout)
 
@@ -84,13 +85,7 @@ def _describe_failure(process: subprocess.CompletedProcess[str]) -> str:
 def check_torch() -> CheckResult:
     """Whether torch loads and multiplies, in another process, which may crash."""
     code = "import torch; print(float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()))"
-    process = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=_TORCH_TIMEOUT,
-        check=False,
-    )
+    process = _run_code(code, timeout=60)
     if process.returncode != 0 or process.stdout.split()[-1:] != ["262144.0"]:
         return CheckResult(
             f"does not compute: {_describe_failure(process)}",
@@ -141,9 +136,8 @@ def check_tensorboard() -> CheckResult:
         events = EventAccumulator(folder).Reload()
         values = [event.value for event in events.Scalars("loss/by_epoch")]
     if values != [0.5]:
-        return CheckResult(
-            f"wrote 0.5 and read {values}", "fail", 'pip install --upgrade "tensorboard>=2.17"'
-        )
+        advice = 'pip install --upgrade "tensorboard>=2.17"'
+        return CheckResult(f"wrote 0.5 and read {values}", "fail", advice)
     return CheckResult("starts, and reads back what was written")
 
 
@@ -156,16 +150,12 @@ def check_corpus() -> CheckResult:
         counts = {split: len(load_split(DataConfig(), split)) for split in _NUM_REVIEWS}
     except (OSError, ValueError) as error:
         return CheckResult("can't be read", "fail", str(error))
-    message, expected = (
-        " + ".join(f"{count:,}" for count in numbers.values()) for numbers in (counts, _NUM_REVIEWS)
-    )
+    message = f"{' + '.join(f'{count:,}' for count in counts.values())} reviews"
     if counts != _NUM_REVIEWS:
-        return CheckResult(
-            f"{message} reviews instead of {expected}",
-            "fail",
-            "generate it again: python data/mini/generate.py",
-        )
-    return CheckResult(f"{message} reviews")
+        expected = " + ".join(f"{count:,}" for count in _NUM_REVIEWS.values())
+        advice = "generate it again: python data/mini/generate.py"
+        return CheckResult(f"{message} instead of {expected}", "fail", advice)
+    return CheckResult(message)
 
 
 # Tolerances of the tests: absolute for outputs and states, relative for gradients.
@@ -247,10 +237,7 @@ def run_lstm(lstm: torch.nn.LSTM, x: torch.Tensor, device: torch.device) -> tupl
     pairs = zip(outputs, weights, strict=True)
     total = torch.stack([(tensor * weight).sum() for tensor, weight in pairs]).sum()
     gradients = torch.autograd.grad(total, [x, *lstm.parameters()])
-    return (
-        [tensor.detach().cpu() for tensor in outputs],
-        [tensor.float().cpu() for tensor in gradients],
-    )
+    return [tensor.detach().cpu() for tensor in outputs], [grad.float().cpu() for grad in gradients]
 
 
 def _largest_difference(first: Tensors, second: Tensors) -> float:
@@ -290,22 +277,13 @@ def check_training() -> CheckResult:
         folders = [f"--output_dir={run}", f"--data.cache_dir={folder}/cache"]
         started = time.perf_counter()
         try:
-            process = subprocess.run(
-                [sys.executable, "-c", _TRAIN, "train", *folders, *_SETTINGS],
-                capture_output=True,
-                text=True,
-                timeout=_MAX_SECONDS,
-                check=False,
-            )
+            process = _run_code(_TRAIN, "train", *folders, *_SETTINGS, timeout=_MAX_SECONDS)
         except subprocess.TimeoutExpired:
             return CheckResult(f"not finished after {_MAX_SECONDS:.0f} s", "fail", _CORES_HINT)
         seconds = time.perf_counter() - started
         if process.returncode != 0:
-            return CheckResult(
-                f"failed: {_describe_failure(process)}",
-                "fail",
-                "solve the problems above first; make train shows the full message",
-            )
+            advice = "solve the problems above first; make train shows the full message"
+            return CheckResult(f"failed: {_describe_failure(process)}", "fail", advice)
         (epoch,) = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
     return judge_training(epoch["training"]["loss"], epoch["validation"]["accuracy"], seconds)
 

@@ -198,7 +198,6 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
 
 
 def check_cache_folder() -> CheckResult:
-    """Whether tokens and downloads can be stored."""
     from sentiment.data.tokenizer import default_cache_dir
 
     return check_folder(
@@ -210,7 +209,6 @@ def check_cache_folder() -> CheckResult:
 
 
 def check_current_folder() -> CheckResult:
-    """Whether runs can be stored here."""
     return check_folder(
         Path.cwd(),
         recommended_bytes=_GB,

@@ -70,12 +70,11 @@ class Reproduction:
 
     @property
     def differences(self) -> list[Difference]:
-        """Of the environments."""
         return self.then.environment.differences(self.now.environment)
 
     @property
     def problems(self) -> list[str]:
-        """Differences that are not numbers."""
+        """Differences other than numbers."""
         changed = [
             f"run.json: {name} of the result"
             for name in _COMPARED_RESULTS
@@ -142,14 +141,9 @@ def _adapt_config(
     if overrides.vectors is not None:
         vectors = replace(vectors, path=overrides.vectors)
     return replace(
-        config,
-        output_dir=str(output),
-        device=overrides.device or device,
-        pretraining=pretraining,
-        distillation=distillation,
-        data=data,
-        vectors=vectors,
-    )
+        config, output_dir=str(output), device=overrides.device or device,
+        pretraining=pretraining, distillation=distillation, data=data, vectors=vectors,
+    )  # fmt: skip
 
 
 def _num_threads(then: RunEnvironment) -> int:
@@ -178,18 +172,14 @@ def _check_gpus(environment: RunEnvironment) -> None:
 def train_again(plan: ReproductionPlan, output: Output = "shown") -> None:
     """Train as planned, in child processes.
 
-    Raises:
-        UserError: the training failed.
+    ``UserError`` if that fails.
     """
+    ranks, threads = plan.environment.ranks, plan.environment.threads
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         path = Path(folder) / "config.yaml"
         save_config(plan.config, path)
-        process = run_module(
-            ["sentiment", "train", f"--config={path}"],
-            num_ranks=plan.environment.ranks,
-            num_threads=plan.environment.threads,
-            output=output,
-        )
+        train = ["sentiment", "train", f"--config={path}"]
+        process = run_module(train, num_ranks=ranks, num_threads=threads, output=output)
     check_exit(process)
 
 

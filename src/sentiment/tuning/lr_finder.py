@@ -71,7 +71,7 @@ class Suggestions:
 
 
 def prepare_range(config: Config) -> TrainingData:
-    """The data of a training with these settings, unless it would first pre-train or teach."""
+    """The data for :func:`measure_range`; ``UserError`` for settings that pre-train or teach."""
     if config.distillation.trains_teachers:
         raise UserError(
             "a range test trains no teachers: set distillation.num_teachers to 0, and list "
@@ -282,15 +282,13 @@ def range_text(test: RangeTest, suggestions: Suggestions | None) -> str:
         return f"{result}\n{wrap_text(text)}"
     if len(test.losses) < _ENOUGH_UPDATES:
         result += "\nFew updates make these rates uncertain: give more with --num_updates."
+    tenth, steepest = map(_as_setting, (suggestions.tenth_of_minimum, suggestions.steepest))
     rows = [
-        ("a tenth of the rate of the lowest loss", suggestions.tenth_of_minimum),
-        ("the rate of the steepest fall", suggestions.steepest),
+        ("a tenth of the rate of the lowest loss", f"--training.learning_rate {tenth}"),
+        ("the rate of the steepest fall", f"--training.learning_rate {steepest}"),
     ]
-    table = format_table(
-        [(name, f"--training.learning_rate {_as_setting(rate)}") for name, rate in rows], align="<"
-    )
     return (
-        f"{result}\n\n{table}\n\n"
+        f"{result}\n\n{format_table(rows, align='<')}\n\n"
         "Start with the smaller one; a falling schedule or a warm-up allows the larger one."
     )
 

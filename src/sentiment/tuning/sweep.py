@@ -91,8 +91,13 @@ def trials_table(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> st
     """The trials from the best to the worst, with their settings and runs' folders."""
     rows = [(metric, "state", "run", "settings")]
     for trial in sort_trials(trials, metric):
-        score, settings = _score(trial, metric), settings_text(trial.params)
-        rows.append((score, _state(trial), _run(trial), settings))
+        score, state, run = trial_score(trial, metric), _STATES[trial.state], f"{trial.number:03d}"
+        if trial.state == TrialState.PRUNED:
+            state += f" at {len(trial.intermediate_values)}"
+        if (same_as := trial.user_attrs.get("same_as")) is not None:
+            run += f" = {same_as:03d}"
+        shown = "–" if score is None else _score_text(score, metric)
+        rows.append((shown, state, run, settings_text(trial.params)))
     lines = [f"validation, best epoch; runs in {truncate(str(folder), 47, keep_end=True)}", ""]
     lines.append(format_table(rows, align="><", flexible=3, wrap=True, indent=0))
     return "\n".join(lines + _failures(trials))
@@ -130,25 +135,8 @@ def summary_text(folder: Path, trials: Sequence[FrozenTrial], metric: str) -> st
     return "\n".join(lines)
 
 
-def _score(trial: FrozenTrial, metric: str) -> str:
-    score = trial_score(trial, metric)
-    return "–" if score is None else _score_text(score, metric)
-
-
 def _score_text(score: float, metric: str) -> str:
     return f"{100 * score:.2f} %" if metric == "accuracy" else f"{score:.4f}"
-
-
-def _state(trial: FrozenTrial) -> str:
-    state = _STATES[trial.state]
-    if trial.state == TrialState.PRUNED:
-        return f"{state} at {len(trial.intermediate_values)}"
-    return state
-
-
-def _run(trial: FrozenTrial) -> str:
-    same_as = trial.user_attrs.get("same_as")
-    return f"{trial.number:03d}" if same_as is None else f"{trial.number:03d} = {same_as:03d}"
 
 
 def _failures(trials: Sequence[FrozenTrial]) -> list[str]:
