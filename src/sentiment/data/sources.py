@@ -21,7 +21,8 @@ UNLABELLED_FOLDER = "unsup"  # in aclImdb: reviews without labels, beside the fo
 Label = int | str
 
 _MINI_FOLDER = Path(__file__).parent / "mini"
-_IMDB = "stanfordnlp/imdb"
+_IMDB = "stanfordnlp/imdb"  # https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
+_HUB_FILE = "plain_text/{}-00000-of-00001.parquet"
 _OTHER_NAMES_OF_VALIDATION = ("valid", "val", "dev")
 _PROBE_SECONDS = 5.0
 _MAX_LISTED = 20
@@ -241,22 +242,27 @@ def _find(folder: Path, split: str) -> dict[str, list[Path]]:
     return paths_by_name
 
 
+def cached_hub_file(split: str) -> Path | None:
+    """A split's file in the hub's cache; None if it was not downloaded."""
+    import huggingface_hub  # here for start-up time
+
+    path = huggingface_hub.try_to_load_from_cache(
+        _IMDB, _HUB_FILE.format(split), repo_type="dataset"
+    )
+    return Path(path) if isinstance(path, str) else None
+
+
 def _read_hub(split: str, with_labels: bool) -> Rows:
-    """Read one split of IMDB; download its file, and no other, unless the cache has it.
-
-    Layout: https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
-    """
-    # Imported here for start-up time: the two imports take a second.
-    import huggingface_hub
-
-    file_name = f"plain_text/{split}-00000-of-00001.parquet"
+    """Read one split of IMDB; download its file, and no other, unless the cache has it."""
     # load_dataset contacts the hub at every start, and offline it does not find what it loaded with
     # data_files before; the file itself stays in the hub's cache.
-    cached = huggingface_hub.try_to_load_from_cache(_IMDB, file_name, repo_type="dataset")
-    if isinstance(cached, str):
-        return read_files([Path(cached)], with_labels=with_labels)
+    if (cached := cached_hub_file(split)) is not None:
+        return read_files([cached], with_labels=with_labels)
+    # Imported here for start-up time: the two imports take a second.
     import datasets
+    import huggingface_hub
 
+    file_name = _HUB_FILE.format(split)
     url = huggingface_hub.hf_hub_url(_IMDB, file_name, repo_type="dataset")
     try:
         # A quick request first: load_dataset waits over 20 s if the hub cannot be reached.

@@ -16,6 +16,7 @@ from scipy import sparse
 from sentiment.config.config import DataConfig
 from sentiment.data.sources import (
     FORMATS,
+    cached_hub_file,
     is_on_hub,
     read_files,
     read_split,
@@ -257,15 +258,8 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
 
 def _read_test_texts(data: DataConfig) -> list[str]:
     if is_on_hub(data):
-        # Imported here for start-up time; reading the training split has imported it already.
-        import huggingface_hub
-
-        cached = huggingface_hub.try_to_load_from_cache(
-            "stanfordnlp/imdb", "plain_text/test-00000-of-00001.parquet", repo_type="dataset"
-        )
-        if not isinstance(cached, str):
-            return []
-        return read_files([Path(cached)], with_labels=False).texts
+        cached = cached_hub_file("test")
+        return [] if cached is None else read_files([cached], with_labels=False).texts
     if data.path is None:
         return read_split(data, "test").texts
     # Not by read_split, which requires labels: a test split for use elsewhere may have none.

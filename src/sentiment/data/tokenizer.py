@@ -322,28 +322,17 @@ def _read_entry(entry: Path, num_texts: int) -> TokenizedTexts | None:
         and offsets[-1] == len(tokens)
         and bool((np.diff(offsets) >= 0).all())
         and words.pop() == ""
-        and _are_indices(tokens, len(words))
+        and tokens.min(initial=0) >= 0  # indices into the lexicon, of which they use the last
+        and tokens.max(initial=-1) == len(words) - 1
         and checksum == _checksum(tokens, offsets, lexicon)
     )
     return TokenizedTexts(tokens, np.array(offsets), words) if is_complete else None
 
 
-def _are_indices(tokens: np.ndarray, num_words: int) -> bool:
-    """Whether tokens are indices into a lexicon, of which they use the last."""
-    highest = -1
-    for start in range(0, len(tokens), TOKENS_AT_ONCE):
-        part = tokens[start : start + TOKENS_AT_ONCE]
-        if part.min() < 0:
-            return False
-        highest = max(highest, int(part.max()))
-    return highest == num_words - 1
-
-
 def _checksum(tokens: np.ndarray, offsets: np.ndarray, lexicon: str) -> str:
     digest = hashlib.sha256(f"{len(tokens)} {len(offsets)} {lexicon}".encode())
-    digest.update(offsets.tobytes())
-    for start in range(0, len(tokens), TOKENS_AT_ONCE):
-        digest.update(tokens[start : start + TOKENS_AT_ONCE].tobytes())
+    digest.update(offsets.data)
+    digest.update(tokens.data)
     return digest.hexdigest()
 
 

@@ -10,10 +10,10 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import torch
 
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import DecompressionBomb, DecompressionLimit, require_file
+from sentiment.runtime.files import DecompressionLimit, require_file
 
 _NUM_LINES_BEFORE_CHECK = 1_000  # a wrong dimension is reported early, not after 5 GB
 _NUM_MISSED_NAMED = 20
@@ -53,11 +53,6 @@ class Coverage:
         if self.num_malformed:
             text += f"\n{_malformed_text(self.num_malformed, self.malformed_lines)}"
         return text
-
-    def as_dict(self) -> dict[str, Any]:
-        """The fields as JSON types."""
-        fields = asdict(self).items()
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in fields}
 
 
 def load_vectors(
@@ -93,9 +88,9 @@ def load_vectors(
     # are not UTF-8, are in no file but must not raise an error either.
     wanted = {words[row].encode("utf-8", "surrogatepass"): row for row in range(1, len(words))}
     stats = _FileStats(path, dimension)
-    with open_text(path, name_part=f".{dimension}d.") as lines:
-        for row, values in _wanted_rows(lines, wanted, stats):
-            rows[row] = values
+    lines = read_lines(path, name_part=f".{dimension}d.")
+    for row, values in _wanted_rows(lines, wanted, stats):
+        rows[row] = values
     missed = list(wanted.values())  # ascending: the reader has only removed entries
     coverage = _coverage(words, counts, missed, num_special, stats)
     stats.check(coverage)
@@ -251,9 +246,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-@contextmanager
-def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
-    """Open `.zip`, `.gz` or plain text and iterate over its lines as :func:`text_lines` does.
+def read_lines(path: Path, *, name_part: str) -> Iterator[bytes]:
+    """Yield the lines of `.zip`, `.gz` or plain text as :func:`text_lines` does.
 
     Of several texts in a zip, the one with ``name_part`` in its name is read.
     """
@@ -263,9 +257,10 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
         )
     require_file(path)
     suffix = path.suffix.lower()
-    with ExitStack() as stack:
-        file: _File
-        with _report_damage(path):
+    limit = DecompressionLimit(path) if suffix in (".zip", ".gz") else None
+    try:
+        with ExitStack() as stack:
+            file: _File
             if suffix == ".zip":
                 archive = stack.enter_context(zipfile.ZipFile(path))
                 file = stack.enter_context(_open_member(archive, path, name_part))
@@ -273,8 +268,14 @@ def open_text(path: Path, *, name_part: str) -> Iterator[Iterator[bytes]]:
                 file = stack.enter_context(gzip.open(path))
             else:
                 file = stack.enter_context(path.open("rb"))
-        limit = DecompressionLimit(path) if suffix in (".zip", ".gz") else None
-        yield _reporting_lines(path, file, limit)
+            yield from text_lines(file, limit)
+    except UserError:
+        raise
+    except (*_DAMAGE, OSError) as error:
+        # gzip's OSErrors have no number, and EINVAL comes from a wrong offset in a zip.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # an error of the disk
+        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
 
 
 def text_lines(file: _File, limit: DecompressionLimit | None = None) -> Iterator[bytes]:
@@ -297,29 +298,6 @@ def text_lines(file: _File, limit: DecompressionLimit | None = None) -> Iterator
         yield TOO_LONG if too_long else rest.rstrip(b" \r")
 
 
-def _reporting_lines(path: Path, file: _File, limit: DecompressionLimit | None) -> Iterator[bytes]:
-    with _report_damage(path):
-        yield from text_lines(file, limit)
-
-
-@contextmanager
-def _report_damage(path: Path) -> Iterator[None]:
-    """Turn the errors of gzip and zipfile for missing or wrong bytes into a UserError."""
-    try:
-        yield
-    except (_Refused, DecompressionBomb):
-        raise
-    except (*_DAMAGE, OSError) as error:
-        # gzip's OSErrors have no number, and EINVAL comes from a wrong offset in a zip.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # an error of the disk
-        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
-
-
-class _Refused(UserError):
-    """A zip is intact but unusable."""
-
-
 def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[bytes]:
     """Open the text with ``name_part`` in its name, or the only text."""
     texts = [
@@ -330,12 +308,14 @@ def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[byt
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
         names = ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
-        raise _Refused(
+        raise UserError(
             f"{path} holds {names or 'no .txt file'}, but not exactly one text with {name_part!r} "
             "in its name: set --model.embedding_size to a dimension that it has, or unpack the one "
             "that you mean"
         )
     # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
     if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _Refused(f"{path}: {fitting[0].filename!r} is neither stored nor deflated; repack it")
+        raise UserError(
+            f"{path}: {fitting[0].filename!r} is neither stored nor deflated; repack it"
+        )
     return archive.open(fitting[0])

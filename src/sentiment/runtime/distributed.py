@@ -173,7 +173,10 @@ def launch_name() -> str | None:
 
 def _is_connection_error(error: RuntimeError) -> bool:
     # gloo raises plain RuntimeErrors.
-    phrases = ("gloo", "closed by peer", "reset by peer", "Broken pipe", "connectFullMesh")
+    phrases = (
+        "gloo", "connectFullMesh", "Broken pipe", "Connection closed by peer",
+        "Connection reset by peer",
+    )  # fmt: skip
     return isinstance(error, dist.DistError) or any(phrase in str(error) for phrase in phrases)
 
 

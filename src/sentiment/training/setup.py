@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -189,7 +189,7 @@ def _create(
     receipt = collect_provenance(
         seed=config.seed, device=describe_device(context.device), precision=context.precision,
         distributed=context.distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
-        coverage=data.coverage.as_dict() if data.coverage else None,
+        coverage=asdict(data.coverage) if data.coverage else None,
     )  # fmt: skip
     receipt["hold_out"] = None if has_validation(config.data) else config.data.describe_hold_out()
     if pretrained is not None:
