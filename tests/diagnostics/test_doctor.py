@@ -157,7 +157,7 @@ def test_precision_of_the_hardware(monkeypatch, has_bf16, status):
         (1, None, "ok", ""),  # as torch does where a core has two threads
         (2, "2", "ok", ""),
         (1, "1", "warn", "1 allowed cores stay idle: unset the variable"),
-        (4, "4", "fail", "threads beyond the 2 allowed cores wait for each other"),
+        (4, "4", "fail", "more threads than allowed cores (2) take several times"),
     ],
 )
 def test_threads_against_allowed_cores(monkeypatch, threads, given, status, advised):

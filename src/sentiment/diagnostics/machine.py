@@ -55,13 +55,12 @@ def check_device(nvidia: Path = Path("/proc/driver/nvidia/version")) -> CheckRes
             return CheckResult(message, "fail", advice)
     elif nvidia.exists():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
-        return CheckResult(
-            f"{message}; an NVIDIA driver is installed, but torch, built {built}, finds no GPU",
-            "warn",
-            "to train on the GPU, install the build of torch for its driver "
-            "(https://pytorch.org/get-started), and check that CUDA_VISIBLE_DEVICES does not hide "
-            "the GPU",
+        message += f"; an NVIDIA driver is installed, but torch, built {built}, finds no GPU"
+        advice = (
+            "to train on the GPU, check that torch is built for its driver "
+            "(https://pytorch.org/get-started), and that CUDA_VISIBLE_DEVICES does not hide the GPU"
         )
+        return CheckResult(message, "warn", advice)
     return CheckResult(message)
 
 
@@ -73,12 +72,9 @@ def check_precision() -> CheckResult:
 
     if find_precision("auto", find_device("auto")) == torch.bfloat16:
         return CheckResult("bf16")
-    return CheckResult(
-        "fp32: this device has no bf16 arithmetic",
-        "warn",
-        "nothing is wrong; with bf16 (AVX-512 BF16, AMX, or a GPU since Ampere) training takes "
-        "about half the time",
-    )
+    faster = "bf16 (AVX-512 BF16, AMX, or a GPU since Ampere) takes about half the time"
+    advice = f"nothing is wrong; {faster}"
+    return CheckResult("fp32: this device has no bf16 arithmetic", "warn", advice)
 
 
 def check_cores() -> CheckResult:
@@ -97,12 +93,8 @@ def check_cores() -> CheckResult:
         message += f" ({', '.join(variables)})"
     if threads > allowed:
         remedy = "unset the variable" if variables else f"set OMP_NUM_THREADS={allowed}"
-        return CheckResult(
-            message,
-            "fail",
-            f"threads beyond the {allowed} allowed cores wait for each other, which takes several "
-            f"times as long: {remedy}",
-        )
+        advice = f"more threads than allowed cores ({allowed}) take several times as long: {remedy}"
+        return CheckResult(message, "fail", advice)
     if threads < allowed and variables:  # by default torch uses one thread for each physical core
         idle = allowed - threads
         return CheckResult(message, "warn", f"{idle} allowed cores stay idle: unset the variable")
@@ -121,12 +113,11 @@ def check_environment() -> CheckResult:
         changed.append(f"OMP_WAIT_POLICY={policy}")
     if not changed:
         return CheckResult(", ".join(defaults))
-    return CheckResult(
-        ", ".join(changed),
-        "warn",
+    advice = (
         f"training is fastest with {' '.join(defaults)} and without OMP_WAIT_POLICY: unset them, "
-        "and this program sets what it needs",
+        "and this program sets what it needs"
     )
+    return CheckResult(", ".join(changed), "warn", advice)
 
 
 def check_huge_pages(

@@ -33,6 +33,7 @@ from sentiment.runtime.device import describe_device, find_device, find_precisio
 from sentiment.runtime.errors import UserError
 from sentiment.training.distillation import (
     check_named_teachers,
+    check_same_run,
     check_same_teachers,
     describe_teachers,
 )
@@ -240,15 +241,10 @@ def _check_pretraining(then: dict[str, str], run: Path) -> None:
         raise FileNotFoundError(
             f"the pre-training {path} that {run} started from is missing ({error}): put it back"
         ) from error
-    for key, name in (("identity", "identity"), ("sha256", "weights with digest")):
-        if now[key] != then[key]:
-            raise UserError(
-                f"the pre-training {path} has {name} {now[key][:12]}, but {run} started from one "
-                f"with {then[key][:12]}: put the original back"
-            )
+    check_same_run(then, now, "pre-training", run)
 
 
-# They depend on the clock and on free memory.
+# These depend on the clock and on free memory.
 _NOT_COMPARED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
 
 

@@ -127,13 +127,18 @@ def check_same_teachers(before: list[dict[str, str]], now: list[dict[str, str]],
     """
     if len(before) != len(now):
         raise UserError(f"{run} had {len(before)} teachers, but its settings name {len(now)}")
-    for expected, found in zip(before, now, strict=True):
-        for name, what in (("identity", "identity"), ("sha256", "weights with digest")):
-            if found[name] != expected[name]:
-                raise UserError(
-                    f"the teacher {found['path']} has {what} {found[name][:12]}, but {run} learned "
-                    f"from one with {expected[name][:12]}: restore that teacher"
-                )
+    for teacher_before, teacher_now in zip(before, now, strict=True):
+        check_same_run(teacher_before, teacher_now, "teacher", run)
+
+
+def check_same_run(before: dict[str, str], now: dict[str, str], kind: str, run: Path) -> None:
+    """Refuse another teacher or pre-training (``kind``) than the one that a run learned from."""
+    for name, what in (("identity", "identity"), ("sha256", "weights with digest")):
+        if now[name] != before[name]:
+            raise UserError(
+                f"the {kind} {now['path']} has {what} {now[name][:12]}, but {run} learned from one "
+                f"with {before[name][:12]}: put the original back"
+            )
 
 
 def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Tensor | None:
