@@ -164,7 +164,7 @@ def test_training_makes_it_once_and_starts_from_it(reviews, tmp_path, monkeypatc
     assert "unsupervised0" in load_run(run).vocabulary.stoi, "its vocabulary is taken too"
     monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("made a second time"))
     assert cli.train([*arguments, "--overwrite"]) == 0
-    assert "pre-trained before" in capsys.readouterr().out
+    assert "already pre-trained" in capsys.readouterr().out
 
 
 def test_a_resumed_training_needs_it_no_more(reviews, finished, tmp_path):
@@ -224,7 +224,7 @@ def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monk
     assert pretrain(*given) == 0
     assert is_finished(Path("runs/quickstart-pretraining")) and not Path("runs/quickstart").exists()
     assert cli.train(given) == 0
-    assert "pre-trained before" in capsys.readouterr().out
+    assert "already pre-trained" in capsys.readouterr().out
 
 
 def test_no_epochs_or_several_processes(reviews, tmp_path, capsys, monkeypatch):

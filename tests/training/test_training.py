@@ -126,7 +126,7 @@ def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
         for _ in range(10_000):
             next(clock)
 
-    for name in ("histograms", "predictions", "reviews"):
+    for name in ("histograms", "figures", "reviews"):
         monkeypatch.setattr(RunLogger, name, slow)
     monkeypatch.setattr(trainer_module, "save_state", slow)
     trainer.fit()

@@ -1,4 +1,4 @@
-"""Training of a language model: batch plan, updates, curves."""
+"""Training of a language model: batches, updates, curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pre-training in its folder: new, resumed, or finished before."""
+"""A pre-training in its folder: new, resumed, or already finished."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _make(context: TrainingContext) -> None:
     try:
         pretrain(context)
     except Interrupted as stop:
-        logger.info("%s; the same command goes on with the pre-training", stop)
+        logger.info("%s; the same command continues the pre-training", stop)
         raise SystemExit(stop.status) from None
 
 
@@ -119,7 +119,7 @@ def pretrain(context: TrainingContext) -> None:
             check_same_texts(config, path, fingerprints_of(reviews))
         if is_finished(path):
             state_path(path).unlink(missing_ok=True)  # left if the process was killed at its end
-            logger.info("pre-trained before: %s", path)
+            logger.info("already pre-trained: %s", path)
         else:
             _pretrain(context, reviews)
 
@@ -138,7 +138,7 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
         frequencies=token_counts(texts.vocabulary),
     ).to(device)
     if resumes:
-        logger.info("going on with the pre-training in %s", path)
+        logger.info("continuing the pre-training in %s", path)
     else:
         _create(context, texts)
     trainer = Pretrainer(classifier, texts, context, load_state(path) if resumes else None)

@@ -1,4 +1,4 @@
-"""Checkpoints to resume from, and the part of the trainer's state that is plain values."""
+"""Checkpoints to resume from, and the plain values of the trainer's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Teachers of a distillation: which they are, whether they fit, and their soft labels."""
+"""Teachers of a distillation: their settings, checks and soft labels."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
@@ -41,7 +40,6 @@ from sentiment.training.context import TrainingContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
 
 logger = logging.getLogger(__name__)
 
@@ -153,10 +151,10 @@ class RunLogger:
     def update(
         self,
         update: int,
+        terms: Mapping[str, float],
         *,
         loss: float,
         accuracy: float,
-        terms: Mapping[str, float] = MappingProxyType({}),
         **metrics: float,
     ) -> None:
         """Log an update: ``terms`` of the objective, and metrics charted under ``training/``."""
@@ -234,10 +232,14 @@ class RunLogger:
             for name in ("accuracy", "f1", "auroc", "nll")
             if best.get(name) is not None
         }
+        settings = {  # as values that TensorBoard can tabulate
+            key: value if isinstance(value, bool | int | float | str) else str(value)
+            for key, value in (deciding_settings(config) | config.data.hold_out_settings()).items()
+        }
         # SummaryWriter.add_hparams would open another folder, apart from the run's curves.
         writer = self._validation.file_writer
         assert writer is not None  # opened with the SummaryWriter
-        for summary in hparams(_hyperparameters(config), final):
+        for summary in hparams(settings, final):
             writer.add_summary(summary)
         for tag, value in final.items():
             self._validation.add_scalar(tag, value)
@@ -264,15 +266,6 @@ def _as_markdown(text: str) -> str:
         line = f"{line[:_LONGEST_REVIEW].rstrip()} …"
     # Any punctuation may be markup, but not as numeric references.
     return re.sub(r"[!-/:-@[-`{-~]", lambda match: f"&#{ord(match[0])};", sanitize(line))
-
-
-def _hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
-    """The settings by dotted key, as values that TensorBoard can tabulate."""
-    settings = deciding_settings(config) | config.data.hold_out_settings()
-    return {
-        key: value if isinstance(value, bool | int | float | str) else str(value)
-        for key, value in settings.items()
-    }
 
 
 _NUM_SHOWN = 8
@@ -313,12 +306,12 @@ class ValidationSamples:
     def explanations(
         self, model: SentimentClassifier, temperature: float
     ) -> Iterator[tuple[str, Figure]]:
-        """Tags, with rows counted from 1, and pictures of some short reviews."""
+        """Pictures of some short reviews, by tags that count rows from 1."""
         for index in self._explained:
             if index not in self._words:  # read late, because it loads spaCy
                 self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
             words, names = self._words[index], self._reviews.class_names
-            # Explaining draws random numbers; logging must not change the training's.
+            # Explaining draws random numbers, and must not change those of the training.
             with torch.random.fork_rng(devices=[]):
                 figure = explanation_figure(model, words, names, temperature=temperature)
             yield f"explanation_of_row_{index + 1}", figure

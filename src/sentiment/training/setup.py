@@ -76,7 +76,7 @@ def resolve_start(
         if kind == _RESUMED and is_finished(path):
             state_path(path).unlink(missing_ok=True)  # left if the process was killed at its end
             kind = _FINISHED
-        if kind in (_NEW, _BEGUN):  # now, because pre-training may take hours
+        if kind in (_NEW, _BEGUN):  # before a pre-training, which may take hours
             check_named_teachers(request.config)
             plan_teachers(request, starting_folder(request.config), None)
     kind = int(distributed.broadcast(torch.tensor(kind)).item())
@@ -227,6 +227,6 @@ def _log_resumed(context: TrainingContext, checkpoint: CheckpointData) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             logger.info(
-                "%s: %s, where the run began on %s: its last digits may differ from those of a run "
+                "%s: %s, but the run began with %s: its last digits may differ from those of a run "
                 "that was never stopped", name, value, before.get(name),
             )  # fmt: skip

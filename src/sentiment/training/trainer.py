@@ -169,7 +169,7 @@ class Trainer:
 
         Args:
             batches: rows of each batch's reviews, over all ranks, longest review first.
-            meters: count loss and hits of this rank's reviews, unless the update is skipped.
+            meters: count loss and correct predictions of this rank, unless the update is skipped.
 
         Returns:
             () norm of the gradient before clipping, on the device.
@@ -223,7 +223,7 @@ class Trainer:
     def _count(
         self, results: list[tuple[torch.Tensor, torch.Tensor]], meters: tuple[MeanMeter, ...]
     ) -> None:
-        """Add loss, without label smoothing as in validation, and hits to the meters."""
+        """Add loss, without label smoothing as in validation, and correct predictions."""
         for logits, labels in results:
             loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
             num_correct = (logits.argmax(dim=1) == labels).sum()
@@ -257,7 +257,7 @@ class Trainer:
         objective = self._objective
         self._run_logger.update(
             self.update,
-            terms={} if objective is None else objective.terms.take_means(self._distributed),
+            {} if objective is None else objective.terms.take_means(self._distributed),
             loss=loss,
             accuracy=accuracy,
             gradient_norm=float(norm),
@@ -317,7 +317,7 @@ class Trainer:
             raise Interrupted(self._stop.signal)
 
     def _keep_weights(self, finished: WeightsInfo) -> None:
-        """Save the weights of a finished epoch; saving them twice gives the same files."""
+        """Save the weights of a finished epoch; idempotent."""
         if self._distributed.is_main:
             is_best = finished.epoch == self._state.best_epoch
             for name in ("last", "best") if is_best else ("last",):
