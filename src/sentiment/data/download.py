@@ -35,11 +35,9 @@ class Archive:
     urls: tuple[str, ...]  # in the order in which they are tried
     num_bytes: int
     sha256: str
-    member: str  # the file in the archive that holds these vectors
-    dimension: int  # values per word
 
 
-def _known(stem: str, num_bytes: int, sha256: str, dimensions: tuple[int, ...]) -> list[Archive]:
+def _stanford(stem: str, num_bytes: int, sha256: str) -> Archive:
     # The addresses are those of https://github.com/stanfordnlp/GloVe. Stanford publishes no
     # checksums; these are the ones that torchtext pinned for the first address after 0.6.0
     # (https://github.com/pytorch/text, torchtext/experimental/checksums_glove.json).
@@ -47,31 +45,20 @@ def _known(stem: str, num_bytes: int, sha256: str, dimensions: tuple[int, ...]) 
         f"https://nlp.stanford.edu/data/{stem}.zip",
         f"https://huggingface.co/stanfordnlp/glove/resolve/main/{stem}.zip",
     )
-    corpus = stem.removesuffix(".300d")
-    return [
-        Archive(f"{stem}.zip", urls, num_bytes, sha256, f"{corpus}.{dimension}d.txt", dimension)
-        for dimension in dimensions
-    ]
+    return Archive(f"{stem}.zip", urls, num_bytes, sha256)
 
 
-# The vectors that can be downloaded by name, such as glove.6B.100d.
-KNOWN_VECTORS: dict[str, Archive] = {
-    archive.member.removesuffix(".txt"): archive
-    for archive in [
-        *_known(
-            "glove.6B",
-            862_182_613,
-            "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
-            (50, 100, 200, 300),
-        ),
-        *_known(
-            "glove.840B.300d",
-            2_176_768_927,
-            "c06db255e65095393609f19a4cfca20bf3a71e20cc53e892aafa490347e3849f",
-            (300,),
-        ),
-    ]
-}
+_GLOVE_6B = _stanford(
+    "glove.6B", 862_182_613, "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb"
+)
+_GLOVE_840B = _stanford(
+    "glove.840B.300d",
+    2_176_768_927,
+    "c06db255e65095393609f19a4cfca20bf3a71e20cc53e892aafa490347e3849f",
+)
+# The archives of the vectors that can be downloaded by name.
+KNOWN_VECTORS = {f"glove.6B.{dimension}d": _GLOVE_6B for dimension in (50, 100, 200, 300)}
+KNOWN_VECTORS["glove.840B.300d"] = _GLOVE_840B
 
 
 class DownloadError(OSError):

@@ -82,8 +82,9 @@ def prepare_training(
         warn_of_similar_neighbours(train_tokens, train.labels)
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(train, train_tokens)])
-    path = vectors_path(config.vectors, cache_dir(config.data)) if with_vectors else None
-    vectors, coverage = (None, None) if path is None else _load_vectors(config, vocabulary, path)
+    vectors, coverage, vectors_fingerprint = (
+        _load_vectors(config, vocabulary) if with_vectors else (None, None, None)
+    )
     data = TrainingData(
         train=encode_tokens(train, train_tokens, vocabulary, config.data),
         validation=encode_reviews(validation, vocabulary, config.data),
@@ -92,7 +93,7 @@ def prepare_training(
         vectors=vectors,
         coverage=coverage,
         fingerprints=fingerprints_of({"train": train, "validation": validation}),
-        vectors_fingerprint=None if path is None else file_fingerprint(path),
+        vectors_fingerprint=vectors_fingerprint,
         unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
     )
     if unlabelled is not None:
@@ -215,7 +216,13 @@ def encode_tokens(
     return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
 
 
-def _load_vectors(config: Config, vocabulary: Vocab, path: Path) -> tuple[torch.Tensor, Coverage]:
+def _load_vectors(
+    config: Config, vocabulary: Vocab
+) -> tuple[torch.Tensor | None, Coverage | None, dict[str, Any] | None]:
+    """The initial embedding, its coverage and the fingerprint of its file; None without vectors."""
+    path = vectors_path(config.vectors, cache_dir(config.data))
+    if path is None:
+        return None, None, None
     vectors, coverage = load_vectors(
         path,
         vocabulary.itos,
@@ -224,7 +231,7 @@ def _load_vectors(config: Config, vocabulary: Vocab, path: Path) -> tuple[torch.
         generator=torch.Generator().manual_seed(config.seed),
     )
     logger.info("%s", coverage.summary())
-    return vectors, coverage
+    return vectors, coverage, file_fingerprint(path)
 
 
 def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
@@ -285,9 +292,7 @@ def prepare_pretraining(
     vectors = vectors_fingerprint = None
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(splits[name], tokens[name]) for name in splits])
-        if (path := vectors_path(config.vectors, cache_dir(config.data))) is not None:
-            vectors, _ = _load_vectors(config, vocabulary, path)
-            vectors_fingerprint = file_fingerprint(path)
+        vectors, _, vectors_fingerprint = _load_vectors(config, vocabulary)
     data = replace(config.data, max_length=config.pretraining.max_length, keep="head")
     corpora = [encode_tokens(splits[name], tokens[name], vocabulary, data) for name in splits]
     logger.info(

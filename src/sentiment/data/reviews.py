@@ -123,19 +123,17 @@ def _drop_shared(
     overlaps: Sequence[SplitOverlap], train: Reviews, validation: Reviews
 ) -> tuple[Reviews, Reviews]:
     """Both splits without the reviews of which a later split holds a copy."""
-    kept = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
+    masks = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
     for overlap in overlaps:
-        kept[overlap.split] &= ~overlap.is_shared
-    if len(set(train.labels[kept["train"]].tolist())) < 2:
+        masks[overlap.split] &= ~overlap.is_shared
+    kept = train.select(np.flatnonzero(masks["train"]))
+    if len(set(kept.labels.tolist())) < 2:
         raise UserError(
-            f"{train.origin}: only {np.count_nonzero(kept['train']):,} of its {len(train):,} "
-            "reviews are in no other split, and not of two classes, which training needs: give "
-            "other reviews, or set data.shared_reviews to report"
+            f"{train.origin}: only {len(kept):,} of its {len(train):,} reviews are in no other "
+            "split, and not of two classes, which training needs: give other reviews, or set "
+            "data.shared_reviews to report"
         )
-    return (
-        train.select(np.flatnonzero(kept["train"])),
-        validation.select(np.flatnonzero(kept["validation"])),
-    )
+    return kept, validation.select(np.flatnonzero(masks["validation"]))
 
 
 def _split_training(
@@ -155,10 +153,8 @@ def _split_training(
         num_folds=data.num_folds,
         fold=data.fold,
     )
-    return (
-        train.select(np.flatnonzero(held_out.trains)),
-        train.select(np.flatnonzero(held_out.validates)),
-    )
+    trains, validates = np.flatnonzero(held_out.trains), np.flatnonzero(held_out.validates)
+    return train.select(trains), train.select(validates)
 
 
 def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
@@ -214,7 +210,12 @@ def _number_labels(
         labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
     except KeyError:
         row = next(row for row, value in enumerate(values) if value not in index_by_label)
-        raise UserError(_unknown_label(rows.place(row), values[row], class_names)) from None
+        label, listed = values[row], ", ".join(class_names[:_MAX_LISTED])
+        problem = f"label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
+        if isinstance(label, str):
+            hint = did_you_mean(label, class_names)
+            problem = f"label {label!r} is not one of the classes {listed}{hint}"
+        raise UserError(f"{rows.place(row)}: {problem}") from None
     return labels, class_names
 
 
@@ -252,14 +253,6 @@ def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, 
             "renumber them, or write names instead"
         )
     return tuple(map(str, distinct))
-
-
-def _unknown_label(place: str, label: Label, class_names: tuple[str, ...]) -> str:
-    listed = ", ".join(class_names[:_MAX_LISTED])
-    if isinstance(label, int):
-        return f"{place}: label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
-    hint = did_you_mean(label, class_names)
-    return f"{place}: label {label!r} is not one of the classes {listed}{hint}"
 
 
 def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sentiment.data.vocabulary import SPECIALS
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import DecompressionLimit, require_file
@@ -62,16 +63,15 @@ def load_vectors(
     *,
     dimension: int,
     generator: torch.Generator,
-    num_special: int = 2,
 ) -> tuple[torch.Tensor, Coverage]:
     """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`, without unpacking to disk.
 
     If a word occurs twice in the file, its first line counts. Words without a vector are drawn
     from a normal distribution with the standard deviation of the vectors found.
 
-    ``words`` are in the order of ids, first ``num_special`` special words, beginning with padding;
-    they are looked up but not part of the coverage. ``counts`` are occurrences in the training
-    split. Of several texts in a zip, the one with ``.{dimension}d.`` in its name is read.
+    ``words`` are in the order of ids, first the special ones, which are not part of the coverage.
+    ``counts`` are occurrences in the training split. Of several texts in a zip, the one with
+    ``.{dimension}d.`` in its name is read.
 
     Returns:
         The matrix (len(words), dimension) float32, with row 0 zero, and the coverage.
@@ -80,8 +80,7 @@ def load_vectors(
         FileNotFoundError: there is no such file.
         UserError: it is empty, damaged, of another dimension, or holds none of the words.
     """
-    if len(words) != len(counts) or num_special < 1:
-        raise UserError(f"{len(words)} words, {len(counts)} counts, {num_special} special words")
+    assert len(words) == len(counts)
     matrix = torch.zeros(len(words), dimension)
     rows = matrix.numpy()  # the same memory
     # Row 0 stays zero even if the file has a vector for «<pad>». Words with lone surrogates, which
@@ -92,7 +91,7 @@ def load_vectors(
     for row, values in _wanted_rows(lines, wanted, stats):
         rows[row] = values
     missed = list(wanted.values())  # ascending: the reader has only removed entries
-    coverage = _coverage(words, counts, missed, num_special, stats)
+    coverage = _coverage(words, counts, missed, stats)
     stats.check(coverage)
     deviation = _deviation(rows, num_found=len(words) - 1 - len(missed))
     matrix[missed] = torch.randn(len(missed), dimension, generator=generator) * deviation
@@ -100,15 +99,11 @@ def load_vectors(
 
 
 def _coverage(
-    words: Sequence[str],
-    counts: Sequence[int],
-    missed: Sequence[int],
-    num_special: int,
-    stats: _FileStats,
+    words: Sequence[str], counts: Sequence[int], missed: Sequence[int], stats: _FileStats
 ) -> Coverage:
-    missed = [row for row in missed if row >= num_special]
+    missed = [row for row in missed if row >= len(SPECIALS)]
     by_count = sorted(missed, key=lambda row: -counts[row])
-    num_types, num_tokens = len(words) - num_special, sum(counts[num_special:])
+    num_types, num_tokens = len(words) - len(SPECIALS), sum(counts[len(SPECIALS) :])
     return Coverage(
         num_types=num_types,
         types_found=num_types - len(missed),
