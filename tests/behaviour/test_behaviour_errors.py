@@ -73,7 +73,7 @@ def test_mistakes_in_a_test_are_named(tmp_path, test, message):
         (b"capability: x\ntests: [a]\nlexicon: {noun: []}\n", "list 'noun' is empty: give at le"),
         (b"capability: x\ntests: [a]\nlexicon: {noun: [no]}\n", "list 'noun': False is not a text"),
         (b"capability: x\ntests: [a]\nlexicon: {a: [b, b]}\n", "list 'a' has 'b' twice: delete"),
-        (b"a: &a [*a]\n", "tests.yaml: line 1: *a names nothing before it"),
+        (b"a: &a [*a]\n", "tests.yaml: line 1: *a refers to no earlier value"),
         (b"- " * 1_500, "tests.yaml: line 1 is nested too deeply"),
     ],
 )  # fmt: skip

@@ -46,7 +46,7 @@ def parse(*arguments: str) -> Config:
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
         ("--seed -1", ["seed is -1", "from 0 to 4,294,967,295"]),
-        ("--vectors.freeze true", ["vectors.freeze is True", "nothing to freeze"]),
+        ("--vectors.freeze true", ["vectors.freeze is True", "no vectors are set"]),
         ("--vectors.name glove.6B.50d", ["of 50 dimensions", "model.embedding_size is 100"]),
         ("--training.weight_decay 0.1", ["training.weight_decay is 0.1", "adamw"]),
         ("--config nowhere.yaml", ["nowhere.yaml", "does not exist"]),

@@ -204,7 +204,7 @@ def test_huge_pages_that_are_not_given(tmp_path, chosen, advised):
     assert result.status == "warn"
     assert result.message == f"0 of 64 MB; the kernel's setting: {chosen}"
     assert advised in result.advice
-    assert "does not tell" in machine.check_huge_pages(tmp_path / "nowhere", pages).message
+    assert "unknown on this kernel" in machine.check_huge_pages(tmp_path / "nowhere", pages).message
 
 
 @linux_only

@@ -103,7 +103,7 @@ def test_a_run_is_reproduced_to_the_bit_by_another_process(trained, tmp_path, ca
     output = tmp_path / "again"
     assert cli.main(["reproduce", str(trained), f"--output={output}"]) == 0
     shown = capfd.readouterr().out
-    assert "versions, revision, device, threads and precision: as then" in shown
+    assert "versions, revision, device, threads and precision: unchanged" in shown
     assert "epoch 2  training    loss" in shown, "what the training says is shown"
     assert shown.endswith("\nequal to the bit: weights, metrics and curves\n")
     names = ("best", "last")
@@ -370,5 +370,5 @@ def test_two_ranks_are_reproduced_by_two(corpus, tmp_path, capfd):
     check_exit(run_module(["sentiment", "train", *settings], num_ranks=2))
     assert cli.main(["reproduce", str(tmp_path / "two")]) == 0
     shown = capfd.readouterr().out
-    assert "trained by 2 ranks, as then" in shown
+    assert "trained by 2 ranks, as before" in shown
     assert shown.endswith("equal to the bit: weights, metrics and curves\n")

@@ -188,7 +188,7 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (ALIASES, "its aliases repeat over 1,000,000 values"),
         ("seed: " + "[" * 100_000 + "]" * 100_000, "line 1 is nested too deeply"),
         ("seed: " + "{a: " * 100_000 + "}" * 100_000, "line 1 is nested too deeply"),
-        ("seed: &a {b: *a}", "names nothing before it"),
+        ("seed: &a {b: *a}", "refers to no earlier value"),
         ("seed: " + "9" * 5_000, "4300 digits"),
         ("seed: !!int ''", "a value does not fit its tag"),
         ("seed: 1\nseed: 2", "line 2 has the key 'seed' a second time"),

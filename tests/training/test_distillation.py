@@ -208,7 +208,7 @@ def test_a_student_is_reproduced(student, capfd, monkeypatch):
     monkeypatch.setattr(reproducing, "run_module", in_process)
     assert cli.main(["reproduce", str(student)]) == 0
     shown = capfd.readouterr().out
-    assert "labelled by 2 teachers, as then" in shown
+    assert "labelled by 2 teachers, as before" in shown
     assert "equal to the bit: weights, metrics and curves" in shown
 
 

@@ -245,7 +245,7 @@ def test_reviews_that_have_changed_are_refused(validated, capsys):
 def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
     assert cli.main(["cross-validate", f"--output_dir={tmp_path / 'cv'}"]) == 1
     error = capsys.readouterr().err
-    assert "the source mini has a validation split of its own" in error
+    assert "the source mini has its own validation split" in error
     assert "give reviews without one with --data.path" in error
 
 

@@ -66,14 +66,9 @@ def execute(options: argparse.Namespace) -> None:
     comparison = compare(predictions, calibrated)
     notes = [*notes, *group_notes(groups), *caveats(comparison)]
     description = describe_comparison(
-        comparison,
-        groups,
-        calibrated,
-        reviews,
-        split=options.split,
-        checkpoint=options.checkpoint,
-        notes=notes,
-    )
+        comparison, groups, calibrated, reviews,
+        split=options.split, checkpoint=options.checkpoint, notes=notes,
+    )  # fmt: skip
     write_comparison(output, comparison, groups, reviews, description)
     title = (
         f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "

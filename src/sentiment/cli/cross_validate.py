@@ -15,8 +15,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Train once for each fold, each time holding out one fold of the training reviews "
         "(data.validation says by what), and measure every review by the model that has not seen "
-        "it. The same command goes on where it was stopped, and several at once, also on several "
-        "machines, share the work.",
+        "it. The same command continues where it was stopped, and several at once, also on "
+        "several machines, share the work.",
         epilog="Settings are given as for train: --config FILE, --training.num_epochs 3, "
         "--device cuda:1",
     )
@@ -60,7 +60,7 @@ def execute(options: argparse.Namespace) -> None:
     config, folder = options.config, options.output
     if has_validation(config.data):
         raise UserError(
-            f"{source_name(config.data)} has a validation split of its own, so no fold would be "
+            f"{source_name(config.data)} has its own validation split, so no fold would be "
             "held out: give reviews without one with --data.path"
         )
     folds = plan_folds(config, folder, options.folds, options.repeats)

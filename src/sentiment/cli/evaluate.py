@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help=help)
     parser.add_argument("--run", type=Path, help="the same, as an option")
     parser.add_split("test")
-    parser.add_path("data.path", "folder with the reviews (default: the run's own source)")
+    parser.add_path("data.path", "folder with the reviews (default: the run's source)")
     parser.add_output(
         "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
         "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)"
@@ -84,14 +84,10 @@ def _evaluate(
         return
     is_exact = options.precision == "fp32"
     head = describe_run(
-        run,
-        checkpoint=options.checkpoint,
-        split=options.split,
-        origin=reviews.origin,
-        is_own_data=is_same_source(data, own),
-        device=describe_device(device),
+        run, checkpoint=options.checkpoint, split=options.split, origin=reviews.origin,
+        is_own_data=is_same_source(data, own), device=describe_device(device),
         rounding=None if is_exact else measure_rounding(run.model, corpus, device),
-    )
+    )  # fmt: skip
     temperature = run.checkpoint.temperature
     evaluation = evaluate_predictions(
         predictions, reviews, corpus, temperature, fitted_here=head.is_validation

@@ -42,7 +42,7 @@ def execute(options: argparse.Namespace) -> None:
     if options.format == "onnx" and missing:
         raise UserError(
             f'{" and ".join(missing)} not installed: pip install "sentiment[export]" (or --format '
-            "torch, which needs nothing more)"
+            "torch, which needs no other package)"
         )
 
     from sentiment.display.console import sanitize

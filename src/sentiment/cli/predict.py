@@ -123,14 +123,9 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
         output = JsonLinesStream(sys.stdout.buffer, added)
     with Bar(is_hidden=True) as bar:
         done = predict_rows(
-            source,
-            output,
-            predictor.predict,
-            window=options.window,
-            skips_bad_rows=options.on_error == "skip",
-            begin_at=Progress({}),
-            watcher=bar,
-        )
+            source, output, predictor.predict, window=options.window,
+            skips_bad_rows=options.on_error == "skip", begin_at=Progress({}), watcher=bar,
+        )  # fmt: skip
     if done.num_bad:
         print(f"skipped {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
     if done.num_rows == 0 and options.file is not None:
@@ -158,17 +153,12 @@ def _predict_to_file(
     with Bar(is_hidden=not shows_progress) as bar:
         try:
             before, done = predict_to_file(
-                source,
-                options.output,
-                classify,
+                source, options.output, classify,
                 AddedColumns(predictor.class_names, options.prefix),
                 request=_request(options, predictor, distributed) if is_file else None,
-                resumes=options.resume,
-                window=options.window,
-                skips_bad_rows=options.on_error == "skip",
-                watcher=bar,
-                distributed=distributed,
-            )
+                resumes=options.resume, window=options.window,
+                skips_bad_rows=options.on_error == "skip", watcher=bar, distributed=distributed,
+            )  # fmt: skip
         except KeyboardInterrupt:
             if shows_progress:
                 bar.say("the same command with --resume continues")

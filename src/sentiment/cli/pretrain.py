@@ -20,8 +20,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         arguments,
         prog,
         "Pre-train embedding and LSTM as a language model on training and unlabelled reviews. The "
-        "folder is --output_dir; without it, the settings' own with -pretraining, where train "
-        "looks for it. Called again, a stopped pre-training goes on.",
+        "folder is --output_dir, by default that of the settings with -pretraining, where train "
+        "looks for it. The same command continues a stopped pre-training.",
     )
     names_folder = any(argument.split("=")[0] == "--output_dir" for argument in arguments)
     return argparse.Namespace(config=config, names_folder=names_folder)
@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace) -> None:
     config = options.config
     if config.pretraining.num_epochs == 0:
         raise UserError(
-            "pretraining.num_epochs is 0, which pre-trains nothing: set it, as with "
+            "pretraining.num_epochs is 0, so nothing would be learned: set it, as with "
             "--pretraining.num_epochs 3"
         )
     if config.pretraining.path is not None:
@@ -66,6 +66,6 @@ def execute(options: argparse.Namespace) -> None:
     try:
         pretrain(TrainingContext(config, path, device, precision))
     except Interrupted as stop:
-        logger.info("%s; the same command goes on from here", stop)
+        logger.info("%s; the same command continues", stop)
         raise SystemExit(stop.status) from None
     logger.info("next: python train.py … --pretraining.path %s", sanitize(str(path)))

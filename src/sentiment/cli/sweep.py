@@ -20,8 +20,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Search settings as FILE says: train one trial after another, each with values that the "
         "earlier ones make promising (Optuna), and end those early that fall behind. The same "
-        "command goes on where it was stopped, and several at once, also on several machines, "
-        "share the work.",
+        "command continues a stopped sweep, and several at once, also on several machines, share "
+        "the work.",
         epilog="Other settings are fixed as for train: --training.num_epochs 3, --device cuda:1. "
         "configs/sweep.yaml is a file to start from.",
     )

@@ -128,12 +128,8 @@ def _report(
     from sentiment.comparison.baseline import baseline_command, compare_with_baseline
     from sentiment.display.console import sanitize
 
-    logger.info(
-        "best epoch %d: validation accuracy %.2f %%; %.0f s in all",
-        result.best_epoch,
-        100 * result.best_metrics["accuracy"],
-        seconds,
-    )
+    text = "best epoch %d: validation accuracy %.2f %%; %.0f s in all"
+    logger.info(text, result.best_epoch, 100 * result.best_metrics["accuracy"], seconds)
     folder = sanitize(str(path))
     logger.info("run: %s\nnext: python evaluate.py --run %s", folder, folder)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))

@@ -48,7 +48,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class NonBlank:
-    """A text that is not empty and not only white space; ``what`` names what it stands for."""
+    """A text with more than white space; ``what`` describes valid values, as "a folder"."""
 
     what: str
 

@@ -57,7 +57,7 @@ class VectorsConfig:
         check_bounds(self, "vectors.")
         if self.freeze and self.name is None and self.path is None:
             raise UserError(
-                "vectors.freeze is True, but there is nothing to freeze: set vectors.name or "
+                "vectors.freeze is True, but no vectors are set to freeze: set vectors.name or "
                 "vectors.path, or vectors.freeze to false"
             )
 
@@ -86,7 +86,7 @@ class TrainingConfig:
     learning_rate: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
     weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the weight matrices; biases and the embedding are left out."""
+    """Weight decay of the weight matrices; biases and the embedding are excluded."""
     schedule: Literal["constant", "linear", "cosine", "plateau"] = "constant"
     """Learning rate after warm-up: constant; falling to 0 linearly or as a cosine; or reduced when
     the monitored metric stops improving (plateau)."""
@@ -149,7 +149,7 @@ class DataConfig:
     validation: Literal["random", "stretches", "groups"] | None = None
     """Which training reviews are held out where the data brings no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
-    product stand together; or whole groups, by a column. null means stretches for the source imdb,
+    product are adjacent; or whole groups, by a column. null means stretches for the source imdb,
     else random."""
     stretch_length: Count = 50
     """Rows in a stretch, with data.validation stretches."""

@@ -12,7 +12,7 @@ from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import read_text
 
-_MAX_BYTES = 2**20  # of which PyYAML's own parser needs ten seconds; settings have a few thousand
+_MAX_BYTES = 2**20  # PyYAML parses them in ten seconds; settings have a few thousand
 _MAX_DEPTH = 20
 _MAX_VALUES = 1_000_000  # including those that aliases repeat
 
@@ -73,7 +73,7 @@ def _check_size(text: str) -> None:
         line = event.start_mark.line + 1 if event.start_mark is not None else 0
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:  # unknown, or part of the value it names
-                raise UserError(f"line {line}: *{event.anchor} names nothing before it")
+                raise UserError(f"line {line}: *{event.anchor} refers to no earlier value")
             num_values += sizes[event.anchor]
         elif isinstance(event, yaml.CollectionStartEvent):
             sizes.pop(event.anchor or "", None)

@@ -137,7 +137,7 @@ def check_huge_pages(
         received = _huge_bytes(pages) - before
         del tensor
     except (OSError, ValueError):
-        return CheckResult("this kernel does not tell", "warn", f"nothing is wrong, but {slow}")
+        return CheckResult("unknown on this kernel", "warn", f"nothing is wrong, but {slow}")
     message = f"{received >> 20} of {_PROBE_BYTES >> 20} MB; the kernel's setting: {mode}"
     if received >= _PROBE_BYTES / 2:
         return CheckResult(message)

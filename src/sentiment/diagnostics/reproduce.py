@@ -199,17 +199,17 @@ def differences_text(plan: ReproductionPlan) -> str:
     receipt = plan.receipt
     lines = [truncate(str(difference), COLUMNS) for difference in plan.differences]
     if not lines:
-        lines = ["versions, revision, device, threads and precision: as then"]
+        lines = ["versions, revision, device, threads and precision: unchanged"]
     is_dirty = {"then": receipt.environment.is_dirty, "now": plan.environment.is_dirty}
     if any(is_dirty.values()):
         when = " and ".join(name for name, dirty in is_dirty.items() if dirty)
         lines.append(f"uncommitted changes {when}: git cannot tell whether the code is the same")
     if plan.environment.ranks > 1:
-        lines.append(f"trained by {plan.environment.ranks} ranks, as then, all on this machine")
+        lines.append(f"trained by {plan.environment.ranks} ranks, as before, all on this machine")
     if count := len(receipt.teachers):
-        lines.append(f"labelled by {count} teacher{'s' * (count > 1)}, as then")
+        lines.append(f"labelled by {count} teacher{'s' * (count > 1)}, as before")
     if receipt.pretraining is not None:
-        lines.append("started from the same pre-training, as then")
+        lines.append("started from the same pre-training, as before")
     return "\n".join(lines)
 
 

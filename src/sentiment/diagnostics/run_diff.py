@@ -117,7 +117,7 @@ def read_receipt(run: Path) -> Receipt:
         raise UserError(f"{run} is a baseline: train it again with sentiment baseline --overwrite")
     if "result" not in values:
         raise UserError(
-            f"{run} is not finished, so there is nothing to compare with: resume it with python "
+            f"{run} is not finished, so it has no result to compare with: resume it with python "
             f"train.py --resume {run}"
         )
     try:

@@ -1,4 +1,4 @@
-"""A check, with a user's own settings, that a killed and resumed training loses nothing."""
+"""Check with a user's settings that a killed and resumed training equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def verify_resume(config: Config) -> None:
         train = ["sentiment", "train"]
         check_exit(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
         num_updates = read_position(whole, "last").update
-        last = random.randrange(1, num_updates + 1)  # a new one each time, whatever the seed
+        last = random.randrange(1, num_updates + 1)  # independent of the seed
         logger.info("training again, killed after update %d of %d", last, num_updates)
         train_until = ["sentiment.cli.train_until", str(last)]
         killed = run_module([*train_until, f"--config={path}", f"--output_dir={resumed}"])
@@ -55,9 +55,6 @@ def verify_resume(config: Config) -> None:
             "order, this can happen; on a CPU it is a bug"
         )
     logger.info(
-        "equal to the bit: best and last weights, all metrics and the %s points of the curves, "
-        "after a kill at update %d of %d",
-        f"{diff.num_points:,}",
-        last,
-        num_updates,
+        f"equal to the bit: best and last weights, all metrics and the {diff.num_points:,} points "
+        f"of the curves, after a kill at update {last} of {num_updates}"
     )

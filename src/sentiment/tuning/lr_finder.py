@@ -156,7 +156,7 @@ def _make_trainer(
     highest: float,
     num_updates: int,
 ) -> Trainer:
-    """A trainer that writes nothing, and whose learning rate rises from update to update."""
+    """A trainer that writes no files and raises its learning rate at each update."""
     ratio = (highest / lowest) ** (1 / max(1, num_updates - 1))
     training = replace(
         context.config.training,

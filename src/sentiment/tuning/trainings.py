@@ -27,7 +27,7 @@ _MAX_MESSAGE_LENGTH = 300
 
 
 def folder_lock(folder: Path) -> FileLock:
-    """The lock to hold while writing a folder's own files; it ends with its process."""
+    """The lock to hold while writing a folder's files; it ends with its process."""
     return FileLock(folder / LOCK)
 
 
