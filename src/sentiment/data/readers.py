@@ -72,7 +72,6 @@ class FileSource(Source):
     def __init__(
         self, path: Path, text_column: str, other_columns: Sequence[str] | None = None
     ) -> None:
-        require_file(path)
         self.path = path
         self.origin = str(path)
         self.text_column = text_column
@@ -375,10 +374,7 @@ def open_source(
         FileNotFoundError: there is no such file.
         UserError: its format is unknown, it is broken, or it lacks a column.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder: name a file of texts")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+    require_file(path)
     if path.suffix == ".parquet":
         return ParquetSource(path, text_column, other_columns)
     kind = _COMPRESSIBLE.get(_unpacked_suffix(path))

@@ -48,16 +48,9 @@ from sentiment.runtime.files import LOCK, check_links, check_writable, file_sha2
 HALF_MADE = ".begun"
 # All that overwriting a run may remove; first what makes the folder a run.
 _CONTENTS = (
-    "run.json",
-    "config.yaml",
-    "vocabulary.txt",
-    "metrics.json",
-    "train.log",
-    "checkpoints",
-    "tensorboard",
-    "evaluation",
-    "explanations",
-)
+    "run.json", "config.yaml", "vocabulary.txt", "metrics.json", "train.log", "checkpoints",
+    "tensorboard", "evaluation", "explanations",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,33 +74,25 @@ def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = 
     check_writable(path)
     if (path / HALF_MADE).exists():
         return  # a training was killed before it began
-    if path.is_dir() and any(file.name != LOCK for file in path.iterdir()):
-        description = None
-        with suppress(OSError, ValueError):
-            description = read_manifest(path)
-        if is_pretraining(description or {}) and not for_pretraining:
-            raise FileExistsError(
-                f"{path} holds a pre-training: start from it with --pretraining.path {path}, or "
-                "choose another output_dir"
-            )
-        if is_baseline(description or {}):
-            raise FileExistsError(
-                f"{path} holds a baseline, which train does not replace: choose another output_dir"
-            )
-        if not overwrite and for_pretraining:
-            raise FileExistsError(
-                f"{path} is not empty and holds no pre-training: choose another output_dir"
-            )
-        if not overwrite:
-            raise FileExistsError(
-                f"{path} is not empty: choose another output_dir, or replace the run in it with "
-                "--overwrite"
-            )
-        if description is None:
-            raise FileExistsError(
-                f"{path} is not empty and holds no run, so nothing in it will be overwritten: "
-                "choose another output_dir"
-            )
+    if not path.is_dir() or all(file.name == LOCK for file in path.iterdir()):
+        return
+    manifest: dict[str, Any] = {}
+    with suppress(OSError, ValueError):  # missing or damaged
+        manifest = read_manifest(path)
+    other = "choose another output_dir"
+    if is_pretraining(manifest) and not for_pretraining:
+        problem = f"holds a pre-training: start from it with --pretraining.path {path}, or {other}"
+    elif is_baseline(manifest):
+        problem = f"holds a baseline, which train does not replace: {other}"
+    elif for_pretraining and not overwrite:
+        problem = f"is not empty and holds no pre-training: {other}"
+    elif not overwrite:
+        problem = f"is not empty: {other}, or replace the run in it with --overwrite"
+    elif not manifest:
+        problem = f"is not empty and holds no run, so nothing in it will be overwritten: {other}"
+    else:
+        return
+    raise FileExistsError(f"{path} {problem}")
 
 
 def create_run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
@@ -19,25 +20,14 @@ _TIMEOUT = timedelta(minutes=5)  # of collectives that all ranks enter at about 
 _BARRIER_TIMEOUT = timedelta(days=30)
 
 
+@dataclass(frozen=True, eq=False)
 class DistributedContext:
-    """This process among all ranks.
+    """This process among all ranks."""
 
-    ``local_rank`` is its number on its machine. ``barrier_group`` are all ranks with the timeout of
-    barriers; None with one rank.
-    """
-
-    def __init__(
-        self,
-        rank: int = 0,
-        world_size: int = 1,
-        local_rank: int = 0,
-        barrier_group: dist.ProcessGroup | None = None,
-    ) -> None:
-        assert 0 <= rank < world_size
-        self.rank = rank
-        self.world_size = world_size
-        self.local_rank = local_rank
-        self._barrier_group = barrier_group
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0  # number of this process on its machine
+    barrier_group: dist.ProcessGroup | None = None  # all ranks, with the timeout of barriers
 
     @property
     def is_main(self) -> bool:
@@ -82,7 +72,7 @@ class DistributedContext:
     def barrier(self) -> None:
         """Wait for all ranks; a lost one raises ``RuntimeError``."""
         if self.is_distributed:
-            dist.barrier(self._barrier_group)
+            dist.barrier(self.barrier_group)
 
     @contextmanager
     def local_main_first(self) -> Iterator[None]:
