@@ -149,7 +149,7 @@ def test_a_copied_file_is_refused(tmp_path, split, other, advice, mode):
     count = {"test": 8, "validation": 6}[other]
     assert refusal(tmp_path, shared_reviews=mode) == (
         f"{tmp_path}: all {count} reviews of {split} are in {other} too: {advice} "
-        "(--data.shared_reviews ignore trains all the same)"
+        "(--data.shared_reviews ignore trains anyway)"
     )
     train, validation = load(tmp_path, shared_reviews="ignore")
     assert (len(train), len(validation)) == (

@@ -82,7 +82,7 @@ def test_missing_permission_is_reported(tmp_path, suffix, read):
 @pytest.fixture
 def low_limit(monkeypatch):
     """A lower limit of what may always be decompressed, so that bombs are made quickly."""
-    monkeypatch.setattr(files, "ALWAYS_UNPACKED", 4 * 2**20)
+    monkeypatch.setattr(files, "_MIN_LIMIT", 4 * 2**20)
 
 
 def parquet(path: Path, texts: object, **options: object) -> Path:

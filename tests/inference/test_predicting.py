@@ -180,7 +180,7 @@ def test_a_broken_quote_is_an_error_whatever_is_to_be_passed_over(tmp_path):
     [
         ("in.csv", b"", "is empty: it needs a header"),
         ("in.csv", b"Text,label\na,b\n", "no column 'text'; found: 'Text', 'label': .*--text-col"),
-        ("in.csv", b"text,a,a\n", "column 'a' is there twice"),
+        ("in.csv", b"text,a,a\n", "column 'a' occurs twice"),
         ("in.csv", b"\xff\xfe\x00t\n", "header is not UTF-8"),
         ("in.csv", b"text,predicted\nx,y\n", "a column 'predicted' already: .*--prefix"),
         ("in.jsonl", b'{"review": "x"}\n', "no column 'text'; found: 'review'"),

@@ -97,7 +97,7 @@ class FileSource(Source):
         to_read = columns if self.other_columns is None else needed
         twice = next((name for name in to_read if list(columns).count(name) > 1), None)
         if twice is not None:
-            raise UserError(f"{self.path}: column {twice!r} is there twice: rename one of them")
+            raise UserError(f"{self.path}: column {twice!r} occurs twice: rename one of them")
 
 
 class TextSource(FileSource):
@@ -328,7 +328,7 @@ class ParquetSource(FileSource):
             raise pa.ArrowInvalid("its row groups have not as many rows as the file")
         limit = DecompressionLimit(self.path)
         limit.add(metadata.num_rows * _ROW_BYTES + sum(sizes))
-        return max(1, limit.most // max([1, *sizes]))
+        return max(1, limit.max_bytes // max([1, *sizes]))
 
     def _batches(
         self, file: pq.ParquetFile, size: int, batch_rows: int

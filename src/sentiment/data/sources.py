@@ -135,7 +135,7 @@ def source_name(data: DataConfig) -> str:
 
 
 def is_same_source(first: DataConfig, second: DataConfig) -> bool:
-    """Whether two settings name the same folder, by whatever path, or both the hub."""
+    """Whether two settings name the same folder, or both the hub."""
     return _resolved_folder(first) == _resolved_folder(second)
 
 

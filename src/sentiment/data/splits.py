@@ -220,7 +220,7 @@ def find_overlaps(
         if is_shared.all():
             raise UserError(
                 f"{source_name(data)}: all {len(is_shared):,} reviews of {split} are in {other} "
-                f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains all the same)"
+                f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains anyway)"
             )
         if is_shared.any():
             overlaps.append(SplitOverlap(split, other, is_shared))

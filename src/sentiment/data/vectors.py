@@ -67,7 +67,7 @@ def load_vectors(
     """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`, without unpacking to disk.
 
     If a word occurs twice in the file, its first line counts. Words without a vector are drawn
-    from a normal distribution with the standard deviation of the vectors found.
+    from a normal distribution with the standard deviation of the others.
 
     ``words`` are in the order of ids, first the special ones, which are not part of the coverage.
     ``counts`` are occurrences in the training split. Of several texts in a zip, the one with
@@ -116,7 +116,7 @@ def _coverage(
 
 
 def _deviation(rows: npt.NDArray[np.float32], num_found: int) -> float:
-    """The standard deviation over the rows found; the others are still zero."""
+    """The standard deviation over the rows that have a vector; the others are still zero."""
     num_values = num_found * rows.shape[1]
     mean = rows.sum(dtype=np.float64) / num_values
     mean_square = np.einsum("ij,ij->", rows, rows, dtype=np.float64) / num_values

@@ -18,8 +18,8 @@ from sentiment.runtime.errors import UserError
 
 # Text is compressed to a third or a fifth of its size, and to a twentieth if lines are similar: a
 # ratio of 100 is not text. Up to the floor, no machine that can train is harmed.
-MOST_TIMES_UNPACKED = 100
-ALWAYS_UNPACKED = 256 * 2**20
+_MAX_RATIO = 100
+_MIN_LIMIT = 256 * 2**20
 
 # Characters of a line or a value; a longer one comes from a binary file or an unclosed quote.
 LONGEST_LINE = 64 * 2**20
@@ -36,15 +36,15 @@ class DecompressionLimit:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._num_bytes = 0
-        self.most = max(ALWAYS_UNPACKED, MOST_TIMES_UNPACKED * path.stat().st_size)
+        self.max_bytes = max(_MIN_LIMIT, _MAX_RATIO * path.stat().st_size)
 
     def add(self, num_bytes: int) -> None:
         """Count bytes that were or will be unpacked; too many raise ``DecompressionBomb``."""
         self._num_bytes += num_bytes
-        if self._num_bytes > self.most:
+        if self._num_bytes > self.max_bytes:
             raise DecompressionBomb(
-                f"{self._path} unpacks to more than {self.most // 2**20:,} MiB, which is over "
-                f"{MOST_TIMES_UNPACKED} times its size, as files made to exhaust memory do: if you "
+                f"{self._path} unpacks to more than {self.max_bytes // 2**20:,} MiB, which is over "
+                f"{_MAX_RATIO} times its size, as files made to exhaust memory do: if you "
                 "trust it, unpack it yourself"
             )
 
