@@ -247,16 +247,13 @@ class SettingsFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         path = Path(values).expanduser()
-        if _exists(path):
+        try:
+            is_file = path.exists()
+        except (OSError, ValueError):  # the values themselves, not a file's name
+            is_file = False
+        if is_file:
             _check_settings_file(path, options={action.dest for action in parser._actions})
         super().__call__(parser, cfg, values, option_string)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # the values themselves, not a file's name
-        return False
 
 
 def _check_settings_file(path: Path, *, options: set[str]) -> None:

@@ -73,8 +73,8 @@ def _problems() -> Iterator[tuple[str, str]]:
             yield required, version
 
 
-def _run_code(code: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code, *arguments]
+def _run_python(*arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
 
@@ -85,7 +85,7 @@ def _describe_failure(process: subprocess.CompletedProcess[str]) -> str:
 def check_torch() -> CheckResult:
     """Whether torch loads and multiplies, in another process, which may crash."""
     code = "import torch; print(float((torch.ones(64, 64) @ torch.ones(64, 64)).sum()))"
-    process = _run_code(code, timeout=60)
+    process = _run_python("-c", code, timeout=60)
     if process.returncode != 0 or process.stdout.split()[-1:] != ["262144.0"]:
         return CheckResult(
             f"does not compute: {_describe_failure(process)}",
@@ -261,7 +261,6 @@ _MAX_SECONDS = 90.0
 _SLOW_SECONDS = 25.0  # two cores take 7
 _MIN_ACCURACY = 0.7  # seeds reach 83 to 92 %, guessing 50 ± 4
 
-_TRAIN = "import sys; from sentiment.cli.main import main; sys.exit(main(sys.argv[1:]))"
 _SETTINGS = [
     "--training.num_epochs=1", "--training.batch_size=16", "--training.learning_rate=0.01",
     "--training.schedule=linear", "--training.pictures=false", "--model.embedding_size=50",
@@ -277,7 +276,8 @@ def check_training() -> CheckResult:
         folders = [f"--output_dir={run}", f"--data.cache_dir={folder}/cache"]
         started = time.perf_counter()
         try:
-            process = _run_code(_TRAIN, "train", *folders, *_SETTINGS, timeout=_MAX_SECONDS)
+            train = ("-m", "sentiment", "train", *folders, *_SETTINGS)
+            process = _run_python(*train, timeout=_MAX_SECONDS)
         except subprocess.TimeoutExpired:
             return CheckResult(f"not finished after {_MAX_SECONDS:.0f} s", "fail", _CORES_HINT)
         seconds = time.perf_counter() - started

@@ -152,9 +152,8 @@ def _huge_bytes(pages: Path) -> int:
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
 
 
-def check_memory(root: Path = Path("/")) -> CheckResult:
-    """Free memory, by the system and by the limit of the container."""
-    free = free_memory_bytes(root)
+def check_memory() -> CheckResult:
+    free = free_memory_bytes()
     message, advice = f"{free / _GB:.1f} GB free", "end other programs, or allow more"
     if free < _MIN_MEMORY:
         return CheckResult(message, "fail", f"the smallest training takes 0.8 GB: {advice}")
@@ -163,13 +162,9 @@ def check_memory(root: Path = Path("/")) -> CheckResult:
     return CheckResult(message)
 
 
-def free_memory_bytes(root: Path = Path("/")) -> int:
-    """Bytes that may still be allocated; by psutil where /proc is missing."""
-    try:
-        text = (root / "proc/meminfo").read_text(encoding="ascii")
-        free = 1024 * int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0])
-    except (OSError, IndexError):
-        free = psutil.virtual_memory().available
+def free_memory_bytes(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that may still be allocated, by the system and by the limit of the container."""
+    free = psutil.virtual_memory().available
     for names in (  # control groups, version 2 and version 1
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",
@@ -178,7 +173,7 @@ def free_memory_bytes(root: Path = Path("/")) -> int:
         *files, inactive = names
         try:
             limit, used, statistics = (
-                (root / "sys/fs/cgroup" / name).read_text(encoding="ascii") for name in files
+                (groups / name).read_text(encoding="ascii") for name in files
             )
             # The system gives up cached files as soon as a program needs the memory.
             (cached,) = re.findall(rf"^{inactive} (\d+)$", statistics, re.MULTILINE) or ["0"]

@@ -29,7 +29,6 @@ from sentiment.tuning.trainings import (
 )
 
 _DEFINITION = "sweep.json"
-_STUDY_NAME = "sweep"
 _LOWER_IS_BETTER = {"nll"}
 
 
@@ -176,7 +175,7 @@ def _open_journal(folder: Path, metric: str) -> optuna.Study:
     try:
         return optuna.create_study(
             storage=JournalStorage(backend),
-            study_name=_STUDY_NAME,
+            study_name="sweep",
             direction="minimize" if metric in _LOWER_IS_BETTER else "maximize",
             load_if_exists=True,
         )
