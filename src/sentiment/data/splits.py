@@ -107,22 +107,20 @@ def hold_out(
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
     into = "hold some out" if num_folds is None else f"make {num_folds} folds"
+    ways = ["add reviews of that class"]
+    if groups is not None:
+        ways.append("hold out smaller groups (data.stretch_length, data.group_column)")
+    if num_folds is not None:
+        ways.append("or lower the number of folds")
+    elif groups is None:
+        ways.append("or give a validation split of your own")
+    else:
+        ways.append("or set data.validation to random")
     raise UserError(
         f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
-        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
-        f"that class{_OTHER_WAYS[groups is None, num_folds is None]}"
+        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: "
+        f"{', '.join(ways)}"
     )
-
-
-# By whether groups are single reviews, and whether a share is held out.
-_OTHER_WAYS = {
-    (True, True): ", or give a validation split of your own",
-    (True, False): ", or lower the number of folds",
-    (False, True): ", hold out smaller groups (data.stretch_length, data.group_column), or set "
-    "data.validation to random",
-    (False, False): ", hold out smaller groups (data.stretch_length, data.group_column), or lower "
-    "the number of folds",
-}
 
 
 def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
