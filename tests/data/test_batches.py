@@ -47,13 +47,6 @@ def test_a_batch_holds_the_reviews_asked_for(reviews, max_length, keep, data):
     assert batch.tokens.tolist() == [review + [0] * (longest - len(review)) for review in expected]
 
 
-def test_an_empty_review_becomes_one_unknown_word():
-    corpus = encode_lists([[], [5, 6], [], []], 10)
-    assert corpus.lengths.tolist() == [1, 2, 1, 1]
-    batch = corpus.batch(torch.arange(4))
-    assert batch.tokens.tolist() == [[UNK_ID, 0], [5, 6], [UNK_ID, 0], [UNK_ID, 0]]
-
-
 def test_cutting_is_told():
     corpus = encode_lists([[5] * 7, [6] * 3], 4)
     assert corpus.lengths.tolist() == [4, 3]
@@ -74,24 +67,16 @@ def test_tokens_in_a_file_are_read_where_a_batch_needs_them(tmp_path):
     np.save(tmp_path / "tokens.npy", tokens)
     mapped = np.load(tmp_path / "tokens.npy", mmap_mode="c")
     lexicon = [f"word {place}" for place in range(98)]
-    corpora = [
-        encode(
-            TokenizedTexts(each, np.arange(0, 1001, 100), lexicon),
-            np.arange(98, dtype=np.int32),
-            np.zeros(10),
-            max_length=70,
-        )
-        for each in (tokens, mapped)
-    ]
+
+    def encode_tokens(tokens: np.ndarray, offsets: np.ndarray):
+        tokenized = TokenizedTexts(tokens, offsets, lexicon)
+        ids, labels = np.arange(98, dtype=np.int32), np.zeros(len(offsets) - 1)
+        return encode(tokenized, ids, labels, max_length=70)
+
+    corpora = [encode_tokens(each, np.arange(0, 1001, 100)) for each in (tokens, mapped)]
     assert np.shares_memory(corpora[1].tokens.numpy(), mapped)
     batches = [corpus.batch(torch.tensor([7, 2])).tokens for corpus in corpora]
     assert torch.equal(*batches)
-    offsets = np.array([0, 0, 500, 500, 1000])
-    with_empty = encode(
-        TokenizedTexts(mapped, offsets, lexicon),
-        np.arange(98, dtype=np.int32),
-        np.zeros(4),
-        max_length=70,
-    )
+    with_empty = encode_tokens(mapped, np.array([0, 0, 500, 500, 1000]))
     assert np.shares_memory(with_empty.tokens.numpy(), mapped), "empty reviews cost no copy"
     assert corpora[0].unknown_share() == corpora[1].unknown_share() == 11 / 1000

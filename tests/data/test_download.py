@@ -68,8 +68,12 @@ def test_vectors_are_downloaded_once(server, tmp_path, capsys):
     assert capsys.readouterr().err == ""  # no progress bar without a terminal
 
 
-def test_a_file_of_another_size_is_replaced(server, tmp_path):
-    (tmp_path / "glove.6B.zip").write_bytes(b"half of it, copied by hand")
+@pytest.mark.parametrize("leftover", ["file of another size", "pipe"])
+def test_what_lies_in_the_way_is_replaced(server, tmp_path, leftover):
+    if leftover == "pipe":
+        os.mkfifo(part_of(tmp_path / "glove.6B.zip"))
+    else:
+        (tmp_path / "glove.6B.zip").write_bytes(b"half of it, copied by hand")
     assert fetch(tmp_path) == CONTENT
 
 
@@ -91,12 +95,7 @@ def test_waits_double(server, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("fault", "ranges"),
-    [
-        ("", [HALF]),
-        ("no ranges", [HALF]),
-        ("wrong range", [HALF, None]),
-        ("416", [HALF, None]),
-    ],
+    [("", [HALF]), ("no ranges", [HALF]), ("wrong range", [HALF, None]), ("416", [HALF, None])],
 )
 def test_the_next_run_resumes_or_starts_over(server, tmp_path, fault, ranges):
     leave_half(server, tmp_path)
@@ -155,21 +154,12 @@ def test_a_file_of_another_size_than_published_is_refused_and_keeps_the_part(ser
 @given(
     st.lists(
         st.sampled_from(
-            [
-                "cut",
-                "no ranges",
-                "other content",
-                "wrong range",
-                "endless",
-                "503",
-                "416",
-                "404",
-                "web page",
-            ]
+            ["cut", "no ranges", "other content", "wrong range", "endless", "503", "416", "404",
+             "web page"]
         ),
         max_size=5,
     )
-)
+)  # fmt: skip
 @settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -304,8 +294,3 @@ def test_links_out_of_the_cache_are_not_followed(server, tmp_path, ending):
     (tmp_path / f"glove.6B.zip{ending}").symlink_to(precious)
     assert fetch(tmp_path) == CONTENT
     assert precious.read_text() == "mine"
-
-
-def test_a_pipe_in_the_cache_is_replaced(server, tmp_path):
-    os.mkfifo(part_of(tmp_path / "glove.6B.zip"))
-    assert fetch(tmp_path) == CONTENT

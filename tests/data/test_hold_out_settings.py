@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.review_files import write
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig, deciding_settings
@@ -24,32 +24,14 @@ TINY = [
 ]  # fmt: skip
 
 
-def write_reviews(folder: Path, name: str = "train.csv", num_rows: int = 40) -> Path:
-    """Reviews of films of four rows each; the second class follows the first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        {
-            "text": f"film{row // 4} review{row} {'bad' if row < num_rows // 2 else 'good'}",
-            "label": "neg" if row < num_rows // 2 else "pos",
-            "film": f"film {row // 4}",
-        }
-        for row in range(num_rows)
-    ]
-    path = folder / name
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    elif path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    else:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            writer = csv.DictWriter(file, ["text", "label", "film"], delimiter=delimiter)
-            writer.writeheader()
-            writer.writerows(rows)
-    return folder
+def write_reviews(folder: Path, name: str = "train.csv", first_film: str = "film 0") -> Path:
+    """Write 40 reviews, four of each film; the second class follows the first."""
+    columns = {
+        "text": [f"film{n // 4} review{n} {'bad' if n < 20 else 'good'}" for n in range(40)],
+        "label": ["neg"] * 20 + ["pos"] * 20,
+        "film": [first_film, *(f"film {n // 4}" for n in range(1, 40))],
+    }
+    return write(folder / name, columns).parent
 
 
 def test_the_source_decides_the_default():
@@ -163,16 +145,7 @@ def test_a_run_of_an_earlier_version_is_resumed_with_its_own_hold_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
 def test_a_row_without_a_group_is_told(tmp_path, name):
-    write_reviews(tmp_path, name)
-    path = tmp_path / name
-    if name.endswith(".parquet"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(path).to_pylist()
-        pq.write_table(pa.Table.from_pylist([{**table[0], "film": " "}, *table[1:]]), path)
-    else:
-        path.write_text(path.read_text().replace("film 0", " ", 1))
+    write_reviews(tmp_path, name, first_film=" ")
     data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
     with pytest.raises(ValueError, match=f"{name}, row 1: no film: fill it in"):
         load_training_splits(data)

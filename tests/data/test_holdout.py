@@ -51,8 +51,7 @@ def hold_out(
 
 
 @pytest.mark.parametrize(
-    "copy",
-    ["A great film.", "a great FILM!", " a  great\nfilm<br /><br />", "A «great» film…"],
+    "copy", ["A great film.", "a great FILM!", " a  great\nfilm<br /><br />", "A «great» film…"]
 )
 def test_copies_have_one_key(copy: str) -> None:
     assert dedup_key(copy) == dedup_key("A great film")
@@ -223,28 +222,24 @@ def test_share_is_as_near_as_whole_groups_allow(
 @pytest.mark.parametrize(
     ("labels", "groups", "options", "message"),
     [
-        ([0, 0, 1, 1], [0, 0, 0, 0], {}, "class 'class 0' has 1 group among 2 reviews, too few"),
+        (
+            [0, 0, 1, 1],
+            [0, 0, 0, 0],
+            {},
+            "'class 0' has 1 group among 2 reviews, too few .*or set data.validation to random",
+        ),
         ([0, 0, 0, 1], [0, 1, 2, 3], {}, "class 'class 1' has 1 group among 1 reviews"),
         (
             [0, 0, 1, 1],
             [0, 1, 2, 3],
             {"num_folds": 3},
-            "2 groups among 2 reviews, too few to make 3",
+            "2 groups among 2 reviews, too few to make 3.*or lower the number of folds",
         ),
-        ([0, 0, 1, 1], [0, 1, 2, 3], {"num_folds": 3}, "or lower the number of folds"),
-        ([0, 0, 1, 1], [0, 0, 0, 0], {}, "or set data.validation to random"),
     ],
 )
 def test_too_few_groups_of_a_class(labels, groups, options, message) -> None:
     with pytest.raises(ValueError, match=message):
         hold_out(list("abcd"), labels, groups=np.array(groups), **options)
-
-
-def test_copies_in_other_groups_are_not_trained_on() -> None:
-    texts = ["a", "b", "A!", "c", "d", "e"]
-    groups = np.array([0, 0, 1, 1, 2, 2])
-    for seed in range(9):
-        hold_out(texts, [0, 1] * 3, 0.3, seed, groups=groups)  # which checks it
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -115,40 +114,30 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
     assert refusal(ValueError, tmp_path).replace("\\", "/").startswith(message)
 
 
-def parquet(**columns: Any) -> pa.Table:
-    return pa.table(columns)
-
-
 @pytest.mark.parametrize(
-    ("table", "message"),
+    ("columns", "message"),
     [
         (
-            parquet(sentence=["a"], label=[0]),
+            {"sentence": ["a"], "label": [0]},
             "no column 'text'; found: 'sentence', 'label': columns text and label are needed",
         ),
-        (parquet(text=["a", None], label=[0, 1]), "row 2: no text: fill it in or delete the row"),
+        ({"text": ["a", None], "label": [0, 1]}, "row 2: no text: fill it in or delete the row"),
+        ({"text": ["a", "b"], "label": [0, None]}, "row 2: no label: fill it in or delete the row"),
+        ({"text": ["a"], "label": [None]}, "row 1: no label: fill it in or delete the row"),
+        ({"text": ["a"], "label": [0.5]}, "row 1: label 0.5, but must be integers or names"),
+        ({"text": [b"a"], "label": [0]}, "column 'text' holds binary, but must hold strings"),
         (
-            parquet(text=["a", "b"], label=[0, None]),
-            "row 2: no label: fill it in or delete the row",
-        ),
-        (parquet(text=["a"], label=[None]), "row 1: no label: fill it in or delete the row"),
-        (
-            parquet(text=["a"], label=[0.5]),
-            "row 1: label 0.5, but must be integers or names",
-        ),
-        (parquet(text=[b"a"], label=[0]), "column 'text' holds binary, but must hold strings"),
-        (
-            parquet(text=pa.array([b"a", b"\xff"]).view(pa.string()), label=[0, 1]),
+            {"text": pa.array([b"a", b"\xff"]).view(pa.string()), "label": [0, 1]},
             "row 2: the text is not UTF-8",
         ),
         (
-            parquet(text=pa.array([], pa.string()), label=pa.array([], pa.int64())),
+            {"text": pa.array([], pa.string()), "label": pa.array([], pa.int64())},
             "no rows, where reviews were expected",
         ),
     ],
 )
-def test_broken_parquet_tables(tmp_path: Path, table: pa.Table, message: str) -> None:
-    pq.write_table(table, tmp_path / "test.parquet")
+def test_broken_parquet_tables(tmp_path: Path, columns: dict, message: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "test.parquet")
     assert refusal(ValueError, tmp_path).removeprefix("test.parquet")[2:] == message
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 
 import pytest
+from helpers.review_files import write
 
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_unlabelled
 
 
-def write(folder: Path, split: str, rows: list[tuple[str, str]]) -> None:
-    with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
-
-
 @pytest.fixture
 def reviews(tmp_path: Path) -> Path:
-    write(tmp_path, "train", [("good one", "pos"), ("bad one", "neg")])
-    write(tmp_path, "validation", [("A fine film!", "pos"), ("a poor film", "neg")])
-    write(tmp_path, "test", [("seen at last", "pos"), ("never again", "neg")])
+    labels = ["pos", "neg"]
+    write(tmp_path / "train.csv", {"text": ["good one", "bad one"], "label": labels})
+    write(tmp_path / "validation.csv", {"text": ["A fine film!", "a poor film"], "label": labels})
+    write(tmp_path / "test.csv", {"text": ["seen at last", "never again"], "label": labels})
     texts = ["a fine<br />film", "NEVER again.", "nobody has seen this", "good one"]
-    write(tmp_path, "unsupervised", [(text, "-1") for text in texts])
+    write(tmp_path / "unsupervised.csv", {"text": texts})
     return tmp_path
 
 
@@ -46,7 +42,7 @@ def test_copies_are_left_out(reviews, shared, expected, caplog):
 
 
 def test_nothing_remains(reviews):
-    write(reviews, "unsupervised", [("a poor film", "-1")])
+    write(reviews / "unsupervised.csv", {"text": ["a poor film"]})
     data = DataConfig(path=str(reviews))
     with pytest.raises(ValueError, match="every review has a copy in another split"):
         load_unlabelled(data, load_split(data, "validation"))

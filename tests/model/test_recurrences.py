@@ -102,10 +102,7 @@ def test_equals_the_packed_sequence(
     x = torch.randn(len(lengths), max(lengths) + spare, sizes[0], requires_grad=True)
     shape = num_layers * model.directions, len(lengths), sizes[1]
     initial = make_initial(kind, *shape, requires_grad=True) if with_initial else []
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        torch.backends.mkldnn.flags(enabled=with_onednn),
-    ):
+    with pytest.MonkeyPatch.context() as patch, torch.backends.mkldnn.flags(enabled=with_onednn):
         patch.setattr(packed_gru, "_ROWS_PER_BLOCK", rows_per_block)
         assert_equal_to_oracle(oracle, model, x, torch.tensor(lengths), initial)
 

@@ -258,8 +258,7 @@ def test_bf16_is_near_fp32():
 
 
 @pytest.mark.parametrize(
-    ("others", "num_passes"),
-    [({}, 2), ({"entropy": 1.0}, 2), ({"virtual_adversarial": 1.0}, 4)],
+    ("others", "num_passes"), [({}, 2), ({"entropy": 1.0}, 2), ({"virtual_adversarial": 1.0}, 4)]
 )
 def test_an_unlabelled_batch_is_classified_once_for_all_terms(others, num_passes, monkeypatch):
     classify, calls = SentimentClassifier.classify, []
