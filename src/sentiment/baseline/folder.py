@@ -130,10 +130,7 @@ def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
             **provenance,
         },
     )
-    tensors = {
-        "weights": torch.from_numpy(model.weights),
-        "biases": torch.from_numpy(model.biases),
-    }
+    tensors = {"weights": torch.from_numpy(model.weights), "biases": torch.from_numpy(model.biases)}
     values = {"temperature": baseline.temperature}
     write_tensors(path / "weights.safetensors", tensors, values, identity)
 

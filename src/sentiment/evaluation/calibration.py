@@ -24,34 +24,24 @@ _NUM_DRAWS = 100
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a temperature does to the probabilities.
-
-    Attributes:
-        temperature: the divisor of the logits.
-        before: scores at temperature 1, as trained.
-        after: scores at the temperature; too good if it was fitted on these reviews.
-        fitted_here: whether it was.
-        cross_fitted: if so, scores of each half of the reviews at the temperature of the other
-            half, averaged over five seeded halvings; None for a single review.
-        ece_by_chance: expected value of ``after.ece`` for perfectly calibrated probabilities;
-            with this many reviews, no smaller error can be told from zero.
-    """
+    """Scores of the probabilities before and after temperature scaling."""
 
     temperature: float
-    before: ProbabilityScores
-    after: ProbabilityScores
-    fitted_here: bool
+    before: ProbabilityScores  # at temperature 1
+    after: ProbabilityScores  # at the temperature; optimistic if it was fitted on these reviews
+    fitted_here: bool  # whether it was
+    # If so, scores of each half of the reviews at the temperature of the other half, averaged over
+    # five seeded halvings; None for a single review.
     cross_fitted: ProbabilityScores | None
+    # Expected after.ece of perfectly calibrated probabilities: with this many reviews, no smaller
+    # error can be told from zero.
     ece_by_chance: float
 
 
 def measure_calibration(
     log_probabilities: np.ndarray, labels: np.ndarray, temperature: float, *, fitted_here: bool
 ) -> Calibration:
-    """Score (num_reviews, num_classes) log-probabilities before and after a temperature.
-
-    ``fitted_here`` says whether the temperature was fitted on these reviews.
-    """
+    """Score (num_reviews, num_classes) log-probabilities before and after a temperature."""
     calibrated = apply_temperature(log_probabilities, temperature)
     return Calibration(
         temperature=temperature,
@@ -83,11 +73,8 @@ def _cross_fit(log_probabilities: np.ndarray, labels: np.ndarray) -> Probability
             calibrated[measured] = apply_temperature(log_probabilities[measured], temperature)
         # Both halves are scored together: chance inflates the ECE of fewer reviews.
         scores.append(compute_scores(calibrated, labels))
-    return ProbabilityScores(
-        nll=float(np.mean([score.nll for score in scores])),
-        brier=float(np.mean([score.brier for score in scores])),
-        ece=float(np.mean([score.ece for score in scores])),
-    )
+    means = np.mean([[score.nll, score.brier, score.ece] for score in scores], axis=0)
+    return ProbabilityScores(*means.tolist())
 
 
 def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:

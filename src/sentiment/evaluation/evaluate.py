@@ -18,34 +18,25 @@ from sentiment.runtime.errors import UserError
 
 # Tokens of a batch, padding included: large enough for the kernels, small compared to the model.
 BATCH_TOKENS = 30_000
-_NUM_COMPARED = 500  # reviews computed in both precisions
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's predictions of a corpus, in its order.
+    """A model's predictions of a corpus, in its order."""
 
-    Attributes:
-        log_probabilities: (num_reviews, num_classes) float64.
-        labels: (num_reviews,) int64 right classes.
-    """
-
-    log_probabilities: np.ndarray
-    labels: np.ndarray
+    log_probabilities: np.ndarray  # (num_reviews, num_classes) float64
+    labels: np.ndarray  # (num_reviews,) int64 right classes
 
     @property
-    def predicted(self) -> np.ndarray:
-        """(num_reviews,) most probable classes."""
+    def predicted(self) -> np.ndarray:  # (num_reviews,) most probable classes
         return self.log_probabilities.argmax(axis=1)
 
     @property
-    def is_right(self) -> np.ndarray:
-        """(num_reviews,) bool: whether the predicted class is the right one."""
+    def is_right(self) -> np.ndarray:  # (num_reviews,) bool
         return self.predicted == self.labels
 
     @property
-    def probabilities(self) -> np.ndarray:
-        """(num_reviews, num_classes)."""
+    def probabilities(self) -> np.ndarray:  # (num_reviews, num_classes)
         return np.exp(self.log_probabilities)
 
     def metrics(self) -> Metrics:
@@ -62,13 +53,9 @@ def predict_corpus(
     distributed: DistributedContext | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
-    """Classify every review of a corpus, in training's validation as in an evaluation.
+    """Classify every review of a corpus, with a progress bar on terminals.
 
-    ``description`` is the title of the progress bar, which only terminals show; for the other
-    arguments see :func:`compute_logits`.
-
-    Raises:
-        UserError: a logit is not finite.
+    ``description`` is the bar's title; for the other arguments see :func:`compute_logits`.
     """
     distributed = distributed or DistributedContext()
     with tqdm(
@@ -81,13 +68,9 @@ def predict_corpus(
             report(count)
 
         logits = compute_logits(
-            model,
-            corpus,
-            device=device,
-            precision=precision,
-            report=update,
+            model, corpus, device=device, precision=precision, report=update,
             distributed=distributed,
-        )
+        )  # fmt: skip
     return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
 
 
@@ -102,18 +85,12 @@ def compute_logits(
     report: Callable[[int], object] = lambda count: None,
     distributed: DistributedContext | None = None,
 ) -> torch.Tensor:
-    """(num_reviews, num_classes) float64 logits in the corpus's order.
+    """(num_reviews, num_classes) float64 logits in the corpus's order, on every rank.
 
-    Args:
-        model: takes (tokens, lengths), returns logits; lies on ``device``, stays in evaluation
-            mode.
-        corpus: at least one review; its tokens are moved to ``device``.
-        device: where to compute.
-        precision: arithmetic of the matrix products.
-        batch_tokens: tokens of a batch, padding included; a longer review is a batch alone.
-        report: called with the number of reviews of each batch of this rank.
-        distributed: ranks that take whole batches in turn, so that a review's logits do not
-            depend on their number; every rank receives all logits.
+    The model takes (tokens, lengths), is on ``device`` and stays in evaluation mode.
+    ``batch_tokens`` counts padding; a longer review is a batch of its own. ``report`` is called
+    with the number of reviews of each batch of this rank. Ranks take whole batches in turn, so that
+    a review's logits do not depend on their number.
 
     Raises:
         UserError: a logit is not finite.
@@ -159,16 +136,13 @@ def _gather(
 class Rounding:
     """Differences between probabilities in bf16 and in fp32, at temperature 1.
 
-    Attributes:
-        num_reviews: how many reviews were computed in both.
-        mean, largest: over the reviews, of the largest difference among their classes.
-        num_changed: reviews whose most probable class differs.
+    ``mean`` and ``largest`` are over the reviews, of the largest difference among their classes.
     """
 
-    num_reviews: int
+    num_reviews: int  # computed in both
     mean: float
     largest: float
-    num_changed: int
+    num_changed: int  # reviews whose most probable class differs
 
     def __str__(self) -> str:
         reviews = "1 review" if self.num_reviews == 1 else f"{self.num_reviews} reviews"
@@ -180,13 +154,10 @@ class Rounding:
 
 
 def measure_rounding(
-    model: nn.Module,
-    corpus: EncodedCorpus,
-    device: torch.device,
-    batch_tokens: int = BATCH_TOKENS,
+    model: nn.Module, corpus: EncodedCorpus, device: torch.device, batch_tokens: int = BATCH_TOKENS
 ) -> Rounding:
     """Compute up to 500 reviews, evenly spread over a corpus, in both precisions."""
-    count = min(len(corpus), _NUM_COMPARED)
+    count = min(len(corpus), 500)
     chosen = corpus.select(torch.linspace(0, len(corpus) - 1, count).long())
     exact, rounded = (
         compute_logits(

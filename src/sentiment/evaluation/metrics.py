@@ -22,50 +22,34 @@ _MOST_CELLS = 100  # of a confusion matrix that is resampled: ten classes
 
 @dataclass(frozen=True)
 class ProbabilityScores:
-    """Quality of the probabilities.
+    """Scores of the probabilities, lower is better."""
 
-    Attributes:
-        nll: mean negative log-likelihood of the right class, in nats.
-        brier: Brier score (1950): with two classes, the mean squared error of the second class's
-            probability, from 0 to 1; with more, summed over the classes, from 0 to 2.
-        ece: expected calibration error (Guo et al. 2017): the difference between confidence and
-            accuracy in 15 bins of equal width, averaged over the reviews.
-    """
-
-    nll: float
+    nll: float  # mean negative log-likelihood of the right class, in nats
+    # Brier score (1950): with two classes, the mean squared error of the second class's
+    # probability, from 0 to 1; with more, summed over the classes, from 0 to 2.
     brier: float
+    # Expected calibration error (Guo et al. 2017): the difference between confidence and accuracy
+    # in 15 bins of equal width, averaged over the reviews.
     ece: float
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Metrics of a set of predictions.
-
-    Attributes:
-        num_reviews: number of predictions.
-        accuracy: share classified correctly.
-        accuracy_ci95: 95 % interval by bootstrap; Wilson's if fewer than 20 reviews are right, or
-            wrong.
-        f1: with two classes, F1 of the second, None if it neither occurs nor is predicted; with
-            more, the mean over the classes that occur or are predicted.
-        auroc: area under the ROC curve; with more than two classes, the mean of one against the
-            rest; None if a class does not occur.
-        average_precision: mean precision over the recalls, without interpolation; defined for
-            the same classes as ``auroc``.
-        nll, brier, ece: see :class:`ProbabilityScores`.
-        confusion: rows are right classes, columns predicted ones.
-    """
+    """Metrics of a set of predictions; for nll, brier and ece see :class:`ProbabilityScores`."""
 
     num_reviews: int
     accuracy: float
-    accuracy_ci95: Interval
+    accuracy_ci95: Interval  # see accuracy_interval
+    # With two classes, F1 of the second, None if it neither occurs nor is predicted; with more, the
+    # mean over the classes that occur or are predicted.
     f1: float | None
+    # With more than two classes, the mean of one against the rest; None if a class does not occur.
     auroc: float | None
-    average_precision: float | None
+    average_precision: float | None  # without interpolation; classes as for auroc
     nll: float
     brier: float
     ece: float
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows are right classes, columns predicted ones
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,7 +73,6 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
     predicted = log_probabilities.argmax(axis=1)
     num_right = int((predicted == labels).sum())
     confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
-    scores = compute_scores(log_probabilities, labels)
     return Metrics(
         num_reviews=num_reviews,
         accuracy=num_right / num_reviews,
@@ -97,9 +80,7 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
         f1=_f1(labels, predicted, num_classes),
         auroc=_one_against_rest(roc_auc_score, log_probabilities, labels),
         average_precision=_one_against_rest(average_precision_score, log_probabilities, labels),
-        nll=scores.nll,
-        brier=scores.brier,
-        ece=scores.ece,
+        **asdict(compute_scores(log_probabilities, labels)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
     )
 
@@ -113,9 +94,7 @@ def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> Probabi
     errors[rows, labels] -= 1
     squares = errors[:, 1] ** 2 if errors.shape[1] == 2 else (errors**2).sum(axis=1)
     return ProbabilityScores(
-        nll=float(-log_probabilities[rows, labels].mean()),
-        brier=float(squares.mean()),
-        ece=ece,
+        nll=float(-log_probabilities[rows, labels].mean()), brier=float(squares.mean()), ece=ece
     )
 
 
@@ -126,24 +105,19 @@ def expected_calibration_error(confidences: np.ndarray, is_right: np.ndarray) ->
 
 
 def calibration_bins(
-    confidences: np.ndarray, is_right: np.ndarray, num_bins: int = NUM_BINS
+    confidences: np.ndarray, is_right: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bins of equal width over the confidence in the predicted class, closed at their upper ends.
+    """Counts, mean confidences and accuracies, (NUM_BINS,) each, which are 0 in empty bins.
 
-    Args:
-        confidences: (num_reviews,) probabilities of the predicted classes.
-        is_right: (num_reviews,) bool.
-        num_bins: number of bins between 0 and 1.
-
-    Returns:
-        (num_bins,) counts, mean confidences and accuracies, which are 0 in empty bins.
+    The bins of (num_reviews,) confidences in the predicted class have equal widths between 0 and 1
+    and are closed at their upper ends.
     """
-    inner_edges = np.arange(1, num_bins) / num_bins
+    inner_edges = np.arange(1, NUM_BINS) / NUM_BINS
     bins = np.searchsorted(inner_edges, confidences, side="left")
-    counts = np.bincount(bins, minlength=num_bins)
+    counts = np.bincount(bins, minlength=NUM_BINS)
     divisor = np.maximum(counts, 1)
-    confidence = np.bincount(bins, weights=confidences, minlength=num_bins) / divisor
-    accuracy = np.bincount(bins, weights=is_right, minlength=num_bins) / divisor
+    confidence = np.bincount(bins, weights=confidences, minlength=NUM_BINS) / divisor
+    accuracy = np.bincount(bins, weights=is_right, minlength=NUM_BINS) / divisor
     return counts, confidence, accuracy
 
 
@@ -162,12 +136,9 @@ def ranking_scores(log_probabilities: np.ndarray) -> np.ndarray:
 def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float | None:
     from sklearn.metrics import f1_score
 
-    # A mean over classes that neither occur nor are predicted would count each of them as 0.
-    value = float(
-        f1_score(labels, predicted, average="binary", zero_division=np.nan)
-        if num_classes == 2
-        else f1_score(labels, predicted, average="macro")
-    )
+    if num_classes != 2:  # the mean over the classes that occur or are predicted
+        return float(f1_score(labels, predicted, average="macro"))
+    value = float(f1_score(labels, predicted, average="binary", zero_division=np.nan))
     return None if np.isnan(value) else value
 
 

@@ -46,38 +46,22 @@ _GROUP_TITLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class ReportHead:
-    """What was evaluated, and on what.
-
-    Attributes:
-        path: folder of the run or baseline.
-        kind: ``Run`` or ``Baseline``.
-        model: the model in words.
-        reads: which tokens of a review it reads, in words.
-        checkpoint, epoch: which weights; None for a baseline.
-        split: ``train``, ``validation`` or ``test``.
-        origin: where the reviews came from.
-        hold_out: how they were held out of the training reviews, None if they were not.
-        is_training: whether the model was trained on them.
-        is_validation: whether the epoch and the temperature were chosen on them.
-        device: what the predictions were computed on.
-        rounding: effect of bf16, None if the predictions were computed in fp32.
-        remarks: what else readers must know before they quote the metrics.
-    """
+    """The run or baseline that was evaluated, and the reviews that it was evaluated on."""
 
     path: Path
-    kind: str = "Run"
-    model: str
-    reads: str
-    checkpoint: str | None = None
+    kind: str = "Run"  # or "Baseline"
+    model: str  # in words
+    reads: str  # which tokens of a review, in words
+    checkpoint: str | None = None  # None for a baseline, like epoch
     epoch: int | None = None
-    split: str
-    origin: str
-    hold_out: str | None = None
-    is_training: bool = False
-    is_validation: bool = False
+    split: str  # "train", "validation" or "test"
+    origin: str  # where the reviews came from
+    hold_out: str | None = None  # how they were held out of the training reviews, if they were
+    is_training: bool = False  # the model was trained on them
+    is_validation: bool = False  # the epoch and the temperature were chosen on them
     device: str
-    rounding: Rounding | None = None
-    remarks: Sequence[str] = ()
+    rounding: Rounding | None = None  # effect of bf16; None if computed in fp32
+    remarks: Sequence[str] = ()  # what else readers must know before they quote the metrics
 
     @property
     def title(self) -> str:
@@ -87,7 +71,6 @@ class ReportHead:
 
     @property
     def notes(self) -> list[str]:
-        """What readers must know before they quote the metrics."""
         return [*self.remarks, *([str(self.rounding)] if self.rounding else [])]
 
     @property
@@ -172,7 +155,7 @@ def describe_run(
 
 
 def describe_hold_out(data: DataConfig) -> str | None:
-    """How the validation reviews were held out; None if the data has a split of its own."""
+    """How the validation reviews were held out; None if the data has its own validation split."""
     return None if has_validation(data) else data.describe_hold_out()
 
 
@@ -185,9 +168,9 @@ def write_evaluation(
     seconds: float,
     events: Path | None = None,
 ) -> None:
-    """Write a report into ``output`` and TensorBoard's events into ``events``, if given.
+    """Write a report into ``output`` and TensorBoard's events into ``events``, replacing files.
 
-    Earlier files are replaced; ``seconds`` is the duration of the evaluation.
+    ``seconds`` is the duration of the evaluation.
     """
     output.mkdir(parents=True, exist_ok=True)
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -201,12 +184,11 @@ def write_evaluation(
     }
     write_json(output / "report.json", values)
     _write_predictions(output / "predictions.csv", evaluation)
+    calibration = evaluation.calibration
     figures = draw_predictions(
-        evaluation.predictions,
-        evaluation.class_names,
-        evaluation.calibration.temperature,
-        fitted_here=evaluation.calibration.fitted_here,
-    )
+        evaluation.predictions, evaluation.class_names, calibration.temperature,
+        fitted_here=calibration.fitted_here,
+    )  # fmt: skip
     if truncations:
         figures["cutting"] = draw_truncation(truncations)
     write_evaluation_page(
@@ -248,13 +230,8 @@ def write_evaluation_page(
     date: str,
 ) -> None:
     """Write report.html with the given figures and those of the groups."""
-    titles_and_groups = [(_GROUP_TITLES[name], rows) for name, rows in evaluation.groups.items()]
-    all_figures = {
-        **figures,
-        **{
-            name: draw_groups(rows, _GROUP_TITLES[name]) for name, rows in evaluation.groups.items()
-        },
-    }
+    groups = evaluation.groups
+    group_figures = {name: draw_groups(rows, _GROUP_TITLES[name]) for name, rows in groups.items()}
     write_page(
         path,
         "report.html",
@@ -265,9 +242,9 @@ def write_evaluation_page(
         metrics=evaluation.metrics,
         calibration=evaluation.calibration,
         class_names=evaluation.class_names,
-        groups=titles_and_groups,
+        groups=[(_GROUP_TITLES[name], rows) for name, rows in groups.items()],
         truncations=truncations,
-        figures={name: as_svg(figure) for name, figure in all_figures.items()},
+        figures={name: as_svg(figure) for name, figure in {**figures, **group_figures}.items()},
         num_resamples=NUM_RESAMPLES,
         fewest_to_resample=FEWEST_TO_RESAMPLE,
     )
@@ -285,12 +262,7 @@ def _write_events(path: Path, metrics: Metrics, figures: Mapping[str, Figure], e
 
 def add_scalars(writer: SummaryWriter, metrics: Metrics, epoch: int) -> None:
     """Add metrics as points of the curves by epoch."""
-    values = {
-        "loss": metrics.nll,
-        "accuracy": metrics.accuracy,
-        "f1": metrics.f1,
-        "auroc": metrics.auroc,
-    }
-    for name, value in values.items():
+    values = {"accuracy": metrics.accuracy, "f1": metrics.f1, "auroc": metrics.auroc}
+    for name, value in {"loss": metrics.nll, **values}.items():
         if value is not None:
             writer.add_scalar(f"{name}/by_epoch", value, epoch)

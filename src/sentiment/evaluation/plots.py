@@ -32,7 +32,7 @@ def draw_predictions(
 ) -> dict[str, Figure]:
     """All figures of predictions at temperature 1, by their TensorBoard tags.
 
-    ``temperature`` calibrates them; ``fitted_here`` says whether it was fitted on these reviews.
+    ``fitted_here`` says whether ``temperature`` was fitted on these reviews.
     """
     labels, num_classes = predictions.labels, len(class_names)
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
@@ -123,15 +123,13 @@ def draw_reliability(
     fitted = ", fitted here" if fitted_here else ""
     names = ("before (temperature 1)", f"after (temperature {temperature:.2f}{fitted})")
     styles = ((COLORS[1], "s", -0.5), (COLORS[0], "o", 0.5))
-    for probabilities, name, (color, marker, side) in zip(
-        (before, after), names, styles, strict=True
-    ):
+    both = (before, after)
+    for probabilities, name, (color, marker, side) in zip(both, names, styles, strict=True):
         is_right = probabilities.argmax(axis=1) == labels
         counts, confidence, accuracy = calibration_bins(probabilities.max(axis=1), is_right)
         used = counts > 0
-        upper.plot(
-            confidence[used], accuracy[used], color=color, marker=marker, markersize=4, label=name
-        )
+        style = {"color": color, "marker": marker, "markersize": 4}
+        upper.plot(confidence[used], accuracy[used], **style, label=name)
         share = 0.4 / NUM_BINS
         middles = (np.arange(NUM_BINS) + 0.5) / NUM_BINS
         lower.bar(middles + side * share, counts, width=share, color=color)
@@ -186,20 +184,16 @@ def draw_truncation(truncations: Sequence[Truncation]) -> Figure:
     lengths = list(by_length)
     for index, keep in enumerate(KEEPS):
         results = [by_length[length][keep] for length in lengths]
-        accuracies = [100 * result.accuracy for result in results]
-        errors = [
-            [abs(100 * result.accuracy_ci95[end] - 100 * result.accuracy) for result in results]
-            for end in (0, 1)
-        ]
-        shifted = [
-            length * (1 + 0.025 * (index - 1)) for length in lengths
-        ]  # so bars don't overlap
+        accuracies = 100 * np.array([result.accuracy for result in results])
+        bounds = 100 * np.array([result.accuracy_ci95 for result in results]).T
+        errors = np.abs(bounds - accuracies)  # (2, num_lengths)
+        # Shifted, so that the bars of different lines don't overlap.
+        shifted = [length * (1 + 0.025 * (index - 1)) for length in lengths]
         axes.errorbar(shifted, accuracies, yerr=errors, marker="o", capsize=3, label=keep)
     axes.set_xscale("log")
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.minorticks_off()
-    axes.set_xlabel("tokens kept of a review")
-    axes.set_ylabel("accuracy in %, 95 % interval")
+    axes.set(xlabel="tokens kept of a review", ylabel="accuracy in %, 95 % interval")
     axes.legend(title="kept of longer ones")
     return figure
 

@@ -37,36 +37,21 @@ from sentiment.evaluation.slices import (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results on a set of reviews.
+    """A model's results on a set of reviews."""
 
-    Attributes:
-        class_names: the classes, in the order of their labels.
-        predictions: at temperature 1, like all of ``metrics``.
-        calibrated: at the run's temperature, like the examples.
-        metrics: of the predictions.
-        f1_ci95: 95 % bootstrap interval of F1, or None if undefined.
-        auroc_ci95: 95 % interval of two classes' AUROC by DeLong's method, or None.
-        calibration: scores of the probabilities before and after the temperature.
-        groups: accuracy by kind of review: ``length``, ``unknown`` and ``cut``.
-        mistakes, uncertain: reviews to read.
-        num_tokens: (num_reviews,) before truncation.
-        was_cut: (num_reviews,) bool: whether a review is longer than what the model reads.
-        unknown_token_share: of all tokens, truncated ones included.
-    """
-
-    class_names: tuple[str, ...]
-    predictions: Predictions
-    calibrated: Predictions
+    class_names: tuple[str, ...]  # in the order of their labels
+    predictions: Predictions  # at temperature 1, like all of metrics
+    calibrated: Predictions  # at the run's temperature, like the examples
     metrics: Metrics
-    f1_ci95: Interval | None
-    auroc_ci95: Interval | None
+    f1_ci95: Interval | None  # by bootstrap; None if undefined
+    auroc_ci95: Interval | None  # of two classes, by DeLong's method; else None
     calibration: Calibration
-    groups: dict[str, list[Group]]
+    groups: dict[str, list[Group]]  # accuracy by "length", "unknown" and "cut"
     mistakes: list[Example]
     uncertain: list[Example]
-    num_tokens: np.ndarray
-    was_cut: np.ndarray
-    unknown_token_share: float
+    num_tokens: np.ndarray  # (num_reviews,) before truncation
+    was_cut: np.ndarray  # (num_reviews,) bool: longer than what the model reads
+    unknown_token_share: float  # of all tokens, truncated ones included
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -193,12 +178,9 @@ def _calibration_table(calibration: Calibration) -> str:
     if calibration.cross_fitted is not None:
         columns["cross-fitted"] = calibration.cross_fitted
     rows: list[Sequence[str]] = [("probabilities", *columns)]
-    for name, field in (
-        ("negative log-likelihood", "nll"),
-        ("Brier score", "brier"),
-        ("calibration error (ECE)", "ece"),
-    ):
-        rows.append((name, *(f"{getattr(scores, field):.4f}" for scores in columns.values())))
+    titles = ("negative log-likelihood", "Brier score", "calibration error (ECE)")
+    for title, field in zip(titles, ("nll", "brier", "ece"), strict=True):
+        rows.append((title, *(f"{getattr(scores, field):.4f}" for scores in columns.values())))
     rows.append(("  ECE by chance alone", "", f"{calibration.ece_by_chance:.4f}"))
     table = format_table(rows, min_widths=[_NAME_COLUMNS, 16, 16, 16])
     if not calibration.fitted_here:

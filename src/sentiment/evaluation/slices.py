@@ -37,22 +37,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Example:
-    """A review to read.
+    """A review to read, with its prediction."""
 
-    Attributes:
-        row: its index in the split, from 0.
-        text: the review, shortened as by :func:`shorten_review`.
-        label, predicted: names of the right and of the predicted class.
-        probability: of the predicted class, at the run's temperature.
-        num_tokens: before truncation.
-    """
-
-    row: int
-    text: str
-    label: str
-    predicted: str
-    probability: float
-    num_tokens: int
+    row: int  # index in the split, from 0
+    text: str  # shortened by shorten_review
+    label: str  # name of the right class
+    predicted: str  # name of the predicted class
+    probability: float  # of the predicted class, at the run's temperature
+    num_tokens: int  # before truncation
 
 
 def by_length(num_tokens: np.ndarray, is_right: np.ndarray) -> list[Group]:
@@ -66,7 +58,7 @@ def by_length(num_tokens: np.ndarray, is_right: np.ndarray) -> list[Group]:
 
 
 def by_unknown_share(shares: np.ndarray, is_right: np.ndarray) -> list[Group]:
-    """Accuracy of reviews without unknown words, and by quantiles of the others' shares of them.
+    """Accuracy of reviews without unknown words, and by quantiles of their share in the others.
 
     Both arrays are (num_reviews,); for the shares see :func:`unknown_shares`.
     """
@@ -146,9 +138,8 @@ def _examples(
 
 
 def _group(name: str, is_right: np.ndarray) -> Group:
-    num_right, num_reviews = int(is_right.sum()), len(is_right)
-    interval = accuracy_interval(num_right, num_reviews)
-    return Group(name, num_reviews, num_right / num_reviews, interval)
+    num_right, count = int(is_right.sum()), len(is_right)
+    return Group(name, count, num_right / count, accuracy_interval(num_right, count))
 
 
 def _quantile_groups(values: np.ndarray, most: int = _MOST_GROUPS) -> list[np.ndarray]:
@@ -180,17 +171,11 @@ def _unknown_before(corpus: EncodedCorpus, positions: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Truncation:
-    """A model's accuracy on reviews truncated in one way.
+    """A model's accuracy on reviews truncated in one way."""
 
-    Attributes:
-        max_length: how many tokens of a review are kept at most.
-        keep: which ones: ``head``, ``tail`` or ``head+tail``.
-        cut_share: share of the reviews that are longer.
-    """
-
-    max_length: int
+    max_length: int  # tokens
     keep: Keep
-    cut_share: float
+    cut_share: float  # share of the reviews that are longer
     accuracy: float
     accuracy_ci95: Interval
 
@@ -216,13 +201,9 @@ def measure_truncation(
             truncated = corpus.cut(max_length, keep)
             cut_share = float(truncated.was_cut().float().mean())
             predictions = complete or predict_corpus(
-                model,
-                truncated,
-                device=device,
-                precision=precision,
-                description=f"{max_length} tokens, {keep}",
-                distributed=distributed,
-            )
+                model, truncated, device=device, precision=precision,
+                description=f"{max_length} tokens, {keep}", distributed=distributed,
+            )  # fmt: skip
             if cut_share == 0:
                 complete = predictions
             metrics = predictions.metrics()
@@ -233,7 +214,7 @@ def measure_truncation(
 
 
 def group_by_length(truncations: Sequence[Truncation]) -> dict[int, dict[Keep, Truncation]]:
-    """The results by length and way."""
+    """The results by length and by the tokens that are kept."""
     rows: dict[int, dict[Keep, Truncation]] = {}
     for result in truncations:
         rows.setdefault(result.max_length, {})[result.keep] = result
