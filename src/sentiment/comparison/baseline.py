@@ -1,4 +1,4 @@
-"""A run compared with the baseline in the folder next to it, without training anything."""
+"""Comparison of a run with the baseline in the folder next to it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sentiment.runtime.files import beside
 
 
 def baseline_folder(run: Path) -> Path:
-    """Where the baseline of a run belongs."""
+    """The folder next to a run that its baseline belongs in."""
     return Path(beside(str(run), "-baseline"))
 
 
 def baseline_command(run: Path) -> str:
-    """The command that makes the baseline of a run, replacing one of other reviews."""
+    """The command that trains a run's baseline, replacing an existing one."""
     file = run / "config.yaml"
     command = f"sentiment baseline --config {sanitize(str(file))}"
     hold_out = load_settings(run).data.hold_out
@@ -70,11 +70,7 @@ def _has_same_reviews(run: Path, folder: Path) -> bool:
 
 
 def _read_is_right(path: Path, num_reviews: int) -> np.ndarray:
-    """(num_reviews,) bool from a predictions.csv.
-
-    Raises:
-        OSError, UserError: the file is missing, or does not hold that many reviews.
-    """
+    """(num_reviews,) bool from a predictions.csv."""
     with path.open(encoding="utf-8", newline="") as file:
         try:
             is_right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]

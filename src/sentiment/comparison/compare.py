@@ -1,4 +1,4 @@
-"""Groups of runs measured on the same reviews and compared with each other."""
+"""Measuring groups of runs on the same reviews and comparing them with each other."""
 
 from __future__ import annotations
 
@@ -36,22 +36,15 @@ class RunResult:
 
 @dataclass(frozen=True)
 class GroupResult:
-    """Results of one run, or of several of one recipe.
-
-    Attributes:
-        accuracy, nll: means over the runs.
-        accuracy_deviation, nll_deviation: standard deviations over the runs, with ``n - 1``; None
-            for a single run.
-        ensemble_accuracy: of the runs' mean probabilities, each at its run's temperature; None for
-            a single run.
-    """
+    """Results of one run, or of several of one recipe; the fields with defaults need several."""
 
     name: str
     runs: tuple[RunResult, ...]
-    accuracy: float
+    accuracy: float  # mean over the runs, like nll
     nll: float
-    accuracy_deviation: float | None = None
+    accuracy_deviation: float | None = None  # standard deviation over the runs, with n - 1
     nll_deviation: float | None = None
+    # Of the runs' mean probabilities, each at its run's temperature.
     ensemble_accuracy: float | None = None
 
 
@@ -76,14 +69,10 @@ def compare(
 ) -> Comparison:
     """Compare predictions of the same reviews.
 
-    Up to four groups are all compared with each other; of more, the first with each other one. The
-    runs of a single group are compared likewise.
-
-    Args:
-        groups: predictions at temperature 1 of one run, or of several of one recipe, by a short
-            name; the runs of ``B`` are named ``B1``, ``B2`` and so on.
-        calibrated: the same at each run's temperature, for ``ensemble_accuracy``; defaults to
-            ``groups``.
+    ``groups`` holds predictions at temperature 1 of one run, or of several of one recipe, by a
+    short name; ``calibrated`` the same at each run's temperature, for ``ensemble_accuracy``. Up to
+    four groups are all compared with each other; of more, the first with each other one. The runs
+    of a single group are compared likewise.
 
     Raises:
         UserError: there is nothing to compare, or the reviews differ.
@@ -107,8 +96,7 @@ def compare(
             continue
         for one, other in product(name_runs(first, first_runs), name_runs(second, second_runs)):
             pairs.append(compare_pair(*one, *other))
-    if calibrated is None:
-        calibrated = groups
+    calibrated = calibrated or groups
     results = tuple(_measure_group(name, runs, calibrated[name]) for name, runs in groups.items())
     return Comparison(len(labels), results, tuple(pairs), tuple(seeds))
 
@@ -140,10 +128,9 @@ def average(runs: Sequence[Predictions]) -> Predictions:
 
 
 def find_disagreements(first: Predictions, second: Predictions, *, most: int) -> np.ndarray:
-    """(at most ``most``,) rows that get different classes, by descending distance.
+    """(at most ``most``,) rows with different predicted classes, by descending distance.
 
-    The distance is the total variation between the probabilities: half the sum of the absolute
-    differences.
+    The distance is the total variation between the probabilities.
     """
     distances = np.abs(first.probabilities - second.probabilities).sum(axis=1) / 2
     distances[first.predicted == second.predicted] = -1
@@ -159,25 +146,16 @@ def _measure_group(
     accuracy, nll = float(np.mean(accuracies)), float(np.mean(nlls))
     if len(runs) == 1:
         return GroupResult(name, results, accuracy, nll)
-    return GroupResult(
-        name,
-        results,
-        accuracy,
-        nll,
-        accuracy_deviation=float(np.std(accuracies, ddof=1)),
-        nll_deviation=float(np.std(nlls, ddof=1)),
-        ensemble_accuracy=_accuracy(average(calibrated)),
-    )
+    deviations = float(np.std(accuracies, ddof=1)), float(np.std(nlls, ddof=1))
+    ensemble_accuracy = _accuracy(average(calibrated))
+    return GroupResult(name, results, accuracy, nll, *deviations, ensemble_accuracy)
 
 
 def _measure_run(name: str, run: Predictions) -> RunResult:
     num_reviews = len(run.labels)
-    return RunResult(
-        name=name,
-        accuracy=_accuracy(run),
-        accuracy_ci95=accuracy_interval(int(run.is_right.sum()), num_reviews),
-        nll=-float(run.log_probabilities[np.arange(num_reviews), run.labels].mean()),
-    )
+    interval = accuracy_interval(int(run.is_right.sum()), num_reviews)
+    nll = -float(run.log_probabilities[np.arange(num_reviews), run.labels].mean())
+    return RunResult(name, _accuracy(run), interval, nll)
 
 
 def _accuracy(run: Predictions) -> float:

@@ -10,7 +10,6 @@ import numpy as np
 
 from sentiment.comparison.compare import (
     Comparison,
-    GroupResult,
     RunResult,
     average,
     find_disagreements,
@@ -62,7 +61,7 @@ def verdicts(comparison: Comparison) -> list[str]:
 
 
 def explain_terms(comparison: Comparison) -> dict[str, str]:
-    """The meaning of each number in the comparison, by name."""
+    """The meaning of each term in the comparison, by name."""
     meanings = {
         "accuracy": "share of reviews classified correctly; its 95 % interval (bootstrap, or "
         f"Wilson's if fewer than {FEWEST_TO_RESAMPLE} reviews are right, or wrong) is for other "
@@ -109,8 +108,7 @@ def caveats(comparison: Comparison) -> list[str]:
             f"{fewest} seeds are few: the interval assumes normally distributed accuracies, whose "
             "variance is hard to estimate from so few."
         )
-    num_tests = len(comparison.pairs) + len(comparison.seeds)
-    if num_tests > 1:
+    if (num_tests := len(comparison.pairs) + len(comparison.seeds)) > 1:
         notes.append(
             f"Each of the {num_tests} comparisons counts alone; where there is no difference, one "
             f"in 20 shows one by chance. To correct for this, multiply p by {num_tests} "
@@ -134,9 +132,8 @@ def _pair_verdict(pair: PairComparison) -> str:
         return f"{pair.first} and {pair.second} are right on the same reviews: no difference here."
     test = f"McNemar p {format_p(pair.mcnemar_p)}"
     if pair.difference_ci95 is None:
-        better, worse = pair.second, pair.first
-        if pair.only_first:
-            better, worse = worse, better
+        names = (pair.first, pair.second)
+        better, worse = names if pair.only_first else reversed(names)
         return f"{better} is right on every review and {worse} on none: no interval ({test})."
     text = _verdict(pair, pair.difference_ci95, f"; {test}")
     if pair.is_significant != (excludes_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
@@ -178,7 +175,9 @@ def _accuracy_table(comparison: Comparison, groups: Sequence[RunGroup]) -> str:
         if len(group.runs) == 1:
             rows.append(_run_row(result.runs[0], str(group.runs[0].path)))
             continue
-        rows.append(_group_row(result, str(group.path)))
+        accuracy = f"{100 * result.accuracy:.2f} ± {100 * (result.accuracy_deviation or 0):.2f} %"
+        nll = f"{result.nll:.4f} ± {result.nll_deviation or 0:.4f}"
+        rows.append((result.name, f"{group.path} ({len(group.runs)} runs)", accuracy, "", nll))
         for run_result, run in zip(result.runs, group.runs, strict=True):
             rows.append(_run_row(run_result, f"  {run.path.name} (seed {run.seed})"))
         rows.append(("", "  averaged", f"{100 * (result.ensemble_accuracy or 0):.2f} %", "", ""))
@@ -190,19 +189,9 @@ def _run_row(run: RunResult, description: str) -> tuple[str, ...]:
     return run.name, description, f"{100 * run.accuracy:.2f} %", interval, f"{run.nll:.4f}"
 
 
-def _group_row(group: GroupResult, description: str) -> tuple[str, ...]:
-    accuracy = f"{100 * group.accuracy:.2f} ± {100 * (group.accuracy_deviation or 0):.2f} %"
-    nll = f"{group.nll:.4f} ± {group.nll_deviation or 0:.4f}"
-    return group.name, f"{description} ({len(group.runs)} runs)", accuracy, "", nll
-
-
 def _difference_table(comparison: Comparison) -> str:
     rows = [("difference", "points", "95 % interval", "McNemar p", "test")]
-    for pair in comparison.pairs:
-        interval = _span(pair.difference_ci95)
-        p_value = format_p(pair.mcnemar_p).removeprefix("= ")
-        names = f"{pair.second} minus {pair.first}"
-        rows.append((names, format_points(pair.difference), interval, p_value, pair.mcnemar_test))
+    rows += [_difference_row(pair, pair.mcnemar_p, pair.mcnemar_test) for pair in comparison.pairs]
     return format_table(rows)
 
 
@@ -222,17 +211,23 @@ def _count_table(comparison: Comparison) -> str:
 def _seeds_table(comparison: Comparison) -> str:
     rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
     for seeds in comparison.seeds:
-        interval = _span(seeds.difference_ci95)
-        p_value = "undefined" if seeds.p_value is None else format_p(seeds.p_value)
-        runs = "{} and {}".format(*seeds.num_runs)
-        points = format_points(seeds.difference)
-        names = f"{seeds.second} minus {seeds.first}"
-        rows.append((names, points, interval, p_value.removeprefix("= "), runs))
+        rows.append(_difference_row(seeds, seeds.p_value, "{} and {}".format(*seeds.num_runs)))
     return format_table(rows)
 
 
-def _span(interval: Interval | None) -> str:
-    return "undefined" if interval is None else " to ".join(map(format_points, interval))
+def _difference_row(
+    result: PairComparison | SeedsComparison, p_value: float | None, last: str
+) -> tuple[str, str, str, str, str]:
+    interval, p_text = "undefined", "undefined"
+    if result.difference_ci95 is not None:
+        interval = " to ".join(map(format_points, result.difference_ci95))
+    if p_value is not None:
+        p_text = format_p(p_value).removeprefix("= ")
+    return _difference_name(result), format_points(result.difference), interval, p_text, last
+
+
+def _difference_name(result: PairComparison | SeedsComparison) -> str:
+    return f"{result.second} minus {result.first}"
 
 
 def describe_comparison(
@@ -245,11 +240,10 @@ def describe_comparison(
     checkpoint: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of compare.json.
+    """The content of compare.json; ``calibrated`` holds predictions at each run's temperature.
 
     In ``disagreements``, ``row`` is the index in the split, from 0, and ``probability`` that of
-    the predicted class at the run's temperature, averaged over the runs of a group. ``calibrated``
-    holds the predictions of each group's runs at their temperatures.
+    the predicted class, averaged over the runs of a group.
     """
     return {
         "split": split,
@@ -283,7 +277,7 @@ def write_comparison(
     opponents = [group.name for group in groups]
     if len(groups) == 1:
         opponents = [run["name"] for run in description["runs"]]
-    texts = [reviews.texts[review["row"]] for review in description["disagreements"]]
+    disagreements = description["disagreements"]
     write_page(
         folder / "compare.html",
         "compare.html",
@@ -294,7 +288,7 @@ def write_comparison(
         ],
         opponents=opponents,
         averages=len(groups) > 1 and any(len(group.runs) > 1 for group in groups[:2]),
-        texts=[shorten_review(text) for text in texts],
+        texts=[shorten_review(reviews.texts[review["row"]]) for review in disagreements],
         meanings=explain_terms(comparison),
         accuracies_figure=as_svg(draw_accuracies(comparison)),
         differences_figure=as_svg(draw_differences(comparison)),
@@ -321,9 +315,9 @@ def draw_differences(comparison: Comparison) -> Figure:
     rows: list[tuple[str, float, Interval, bool]] = []
     results: list[PairComparison | SeedsComparison] = [*comparison.pairs, *comparison.seeds]
     for result in results:
-        name = f"{result.second} minus {result.first}"
         interval = result.difference_ci95 or (result.difference, result.difference)
-        rows.append((name, result.difference, interval, isinstance(result, SeedsComparison)))
+        is_mean = isinstance(result, SeedsComparison)
+        rows.append((_difference_name(result), result.difference, interval, is_mean))
     figure, axes = _draw_intervals(rows)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("difference of accuracies (points)")

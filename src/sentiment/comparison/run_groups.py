@@ -32,26 +32,16 @@ _LARGEST_OVERLAP = 0.1  # a larger share of training reviews is no coincidence
 
 @dataclass(frozen=True)
 class Classifier:
-    """A run or a baseline.
-
-    Attributes:
-        path: its folder.
-        config: the settings it was trained with; a baseline uses the data section.
-        settings: those that it uses, by their dotted keys.
-        class_names: the classes, in the order of their labels.
-        temperature: the divisor that calibrates its logits.
-        seed, epoch: None for a baseline, whose training is neither random nor in epochs.
-        predict: predictions of reviews on a device at temperature 1, with the classifier's own
-            vocabulary and truncation.
-    """
+    """A run or a baseline."""
 
     path: Path
-    config: Config
-    settings: Mapping[str, Any]
-    class_names: tuple[str, ...]
-    temperature: float
-    seed: int | None
+    config: Config  # of which a baseline uses the data section
+    settings: Mapping[str, Any]  # those that it uses, by their dotted keys
+    class_names: tuple[str, ...]  # in the order of their labels
+    temperature: float  # divisor that calibrates the logits
+    seed: int | None  # None for a baseline, whose training is neither random nor in epochs
     epoch: int | None
+    # Predictions on a device at temperature 1, with the classifier's vocabulary and truncation.
     predict: Callable[[Reviews, torch.device], Predictions]
 
 
@@ -65,26 +55,15 @@ def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
     if holds_baseline(path):
         baseline = load_baseline(path)
         return Classifier(
-            path=path,
-            config=baseline.config,
-            settings=baseline.settings,
-            class_names=baseline.class_names,
-            temperature=baseline.temperature,
-            seed=None,
-            epoch=None,
-            predict=lambda reviews, device: baseline.predict(reviews),
-        )
+            path, baseline.config, baseline.settings, baseline.class_names, baseline.temperature,
+            seed=None, epoch=None, predict=lambda reviews, device: baseline.predict(reviews),
+        )  # fmt: skip
     run = load_run(path, checkpoint=checkpoint)
+    config, weights = run.config, run.checkpoint
     return Classifier(
-        path=path,
-        config=run.config,
-        settings=flat_settings(run.config),
-        class_names=run.class_names,
-        temperature=run.checkpoint.temperature,
-        seed=run.config.seed,
-        epoch=run.checkpoint.epoch,
-        predict=partial(_predict, run),
-    )
+        path, config, flat_settings(config), run.class_names, weights.temperature,
+        seed=config.seed, epoch=weights.epoch, predict=partial(_predict, run),
+    )  # fmt: skip
 
 
 def _predict(run: Run, reviews: Reviews, device: torch.device) -> Predictions:
@@ -95,15 +74,10 @@ def _predict(run: Run, reviews: Reviews, device: torch.device) -> Predictions:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """A run, a baseline, or several runs that differ in their seeds.
+    """A run, a baseline, or several runs that differ in their seeds."""
 
-    Attributes:
-        name: ``A``, ``B`` and so on.
-        path: the folder that was given.
-    """
-
-    name: str
-    path: Path
+    name: str  # A, B and so on
+    path: Path  # the folder that was given
     runs: tuple[Classifier, ...]
 
 
@@ -163,11 +137,7 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def predict_group(group: RunGroup, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
-    """Each run's predictions at temperature 1.
-
-    Raises:
-        UserError: a model's logits are not finite.
-    """
+    """Each run's predictions at temperature 1."""
     predictions = []
     for run in group.runs:
         try:
@@ -201,9 +171,8 @@ def group_notes(groups: Sequence[RunGroup]) -> list[str]:
     """Sentences on groups that are not seeds of one recipe."""
     notes = []
     for group in groups:
-        differing = [
-            key for key in differing_settings([run.settings for run in group.runs]) if key != "seed"
-        ]
+        differing = differing_settings([run.settings for run in group.runs])
+        differing.pop("seed", None)
         if differing:
             notes.append(
                 f"The runs of {group.name} differ in {', '.join(differing)}: their ± is not that "
@@ -240,7 +209,6 @@ def load_common_reviews(
     ``path`` replaces the first run's ``data.path``.
 
     Raises:
-        FileNotFoundError: the reviews are missing.
         UserError: a run was, or may have been, trained on reviews that others were not.
     """
     first = runs[0]
@@ -250,7 +218,7 @@ def load_common_reviews(
             _check_same_hold_out(run, first)
     reviews = load_split(data, split, first.class_names)
     if split == "train":
-        return reviews, ["A good fit to reviews they were trained on says little about others."]
+        return reviews, ["A good fit to the training reviews says little about other reviews."]
     notes = _overlap_notes(runs, reviews, data, split)
     if split == "validation" and any(is_same_source(run.config.data, data) for run in runs):
         notes.append(

@@ -24,32 +24,20 @@ FEW_DISCORDANT = 25  # with fewer, the chi-square distribution is too rough
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two runs compared review by review.
+    """Two runs compared review by review."""
 
-    Attributes:
-        first, second: names of the runs.
-        difference: accuracy of the second minus that of the first.
-        difference_ci95: its 95 % interval by a paired bootstrap over the reviews; None if every
-            review contributes the same difference, so that all resamples are alike.
-        both_right, only_first, only_second, neither: numbers of reviews by which run is right.
-        mcnemar_p: McNemar's two-sided p value.
-        mcnemar_test: how it was computed.
-        agreement: share of reviews that both assign to the same class, right or wrong.
-        kappa: Cohen's kappa, agreement beyond chance; None if both predict one class only.
-    """
-
-    first: str
+    first: str  # name of a run
     second: str
-    difference: float
-    difference_ci95: Interval | None
-    both_right: int
+    difference: float  # accuracy of the second minus that of the first
+    difference_ci95: Interval | None  # see bootstrap_difference
+    both_right: int  # numbers of reviews by which run is right
     only_first: int
     only_second: int
     neither: int
-    mcnemar_p: float
+    mcnemar_p: float  # two-sided
     mcnemar_test: Literal["exact", "chi-square"]
-    agreement: float
-    kappa: float | None
+    agreement: float  # share of reviews with the same predicted class, right or wrong
+    kappa: float | None  # Cohen's; None if both predict one class only
 
     @property
     def is_significant(self) -> bool:
@@ -59,26 +47,17 @@ class PairComparison:
 
 @dataclass(frozen=True)
 class SeedsComparison:
-    """Two recipes compared by the accuracies of their runs.
+    """Two recipes compared by the accuracies of their runs."""
 
-    Attributes:
-        first, second: names of the groups of runs.
-        num_runs: number of runs in each.
-        difference: mean accuracy of the second minus that of the first.
-        difference_ci95: its 95 % interval by Welch's t; None if neither group has any variance.
-        p_value: of Welch's t test, or None likewise.
-    """
-
-    first: str
+    first: str  # name of a group of runs
     second: str
     num_runs: tuple[int, int]
-    difference: float
-    difference_ci95: Interval | None
-    p_value: float | None
+    difference: float  # mean accuracy of the second minus that of the first
+    difference_ci95: Interval | None  # by Welch's t; None if neither group has any variance
+    p_value: float | None  # of Welch's t test, or None likewise
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval excludes 0."""
         return excludes_zero(self.difference_ci95)
 
 
@@ -131,9 +110,7 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, Literal["exact", 
     return float(chi2.sf(statistic, df=1)), "chi-square"
 
 
-def bootstrap_difference(
-    only_first: int, only_second: int, num_reviews: int, *, seed: int = 0
-) -> Interval | None:
+def bootstrap_difference(only_first: int, only_second: int, num_reviews: int) -> Interval | None:
     """95 % percentile interval of the second accuracy minus the first, over resampled reviews.
 
     Each review contributes -1, 0 or 1 to the difference, so drawing reviews with replacement means
@@ -144,7 +121,7 @@ def bootstrap_difference(
     if num_reviews in (only_first, only_second, num_equal):
         return None
     shares = np.array([only_first, only_second, num_equal]) / num_reviews
-    draws = np.random.default_rng(seed).multinomial(num_reviews, shares, size=NUM_RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(num_reviews, shares, size=NUM_RESAMPLES)
     return percentile_interval((draws[:, 1] - draws[:, 0]) / num_reviews)
 
 
