@@ -1,4 +1,4 @@
-"""A baseline's folder: written, checked and read."""
+"""Writing, checking and reading a baseline's folder."""
 
 from __future__ import annotations
 
@@ -37,29 +37,21 @@ _UNUSED = {"data.max_length", "data.keep"} | WITHOUT_EFFECT
 
 @dataclass(frozen=True)
 class Baseline:
-    """A trained baseline.
-
-    Attributes:
-        path: its folder.
-        config: the settings it was trained with, of which it uses the data section.
-        class_names: the classes, in the order of their labels.
-        temperature: the divisor that calibrates its logits.
-    """
+    """A trained baseline."""
 
     path: Path
-    config: Config
-    class_names: tuple[str, ...]
+    config: Config  # of which it uses the data section
+    class_names: tuple[str, ...]  # in the order of their labels
     ngrams: Ngrams
     model: LinearModel
-    temperature: float
+    temperature: float  # divisor that calibrates the logits
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide what it learns, by their dotted keys."""
+        values = flat_settings(self.config)
         return {
-            key: value
-            for key, value in flat_settings(self.config).items()
-            if key.startswith("data.") and key not in _UNUSED
+            key: values[key] for key in values if key.startswith("data.") and key not in _UNUSED
         }
 
     def predict(self, reviews: Reviews) -> Predictions:
@@ -69,12 +61,11 @@ class Baseline:
 
 
 def check_replaceable(path: Path, *, overwrite: bool) -> None:
-    """Check that a baseline may be written to a folder; writes nothing.
+    """Check, without writing, that a baseline may be written to a folder.
 
     Raises:
-        FileExistsError: the folder holds something other than a baseline, or a baseline and
-            ``overwrite`` is false.
-        NotADirectoryError, PermissionError: nothing can be written there.
+        OSError: nothing can be written there, or the folder holds something other than a baseline,
+            or a baseline and ``overwrite`` is false.
     """
     check_writable(path)
     if not path.is_dir() or (path / HALF_MADE).exists():
@@ -117,19 +108,15 @@ def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
     ngrams_sha256 = hashlib.sha256(lines).hexdigest()
     learned = [baseline.settings, list(baseline.class_names), ngrams_sha256]
     identity = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:32]
-    config_sha256 = hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest()
-    write_manifest(
-        path,
-        {
-            "format_version": FORMAT_VERSION,
-            "kind": BASELINE,
-            "class_names": list(baseline.class_names),
-            "config_sha256": config_sha256,
-            "vocabulary_sha256": ngrams_sha256,
-            "identity": identity,
-            **provenance,
-        },
-    )
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "kind": BASELINE,
+        "class_names": list(baseline.class_names),
+        "config_sha256": hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest(),
+        "vocabulary_sha256": ngrams_sha256,
+        "identity": identity,
+    }
+    write_manifest(path, {**manifest, **provenance})
     tensors = {"weights": torch.from_numpy(model.weights), "biases": torch.from_numpy(model.biases)}
     values = {"temperature": baseline.temperature}
     write_tensors(path / "weights.safetensors", tensors, values, identity)
@@ -144,8 +131,9 @@ def load_baseline(path: Path) -> Baseline:
     """Load the baseline of a folder.
 
     Raises:
-        FileNotFoundError: the folder is not a baseline, or a file of it is missing.
-        UserError: a file is damaged, of a newer format, or of another baseline.
+        FileNotFoundError: run.json or another file is missing.
+        UserError: the folder holds a run, or a file is damaged, of a newer format, or of another
+            baseline.
     """
     check_links(path)
     manifest = read_manifest(path)

@@ -5,7 +5,7 @@ Wang & Manning, *Baselines and Bigrams: Simple, Good Sentiment and Topic Classif
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,16 +21,12 @@ LONGEST = 3  # words of an n-gram
 
 @dataclass(frozen=True)
 class Ngrams:
-    """N-grams of one word, of two, and so on, numbered in this order.
+    """N-grams of one word, of two, and so on, numbered in this order."""
 
-    Attributes:
-        words: the unigrams.
-        keys: for each further length, (num_ngrams,) int64 ascending: ``prefix * len(words) +
-            last``, where ``prefix`` is the number of the n-gram without its last word among those
-            of its length, and ``last`` the number of the last word.
-    """
-
-    words: list[str]
+    words: list[str]  # the unigrams
+    # For each further length, (num_ngrams,) int64 ascending: prefix * len(words) + last, where
+    # prefix is the number of the n-gram without its last word among those of its length, and last
+    # the number of the last word.
     keys: tuple[np.ndarray, ...]
 
     def __len__(self) -> int:
@@ -89,8 +85,7 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
     """The inverse of :meth:`Ngrams.texts`.
 
     Raises:
-        UserError: the lines are not in the order of their numbers, or the prefix or the last word
-            of an n-gram is missing.
+        UserError: the lines are not in order, or the prefix or last word of an n-gram is missing.
     """
     lengths = np.array([line.count(" ") + 1 for line in lines], dtype=np.int64)
     if (np.diff(lengths) < 0).any() or (lengths > LONGEST).any():
@@ -99,28 +94,24 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
     number_by_word = {word: number for number, word in enumerate(words)}
     if len(number_by_word) < len(words) or "" in number_by_word:
         raise UserError("a word occurs twice among the n-grams, or is empty")
-    numbers: dict[str, int] = number_by_word
+    prefixes = number_by_word
     levels = []
     for length in range(2, LONGEST + 1):
         ends = np.searchsorted(lengths, [length, length + 1])
         level = lines[ends[0] : ends[1]]
+        parts = (line.rpartition(" ") for line in level)
+        numbers = (
+            prefixes[prefix] * len(words) + number_by_word[last] for prefix, _, last in parts
+        )
         try:
-            keys = np.fromiter(_parsed_keys(level, numbers, number_by_word), np.int64, len(level))
+            keys = np.fromiter(numbers, np.int64, len(level))
         except KeyError as error:
             raise UserError(f"an n-gram contains {error}, which is missing") from error
         if (np.diff(keys) <= 0).any():
             raise UserError(f"n-grams of {length} words are not in order")
-        numbers = {line: number for number, line in enumerate(level)}
+        prefixes = {line: number for number, line in enumerate(level)}
         levels.append(keys)
     return Ngrams(words, tuple(levels))
-
-
-def _parsed_keys(
-    level: Sequence[str], prefixes: dict[str, int], words: dict[str, int]
-) -> Iterator[int]:
-    for line in level:
-        prefix, _, last = line.rpartition(" ")
-        yield prefixes[prefix] * len(words) + words[last]
 
 
 def _text_of_token(tokenized: TokenizedTexts) -> np.ndarray:
@@ -133,13 +124,8 @@ def _extend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The positions at which n-grams of ``length`` words start, and their keys.
 
-    Args:
-        ngrams: (num_tokens,) number of the n-gram, one word shorter, that starts at each token,
-            or -1.
-        words: (num_tokens,) number of each word, or -1.
-        texts: (num_tokens,) number of each token's text.
-        length: words of the n-grams.
-        num_words: number of unigrams.
+    ``ngrams`` holds the number of the n-gram, one word shorter, that starts at each token, or -1;
+    ``words`` the number of each word, or -1; ``texts`` that of each token's text.
     """
     last = length - 1
     is_known = (ngrams[:-last] >= 0) & (words[last:] >= 0)
@@ -174,16 +160,13 @@ REGULARIZATION = 100.0  # scikit-learn's C, the inverse weight of the penalty
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A classifier of rows of n-grams.
+    """A linear classifier of texts by their n-grams.
 
-    Attributes:
-        weights: (num_outputs, num_ngrams) float32, log-count ratios included. Two classes have
-            one output, for the second class; more have one for each class against the others.
-        biases: (num_outputs,) float32.
+    Two classes have one output, for the second; more have one for each against the others.
     """
 
-    weights: np.ndarray
-    biases: np.ndarray
+    weights: np.ndarray  # (num_outputs, num_ngrams) float32, log-count ratios included
+    biases: np.ndarray  # (num_outputs,) float32
 
     def log_probabilities(self, matrix: csr_array) -> np.ndarray:
         """(num_texts, num_classes) float64 from a (num_texts, num_ngrams) matrix."""
@@ -196,9 +179,8 @@ class LinearModel:
 
     def class_weights(self) -> np.ndarray:
         """(num_classes, num_ngrams) evidence of each n-gram for each class."""
-        if len(self.biases) == 1:
-            return np.concatenate((-self.weights, self.weights))
-        return self.weights
+        is_binary = len(self.biases) == 1
+        return np.concatenate((-self.weights, self.weights)) if is_binary else self.weights
 
 
 def fit_linear(matrix: csr_array, labels: np.ndarray, num_classes: int) -> LinearModel:
@@ -214,9 +196,8 @@ def log_count_ratios(matrix: csr_array, is_positive: np.ndarray) -> np.ndarray:
 
     An n-gram's count is the number of texts that contain it, plus 1; its share is of all counts.
     """
-    counts = [
-        matrix[rows].sum(axis=0, dtype=np.float64) + 1 for rows in (is_positive, ~is_positive)
-    ]
+    classes = (is_positive, ~is_positive)
+    counts = (matrix[rows].sum(axis=0, dtype=np.float64) + 1 for rows in classes)
     positive, negative = (count / count.sum() for count in counts)
     return np.log(positive / negative).astype(np.float32)
 

@@ -42,20 +42,13 @@ _HALF = 38  # columns of one of two classes side by side
 
 @dataclass(frozen=True)
 class TrainedBaseline:
-    """A baseline and its training.
-
-    Attributes:
-        head: what was evaluated on what.
-        evaluation: on the validation reviews.
-        num_training: number of training reviews.
-        tokenizing_seconds: time spent on tokenizing, or on reading cached tokens.
-    """
+    """A baseline, its evaluation and figures of its training."""
 
     baseline: Baseline
     head: ReportHead
-    evaluation: Evaluation
-    num_training: int
-    tokenizing_seconds: float
+    evaluation: Evaluation  # on the validation reviews
+    num_training: int  # training reviews
+    tokenizing_seconds: float  # or reading cached tokens
 
 
 def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> TrainedBaseline:
@@ -133,7 +126,7 @@ def _describe(baseline: Baseline, origin: str) -> ReportHead:
 
 
 def _encode(reviews: Reviews, tokens: TokenizedTexts, ngrams: Ngrams) -> EncodedCorpus:
-    """The whole reviews, in which words that are in no n-gram are unknown."""
+    """Untruncated reviews, in which words outside the n-grams are unknown."""
     known = set(ngrams.words)
     ids = np.fromiter((UNK_ID + (word in known) for word in tokens.lexicon), np.int32)
     longest = int(np.diff(tokens.offsets).max(initial=1))
@@ -166,16 +159,11 @@ def heaviest_ngrams(baseline: Baseline, label: int) -> list[str]:
 
 
 def _ngram_tables(baseline: Baseline) -> list[str]:
-    """Two classes side by side, the next two below."""
+    """The n-grams with the largest weights, of two classes side by side, the next two below."""
     columns = []
     for label, name in enumerate(baseline.class_names):
         ngrams = [f"  {truncate(ngram, _HALF - 4)}" for ngram in heaviest_ngrams(baseline, label)]
         columns.append([f"largest weights for {truncate(name, _HALF - 22)}", *ngrams])
-    return [
-        format_table(
-            zip_longest(*columns[start : start + 2], fillvalue=""),
-            align="<",
-            min_widths=[_HALF - 2],
-        )
-        for start in range(0, len(columns), 2)
-    ]
+    pairs = [columns[start : start + 2] for start in range(0, len(columns), 2)]
+    rows = [zip_longest(*pair, fillvalue="") for pair in pairs]
+    return [format_table(lines, align="<", min_widths=[_HALF - 2]) for lines in rows]

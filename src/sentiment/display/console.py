@@ -12,7 +12,7 @@ from itertools import accumulate, zip_longest
 
 COLUMNS = 80  # of every report on a terminal
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}"
-# They join or separate letters and emoji, and are harmless.
+# Join or separate letters and emoji, which is harmless.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 # Not allowed in HTML: control characters other than white space, and lone surrogates.
 _NOT_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -72,7 +72,7 @@ def format_table(
 
     ``align`` holds ``<`` or ``>`` for each column; its last character counts for all columns that
     follow. Where a line would be too long, the column number ``flexible`` is truncated (at its
-    start with ``keep_end``, as suits paths) or, with ``wrap``, continued on the next line.
+    start with ``keep_end``) or, with ``wrap``, continued on the next line.
     """
     cells = [[sanitize(cell) for cell in row] for row in rows]
     columns = list(zip_longest(*cells, fillvalue=""))
@@ -127,9 +127,9 @@ def _character_width(character: str) -> int:
 
 
 def did_you_mean(name: str, choices: Collection[str], *, list_all: bool = False) -> str:
-    """A hint at the choice nearest to an unknown name, whatever its case.
+    """A hint at the choice most similar to an unknown name, ignoring case.
 
-    Without one, an empty text, or with ``list_all`` the choices, if there are at most 20.
+    If none is similar, an empty text, or with ``list_all`` the choices, if there are at most 20.
     """
     by_lower = {choice.lower(): choice for choice in choices}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)

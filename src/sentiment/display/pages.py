@@ -1,8 +1,4 @@
-"""Self-contained HTML pages from Jinja templates.
-
-Templates escape everything unless they say otherwise, because texts may hold anything; control
-characters become visible symbols.
-"""
+"""Self-contained HTML pages from Jinja templates."""
 
 from __future__ import annotations
 
@@ -14,7 +10,10 @@ from sentiment.runtime.files import atomic_write
 
 
 def render_page(template: str, **values: Any) -> str:
-    """Fill ``templates/TEMPLATE``; a value that the template lacks is an error."""
+    """Fill ``templates/TEMPLATE``; a value that it uses but is not given is an error.
+
+    Values are escaped unless the template says ``safe``; control characters become symbols.
+    """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
