@@ -135,25 +135,17 @@ def test_batches_are_small_where_one_value_is_large(tmp_path, low_limit):
     assert max(sizes) == 100  # times the file's size may be decompressed at once
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zip"])
-def test_endless_compressed_vectors(tmp_path, suffix, low_limit):
-    path = tmp_path / f"vectors{suffix}"
+@pytest.mark.parametrize("name", ["vectors.gz", "vectors.zip", "texts.csv.gz"])
+def test_endless_compressed_files(tmp_path, name, low_limit):
+    path = tmp_path / name
     line = b"filler" * 150 + b" 1 2 3\n"
-    if suffix == ".gz":
-        path.write_bytes(gzip.compress(line * 10_000))
+    if name.endswith(".gz"):
+        path.write_bytes(gzip.compress(b"text\n" * name.startswith("texts") + line * 10_000))
     else:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("v.3d.txt", line * 10_000)
     with pytest.raises(DecompressionBomb, match="MiB, which is over 100 times its size"):
-        load(path)
-
-
-def test_endless_compressed_texts(tmp_path, low_limit):
-    path = tmp_path / "texts.csv.gz"
-    path.write_bytes(gzip.compress(b"text\n" + (b"again " * 150 + b"\n") * 10_000))
-    with pytest.raises(DecompressionBomb, match="times its size"):
-        for _ in open_source(path, "text").blocks(20_000):
-            pass
+        texts(path) if name.startswith("texts") else load(path)
 
 
 def test_an_honest_archive_is_read_at_any_compression_ratio(tmp_path):
