@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.recurrences import run_with_gradients
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from sentiment.model import PackedLSTM, onednn
 from sentiment.model.onednn import choose_dtype, count_parts, describe_kernel, run_side_by_side
@@ -32,21 +32,6 @@ def set_threads():
     torch.set_num_threads(before)
 
 
-def run(lstm, x, lengths, initial=None):
-    """Outputs and gradients of a weighted sum of them, all in fp32."""
-    x = x.detach().requires_grad_()
-    if isinstance(lstm, PackedLSTM):
-        output, states = lstm(x, lengths, initial)
-    else:
-        packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-        output, states = lstm(packed, initial)
-        output, _ = pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])
-    outputs = [output.float(), *(each.float() for each in states)]
-    generator = torch.Generator().manual_seed(1)
-    total = sum((each * torch.randn(each.shape, generator=generator)).sum() for each in outputs)
-    return outputs, torch.autograd.grad(total, [x, *lstm.parameters()])
-
-
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("with_states", [False, True])
 def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states, set_threads):
@@ -60,12 +45,11 @@ def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states, 
         assert count_parts(batch, lstm.directions) == parts
         lengths = torch.randint(1, 13, (batch,))
         lengths[-1] = 12
-        x = torch.randn(batch, 12, 6)
-        initial = None
-        if with_states:
-            initial = tuple(torch.randn(lstm.directions, batch, 5) for _ in range(2))
-        outputs, gradients = run(lstm, x, lengths, initial)
-        wanted, wanted_gradients = run(oracle, x, lengths, initial)
+        x = torch.randn(batch, 12, 6, requires_grad=True)
+        shape = lstm.directions, batch, 5
+        initial = [torch.randn(shape, requires_grad=True) for _ in range(2 * with_states)]
+        outputs, gradients = run_with_gradients(lstm, x, lengths, initial)
+        wanted, wanted_gradients = run_with_gradients(oracle, x, lengths, initial)
         for one, other in zip(outputs, wanted, strict=True):
             assert (one - other).abs().max() <= 1e-6
         for one, other in zip(gradients, wanted_gradients, strict=True):
@@ -87,10 +71,10 @@ def test_odd_sizes_are_as_near_in_bf16_as_even_ones(input_size, hidden_size, are
     lstm = PackedLSTM(input_size, hidden_size, num_layers=2, bidirectional=True)
     lengths = torch.randint(1, 15, (9,)) if are_padded else torch.full((9,), 14)
     lengths[0] = 14
-    x = torch.randn(9, 14, input_size)
-    exact, exact_gradients = run(lstm, x, lengths)
+    x = torch.randn(9, 14, input_size, requires_grad=True)
+    exact, exact_gradients = run_with_gradients(lstm, x, lengths)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded, gradients = run(lstm, x, lengths)
+        rounded, gradients = run_with_gradients(lstm, x, lengths)
     for one, other in zip(rounded, exact, strict=True):
         assert (one - other).abs().max() <= 0.02
     for one, other in zip(gradients, exact_gradients, strict=True):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import pretraining
 from helpers.corpus import write_corpus
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.pretraining import curves, pretrain, stop_before_batch
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
@@ -31,17 +32,8 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(reviews: Path, run: Path, *more: str) -> list[str]:
-    return [
-        f"--data.path={reviews}", f"--output_dir={run}", "--model.embedding_size=8",
-        "--model.hidden_size=8", "--vocabulary.min_frequency=1", "--training.num_epochs=1",
-        "--training.precision=fp32", "--training.pictures=false", "--training.log_every=5",
-        "--pretraining.num_epochs=2", "--pretraining.batch_size=16", "--pretraining.window=8",
-        "--pretraining.learning_rate=0.01", *more,
-    ]  # fmt: skip
-
-
-def pretrain(*arguments: str) -> int:
-    return cli.main(["pretrain", *arguments])
+    longer = "--pretraining.num_epochs=2", "--pretraining.learning_rate=0.01"
+    return pretraining.options(reviews, run, *longer, *more)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +41,6 @@ def finished(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "model"
     assert pretrain(*options(reviews, path)) == 0
     return path
-
-
-def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(path / "tensorboard" / "pretraining"))
-    events.Reload()
-    return {
-        tag: [(each.step, each.value) for each in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
 
 
 @pytest.fixture(scope="module")
@@ -130,16 +113,7 @@ def test_a_stopped_pretraining_is_resumed_by_the_same_command(
 ):
     path = tmp_path / "model"
     arguments = options(reviews, path)
-    train_batch, count = Pretrainer._train_batch, 0
-
-    def stopped(self, batch):
-        nonlocal count
-        count += 1
-        if count == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
-        train_batch(self, batch)
-
-    monkeypatch.setattr(Pretrainer, "_train_batch", stopped)
+    stop_before_batch(monkeypatch, 7)
     with pytest.raises(SystemExit) as end:
         pretrain(*arguments)
     assert end.value.code == 143

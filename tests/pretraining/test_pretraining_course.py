@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.pretraining import curves, stop_before_batch
 
 from sentiment.config.parser import parse_training
 from sentiment.pretraining.pretrainer import Pretrainer
@@ -43,14 +43,10 @@ def run(reviews: Path, path: Path, *more: str) -> dict[str, torch.Tensor]:
     return read_weights(path, "last")[0]
 
 
-def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(path / "tensorboard" / "pretraining"))
-    events.Reload()
-    return {
-        tag: [(each.step, each.value) for each in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if "second" not in tag
-    }
+def assert_equal_trainings(path: Path, other: Path) -> None:
+    weights, expected = (read_weights(each, "last")[0] for each in (path, other))
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert curves(path) == curves(other)
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +73,15 @@ def test_each_setting_has_an_effect(reviews, plain, tmp_path, option):
 
 @pytest.mark.parametrize("batch", [1, 6, 9])
 def test_a_stop_changes_nothing(reviews, plain, tmp_path, monkeypatch, batch):
-    train_batch, count = Pretrainer._train_batch, 0
-
-    def stopped(self, each):
-        nonlocal count
-        count += 1
-        if count == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-        train_batch(self, each)
-
     path = tmp_path / "model"
-    monkeypatch.setattr(Pretrainer, "_train_batch", stopped)
+    stop_before_batch(monkeypatch, batch)
     with pytest.raises(Interrupted):
         run(reviews, path)
     state = load_state(path)
     values = {**state.values, "seconds": 1_000.0}
     save_state(path, CheckpointData(values, state.tensors))
-    weights, expected = run(reviews, path), read_weights(plain, "last")[0]
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert curves(path) == curves(plain)
+    run(reviews, path)
+    assert_equal_trainings(path, plain)
     assert read_manifest(path)["result"]["seconds"] > 1_000, "seconds before the stop count"
 
 
@@ -112,9 +98,8 @@ def test_a_stop_during_the_last_measurement_counts(reviews, plain, tmp_path, mon
     with pytest.raises(Interrupted):
         run(reviews, path)
     monkeypatch.setattr(Pretrainer, "_measure", measure)
-    weights, expected = run(reviews, path), read_weights(plain, "last")[0]
-    assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert curves(path) == curves(plain)
+    run(reviews, path)
+    assert_equal_trainings(path, plain)
 
 
 def test_checkpoints_by_count_are_not_missed_within_a_batch(reviews, tmp_path, monkeypatch):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.corpus import write_corpus
+from helpers.pretraining import options, pretrain
+from helpers.trainings import in_process
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
@@ -40,16 +41,6 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(folder, splits={"train": 60, "validation": 16, "unsupervised": 40})
 
 
-def options(reviews: Path, run: Path, *more: str) -> list[str]:
-    return [
-        f"--data.path={reviews}", f"--output_dir={run}", "--model.embedding_size=8",
-        "--model.hidden_size=8", "--vocabulary.min_frequency=1", "--training.num_epochs=1",
-        "--training.precision=fp32", "--training.pictures=false", "--training.log_every=5",
-        "--pretraining.num_epochs=1", "--pretraining.batch_size=16", "--pretraining.window=8",
-        *more,
-    ]  # fmt: skip
-
-
 def settings(*arguments: str) -> Config:
     return parse_training(list(arguments), "test").config
 
@@ -59,10 +50,6 @@ def find(*arguments: str, distributed: DistributedContext | None = None) -> Path
     config, distributed = settings(*arguments), distributed or DistributedContext()
     path = Path(config.output_dir)
     return find_pretraining(TrainingContext(config, path, CPU, torch.float32, distributed))
-
-
-def pretrain(*arguments: str) -> int:
-    return cli.main(["pretrain", *arguments])
 
 
 def error_line(capsys) -> str:
@@ -371,10 +358,7 @@ def test_a_run_says_what_it_started_from(trained):
 
 
 def test_reproducing_starts_from_the_same(trained, tmp_path, monkeypatch, capsys, never):
-    def train(arguments: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.CompletedProcess(arguments, cli.main(arguments[1:]), "", "")
-
-    monkeypatch.setattr(reproducing, "run_module", train)
+    monkeypatch.setattr(reproducing, "run_module", in_process)
     again = tmp_path / "again"
     assert cli.main(["reproduce", str(trained), f"--output={again}"]) == 0, capsys.readouterr().err
     assert "started from the same pre-training" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.trainings import arguments, refusal, stop_after
+from helpers.trainings import arguments, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import main as cli
@@ -73,14 +73,6 @@ def test_the_receipt_has_the_unlabelled_reviews(run):
     data = {**receipt.data, "unsupervised": {**unlabelled, "sha256": "0" * 64}}
     with pytest.raises(ValueError, match="the unsupervised reviews are 70 with digest"):
         check_inputs(replace(receipt, data=data), config, run)
-
-
-def test_a_run_is_resumed_with_its_unlabelled_reviews(reviews, tmp_path, capsys):
-    run, splits = tmp_path / "run", {"train": 120, "validation": 30, "unsupervised": 71}
-    stop_after(arguments(reviews, run, *ALL), 1)
-    other = write_corpus(tmp_path / "other", splits=splits)
-    message = refusal([f"--resume={run}", f"--data.path={other}"], capsys)
-    assert "the unsupervised reviews are 71 with digest" in message
 
 
 def test_a_source_without_unlabelled_reviews(tmp_path, capsys):

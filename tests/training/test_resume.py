@@ -233,6 +233,9 @@ def test_a_finished_run_has_nothing_to_resume(reviews, finished, capsys):
         assert cli.train(again) == 0
         assert "is finished: there is nothing to resume" in capsys.readouterr().out
     assert (finished / "run.json").read_bytes() == before
+    state_path(finished).write_bytes(b"left by a kill after the result was written")
+    assert cli.train([f"--resume={finished}"]) == 0
+    assert not state_path(finished).exists()
 
 
 def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, capsys):
@@ -261,12 +264,6 @@ def test_weights_without_their_checkpoint_are_not_thrown_away(reviews, tmp_path,
     assert cli.train(command) == 1
     assert "has weights, but its checkpoint resume.safetensors is gone" in capsys.readouterr().err
     assert (run / "checkpoints" / "best" / "model.safetensors").is_file()
-
-
-def test_a_checkpoint_that_a_kill_at_the_end_has_left_is_removed(finished):
-    state_path(finished).write_bytes(b"not needed any more")
-    assert cli.train([f"--resume={finished}"]) == 0
-    assert not state_path(finished).exists()
 
 
 def test_resuming_is_verified_on_given_settings(reviews, tmp_path, capsys):

@@ -168,25 +168,6 @@ def test_a_run_rebuilds_its_model_alone(run_path, corpus):
     assert metrics.nll == pytest.approx(wanted["nll"], abs=1e-6)
 
 
-def test_logits_do_not_depend_on_batch_or_order(run_path):
-    run = load_run(run_path)
-    _, corpus = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
-    everything = torch.arange(len(corpus))
-    with torch.no_grad():
-        batch = corpus.batch(everything)
-        together = run.model(batch.tokens, batch.lengths)
-        batch = corpus.batch(everything.flip(0))
-        backwards = run.model(batch.tokens, batch.lengths).flip(0)
-        alone = torch.cat(
-            [
-                run.model(batch.tokens, batch.lengths)
-                for batch in (corpus.batch(torch.tensor([index])) for index in range(len(corpus)))
-            ]
-        )
-    assert (together - backwards).abs().max() <= 1e-5
-    assert (together - alone).abs().max() <= 1e-5
-
-
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_path):
     """Batches of 100, 100 and 40 reviews: a mean of their means would be another gradient."""
     gradients = []
