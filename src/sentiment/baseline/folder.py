@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from sentiment.runs.manifest import (
 from sentiment.runs.run import HALF_MADE, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable
+from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable, file_sha256
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
 # A baseline reads whole reviews.
@@ -68,15 +69,14 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
             or a baseline and ``overwrite`` is false.
     """
     check_writable(path)
-    if not path.is_dir() or (path / HALF_MADE).exists():
+    if (path / HALF_MADE).exists():
         return
-    if all(file.name == LOCK for file in path.iterdir()):
+    if not path.is_dir() or all(file.name == LOCK for file in path.iterdir()):
         return
-    try:
-        holds_baseline = is_baseline(read_manifest(path))
-    except (OSError, ValueError):
-        holds_baseline = False
-    if not holds_baseline:
+    manifest: dict[str, Any] = {}
+    with suppress(OSError, ValueError):  # missing or damaged
+        manifest = read_manifest(path)
+    if not is_baseline(manifest):
         raise FileExistsError(
             f"{path} is not empty and holds no baseline, so nothing in it will be overwritten: "
             "choose another folder with --output_dir"
@@ -112,7 +112,7 @@ def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
         "format_version": FORMAT_VERSION,
         "kind": BASELINE,
         "class_names": list(baseline.class_names),
-        "config_sha256": hashlib.sha256((path / "config.yaml").read_bytes()).hexdigest(),
+        "config_sha256": file_sha256(path / "config.yaml"),
         "vocabulary_sha256": ngrams_sha256,
         "identity": identity,
     }
@@ -140,10 +140,11 @@ def load_baseline(path: Path) -> Baseline:
     if not is_baseline(manifest):
         raise UserError(f"{path} is not a baseline: make one with sentiment baseline")
     config, class_names = load_settings(path), tuple(manifest["class_names"])
-    ngrams = _load_ngrams(path / "ngrams.txt", manifest["vocabulary_sha256"])
-    file = path / "weights.safetensors"
-    if not file.is_file():
-        raise FileNotFoundError(f"the baseline has no {file}: make it again")
+    ngrams_file, file = path / "ngrams.txt", path / "weights.safetensors"
+    for needed in (ngrams_file, file):
+        if not needed.is_file():
+            raise FileNotFoundError(f"the baseline has no {needed}: make it again")
+    ngrams = _load_ngrams(ngrams_file, manifest["vocabulary_sha256"])
     tensors, values = read_tensors(file, manifest["identity"])
     num_outputs = 1 if len(class_names) == 2 else len(class_names)
     expected = {"weights": (num_outputs, len(ngrams)), "biases": (num_outputs,)}
@@ -159,8 +160,6 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def _load_ngrams(path: Path, sha256: str) -> Ngrams:
-    if not path.is_file():
-        raise FileNotFoundError(f"the baseline has no {path}: make it again")
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError(f"{path} is not the one this baseline was made with: make it again")

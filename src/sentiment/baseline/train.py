@@ -150,19 +150,14 @@ def baseline_table(trained: TrainedBaseline, seconds: float) -> str:
     return "\n\n".join([trained.head.title, table, *_ngram_tables(baseline)])
 
 
-def heaviest_ngrams(baseline: Baseline, label: int) -> list[str]:
-    """The n-grams with the largest weights for a class, largest first."""
-    weights = baseline.model.class_weights()[label]
-    order = np.argsort(-weights, kind="stable")[:_NUM_SHOWN]
-    texts = baseline.ngrams.texts()
-    return [texts[index] for index in order.tolist() if weights[index] > 0]
-
-
 def _ngram_tables(baseline: Baseline) -> list[str]:
     """The n-grams with the largest weights, of two classes side by side, the next two below."""
     columns = []
-    for label, name in enumerate(baseline.class_names):
-        ngrams = [f"  {truncate(ngram, _HALF - 4)}" for ngram in heaviest_ngrams(baseline, label)]
+    texts = baseline.ngrams.texts()
+    for name, weights in zip(baseline.class_names, baseline.model.class_weights(), strict=True):
+        order = np.argsort(-weights, kind="stable")[:_NUM_SHOWN]
+        heaviest = [texts[index] for index in order.tolist() if weights[index] > 0]
+        ngrams = [f"  {truncate(ngram, _HALF - 4)}" for ngram in heaviest]
         columns.append([f"largest weights for {truncate(name, _HALF - 22)}", *ngrams])
     pairs = [columns[start : start + 2] for start in range(0, len(columns), 2)]
     rows = [zip_longest(*pair, fillvalue="") for pair in pairs]

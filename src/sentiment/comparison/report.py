@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FEW_SEEDS = 10
-_MOST_DISAGREEMENTS = 10
 
 
 def comparison_table(
@@ -365,5 +364,5 @@ def _disagreements(
                 for name, averaged in predictions.items()
             },
         }
-        for row in find_disagreements(*predictions.values(), most=_MOST_DISAGREEMENTS).tolist()
+        for row in find_disagreements(*predictions.values(), most=10).tolist()
     ]

@@ -199,20 +199,15 @@ def write_evaluation(
 
 
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """One row per review, in the order of the data; probabilities are calibrated."""
+    """One row per review, in the order of the data, with calibrated probabilities."""
     predictions, names = evaluation.calibrated, evaluation.class_names
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     probability_names = [f"probability_{name}" for name in names]
     writer.writerow(["row", "label", "predicted", *probability_names, "num_tokens", "was_cut"])
-    rows = zip(
-        predictions.labels.tolist(),
-        predictions.predicted.tolist(),
-        predictions.probabilities.tolist(),
-        evaluation.num_tokens.tolist(),
-        evaluation.was_cut.tolist(),
-        strict=True,
-    )
+    classes = (predictions.labels, predictions.predicted, predictions.probabilities)
+    columns = (*classes, evaluation.num_tokens, evaluation.was_cut)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     for row, (label, predicted, probabilities, num_tokens, was_cut) in enumerate(rows):
         cells = [f"{probability:.6f}" for probability in probabilities]
         cut = "true" if was_cut else "false"

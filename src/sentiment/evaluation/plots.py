@@ -20,10 +20,7 @@ from sentiment.evaluation.slices import KEEPS, Group, Truncation, group_by_lengt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST_COUNTS_SHOWN = 10  # classes of a confusion matrix whose cells have room for numbers
-_MOST_NAMES_SHOWN = 25
 _CURVE_POINTS = 200
-_FEWEST_FOR_LOGARITHMS = 50
 _FAINT = "#9aa0a6"
 
 
@@ -57,13 +54,13 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> Figure:
     figure, axes = new_figure(4.2, 3.6)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if num_classes <= _MOST_NAMES_SHOWN:
+    if num_classes <= 25:  # else there is no room for the names
         names = [_name(name, 12) for name in class_names]
         axes.set_xticks(range(num_classes), names, rotation=90 if num_classes > 4 else 0)
         axes.set_yticks(range(num_classes), names)
     axes.set(xlabel="predicted class", ylabel="right class", title="Confusion")
     axes.grid(visible=False)
-    if num_classes <= _MOST_COUNTS_SHOWN:
+    if num_classes <= 10:  # else the cells have no room for numbers
         for (row, column), count in np.ndenumerate(confusion):
             share = shares[row, column]
             text = f"{count:,}" + (f"\n{100 * share:.1f} %" if num_classes <= 4 else "")
@@ -122,9 +119,8 @@ def draw_reliability(
     upper.plot([0, 1], [0, 1], color=_FAINT, linestyle=":")
     fitted = ", fitted here" if fitted_here else ""
     names = ("before (temperature 1)", f"after (temperature {temperature:.2f}{fitted})")
-    styles = ((COLORS[1], "s", -0.5), (COLORS[0], "o", 0.5))
-    both = (before, after)
-    for probabilities, name, (color, marker, side) in zip(both, names, styles, strict=True):
+    styles = ((before, COLORS[1], "s", -0.5), (after, COLORS[0], "o", 0.5))
+    for name, (probabilities, color, marker, side) in zip(names, styles, strict=True):
         is_right = probabilities.argmax(axis=1) == labels
         counts, confidence, accuracy = calibration_bins(probabilities.max(axis=1), is_right)
         used = counts > 0
@@ -156,7 +152,7 @@ def draw_scores(
     which = f"“{_name(class_names[1], 16)}”" if is_binary else "the right class"
     axes.set(xlabel=f"probability of {which}", ylabel="reviews", xlim=(-0.01, 1.01))
     axes.set_title("Probabilities by right class")
-    if most > _FEWEST_FOR_LOGARITHMS:
+    if most > 50:
         axes.set(yscale="log", ylim=(0.8, None))
     axes.legend()
     return figure

@@ -129,7 +129,7 @@ def report_table(evaluation: Evaluation, title: str) -> str:
 
 
 def truncation_table(truncations: Sequence[Truncation]) -> str:
-    """A row for each length, a column for each way to choose the tokens that are kept."""
+    """A row for each length, a column for each choice of the tokens that are kept."""
     rows: list[Sequence[str]] = [("tokens", "longer", *KEEPS)]
     for max_length, results in group_by_length(truncations).items():
         cells = [

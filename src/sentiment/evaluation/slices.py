@@ -189,7 +189,7 @@ def measure_truncation(
     precision: torch.dtype = torch.float32,
     distributed: DistributedContext | None = None,
 ) -> list[Truncation]:
-    """Evaluate a model at each length, shortest first, and each way to choose the kept tokens.
+    """Evaluate a model at each length, shortest first, and each choice of the kept tokens.
 
     ``corpus`` may be truncated in any way; for the other arguments see
     :func:`sentiment.evaluation.evaluate.compute_logits`.
