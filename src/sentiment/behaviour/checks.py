@@ -26,7 +26,7 @@ class Proportion:
 
     @property
     def share(self) -> float:
-        """Count divided by total; 0 where the total is 0."""
+        """0 if the total is 0."""
         return self.count / self.total if self.total else 0.0
 
     @property
@@ -64,22 +64,16 @@ class Case:
 def make_cases(behaviour: Behaviour, *, seed: int) -> list[Case]:
     """All different cases of a test, or ``max_cases`` drawn by the seed and the test's name.
 
-    A draw takes equally many from each template, as far as the template has so many.
-
-    Raises:
-        UserError: a template has no cases or there are too many, or a change changes nothing.
+    A draw takes equally many from each template, as far as the template has so many. A template
+    without cases, too many cases or a change that changes nothing are user errors.
     """
+    key = f"{seed}, {behaviour.name}"
     try:
-        cases = _fill(behaviour, random.Random(f"{seed}, {behaviour.name}"))
-        if behaviour.change is not None:
+        cases = _fill(behaviour, random.Random(key))
+        if change := behaviour.change:
             # Seeded by text, so that a case stays the same when others are added.
             cases = [
-                Case(
-                    case.text,
-                    behaviour.change.apply(
-                        case.text, random.Random(f"{seed}, {behaviour.name}, {case.text}")
-                    ),
-                )
+                Case(case.text, change.apply(case.text, random.Random(f"{key}, {case.text}")))
                 for case in cases
             ]
         for case in cases:
@@ -128,26 +122,17 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that failed.
-
-    Attributes:
-        text: the original text.
-        changed: the changed text; None in tests of minimum functionality.
-        expected: name of the right class, of the class whose probability is watched
-            (``direction``), or of the original text's prediction (``invariance``).
-        got: name of the predicted class, of the changed text if there is one.
-        probability: of ``got`` for minimum functionality, else of ``expected`` in the changed text.
-        probability_before: of ``expected`` in the original text; None for minimum functionality.
-        distance: how badly it failed, 0 to 1.
-    """
+    """A case that failed; ``changed`` and ``probability_before`` are None in kind ``minimum``."""
 
     text: str
     changed: str | None
+    # Name of the right class (minimum), of the class whose probability is watched (direction) or
+    # of the original text's prediction (invariance).
     expected: str
-    got: str
-    probability: float
-    probability_before: float | None
-    distance: float
+    got: str  # name of the predicted class, of the changed text if there is one
+    probability: float  # of ``got`` in kind minimum, else of ``expected`` in the changed text
+    probability_before: float | None  # of ``expected`` in the original text
+    distance: float  # how badly it failed, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -160,7 +145,6 @@ class BehaviourOutcome:
 
     @property
     def failed(self) -> Proportion:
-        """Failed cases of all cases."""
         return Proportion(len(self.failures), self.num_cases)
 
 
@@ -173,7 +157,6 @@ class CapabilityOutcome:
 
     @property
     def failed(self) -> Proportion:
-        """Failed cases of all cases."""
         return add(test.failed for test in self.tests)
 
 
@@ -189,9 +172,6 @@ def run_behaviours(
 
     ``class_names`` are in the order of the predictions' probabilities; cases and changes are drawn
     by the seed.
-
-    Raises:
-        UserError: the cases of a test cannot be made.
     """
     cases = {
         behaviour.where: make_cases(behaviour, seed=seed)
@@ -206,10 +186,8 @@ def run_behaviours(
     def judge_all(behaviour: Behaviour) -> BehaviourOutcome:
         group = cases[behaviour.where]
         judged = [_judge(behaviour, case, predictions, class_names, roles) for case in group]
-        failures = sorted(
-            (failure for failure in judged if failure is not None),
-            key=lambda failure: -failure.distance,
-        )
+        failures = [failure for failure in judged if failure is not None]
+        failures.sort(key=lambda failure: -failure.distance)
         return BehaviourOutcome(behaviour, len(group), tuple(failures))
 
     return [

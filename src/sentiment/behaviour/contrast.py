@@ -35,50 +35,32 @@ class LabelledTexts:
 
 @dataclass(frozen=True)
 class BrokenPair:
-    """A pair with at least one misclassified text; values are (original, contrast).
+    """A pair with at least one misclassified text; values are (original, contrast)."""
 
-    ``row`` counts from 1 without the header; ``found`` holds the predicted classes' names and
-    ``probabilities`` their probabilities.
-    """
-
-    row: int
+    row: int  # from 1, without the header
     texts: tuple[str, str]
     labels: tuple[str, str]
-    found: tuple[str, str]
-    probabilities: tuple[float, float]
+    found: tuple[str, str]  # names of the predicted classes
+    probabilities: tuple[float, float]  # of the predicted classes
 
 
 @dataclass(frozen=True)
 class PairsOutcome:
-    """How a run classifies contrast pairs.
-
-    Attributes:
-        files: the two files.
-        original, contrast: correctly classified texts of each file.
-        consistent: pairs of which both texts are classified correctly.
-        flipped: pairs whose predictions differ, of those whose labels differ.
-        kept: pairs whose predictions are equal, of those whose labels are equal.
-        broken: the pairs that are not consistent, by row.
-    """
+    """How a run classifies contrast pairs."""
 
     files: tuple[str, str]
-    original: Proportion
+    original: Proportion  # texts that are classified correctly
     contrast: Proportion
-    consistent: Proportion
-    flipped: Proportion
-    kept: Proportion
-    broken: tuple[BrokenPair, ...]
+    consistent: Proportion  # pairs of which both texts are classified correctly
+    flipped: Proportion  # pairs whose predictions differ, of those whose labels differ
+    kept: Proportion  # pairs whose predictions are equal, of those whose labels are equal
+    broken: tuple[BrokenPair, ...]  # the pairs that are not consistent, by row
 
 
 def read_pairs(
     original: Path, contrast: Path, class_names: Sequence[str], roles: Roles | None
 ) -> tuple[LabelledTexts, LabelledTexts]:
-    """Read two CSV or TSV files with columns ``Sentiment`` or ``label``, and ``Text``.
-
-    Raises:
-        FileNotFoundError: a file does not exist.
-        UserError: a file cannot be read, a row is invalid, or the files' numbers of rows differ.
-    """
+    """Read two CSV or TSV files with columns ``Sentiment`` or ``label``, and ``Text``."""
     files = _read_file(original, class_names, roles), _read_file(contrast, class_names, roles)
     num_originals, num_contrasts = (len(file.texts) for file in files)
     if num_originals != num_contrasts:
@@ -101,16 +83,16 @@ def run_pairs(
     for row, (text, edited, label, new_label) in enumerate(rows, 1):
         before, after = predictions[text], predictions[edited]
         labels = class_names[label], class_names[new_label]
-        hit = before.label == labels[0], after.label == labels[1]
+        predicted = before.label, after.label
+        hit = predicted[0] == labels[0], predicted[1] == labels[1]
         hits.append(hit)
         if label != new_label:
-            flipped.append(before.label != after.label)
+            flipped.append(predicted[0] != predicted[1])
         else:
-            kept.append(before.label == after.label)
+            kept.append(predicted[0] == predicted[1])
         if not all(hit):
-            found = before.label, after.label
             probabilities = before.probability, after.probability
-            broken.append(BrokenPair(row, (text, edited), labels, found, probabilities))
+            broken.append(BrokenPair(row, (text, edited), labels, predicted, probabilities))
     return PairsOutcome(
         files=(str(original.path), str(contrast.path)),
         original=_proportion([hit[0] for hit in hits]),
@@ -153,8 +135,7 @@ def _read_file(path: Path, class_names: Sequence[str], roles: Roles | None) -> L
 
 def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows without empty lines."""
-    delimiter = _DELIMITERS.get(path.suffix.lower())
-    if delimiter is None:
+    if (delimiter := _DELIMITERS.get(path.suffix.lower())) is None:
         raise UserError(f"{path}: pairs are read from .tsv and .csv files")
     text = io.StringIO(read_text(path, max_bytes=_MAX_BYTES), newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)

@@ -1,4 +1,4 @@
-"""The results of a check: a table for the terminal, JSON for programs, an HTML page for readers."""
+"""The results of a check: a table for the terminal, JSON and an HTML page."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
 _BAR_COLUMNS = 6
-_EXAMPLES_PRINTED = 4
-_EXAMPLES_ON_PAGE = 10  # per test
-_PAIRS_ON_PAGE = 20
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,10 @@ class Check:
 
     @property
     def failed(self) -> Proportion:
-        """Failed cases of all behaviour tests."""
         return add(outcome.failed for outcome in self.behaviours)
 
     @property
     def num_tests(self) -> int:
-        """Number of behaviour tests in all capabilities."""
         return sum(len(outcome.tests) for outcome in self.behaviours)
 
     def refuse_above(self, max_failure_rate: float | None) -> None:
@@ -77,19 +72,17 @@ def _row(name: str, proportion: Proportion, *, with_bar: bool = False) -> tuple[
     low, high = (f"{100 * bound:.1f}" for bound in proportion.interval)
     share = f"{100 * proportion.share:.1f} %"
     cells = (name, f"{proportion.total:,}", f"{proportion.count:,}", share, f"{low:>4} to {high}")
-    return (*cells, _bar(proportion)) if with_bar else cells
-
-
-def _bar(proportion: Proportion) -> str:
+    if not with_bar:
+        return cells
     eighths = round(proportion.share * _BAR_COLUMNS * 8)
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return (*cells, "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8])
 
 
 def _worst_failures(check: Check) -> Iterator[str]:
-    """The worst failure of each of the tests that fail most often."""
+    """The worst failure of each of the four tests that fail most often."""
     tests = [test for outcome in check.behaviours for test in outcome.tests if test.failures]
     tests.sort(key=lambda test: -test.failed.share)
-    for test in tests[:_EXAMPLES_PRINTED]:
+    for test in tests[:4]:
         failure = test.failures[0]
         yield ""
         yield truncate(f"{test.behaviour.name}: {_verdict(test, failure)}", COLUMNS)
@@ -120,14 +113,11 @@ def _pair_rows(pairs: PairsOutcome) -> list[tuple[str, Proportion]]:
 
 
 def _wrap(text: str, mark: str = "") -> list[str]:
+    text, indent = sanitize(" ".join(text.split())), " " * (2 + len(mark))
     return textwrap.wrap(
-        sanitize(" ".join(text.split())),
-        COLUMNS,
-        initial_indent=f"  {mark}",
-        subsequent_indent=" " * (2 + len(mark)),
-        max_lines=4,
-        placeholder=" …",
-    )
+        text, COLUMNS, initial_indent=f"  {mark}", subsequent_indent=indent,
+        max_lines=4, placeholder=" …",
+    )  # fmt: skip
 
 
 def write_reports(check: Check, folder: Path) -> None:
@@ -140,21 +130,16 @@ def write_reports(check: Check, folder: Path) -> None:
         check=check,
         verdict=_verdict,
         pair_rows=_pair_rows(check.pairs) if check.pairs else [],
-        most_failures=_EXAMPLES_ON_PAGE,
-        most_pairs=_PAIRS_ON_PAGE,
+        most_failures=10,  # per test
+        most_pairs=20,
     )
 
 
 def as_json(check: Check) -> dict[str, Any]:
     """All figures and failures as plain values."""
-    values: dict[str, Any] = {
-        "run": check.run,
-        "checkpoint": check.checkpoint,
-        "epoch": check.epoch,
-        "seed": check.seed,
-        "behaviours": None,
-        "pairs": None,
-    }
+    names = ("run", "checkpoint", "epoch", "seed")
+    values: dict[str, Any] = {name: getattr(check, name) for name in names}
+    values |= {"behaviours": None, "pairs": None}
     if check.behaviours:
         values["behaviours"] = {
             **_failures_json(check.failed),

@@ -1,7 +1,4 @@
-"""Which class of a run is the negative one and which the positive one.
-
-Runs name their classes freely (neg and pos, 0 and 1); behaviour tests refer to the two roles.
-"""
+"""Which class of a run, whatever its name, is the negative one and which the positive one."""
 
 from __future__ import annotations
 
@@ -39,12 +36,12 @@ def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = Non
     Classes are recognized by common names, in any case. Of two classes without such names, the
     first is the negative one. With three or more, all others must have names for neutral. ``given``
     names the class of each role instead.
-
-    Raises:
-        UserError: a given name is not a class, or both names are the same.
     """
     if given:
-        negative, positive = (_given_index(class_names, given[role], role) for role in ROLES)
+        for role, name in given.items():
+            if name not in class_names:
+                raise UserError(f"--roles {role}={name}: the classes are {', '.join(class_names)}")
+        negative, positive = (list(class_names).index(given[role]) for role in ROLES)
         if negative == positive:
             raise UserError(f"--roles: class {class_names[negative]!r} was given both roles")
         return Roles(negative, positive)
@@ -83,7 +80,7 @@ def class_of(label: str, class_names: Sequence[str], roles: Roles | None) -> int
         return lowered.index(label.lower())
     role = _role_by_name(label)
     if roles is not None and role in ROLES:
-        return roles.negative if role == ROLES[0] else roles.positive
+        return roles.index(role)
     are_integers = all(re.fullmatch(r"-?[0-9]+", name) for name in class_names)
     if not are_integers and re.fullmatch(r"[0-9]{1,6}", label) and int(label) < len(class_names):
         return int(label)
@@ -93,9 +90,3 @@ def class_of(label: str, class_names: Sequence[str], roles: Roles | None) -> int
 def _role_by_name(name: str) -> str | None:
     name = name.strip().lower()
     return next((role for role, names in _COMMON_NAMES.items() if name in names), None)
-
-
-def _given_index(class_names: Sequence[str], name: str, role: str) -> int:
-    if name not in class_names:
-        raise UserError(f"--roles {role}={name}: the classes are {', '.join(class_names)}")
-    return list(class_names).index(name)

@@ -17,7 +17,6 @@ from sentiment.runtime.errors import UserError
 def check_keys(
     where: str, values: Mapping[Any, Any], known: Sequence[str], *, needed: Sequence[str]
 ) -> None:
-    """Refuse unknown keys and missing ones."""
     for key in values:
         if key not in known:
             hint = did_you_mean(str(key), known, list_all=True)
@@ -44,7 +43,6 @@ def read_choice(where: str, value: Any, choices: Sequence[str]) -> Any:
 
 
 def read_texts(where: str, value: Any) -> tuple[str, ...]:
-    """Read a non-empty list of different texts."""
     if not isinstance(value, list):
         raise UserError(f"{where} must be a list of texts")
     if not value:
@@ -57,8 +55,7 @@ def read_texts(where: str, value: Any) -> tuple[str, ...]:
 
 
 def read_text(where: str, value: Any) -> str:
-    """Read a non-empty text; YAML reads an unquoted ``no`` or ``7`` as another type."""
-    if not isinstance(value, str):
+    if not isinstance(value, str):  # YAML reads an unquoted no or 7 as another type
         raise UserError(f"{where}: {value!r} is not a text: put it in quotes")
     if not value.strip():
         raise UserError(f"{where}: an empty text")
@@ -99,32 +96,19 @@ _ALL_KEYS = tuple(dict.fromkeys(key for keys in (_COMMON_KEYS, *_KEYS.values()) 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """One test: the texts that it makes and what must hold for them.
-
-    Attributes:
-        where: file and name, for messages.
-        templates: sentences with slots.
-        lists: the words for the slots.
-        changed: the changed version of each template, filled with the same words; may be empty.
-        change: a change made to each text instead.
-        role: the right class (``minimum``), or the one whose probability is watched
-            (``direction``).
-        must_not: the direction in which this probability must not move.
-        tolerance: how far a probability may move; None if only the predicted class must stay.
-        max_cases: how many cases to draw; None takes all.
-    """
+    """One test: the texts that it makes and what must hold for them."""
 
     name: str
     kind: Kind
-    where: str
-    templates: tuple[str, ...]
-    lists: Lists = field(repr=False)
-    changed: tuple[str, ...] = ()
-    change: Change | None = None
-    role: Role | None = None
-    must_not: Literal["lower", "raise"] | None = None
-    tolerance: float | None = None
-    max_cases: int | None = None
+    where: str  # file and name, for messages
+    templates: tuple[str, ...]  # sentences with slots
+    lists: Lists = field(repr=False)  # the words for the slots
+    changed: tuple[str, ...] = ()  # the changed version of each template, with the same words
+    change: Change | None = None  # a change made to each text instead
+    role: Role | None = None  # the right class, or the one whose probability is watched
+    must_not: Literal["lower", "raise"] | None = None  # how this probability must not move
+    tolerance: float | None = None  # how far it may move; None: only the class must stay
+    max_cases: int | None = None  # how many to draw; None takes all
 
 
 @dataclass(frozen=True)
@@ -137,27 +121,17 @@ class Capability:
 
 
 def shipped_behaviours() -> Path:
-    """The folder of the tests in the repository.
-
-    Raises:
-        FileNotFoundError: the package was installed without it.
-    """
+    """The folder of the tests that come with the package."""
     if not _SHIPPED.is_dir():
         raise FileNotFoundError(
-            f"{_SHIPPED} is not there: the behaviour tests come with the repository, not with an "
-            "installed package: install with pip install -e from a checkout, or give tests of "
-            "your own with --tests FILE_OR_FOLDER"
+            f"{_SHIPPED} is missing: reinstall the package, or give tests of your own with "
+            "--tests FILE_OR_FOLDER"
         )
     return _SHIPPED
 
 
 def read_behaviours(places: Sequence[Path]) -> list[Capability]:
-    """Read test files, and all ``.yaml`` files of folders; each holds one capability.
-
-    Raises:
-        FileNotFoundError: a path does not exist, or a folder has no such files.
-        UserError: a file is invalid.
-    """
+    """Read test files, and all ``.yaml`` files of folders; each holds one capability."""
     capabilities: dict[str, tuple[Capability, Path]] = {}
     for path in (path for place in places for path in _files(place)):
         capability = read_capability(path)
@@ -181,12 +155,7 @@ def _files(place: Path) -> list[Path]:
 
 
 def read_capability(path: Path) -> Capability:
-    """Read one file, with the word lists of ``lexicon.yaml`` in the same folder.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        UserError: the file or the lexicon is invalid.
-    """
+    """Read one file, with the word lists of ``lexicon.yaml`` in the same folder."""
     values = read_mapping(path, "capability: …")
     check_keys(str(path), values, _FILE_KEYS, needed=("capability", "tests"))
     lists = _read_lists(path, values.get("lexicon", {}))
@@ -204,9 +173,8 @@ def read_capability(path: Path) -> Capability:
     behaviours: dict[str, Behaviour] = {}
     for number, test in enumerate(tests, 1):
         behaviour = _read_test(f"{path}, test {number}", path, test, lists)
-        if behaviour.name in behaviours:
+        if behaviours.setdefault(behaviour.name, behaviour) is not behaviour:
             raise UserError(f"{path}: two tests are named {behaviour.name!r}: rename one")
-        behaviours[behaviour.name] = behaviour
     about = read_text(f"{path}: about", values["about"]) if "about" in values else ""
     name = read_text(f"{path}: capability", values["capability"])
     return Capability(name, about, tuple(behaviours.values()))
@@ -260,7 +228,7 @@ def _change(where: str, value: Any, lists: Lists) -> Change:
     if not isinstance(value, dict) or len(value) != 1:
         raise UserError(f"{where} must be one of {', '.join(CHANGES)}, as typos: 1")
     ((name, argument),) = value.items()
-    read_choice(where, name, tuple(CHANGES))
+    read_choice(where, name, CHANGES)
     if name == "typos":
         return Change(name, read_number(f"{where}: typos", argument))
     if name == "case":

@@ -20,11 +20,7 @@ _SLOT = re.compile(r"\{(\w+)(?::\w+)?\}")
 
 
 def check_template(template: str, lists: Lists) -> None:
-    """Check a template's slots against the lists.
-
-    Raises:
-        UserError: a slot names no list, or a brace belongs to no slot.
-    """
+    """Refuse a slot that names no list and a brace that belongs to no slot."""
     for match in _SLOT.finditer(template):
         if match[1] not in lists:
             hint = did_you_mean(match[1], lists, list_all=True)
@@ -40,9 +36,6 @@ class Fillings(Sequence[tuple[str, ...]]):
     """All combinations of words in one or two templates, made on demand, the last slot fastest.
 
     A slot holds the same word in both templates.
-
-    Raises:
-        UserError: there are more combinations than a sequence can have.
     """
 
     def __init__(self, templates: Sequence[str], lists: Lists) -> None:
@@ -78,14 +71,14 @@ class Fillings(Sequence[tuple[str, ...]]):
         return tuple(_SLOT.sub(lambda match: words[match[0]], text) for text in self.templates)
 
 
-# What a file may write as `change: {NAME: ARGUMENT}`, and what the argument is.
-CHANGES = {
-    "swap": "a list, whose words in the text are replaced by others of the list",
-    "typos": "in how many words two neighbouring letters are swapped",
-    "case": "upper or lower",
-    "remove": "punctuation",
-    "append": "a list of sentences, one of which is added at the end",
-}
+# What a file may write as `change: {NAME: ARGUMENT}`, with ARGUMENT:
+CHANGES = (
+    "swap",  # a list, whose words in the text are replaced by others of the list
+    "typos",  # in how many words two neighbouring letters are swapped
+    "case",  # upper or lower
+    "remove",  # punctuation
+    "append",  # a list of sentences, one of which is added at the end
+)
 
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")  # with two letters between its first and its last
 # Marks that are part of a word or a number (isn't, well-made, 9.5, 7/10), or any other sign.
@@ -94,7 +87,7 @@ _SIGN = re.compile(r"(?<=\w)['’-](?=\w)|(?<=\d)[.,:/](?=\d)|([^\w\s])")
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a text: a key of ``CHANGES``, its argument, and the list that it names."""
+    """A change of a text: one of ``CHANGES``, its argument, and the list that it names."""
 
     name: str
     argument: str | int
@@ -147,9 +140,9 @@ def make_typos(text: str, number: int, generator: random.Random) -> str:
 
 def remove_punctuation(text: str) -> str:
     """Remove punctuation except inside words and numbers, and collapse white space."""
-    without = _SIGN.sub(lambda match: " " if _is_punctuation(match[1]) else match[0], text)
-    return " ".join(without.split())
 
+    def replace(match: re.Match[str]) -> str:
+        is_punctuation = match[1] and unicodedata.category(match[1]).startswith("P")
+        return " " if is_punctuation else match[0]
 
-def _is_punctuation(sign: str | None) -> bool:
-    return sign is not None and unicodedata.category(sign).startswith("P")
+    return " ".join(_SIGN.sub(replace, text).split())
