@@ -249,7 +249,7 @@ def test_a_model_is_left_as_it_was():
     assert model.training and not model.recurrence.training
     assert not model.embedding.weight.requires_grad and model.output.weight.requires_grad
     assert all(parameter.grad is None for parameter in model.parameters())
-    explanation_figure(model, make_words("a great film"), ("neg", "pos"))
+    explanation_figure(model, make_words("a great film"), ("neg", "pos"), temperature=1.0)
     assert model.training and not model.recurrence.training
 
 
@@ -360,7 +360,7 @@ def test_views_of_hostile_texts(text, tmp_path):
     np.testing.assert_allclose(data["attribution"], explanation.attribution.values, atol=1e-4)
     curves = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)
     for place, curve in zip(curves, data["opinion"], strict=True):
-        expected = explanation.opinion.at_words()[:, place]
+        expected = explanation.prefixes.at_words()[:, place]
         np.testing.assert_allclose(curve["values"], expected, atol=1e-4)
 
 

@@ -50,19 +50,13 @@ class Attribution:
 
     With two classes, the score is the second class's logit minus the first's; otherwise, it is the
     predicted class's logit.
-
-    Attributes:
-        values: (num_words,) float64, summed over the embedding.
-        target: the class that positive values speak for.
-        score, baseline_score: of the text, and of equally many padding words.
-        num_steps: number of gradients computed.
     """
 
-    values: np.ndarray
-    target: int
-    score: float
-    baseline_score: float
-    num_steps: int
+    values: np.ndarray  # (num_words,) float64, summed over the embedding
+    target: int  # the class that positive values speak for
+    score: float  # of the text
+    baseline_score: float  # of equally many padding words
+    num_steps: int  # number of gradients computed
 
     @property
     def difference(self) -> float:
@@ -71,12 +65,11 @@ class Attribution:
 
     @property
     def error(self) -> float:
-        """Sum of the values minus the difference."""
         return float(self.values.sum()) - self.difference
 
     @property
     def relative_error(self) -> float | None:
-        """Absolute error divided by the absolute difference; None if that is negligible."""
+        """The error's size as a share of the difference's; None if that is negligible."""
         size = abs(self.difference)
         return abs(self.error) / size if size > _NEGLIGIBLE else None
 
@@ -91,15 +84,10 @@ def integrated_gradients(
 ) -> Attribution:
     """Attribute the model's score of a text to its words (Sundararajan et al. 2017).
 
-    The path from padding to the text is divided into intervals, and the interval with the largest
-    error is halved until the total error is at most 1 %.
-
-    Args:
-        model: the classifier; it is not changed.
-        ids: (num_words,) the words' ids.
-        steps: number of gradients to start with.
-        most_steps: maximum number of gradients; by default 16 times ``steps``, or fewer for a text
-            of thousands of words.
+    The path from padding to the text, whose (num_words,) ids are given, is divided into intervals,
+    and the interval with the largest error is halved until the total error is at most 1 %. This
+    starts with ``steps`` gradients and ends with at most ``most_steps``, by default 16 times as
+    many, or fewer for a text of thousands of words.
     """
     if most_steps is None:
         most_steps = max(steps, min(16 * steps, _MOST_TOKENS // len(ids)))
@@ -107,9 +95,7 @@ def integrated_gradients(
     # cuDNN has a backward pass in training mode only.
     with at_rest(model), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
         path = _Path(model, ids)
-        pieces = [
-            path.piece(start, end, steps_of_piece) for start, end in itertools.pairwise(_CUTS)
-        ]
+        pieces = [path.piece(*ends, steps_of_piece) for ends in itertools.pairwise(_CUTS)]
         num_steps = steps_of_piece * len(pieces)
         while num_steps + 2 * steps_of_piece <= most_steps and not path.is_good(pieces):
             worst = max(pieces, key=lambda piece: abs(piece.error))
@@ -168,7 +154,6 @@ class _Path:
         return self._scores[point]
 
     def piece(self, start: float, end: float, steps: int) -> _Piece:
-        """Integrate from one point to another."""
         num_words = self._embedded.shape[1]
         attributed = self._method.attribute(
             end * self._embedded,
@@ -197,28 +182,20 @@ NO_WORDS = "∅"  # shown for the unknown word that a text without words counts 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a text that a model reads.
+    """The words of a text that a model reads."""
 
-    Attributes:
-        written: (num_words,) the words before lower-casing.
-        is_spaced: (num_words,) bool, whether white space precedes the word.
-        positions: (num_words,) int64, index among all words of the text.
-        ids: (num_words,) int64, ids in the vocabulary.
-        num_total: number of words before truncation; 0 if ``written`` is :data:`NO_WORDS`.
-    """
-
-    written: tuple[str, ...]
-    is_spaced: np.ndarray
-    positions: np.ndarray
-    ids: np.ndarray
-    num_total: int
+    written: tuple[str, ...]  # before lower-casing
+    is_spaced: np.ndarray  # (num_words,) bool, whether white space precedes the word
+    positions: np.ndarray  # (num_words,) int64, index among all words of the text
+    ids: np.ndarray  # (num_words,) int64, ids in the vocabulary
+    num_total: int  # number of words before truncation; 0 if ``written`` is NO_WORDS
 
     def __len__(self) -> int:
         return len(self.written)
 
     @property
     def is_unknown(self) -> np.ndarray:
-        """(num_words,) bool, whether the word is not in the vocabulary."""
+        """(num_words,) bool."""
         return self.ids == UNK_ID
 
     @property
@@ -253,13 +230,8 @@ def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
     num_first = min(num_first, num_kept)
     positions = np.arange(num_kept)
     positions[num_first:] += num_total - num_kept
-    return Words(
-        written=tuple(written[index] for index in positions.tolist()),
-        is_spaced=is_spaced[positions],
-        positions=positions,
-        ids=ids,
-        num_total=num_total,
-    )
+    kept = tuple(written[index] for index in positions.tolist())
+    return Words(kept, is_spaced[positions], positions, ids, num_total)
 
 
 def shown(word: str) -> str:

@@ -27,17 +27,11 @@ _MOST_TOKENS = 500_000
 
 @dataclass(frozen=True)
 class PrefixPredictions:
-    """Predictions for prefixes of a text.
+    """Predictions for prefixes of a text."""
 
-    Attributes:
-        num_read: (num_prefixes,) int64, ascending lengths in words; the last is the whole text.
-        probabilities: (num_prefixes, num_classes), calibrated.
-        stride: words from one prefix to the next.
-    """
-
-    num_read: np.ndarray
-    probabilities: np.ndarray
-    stride: int
+    num_read: np.ndarray  # (num_prefixes,) int64, ascending lengths in words, to the whole text
+    probabilities: np.ndarray  # (num_prefixes, num_classes), calibrated
+    stride: int  # words from one prefix to the next
 
     def at_words(self) -> np.ndarray:
         """(num_words, num_classes) probabilities of the shortest prefix that holds each word."""
@@ -54,13 +48,8 @@ def predict_prefixes(
 ) -> PrefixPredictions:
     """Classify every prefix of a text, or every k-th prefix of a long one and the whole text.
 
-    A bidirectional model reads each prefix as if the text ended there.
-
-    Args:
-        model: the classifier; it is left in evaluation mode.
-        ids: (num_words,) the words' ids.
-        temperature: what logits are divided by.
-        most_tokens: about how many tokens all prefixes may have together, which decides k.
+    A bidirectional model reads each prefix as if the text ended there. All prefixes together have
+    about ``most_tokens`` tokens at most, which decides k. Leaves the model in evaluation mode.
     """
     num_words = len(ids)
     stride = max(1, -(-num_words * num_words // (2 * most_tokens)))
@@ -75,8 +64,7 @@ def predict_prefixes(
         full_lengths=lengths,
         labels=torch.zeros_like(lengths),
     )
-    device = model.embedding.weight.device
-    logits = compute_logits(model, prefixes, device=device)
+    logits = compute_logits(model, prefixes, device=model.embedding.weight.device)
     log_probabilities = apply_temperature(logits.numpy(), temperature)
     return PrefixPredictions(num_read, np.exp(log_probabilities), stride)
 
@@ -89,32 +77,28 @@ _UNITS_PER_WORD = 3
 class GateTrace:
     """Gates and cell states after each word.
 
-    Units of the last layer are numbered from 0, forward direction first.
-
-    Attributes:
-        forget, input, output: (num_layers, directions, num_words) mean over the units, 0
-            (closed) to 1 (open).
-        units: (num_units,) int64, the units with the largest absolute cell states anywhere in the
-            text, largest first.
-        cell: (num_units, num_words) their cell states.
-        strongest: (num_words, 3) int64, the units with the largest cell states at each word.
-        strongest_cell: (num_words, 3) their cell states.
-        hidden_size: number of units per direction.
+    Gates are (num_layers, directions, num_words) means over the units, 0 (closed) to 1 (open).
+    Units are those of the last layer, numbered from 0, forward direction first.
     """
 
     forget: np.ndarray
     input: np.ndarray
     output: np.ndarray
-    units: np.ndarray
-    cell: np.ndarray
-    strongest: np.ndarray
-    strongest_cell: np.ndarray
-    hidden_size: int
+    units: np.ndarray  # (num_units,) those with the largest absolute cell states, largest first
+    cell: np.ndarray  # (num_units, num_words) their cell states
+    strongest: np.ndarray  # (num_words, 3) the units with the largest cell states at each word
+    strongest_cell: np.ndarray  # (num_words, 3) their cell states
+    hidden_size: int  # number of units per direction
 
     @property
     def directions(self) -> int:
         """2 if bidirectional, else 1."""
         return self.forget.shape[1]
+
+    @property
+    def layer(self) -> str:
+        """Names the last layer, as ``, layer 2``; empty if there is only one."""
+        return f", layer {len(self.forget)}" if len(self.forget) > 1 else ""
 
     def unit_name(self, unit: int) -> str:
         """An arrow for the direction, and the number within it."""
@@ -174,29 +158,29 @@ def _mean_openness(layers: tuple[tuple[Gates, ...], ...], name: str) -> np.ndarr
 
 @dataclass(frozen=True)
 class Explanation:
-    """Explanation of a model's prediction for one text.
-
-    Attributes:
-        words: the words that the model reads.
-        opinion: predictions after each word.
-        attribution: how much each word adds to the score.
-        gates: the LSTM's gates; None for other cells.
-        attention: (num_words,) attention weights with sum 1; None without attention.
-        cell: ``LSTM``, ``GRU`` or ``RNN_TANH``.
-    """
+    """Explanation of a model's prediction for one text."""
 
     words: Words
     class_names: tuple[str, ...]
-    opinion: PrefixPredictions
+    prefixes: PrefixPredictions
     attribution: Attribution
-    gates: GateTrace | None
-    attention: np.ndarray | None
-    cell: str
+    gates: GateTrace | None  # None for other cells than LSTM
+    attention: np.ndarray | None  # (num_words,) weights with sum 1; None without attention
+    cell: str  # LSTM, GRU or RNN_TANH
 
     @property
     def probabilities(self) -> np.ndarray:
         """(num_classes,) calibrated probabilities of the whole text."""
-        return self.opinion.probabilities[-1]
+        return self.prefixes.probabilities[-1]
+
+    @property
+    def ranking(self) -> np.ndarray:
+        """(num_classes,) indices of the classes, the most probable first."""
+        return np.argsort(-self.probabilities, kind="stable")
+
+    def curves(self, most: int) -> list[int]:
+        """The classes whose probabilities to draw: the second of two, or the most probable."""
+        return [1] if len(self.class_names) == 2 else self.ranking[:most].tolist()
 
     @property
     def label(self) -> str:
@@ -236,26 +220,16 @@ class Explanation:
 
 
 def explain(predictor: Predictor, text: str, *, steps: int = 50) -> Explanation:
-    """Explain the prediction for a text.
+    """Explain a predictor's prediction for a text; one without words counts as one unknown word.
 
-    Args:
-        predictor: a run, loaded with :func:`sentiment.load`.
-        text: any text; one without words counts as one unknown word.
-        steps: see :func:`sentiment.explain.attribution.integrated_gradients`.
-
-    Raises:
-        TypeError: the text is not a string.
+    ``steps`` is the number of gradients that
+    :func:`sentiment.explain.attribution.integrated_gradients` starts with.
     """
     if not isinstance(text, str):
         raise TypeError(f"text is {type(text).__name__}, but must be a string")
     words = read_words(predictor.encode([text]), 0, text)
-    return explain_words(
-        predictor.model,
-        words,
-        predictor.class_names,
-        temperature=predictor.temperature,
-        steps=steps,
-    )
+    names, temperature = predictor.class_names, predictor.temperature
+    return explain_words(predictor.model, words, names, temperature=temperature, steps=steps)
 
 
 def explain_words(
@@ -269,18 +243,14 @@ def explain_words(
 ) -> Explanation:
     """Explain the prediction of a model, which may be in training, for words already read.
 
-    Args:
-        model: the classifier; it is not changed.
-        words: from :func:`sentiment.explain.attribution.read_words`.
-        class_names: in the order of the model's logits.
-        temperature: what logits are divided by.
-        steps, most_steps: see :func:`sentiment.explain.attribution.integrated_gradients`.
+    ``class_names`` are in the order of the model's logits; for the steps, see
+    :func:`sentiment.explain.attribution.integrated_gradients`. The model is not changed.
     """
     with at_rest(model):
         return Explanation(
             words=words,
             class_names=class_names,
-            opinion=predict_prefixes(model, words.ids, temperature=temperature),
+            prefixes=predict_prefixes(model, words.ids, temperature=temperature),
             attribution=integrated_gradients(model, words.ids, steps=steps, most_steps=most_steps),
             gates=trace_gates(model, words.ids),
             attention=attention_weights(model, words.ids),

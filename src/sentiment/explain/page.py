@@ -49,8 +49,8 @@ def draw(explanation: Explanation) -> Figure:
         _draw_attention(next(rows), explanation.attention, part)
     if gates is not None:
         for direction in range(gates.directions):
-            _draw_gates(next(rows), explanation, part, direction)
-        _draw_cells(next(rows), explanation, part)
+            _draw_gates(next(rows), gates, part, direction)
+        _draw_cells(next(rows), gates, part)
     probability = float(explanation.probabilities.max())
     title = f"{_drawn(explanation.label)} {probability:.1%}"
     figure.suptitle(title, parse_math=False, x=0.01, horizontalalignment="left", weight="bold")
@@ -58,16 +58,11 @@ def draw(explanation: Explanation) -> Figure:
 
 
 def explanation_figure(
-    model: SentimentClassifier,
-    words: Words,
-    class_names: tuple[str, ...],
-    *,
-    temperature: float = 1.0,
-    steps: int = 20,
+    model: SentimentClassifier, words: Words, class_names: tuple[str, ...], *, temperature: float
 ) -> Figure:
-    """Plot the explanation for a model in training, with exactly ``steps`` gradients."""
+    """Plot the explanation for a model in training, with exactly 20 gradients."""
     explanation = explain_words(
-        model, words, class_names, temperature=temperature, steps=steps, most_steps=steps
+        model, words, class_names, temperature=temperature, steps=20, most_steps=20
     )
     return draw(explanation)
 
@@ -87,20 +82,19 @@ def _draw_opinion(axes: Any, explanation: Explanation, part: slice) -> None:
 
 def _draw_curves(axes: Any, explanation: Explanation, part: slice) -> None:
     places = np.arange(part.start, part.stop)
-    opinions = explanation.opinion.at_words()[part]
+    probabilities = explanation.prefixes.at_words()[part]
     names = explanation.class_names
     marker = "o" if len(places) <= _MOST_WORDS else ""
     if len(names) == 2:
-        axes.plot(places, opinions[:, 1], color="black", marker=marker, markersize=3, linewidth=1)
-        axes.fill_between(places, 0.5, opinions[:, 1], where=opinions[:, 1] >= 0.5, color=FOR,
-                          alpha=0.25, interpolate=True, linewidth=0)  # fmt: skip
-        axes.fill_between(places, 0.5, opinions[:, 1], where=opinions[:, 1] <= 0.5, color=AGAINST,
-                          alpha=0.25, interpolate=True, linewidth=0)  # fmt: skip
+        curve = probabilities[:, 1]
+        axes.plot(places, curve, color="black", marker=marker, markersize=3, linewidth=1)
+        for side, color in ((curve >= 0.5, FOR), (curve <= 0.5, AGAINST)):
+            axes.fill_between(places, 0.5, curve, where=side, color=color,
+                              alpha=0.25, interpolate=True, linewidth=0)  # fmt: skip
         axes.set_ylabel(f"P({_drawn(names[1], 20)})", parse_math=False)
     else:
-        order = np.argsort(-explanation.probabilities, kind="stable")[: len(COLORS)]
-        for each in order.tolist():
-            axes.plot(places, opinions[:, each], label=_drawn(names[each], 20), linewidth=1)
+        for label in explanation.curves(len(COLORS)):
+            axes.plot(places, probabilities[:, label], label=_drawn(names[label], 20), linewidth=1)
         _add_legend(axes)
         axes.set_ylabel("probability")
     axes.set_ylim(0, 1)
@@ -130,48 +124,31 @@ def _draw_attention(axes: Any, weights: np.ndarray, part: slice) -> None:
     _set_words(axes, part)
 
 
-def _draw_gates(axes: Any, explanation: Explanation, part: slice, direction: int) -> None:
-    gates = explanation.gates
-    assert gates is not None
+def _draw_gates(axes: Any, gates: GateTrace, part: slice, direction: int) -> None:
     places = np.arange(part.start, part.stop)
     for name, color in _GATES.items():
         values = getattr(gates, name)[-1, direction, part]
         axes.plot(places, values, label=name, color=color, marker="o", markersize=2, linewidth=1)
     way = ("forward", "backward")[direction]
-    axes.set_title(f"gates, reading {way}{_layer(explanation)}", loc="left")
+    axes.set_title(f"gates, reading {way}{gates.layer}", loc="left")
     axes.set_ylabel("openness")
     axes.set_ylim(0, 1)
     _add_legend(axes)
     _set_words(axes, part)
 
 
-def _draw_cells(axes: Any, explanation: Explanation, part: slice) -> None:
-    gates = explanation.gates
-    assert gates is not None
+def _draw_cells(axes: Any, gates: GateTrace, part: slice) -> None:
     cell = gates.cell[:, part]
     highest = float(np.abs(gates.cell).max())
-    image = axes.imshow(
-        cell,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="PRGn",
-        vmin=-highest,
-        vmax=highest,
-        extent=(part.start - 0.5, part.stop - 0.5, len(cell) - 0.5, -0.5),
-    )
+    extent = (part.start - 0.5, part.stop - 0.5, len(cell) - 0.5, -0.5)
+    image = axes.imshow(cell, aspect="auto", interpolation="nearest", cmap="PRGn",
+                        vmin=-highest, vmax=highest, extent=extent)  # fmt: skip
     axes.set_yticks(range(len(cell)), [gates.unit_name(unit) for unit in gates.units], fontsize=7)
-    axes.set_title(f"cell states of the strongest units{_layer(explanation)}", loc="left")
+    axes.set_title(f"cell states of the strongest units{gates.layer}", loc="left")
     # Beside the axes and outside the layout, so that all axes stay equally wide.
     axes.figure.colorbar(image, cax=axes.inset_axes((1.005, 0, 0.012, 1)))
     axes.set_xticks([])
     axes.grid(False)
-
-
-def _layer(explanation: Explanation) -> str:
-    gates = explanation.gates
-    assert gates is not None
-    num_layers = len(gates.forget)
-    return f", layer {num_layers}" if num_layers > 1 else ""
 
 
 def _add_legend(axes: Any) -> None:
@@ -182,7 +159,7 @@ def _add_legend(axes: Any) -> None:
 
 
 def _set_words(axes: Any, part: slice) -> None:
-    """A line for each word, without ticks: their names stand under the attributions."""
+    """A line for each word, without ticks: the words are written under the attributions."""
     axes.set_xlim(part.start - 0.5, part.stop - 0.5)
     axes.set_xticks([])
     lines = axes.vlines(range(part.start, part.stop), 0, 1, colors="black", alpha=0.06, zorder=0)
@@ -191,14 +168,13 @@ def _set_words(axes: Any, part: slice) -> None:
 
 def _drawn(text: str, longest: int = 60) -> str:
     """The text with a box for what the font lacks, of which matplotlib would warn each time."""
-    known = _characters()
-    text = "".join(each if ord(each) in known else "□" for each in shown(text))
+    known = _font_characters()
+    text = "".join(char if ord(char) in known else "□" for char in shown(text))
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 @functools.cache
-def _characters() -> frozenset[int]:
-    """The code points that the figures' font has a glyph for."""
+def _font_characters() -> frozenset[int]:
     from matplotlib.font_manager import findfont, get_font
 
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
@@ -210,15 +186,14 @@ _FAINTEST = 0.03  # share of the largest attribution below which a word is not c
 def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> None:
     """Write the page atomically; ``origin`` names the model in the heading."""
     words = explanation.words
-    order = np.argsort(-explanation.probabilities, kind="stable")
     write_page(
         path,
         "explain.html",
         origin=origin,
         label=shown(explanation.label),
         shares=[
-            (shown(explanation.class_names[each]), float(explanation.probabilities[each]))
-            for each in order
+            (shown(explanation.class_names[label]), float(explanation.probabilities[label]))
+            for label in explanation.ranking
         ],
         towards=shown(explanation.towards),
         against=shown(explanation.against),
@@ -228,7 +203,7 @@ def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> N
         num_cut=words.num_cut,
         num_cut_off=words.num_cut_off,
         num_unknown=int(words.is_unknown.sum()),
-        stride=explanation.opinion.stride,
+        stride=explanation.prefixes.stride,
         no_gates=explanation.no_gates,
         attribution=explanation.attribution,
         is_of_two=len(explanation.class_names) == 2,
@@ -263,9 +238,8 @@ def _marked_words(explanation: Explanation) -> list[dict[str, Any]]:
 
 def _figures(explanation: Explanation) -> dict[str, Any]:
     """Data for the page's script, with an entry per word in each list."""
-    opinions = explanation.opinion.at_words()
-    order = np.argsort(-explanation.probabilities, kind="stable")[:6]
-    curves = [1] if len(explanation.class_names) == 2 else order.tolist()
+    probabilities = explanation.prefixes.at_words()
+    gates = explanation.gates
     return {
         "words": [shown(word) for word in explanation.words.written],
         "ids": explanation.words.ids.tolist(),
@@ -273,14 +247,17 @@ def _figures(explanation: Explanation) -> dict[str, Any]:
         "towards": shown(explanation.towards),
         "against": shown(explanation.against),
         "opinion": [
-            {"name": shown(explanation.class_names[each]), "values": _round(opinions[:, each])}
-            for each in curves
+            {
+                "name": shown(explanation.class_names[label]),
+                "values": _round(probabilities[:, label]),
+            }
+            for label in explanation.curves(6)
         ],
         "isOfTwo": len(explanation.class_names) == 2,
         "attribution": _round(explanation.attribution.values),
         "attention": None if explanation.attention is None else _round(explanation.attention),
-        "gates": [] if explanation.gates is None else _gate_curves(explanation.gates),
-        "cells": None if explanation.gates is None else _cells(explanation.gates),
+        "gates": [] if gates is None else _gate_curves(gates),
+        "cells": None if gates is None else _cells(gates),
     }
 
 
@@ -290,9 +267,7 @@ def _gate_curves(gates: GateTrace) -> list[dict[str, Any]]:
         {
             "name": ("forward", "backward")[direction]
             + (f", layer {layer + 1}" if num_layers > 1 else ""),
-            "forget": _round(gates.forget[layer, direction]),
-            "input": _round(gates.input[layer, direction]),
-            "output": _round(gates.output[layer, direction]),
+            **{gate: _round(getattr(gates, gate)[layer, direction]) for gate in _GATES},
         }
         for layer in range(num_layers)
         for direction in range(gates.directions)
@@ -304,11 +279,11 @@ def _cells(gates: GateTrace) -> dict[str, Any]:
         "units": [gates.unit_name(unit) for unit in gates.units],
         "values": [_round(values, 2) for values in gates.cell],
         "strongest": [
-            [[gates.unit_name(unit), round(float(value), 2)] for unit, value in pairs]
-            for pairs in (
-                zip(units, values, strict=True)
-                for units, values in zip(gates.strongest, gates.strongest_cell, strict=True)
-            )
+            [
+                [gates.unit_name(unit), round(float(value), 2)]
+                for unit, value in zip(units, values, strict=True)
+            ]
+            for units, values in zip(gates.strongest, gates.strongest_cell, strict=True)
         ],
     }
 

@@ -35,7 +35,7 @@ def render(explanation: Explanation, *, colors: bool) -> str:
         _verdict(explanation),
         _text(explanation, colors),
         _strongest(explanation),
-        _courses(explanation),
+        _curves(explanation),
         _units(explanation),
         _completeness(explanation),
     ]
@@ -43,9 +43,9 @@ def render(explanation: Explanation, *, colors: bool) -> str:
 
 
 def _verdict(explanation: Explanation) -> str:
-    order = np.argsort(-explanation.probabilities, kind="stable")[:5]
     shares = [
-        f"{shown(explanation.class_names[k])} {explanation.probabilities[k]:.1%}" for k in order
+        f"{shown(explanation.class_names[label])} {explanation.probabilities[label]:.1%}"
+        for label in explanation.ranking[:5]
     ]
     lines = [truncate(f"{shares[0]}   ({', '.join(shares[1:])})", COLUMNS)]
     words = explanation.words
@@ -56,11 +56,7 @@ def _verdict(explanation: Explanation) -> str:
         if words.num_cut:
             read += f" read of {words.num_total:,}: {words.num_cut:,} cut off"
         lines.append(read)
-        unknown = [
-            shown(word)
-            for word, is_unknown in zip(words.written, words.is_unknown, strict=True)
-            if is_unknown
-        ]
+        unknown = [shown(words.written[index]) for index in np.flatnonzero(words.is_unknown)]
         if unknown:
             names = ", ".join(dict.fromkeys(unknown))
             lines.append(truncate(f"{len(unknown):,} unknown: {names}", COLUMNS))
@@ -82,19 +78,18 @@ def _text(explanation: Explanation, colors: bool) -> str:
         column += (column > 0) + width(plain)
     lines.append(line)
     if part.stop - part.start < len(explanation.words):
-        lines.append(
-            f"(words {part.start + 1:,} to {part.stop:,}, which hold the strongest; "
-            "the page shows all)"
-        )
+        where = f"words {part.start + 1:,} to {part.stop:,}"
+        lines.append(f"({where}, which hold the strongest; the page shows all)")
     return "\n".join([*lines, "", _key(explanation, colors)])
 
 
 def _pieces(explanation: Explanation, part: slice, colors: bool) -> Iterator[tuple[str, str]]:
     """Text between white space, as (plain, with marks)."""
     words, strengths = explanation.words, explanation.strengths
+    num_skipped, is_unknown = words.num_skipped, words.is_unknown
     plain = marked = ""
     for index in range(part.start, part.stop):
-        skipped = int(words.num_skipped[index])
+        skipped = int(num_skipped[index])
         if plain and (words.is_spaced[index] or skipped):
             yield plain, marked
             plain = marked = ""
@@ -104,7 +99,7 @@ def _pieces(explanation: Explanation, part: slice, colors: bool) -> Iterator[tup
         word, strength = shown(words.written[index]), float(strengths[index])
         if colors:
             plain += word
-            marked += _colored(word, strength, bool(words.is_unknown[index]))
+            marked += _colored(word, strength, bool(is_unknown[index]))
         else:
             level = (abs(strength) >= 0.25) + (abs(strength) >= 0.6)
             mark = ("+" if strength > 0 else "-") * level
@@ -137,15 +132,12 @@ def _strongest(explanation: Explanation) -> str:
     """The strongest words against and for the target, with their attributions."""
     values = explanation.attribution.values
     order = np.argsort(values, kind="stable")
-    left = [index for index in order[:_STRONGEST] if values[index] < 0]
-    right = [index for index in order[::-1][:_STRONGEST] if values[index] > 0]
-    columns = (
-        [f"for {shown(explanation.against)}", *(_cell(explanation, index) for index in left)],
-        [f"for {shown(explanation.towards)}", *(_cell(explanation, index) for index in right)],
-    )
+    left, right = [f"for {shown(explanation.against)}"], [f"for {shown(explanation.towards)}"]
+    left += [_cell(explanation, index) for index in order[:_STRONGEST] if values[index] < 0]
+    right += [_cell(explanation, index) for index in order[::-1][:_STRONGEST] if values[index] > 0]
     return "\n".join(
         f"{pad(truncate(one, 38), 40)}{truncate(other, 38)}".rstrip()
-        for one, other in zip_longest(*columns, fillvalue="")
+        for one, other in zip_longest(left, right, fillvalue="")
     )
 
 
@@ -155,12 +147,13 @@ def _cell(explanation: Explanation, index: int) -> str:
     return f"{explanation.attribution.values[index]:+7.2f} {pad(word, 17)}{bar}"
 
 
-def _courses(explanation: Explanation) -> str:
+def _curves(explanation: Explanation) -> str:
     """Predictions, attention and gates after each word, drawn with block characters."""
-    names = [shown(name) for name in explanation.class_names]
-    opinions = explanation.opinion.at_words()
-    chosen = [1] if len(names) == 2 else np.argsort(-explanation.probabilities)[:4].tolist()
-    rows = [(truncate(f"P({names[k]})", 12), opinions[:, k], (0.0, 1.0)) for k in chosen]
+    names, probabilities = explanation.class_names, explanation.prefixes.at_words()
+    rows = [
+        (truncate(f"P({shown(names[label])})", 12), probabilities[:, label], (0.0, 1.0))
+        for label in explanation.curves(4)
+    ]
     if explanation.attention is not None:
         rows.append(("attention", explanation.attention, (0.0, float(explanation.attention.max()))))
     gates = explanation.gates
@@ -178,10 +171,10 @@ def _courses(explanation: Explanation) -> str:
     ]
     per_column = len(explanation.words) / num_columns
     every = f", a column for each {per_column:.1f} words" if per_column > 1 else ""
-    layer = f", gates of layer {len(gates.forget)}" if gates and len(gates.forget) > 1 else ""
+    layer = f", gates of layer {len(gates.forget)}" if gates and gates.layer else ""
     lines.insert(0, f"word after word{every}{layer}")
-    if explanation.opinion.stride > 1:
-        lines.append(f"(predictions after every {explanation.opinion.stride:,} words)")
+    if explanation.prefixes.stride > 1:
+        lines.append(f"(predictions after every {explanation.prefixes.stride:,} words)")
     if explanation.no_gates:
         lines.append(f"(no gates: {explanation.no_gates})")
     return "\n".join(lines)
@@ -215,13 +208,11 @@ def _units(explanation: Explanation) -> str:
 def _completeness(explanation: Explanation) -> str:
     attribution = explanation.attribution
     share = "" if attribution.relative_error is None else f" ({attribution.relative_error:.2%})"
-    towards, against = shown(explanation.towards), shown(explanation.against)
-    logits = f"logit of {towards}"
+    logits = f"logit of {shown(explanation.towards)}"
     if len(explanation.class_names) == 2:
-        logits += f" less that of {against}"
-    logits = truncate(logits, 34)
+        logits += f" less that of {shown(explanation.against)}"
     return (
-        f"score, {logits}: {attribution.baseline_score:+.3f} as padding, "
+        f"score, {truncate(logits, 34)}: {attribution.baseline_score:+.3f} as padding, "
         f"{attribution.score:+.3f} as words\n"
         f"attributions miss the difference by {abs(attribution.error):.4f}{share}, "
         f"in {attribution.num_steps:,} steps{'' if attribution.is_good else '; take more'}"
