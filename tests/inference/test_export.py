@@ -15,7 +15,7 @@ from sentiment.cli import main as cli
 from sentiment.inference import export
 from sentiment.inference import export as checking
 from sentiment.inference.export import export_run
-from sentiment.inference.onnx_graph import take_apart
+from sentiment.inference.onnx_graph import extract_parts
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -138,11 +138,11 @@ def test_a_file_that_says_something_else_does_not_appear(tmp_path, monkeypatch, 
     path = tmp_path / f"model{SUFFIXES[format]}"
     path.write_text("an earlier one")
 
-    def take_apart_wrongly(model):
-        parts = take_apart(model)
+    def extract_wrongly(model):
+        parts = extract_parts(model)
         return replace(parts, output_bias=parts.output_bias + torch.tensor([0, 2e-4, 0]))
 
-    monkeypatch.setattr(export, "take_apart", take_apart_wrongly)
+    monkeypatch.setattr(export, "extract_parts", extract_wrongly)
     with pytest.raises(ValueError, match=r"differ from the run's by 0.0002, where 0.0001"):
         export_run(run, path, format)
     assert path.read_text() == "an earlier one"
@@ -164,7 +164,7 @@ def test_a_model_with_parts_of_later_releases_is_refused(tmp_path):
         export_run(run, tmp_path / "model.onnx", "onnx")
     run.model.pooling = "median"  # type: ignore[assignment]
     with pytest.raises(ValueError, match="pooling median cannot"):
-        take_apart(run.model)
+        extract_parts(run.model)
 
 
 def test_the_command_writes_into_the_run_or_where_it_is_told(tmp_path, capsys):

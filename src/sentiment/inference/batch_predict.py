@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import torch
 from filelock import FileLock, Timeout
 
-from sentiment.data.blocks import Block
 from sentiment.data.readers import Source
 from sentiment.inference.outputs import (
     AddedColumns,
@@ -84,21 +83,13 @@ def shard_predict(
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a prediction has come.
+    """How far a prediction has come; also the fields of the progress file."""
 
-    Attributes:
-        request: everything that decides the output, by the names used in messages.
-        num_rows: rows of the input that the output holds.
-        num_bad: bad rows among them.
-        position: where the output ends, as returned by :meth:`Output.commit`.
-        is_whole: whether the output is complete and only has to be moved to its path.
-    """
-
-    request: dict[str, Any]
-    num_rows: int = 0
-    num_bad: int = 0
-    position: int = 0
-    is_whole: bool = False
+    request: dict[str, Any]  # everything that decides the output, by the names used in messages
+    num_rows: int = 0  # rows of the input that the output holds
+    num_bad: int = 0  # bad rows among them
+    position: int = 0  # where the output ends, from Output.commit
+    is_whole: bool = False  # whether it is complete and only has to be moved to its path
 
 
 def predict_to_file(
@@ -117,50 +108,30 @@ def predict_to_file(
     """Predict all rows of a source into a file, which appears once it is complete.
 
     Interrupted at any moment and called again with ``resumes``, it writes the same bytes as
-    without the interruption. With several ranks, all call it and the main one writes.
+    without the interruption. With several ranks, all call it and the main one writes. The path was
+    checked before by :func:`check_output`. ``request`` is everything that decides the output; None
+    if it cannot be resumed. For the other arguments, see :func:`predict_rows`.
 
-    Args:
-        source, classify, window, skips_bad_rows, watcher: see :func:`predict_rows`.
-        path: the file; checked before by :func:`check_output`.
-        added: the columns to add.
-        request: everything that decides the output; None if it cannot be resumed.
-        resumes: whether to resume an interrupted prediction, if there is one.
-
-    Returns:
-        The progress before and after this call.
-
-    Raises:
-        UserError: as :func:`predict_rows`, or the interrupted prediction had another request.
-        FileExistsError: another process is writing the file.
+    Returns the progress before and after this call. An interrupted prediction of another request
+    is a user error, and so is an output that another process is writing.
     """
     distributed = distributed or DistributedContext()
+    predict = partial(
+        predict_rows, source, classify=classify, window=window, skips_bad_rows=skips_bad_rows,
+        watcher=watcher,
+    )  # fmt: skip
     if not distributed.is_main:
         before = done = _broadcast(Progress({}), distributed)
         if not before.is_whole:
-            done = predict_rows(
-                source,
-                Output(),
-                classify,
-                window=window,
-                skips_bad_rows=skips_bad_rows,
-                begin_at=before,
-                watcher=watcher,
-            )
+            done = predict(Output(), begin_at=before)
         return before, done
     with output_lock(path):
         before = done = _broadcast(_begin(path, request, resumes), distributed)
         if not before.is_whole:
             try:
-                done = predict_rows(
-                    source,
-                    open_output(path, source, added, before.position),
-                    classify,
-                    window=window,
-                    skips_bad_rows=skips_bad_rows,
-                    begin_at=before,
-                    save=None if request is None else partial(_save_progress, path),
-                    watcher=watcher,
-                )
+                output = open_output(path, source, added, before.position)
+                save = None if request is None else partial(_save_progress, path)
+                done = predict(output, begin_at=before, save=save)
             except Exception:
                 progress = _load_progress(path)
                 if progress is not None and progress.num_rows == 0:
@@ -190,22 +161,11 @@ def predict_rows(
     save: Callable[[Progress], object] | None = None,
     watcher: Watcher,
 ) -> Progress:
-    """Predict all rows of a source and complete the output.
+    """Predict all rows of a source and complete the output, opened at ``begin_at.position``.
 
-    Row ``i`` of the output is row ``i`` of the source; a skipped bad row has empty added values.
-
-    Args:
-        source: the rows.
-        output: takes the rows; opened at ``begin_at.position``.
-        classify: texts to predictions.
-        window: rows that are read, sorted by length and predicted together.
-        skips_bad_rows: whether to skip bad rows instead of raising an error.
-        begin_at: the progress so far.
-        save: called with the progress after each block.
-        watcher: shows the progress.
-
-    Raises:
-        UserError: a row is bad, or the source cannot be read any further.
+    Row ``i`` of the output is row ``i`` of the source. A bad row is an error or, with
+    ``skips_bad_rows``, has empty added values. ``window`` rows are read, sorted by length and
+    predicted together; then ``save`` is called with the progress.
     """
     done = begin_at
     watcher.begin(done.num_rows)
@@ -215,7 +175,11 @@ def predict_rows(
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
             watcher.expect(round(block.last_row / block.share_read))
-        _report_problems(block, skips_bad_rows, watcher)
+        for index, problem in sorted(block.problems.items()):
+            message = f"{block.place(index)}: {problem}"
+            if not skips_bad_rows:
+                raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
+            watcher.bad_row(message)
         texts = [text for text in block.texts if text is not None]
         predictions = iter(classify(texts, report=watcher.update))
         watcher.update(len(block.problems))
@@ -232,26 +196,12 @@ def predict_rows(
     return done
 
 
-def _report_problems(block: Block, skips_bad_rows: bool, watcher: Watcher) -> None:
-    for index, problem in sorted(block.problems.items()):
-        message = f"{block.place(index)}: {problem}"
-        if not skips_bad_rows:
-            raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
-        watcher.bad_row(message)
-
-
 def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: bool) -> None:
     """Check that an output may be written, without writing anything.
 
-    Args:
-        path: the output.
-        source: the input file, if any.
-        resumes, overwrites: whether the user allows to resume or to overwrite.
-
-    Raises:
-        FileExistsError: the output or an interrupted one exists, and neither option was given.
-        FileNotFoundError: the folder does not exist.
-        UserError: the format cannot be written, or the output is the input.
+    It may not if the folder does not exist, the format is unknown, the output is the input
+    ``source``, or it or an interrupted one exists and the user does not allow to resume or to
+    overwrite it.
     """
     check_format(path)
     if not path.parent.is_dir():
@@ -275,11 +225,7 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
 
 @contextmanager
 def output_lock(path: Path) -> Iterator[None]:
-    """Lock an output against other processes.
-
-    Raises:
-        FileExistsError: another process has locked it.
-    """
+    """Lock an output against other processes; FileExistsError if one of them has locked it."""
     lock = path.with_name(path.name + ".partial.lock")
     try:
         with FileLock(lock, blocking=False):
@@ -293,7 +239,7 @@ def output_lock(path: Path) -> Iterator[None]:
 
 
 def describe_file(path: Path) -> dict[str, Any]:
-    """Size, modification time and a checksum of the start: whether a file has changed."""
+    """Fingerprint of a file: size, modification time and a checksum of the start."""
     stat = path.stat()
     with path.open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
@@ -309,16 +255,13 @@ def describe_weights(run: Path, checkpoint: str) -> dict[str, Any]:
 
 def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progress:
     """The progress to resume from, or a new one after removing an unfinished output."""
-    if request is None:
-        _discard(path)
-        return Progress({})
-    progress = _load_progress(path) if resumes else None
-    if progress is not None:
+    if request is not None and resumes and (progress := _load_progress(path)) is not None:
         _check_request(progress.request, request)
         return progress
     _discard(path)
-    progress = Progress(request)
-    _save_progress(path, progress)
+    progress = Progress(request or {})
+    if request is not None:
+        _save_progress(path, progress)
     return progress
 
 
@@ -329,9 +272,8 @@ def _check_request(before: dict[str, Any], now: dict[str, Any]) -> None:
         was, value = (
             repr(request[name]) if name in request else "the default" for request in (before, now)
         )
-        change = f"was {was} and is now {value}"
-        if isinstance(now.get(name), dict):  # a file's description
-            change = "has changed"
+        is_file = isinstance(now.get(name), dict)
+        change = "has changed" if is_file else f"was {was} and is now {value}"
         raise UserError(
             f"cannot resume: {name} {change}: restore what the output was started with, or "
             "start again with --overwrite"

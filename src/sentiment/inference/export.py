@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sentiment.data.vocabulary import token_counts
-from sentiment.inference.onnx_graph import Attention, Direction, Parts, take_apart
+from sentiment.inference.onnx_graph import Attention, Direction, Parts, extract_parts
 from sentiment.runs.run import Run
 from sentiment.runtime.device import exact_fp32
 from sentiment.runtime.errors import UserError
@@ -35,15 +35,7 @@ class ScriptedClassifier(nn.Module):
         _fill(self.output, weight=parts.output_weight, bias=parts.output_bias)
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Classify a batch.
-
-        Args:
-            tokens: (batch, time) ids; padding after each length is not read.
-            lengths: (batch,) integers from 1 to time, on any device.
-
-        Returns:
-            (batch, num_classes) logits.
-        """
+        """(batch, time) ids and (batch,) lengths, on any device, to (batch, num_classes) logits."""
         lengths = lengths.to(tokens.device)
         x = self.embedding(tokens.t())  # (time, batch, embedding)
         steps = torch.arange(x.size(0), device=x.device).unsqueeze(1)
@@ -77,7 +69,7 @@ class _Layer(nn.Module):
 
     def __init__(self, cell: str, directions: list[Direction]) -> None:
         super().__init__()
-        kind = _LSTMDirection if cell == "LSTM" else _PlainDirection
+        kind = _LSTMDirection if cell == "LSTM" else _Direction
         self.forwards = kind(cell, directions[0])
         self.backwards = kind(cell, directions[1]) if len(directions) == 2 else None
 
@@ -91,31 +83,31 @@ class _Layer(nn.Module):
         return output
 
 
-class _LSTMDirection(nn.Module):
+class _Direction(nn.Module):
+    """One direction of a layer, for GRUs and plain RNNs."""
+
     def __init__(self, cell: str, direction: Direction) -> None:
         super().__init__()
-        assert cell == "LSTM" and direction.c is not None
-        self.recurrence = nn.LSTM(direction.weight_ih.shape[1], len(direction.h))
-        _fill_recurrence(self.recurrence, direction)
+        kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[cell]
+        self.recurrence = kind(direction.weight_ih.shape[1], len(direction.h))
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        _fill(self.recurrence, **{f"{name}_l0": getattr(direction, name) for name in names})
         self.h = nn.Parameter(direction.h, requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
+
+
+class _LSTMDirection(_Direction):
+    def __init__(self, cell: str, direction: Direction) -> None:
+        super().__init__(cell, direction)
+        assert direction.c is not None
         self.c = nn.Parameter(direction.c, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.h.expand(1, x.size(1), -1).contiguous()
         c = self.c.expand(1, x.size(1), -1).contiguous()
         return self.recurrence(x, (h, c))[0]
-
-
-class _PlainDirection(nn.Module):
-    def __init__(self, cell: str, direction: Direction) -> None:
-        super().__init__()
-        kind = {"GRU": nn.GRU, "RNN_TANH": nn.RNN}[cell]
-        self.recurrence = kind(direction.weight_ih.shape[1], len(direction.h))
-        _fill_recurrence(self.recurrence, direction)
-        self.h = nn.Parameter(direction.h, requires_grad=False)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
 
 
 class _AttentionPooling(nn.Module):
@@ -130,16 +122,6 @@ class _AttentionPooling(nn.Module):
         scores = torch.matmul(self.projection(x).tanh(), self.context).unsqueeze(2)
         weights = scores.masked_fill(~is_inside, float("-inf")).softmax(0)  # (time, batch, 1)
         return (x * weights).sum(0)
-
-
-def _fill_recurrence(recurrence: nn.Module, direction: Direction) -> None:
-    _fill(
-        recurrence,
-        weight_ih_l0=direction.weight_ih,
-        weight_hh_l0=direction.weight_hh,
-        bias_ih_l0=direction.bias_ih,
-        bias_hh_l0=direction.bias_hh,
-    )
 
 
 def _fill(module: nn.Module, **weights: torch.Tensor) -> None:
@@ -193,22 +175,19 @@ _MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, minus room for
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported file; ``difference`` is the largest one between its logits and the run's."""
+    """An exported file."""
 
     path: Path
     num_bytes: int
-    difference: float
+    difference: float  # the largest one between its logits and the run's
 
 
 def export_run(run: Run, path: Path, format: Format) -> Exported:
     """Export a run's model, on the CPU, to one file, and check that it gives the same logits.
 
-    The format ``onnx`` is for onnxruntime and others, ``torch`` for ``torch.jit.load``.
-
-    Raises:
-        UserError: the model cannot be exported or is too large, or logits differ by more than
-            :data:`TOLERANCE`; nothing is written then.
-        ModuleNotFoundError: onnx or onnxruntime is not installed.
+    The format ``onnx`` is for onnxruntime and others, ``torch`` for ``torch.jit.load``. Nothing is
+    written if the model cannot be exported or is too large, or if logits differ by more than
+    :data:`TOLERANCE`.
     """
     write, load = _FORMATS[format]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,23 +207,18 @@ def export_run(run: Run, path: Path, format: Format) -> Exported:
 
 
 def describe(run: Run) -> dict[str, str]:
-    """Metadata for users of the file.
-
-    ``class_names`` (a JSON list, in the order of the logits), ``temperature`` (divide logits by it
-    before the softmax), ``max_length`` and ``keep`` (how longer texts are truncated),
-    ``lower_case`` (true or false), ``tokenizer``, and ``vocabulary``: a word per line, whose line
-    number, from 0, is its id.
-    """
+    """Metadata of the exported file, as strings."""
     data = run.config.data
     return {
         "format_version": str(FORMAT_VERSION),
+        # A JSON list, in the order of the logits.
         "class_names": json.dumps(list(run.class_names), ensure_ascii=False),
-        "temperature": repr(run.checkpoint.temperature),
-        "max_length": str(data.max_length),
+        "temperature": repr(run.checkpoint.temperature),  # divides logits before the softmax
+        "max_length": str(data.max_length),  # longer texts are truncated as keep says
         "keep": data.keep,
         "lower_case": json.dumps(data.lower_case),
         "tokenizer": 'spacy.blank("en"), after <br> became spaces and HTML entities characters',
-        "vocabulary": "\n".join(run.vocabulary.itos),
+        "vocabulary": "\n".join(run.vocabulary.itos),  # the line number, from 0, is the id
     }
 
 
@@ -253,7 +227,7 @@ def _write_onnx(run: Run, path: Path) -> None:
 
     from sentiment.inference.onnx_graph import build_onnx
 
-    parts = take_apart(run.model)
+    parts = extract_parts(run.model)
     size = sum(value.numel() * value.element_size() for value in run.model.state_dict().values())
     if size > _MOST_BYTES_OF_ONNX:
         raise UserError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
@@ -277,7 +251,7 @@ def _load_onnx(path: Path) -> Classifier:
 def _write_torch(run: Run, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot do it yet
-        scripted = torch.jit.script(ScriptedClassifier(take_apart(run.model)).eval())
+        scripted = torch.jit.script(ScriptedClassifier(extract_parts(run.model)).eval())
         torch.jit.save(scripted, str(path), _extra_files=describe(run))
 
 

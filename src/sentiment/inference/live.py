@@ -42,9 +42,8 @@ class TextsSource(Source):
 class LiveSource(Source):
     """Lines of a stream, as rows of one column.
 
-    A block holds the lines that arrived while the last block was predicted: one line if a person
-    types them, many if a program writes them quickly. The file descriptor is read directly, since
-    a thread must not hold the lock of Python's buffer when the program ends.
+    A block holds the lines that arrived while the last block was predicted. The file descriptor is
+    read directly, since a thread must not hold the lock of Python's buffer when the program ends.
     """
 
     def __init__(self, descriptor: int, text_column: str) -> None:
@@ -55,8 +54,9 @@ class LiveSource(Source):
     def blocks(self, window: int) -> Iterator[Block]:
         first = 1
         for lines in _batch_lines(self._start_reading()):
-            for start in range(0, len(lines), window):
-                rows = [[_decoded(line)] for line in lines[start : start + window]]
+            texts = [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
+            for start in range(0, len(texts), window):
+                rows = [[text] for text in texts[start : start + window]]
                 yield delimited_block(self.origin, first, self.columns, 0, rows, 0.0)
                 first += len(rows)
 
@@ -105,10 +105,6 @@ def _batch_lines(ahead: queue.Queue[list[bytes] | Exception | None]) -> Iterator
             return
 
 
-def _decoded(line: bytes) -> str:
-    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
-
-
 class AnswerTable(Output):
     """A line per text: the class, its probability, the start of the text."""
 
@@ -134,7 +130,7 @@ class AnswerTable(Output):
 
 
 class Bar:
-    """A progress bar on standard error, on a terminal only; messages appear above it."""
+    """A progress bar on standard error, if that is a terminal; messages appear above it."""
 
     def __init__(self, *, is_hidden: bool = False) -> None:
         disable = True if is_hidden else None  # None: unless standard error is a terminal
@@ -156,7 +152,6 @@ class Bar:
         self.say(f"skipped: {sanitize(_one_line(message))}")
 
     def say(self, message: str) -> None:
-        """Print a line above the bar."""
         self._bar.write(message, file=sys.stderr)
 
     def __enter__(self) -> Bar:

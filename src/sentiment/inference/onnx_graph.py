@@ -18,60 +18,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction of one layer, with PyTorch's shapes and order of gates.
+    """One direction of one layer; gates are i, f, g, o (LSTM) or r, z, n (GRU), as in PyTorch."""
 
-    ``gates`` is 4 (i, f, g, o) for an LSTM, 3 (r, z, n) for a GRU and 1 for an RNN.
-
-    Attributes:
-        weight_ih: (gates * hidden, input).
-        weight_hh: (gates * hidden, hidden).
-        bias_ih, bias_hh: (gates * hidden,).
-        h, c: (hidden,) initial states; c is None except for an LSTM.
-    """
-
-    weight_ih: torch.Tensor
-    weight_hh: torch.Tensor
-    bias_ih: torch.Tensor
+    weight_ih: torch.Tensor  # (gates * hidden, input)
+    weight_hh: torch.Tensor  # (gates * hidden, hidden)
+    bias_ih: torch.Tensor  # (gates * hidden,)
     bias_hh: torch.Tensor
-    h: torch.Tensor
-    c: torch.Tensor | None
+    h: torch.Tensor  # (hidden,) initial state
+    c: torch.Tensor | None  # (hidden,) for an LSTM
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention over the words: softmax(tanh(W h + b) . v).
+    """Attention over the words: softmax(tanh(W h + b) . v)."""
 
-    Attributes:
-        weight, bias: (features, features) and (features,).
-        context: (features,).
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    context: torch.Tensor
+    weight: torch.Tensor  # (features, features) W
+    bias: torch.Tensor  # (features,) b
+    context: torch.Tensor  # (features,) v
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The weights and structure of a classifier.
+    """The weights and structure of a classifier."""
 
-    Attributes:
-        embedding: (vocabulary, embedding), after normalization if there is one.
-        cell: ``LSTM``, ``GRU`` or ``RNN_TANH``.
-        layers: one or two directions for each layer.
-        poolings: the poolings over time, whose results are concatenated.
-        attention: weights of attention pooling, if it is one of them.
-        output_weight, output_bias: (num_classes, poolings * directions * hidden) and
-            (num_classes,).
-    """
-
-    embedding: torch.Tensor
-    cell: str
-    layers: list[list[Direction]]
-    poolings: tuple[Pooling, ...]
-    attention: Attention | None
-    output_weight: torch.Tensor
-    output_bias: torch.Tensor
+    embedding: torch.Tensor  # (vocabulary, embedding), after normalization if there is one
+    cell: str  # LSTM, GRU or RNN_TANH
+    layers: list[list[Direction]]  # one or two directions for each layer
+    poolings: tuple[Pooling, ...]  # over time; their results are concatenated
+    attention: Attention | None  # weights of attention pooling, if it is one of the poolings
+    output_weight: torch.Tensor  # (num_classes, poolings * directions * hidden)
+    output_bias: torch.Tensor  # (num_classes,)
 
     @property
     def has_learned_states(self) -> bool:
@@ -81,20 +57,15 @@ class Parts:
         return any(state is not None and bool(state.any()) for state in starts)
 
 
-_CELLS = ("LSTM", "GRU", "RNN_TANH")
 _POOLINGS = {"last", "mean", "max", "attention"}
 
 
-def take_apart(model: SentimentClassifier) -> Parts:
-    """The parts of a classifier, on the CPU in fp32.
-
-    Raises:
-        UserError: it has a part that cannot be exported.
-    """
+def extract_parts(model: SentimentClassifier) -> Parts:
+    """The parts of a classifier, on the CPU in fp32; UserError if one cannot be exported."""
     weights = {key: value.detach().cpu().float() for key, value in model.state_dict().items()}
     recurrence = model.recurrence
     num_directions = 2 if recurrence.bidirectional else 1
-    if recurrence.mode not in _CELLS or not set(model.pooling.split("+")) <= _POOLINGS:
+    if recurrence.mode not in _OPERATORS or not set(model.pooling.split("+")) <= _POOLINGS:
         raise UserError(
             f"a model of cell {recurrence.mode} and pooling {model.pooling} cannot be exported"
         )
@@ -124,10 +95,10 @@ def _take_direction(
     suffix = f"l{layer}{'_reverse' if number else ''}"
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     w_ih, w_hh, b_ih, b_hh = (weights.pop(f"recurrence.{name}_{suffix}") for name in names)
-    place = layer * (2 if recurrence.bidirectional else 1) + number
+    index = layer * (2 if recurrence.bidirectional else 1) + number
     zero = torch.zeros(recurrence.hidden_size)
-    h = weights["initial_states.h"][place] if "initial_states.h" in weights else zero
-    c = weights["initial_states.c"][place] if "initial_states.c" in weights else zero
+    h = weights["initial_states.h"][index] if "initial_states.h" in weights else zero
+    c = weights["initial_states.c"][index] if "initial_states.c" in weights else zero
     return Direction(w_ih, w_hh, b_ih, b_hh, h, c if recurrence.mode == "LSTM" else None)
 
 
@@ -186,7 +157,7 @@ class _Graph:
         self.weights: list[Any] = []
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output's name."""
+        """Add a node; returns its output's name."""
         return self.add_several(operator, inputs, 1, **attributes)[0]
 
     def add_several(
@@ -222,10 +193,12 @@ def _add_layer(
     hidden = len(directions[0].h)
     inputs = [x, *_keep_weights(graph, directions, order, name), lengths]
     if parts.has_learned_states:
-        shape = _states_shape(graph, len(directions), hidden)
-        inputs.append(_add_states(graph, [each.h for each in directions], shape))
+        batch = graph.add("Shape", "lengths")  # (1,)
+        ends = graph.integers(len(directions)), graph.integers(hidden)
+        shape = graph.add("Concat", ends[0], batch, ends[1], axis=0)
+        inputs.append(_add_states(graph, [direction.h for direction in directions], shape))
         if parts.cell == "LSTM":
-            cells = [each.c for each in directions if each.c is not None]
+            cells = [direction.c for direction in directions if direction.c is not None]
             inputs.append(_add_states(graph, cells, shape))
     attributes: dict[str, Any] = {
         "hidden_size": hidden,
@@ -245,24 +218,14 @@ def _keep_weights(
 
     def in_order(values: torch.Tensor) -> torch.Tensor:
         gates = values.chunk(len(order))
-        return torch.cat([gates[place] for place in order])
+        return torch.cat([gates[index] for index in order])
 
-    stacked = (
-        [in_order(each.weight_ih) for each in directions],
-        [in_order(each.weight_hh) for each in directions],
-        [torch.cat((in_order(each.bias_ih), in_order(each.bias_hh))) for each in directions],
-    )
-    suffixes = ("input", "state", "bias")
-    return [
-        graph.keep(torch.stack(values), f"{name}_{suffix}")
-        for values, suffix in zip(stacked, suffixes, strict=True)
-    ]
-
-
-def _states_shape(graph: _Graph, num_directions: int, hidden: int) -> str:
-    batch = graph.add("Shape", "lengths")  # (1,)
-    ends = graph.integers(num_directions), graph.integers(hidden)
-    return graph.add("Concat", ends[0], batch, ends[1], axis=0)
+    weights = {
+        "input": [in_order(d.weight_ih) for d in directions],
+        "state": [in_order(d.weight_hh) for d in directions],
+        "bias": [torch.cat((in_order(d.bias_ih), in_order(d.bias_hh))) for d in directions],
+    }
+    return [graph.keep(torch.stack(values), f"{name}_{key}") for key, values in weights.items()]
 
 
 def _add_states(graph: _Graph, states: list[torch.Tensor], shape: str) -> str:

@@ -28,18 +28,15 @@ _DIGITS = 6
 
 
 class AddedColumns:
-    """``predicted``, ``probability``, ``probability_NAME`` of each class, and ``was_cut``.
-
-    All names start with ``prefix``.
-    """
+    """``predicted``, ``probability``, ``probability_NAME`` of each class, ``was_cut``, prefixed."""
 
     def __init__(self, class_names: Sequence[str], prefix: str = "") -> None:
         probabilities = [f"probability_{name}" for name in class_names]
-        names = ["predicted", "probability", *probabilities, "was_cut"]
+        names = ("predicted", "probability", *probabilities, "was_cut")
         self.names = [prefix + name for name in names]
 
     def check(self, place: str, columns: Collection[str]) -> None:
-        """Raise UserError if the input has such a column already."""
+        """Refuse an input that has such a column already."""
         clash = next((name for name in self.names if name in columns), None)
         if clash is not None:
             raise UserError(
@@ -48,7 +45,7 @@ class AddedColumns:
             )
 
     def values(self, prediction: Prediction | None) -> list[Any]:
-        """A value for each column; all None in a bad row."""
+        """A value for each column; all None for a bad row."""
         if prediction is None:
             return [None] * len(self.names)
         numbers = (prediction.probability, *prediction.probabilities)
@@ -73,28 +70,6 @@ def as_json_lines(block: Block, predictions: Predictions, added: AddedColumns) -
     return "".join(lines).encode()
 
 
-def as_delimited(
-    block: Block, predictions: Predictions, added: AddedColumns, delimiter: str
-) -> bytes:
-    """The rows' cells with the added ones appended."""
-    rows = zip(block.cells(), predictions, strict=True)
-    return _delimited(
-        [[*cells, *map(_as_cell, added.values(prediction))] for cells, prediction in rows],
-        delimiter,
-    )
-
-
-def as_table(block: Block, predictions: Predictions, added: AddedColumns) -> pa.Table:
-    """The rows' columns, of unchanged types, with the added ones appended."""
-    import pyarrow as pa
-
-    table = block.table()
-    columns = list(zip(*map(added.values, predictions), strict=True))
-    for field, column in zip(added.schema(), columns, strict=True):
-        table = table.append_column(field, pa.array(column, field.type))
-    return table
-
-
 def _as_cell(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
@@ -114,14 +89,13 @@ def _delimited(rows: list[list[str]], delimiter: str) -> bytes:
     return file.getvalue().encode("utf-8", "surrogateescape")
 
 
-_WHOLE = "whole.parquet"  # the joined parts
+_JOINED = "whole.parquet"  # the joined parts
 
 
 class Output:
     """Takes blocks and their predictions in order; this base class discards them."""
 
-    def write(self, block: Block, predictions: Predictions) -> None:
-        """Append a block."""
+    def write(self, block: Block, predictions: Predictions) -> None: ...
 
     def commit(self) -> int:
         """Flush to disk; returns the position at which to reopen the output."""
@@ -138,10 +112,11 @@ def partial_path(path: Path) -> Path:
 
 def publish(path: Path) -> None:
     """Move a complete output to its path, unless that was done before."""
-    partial = partial_path(path)
-    whole = partial / _WHOLE if path.suffix == ".parquet" else partial
-    if whole.exists():
-        os.replace(whole, path)
+    complete = partial_path(path)
+    if path.suffix == ".parquet":
+        complete /= _JOINED
+    if complete.exists():
+        os.replace(complete, path)
         sync_folder(path.parent)
 
 
@@ -154,7 +129,6 @@ def open_output(path: Path, source: Source, added: AddedColumns, position: int =
 
 
 def check_format(path: Path) -> None:
-    """Raise UserError if a file's suffix is not that of an output format."""
     if path.suffix not in OUTPUT_FORMATS:
         raise UserError(
             f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
@@ -177,7 +151,12 @@ class TextOutput(Output):
         if self._delimiter is None:
             self._file.write(as_json_lines(block, predictions, self._added))
         else:
-            self._file.write(as_delimited(block, predictions, self._added, self._delimiter))
+            added = map(self._added.values, predictions)
+            rows = [
+                [*cells, *map(_as_cell, values)]
+                for cells, values in zip(block.cells(), added, strict=True)
+            ]
+            self._file.write(_delimited(rows, self._delimiter))
 
     def commit(self) -> int:
         self._file.flush()
@@ -207,10 +186,14 @@ class ParquetOutput(Output):
         self._folder.mkdir(exist_ok=True)
 
     def write(self, block: Block, predictions: Predictions) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = as_table(block, predictions, self._added).cast(self._schema)
-        pq.write_table(table, self._part(self._num_parts))
+        table = block.table()
+        columns = zip(*map(self._added.values, predictions), strict=True)
+        for field, column in zip(self._added.schema(), columns, strict=True):
+            table = table.append_column(field, pa.array(column, field.type))
+        pq.write_table(table.cast(self._schema), self._part(self._num_parts))
         _sync_file(self._part(self._num_parts))
         self._num_parts += 1
 
@@ -221,10 +204,10 @@ class ParquetOutput(Output):
     def finish(self) -> None:
         import pyarrow.parquet as pq
 
-        with pq.ParquetWriter(self._folder / _WHOLE, self._schema) as writer:
+        with pq.ParquetWriter(self._folder / _JOINED, self._schema) as writer:
             for number in range(self._num_parts):
                 writer.write_table(pq.ParquetFile(self._part(number)).read())
-        _sync_file(self._folder / _WHOLE)
+        _sync_file(self._folder / _JOINED)
 
     def _part(self, number: int) -> Path:
         return self._folder / f"{number:06d}.parquet"

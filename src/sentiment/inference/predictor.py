@@ -22,21 +22,13 @@ WINDOW = 20_000
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction for one text.
+    """The prediction for one text."""
 
-    Attributes:
-        label: name of the most probable class.
-        probability: probability of that class, from 0 to 1.
-        probabilities: probabilities of all classes, in the order of ``Predictor.class_names``.
-        num_tokens: number of tokens in the text, before truncation.
-        was_cut: whether the text was truncated to the run's ``data.max_length`` tokens.
-    """
-
-    label: str
-    probability: float
-    probabilities: tuple[float, ...]
-    num_tokens: int
-    was_cut: bool
+    label: str  # name of the most probable class
+    probability: float  # of that class
+    probabilities: tuple[float, ...]  # of all classes, in the order of Predictor.class_names
+    num_tokens: int  # number of tokens in the text, before truncation
+    was_cut: bool  # whether the text was truncated to the run's data.max_length tokens
 
 
 def make_prediction(
@@ -44,20 +36,15 @@ def make_prediction(
 ) -> Prediction:
     """The prediction with the most probable class as its label."""
     best = probabilities.index(max(probabilities))
-    return Prediction(
-        class_names[best], probabilities[best], tuple(probabilities), num_tokens, was_cut
-    )
+    label, probability = class_names[best], probabilities[best]
+    return Prediction(label, probability, tuple(probabilities), num_tokens, was_cut)
 
 
 class Predictor:
     """Classifies texts with a trained run. Create one with :func:`load`.
 
-    Attributes:
-        run: the run.
-        device: the device it computes on.
-        model: the run's model, in evaluation mode.
-        temperature: what logits are divided by before the softmax.
-        rounding: how far bf16 changed the probabilities of the first texts; None in fp32.
+    :attr:`temperature` is what logits are divided by before the softmax; :attr:`rounding` is how
+    far bf16 changed the probabilities of the first texts, None in fp32.
     """
 
     def __init__(
@@ -78,10 +65,7 @@ class Predictor:
         self.rounding: Rounding | None = None
         data = run.config.data
         self._encoder = TextEncoder(
-            run.vocabulary,
-            max_length=data.max_length,
-            keep=data.keep,
-            lower_case=data.lower_case,
+            run.vocabulary, max_length=data.max_length, keep=data.keep, lower_case=data.lower_case
         )
 
     @property
@@ -95,14 +79,10 @@ class Predictor:
         """Classify texts, and return a prediction for each, in order.
 
         Texts of similar length are batched together; the batching does not affect the predictions
-        beyond rounding. A text without words counts as one unknown word.
+        beyond rounding. A text without words counts as one unknown word. ``report`` is called
+        after each batch with its number of texts.
 
-        Args:
-            texts: any number of texts of any length.
-            report: called after each batch with its number of texts.
-
-        Raises:
-            TypeError: ``texts`` is a single string, or holds something other than strings.
+        Raises TypeError if ``texts`` is a single string or holds something other than strings.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("predict takes a list of strings: predict([text]) for one of them")
@@ -114,14 +94,10 @@ class Predictor:
     def predict_stream(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Prediction]:
         """Classify a stream of texts, which may be endless, in order and in constant memory.
 
-        Args:
-            texts: an iterable of texts.
-            window: how many texts to read before predicting them together. Large windows are
-                faster, as batches hold less padding; 1 answers each text at once.
+        ``window`` texts are read before they are predicted together. Large windows are faster, as
+        batches hold less padding; 1 answers each text at once.
 
-        Raises:
-            TypeError: ``texts`` is a single string, or holds something other than strings.
-            UserError: ``window`` is less than 1.
+        Raises TypeError as :meth:`predict` does, and UserError if ``window`` is less than 1.
         """
         if isinstance(texts, str):
             raise TypeError("predict_stream takes strings: predict([text]) for one of them")
@@ -142,23 +118,16 @@ class Predictor:
         if self._precision != torch.float32 and self.rounding is None:
             self.rounding = measure_rounding(self.model, corpus, self.device, self._batch_tokens)
         logits = compute_logits(
-            self.model,
-            corpus,
-            device=self.device,
-            precision=self._precision,
-            batch_tokens=self._batch_tokens,
-            report=report,
-        )
+            self.model, corpus, device=self.device, precision=self._precision,
+            batch_tokens=self._batch_tokens, report=report,
+        )  # fmt: skip
         return apply_temperature(logits.numpy(), self.temperature)
 
     def describe(self, corpus: EncodedCorpus, log_probabilities: np.ndarray) -> list[Prediction]:
         """Predictions from (num_texts, num_classes) log-probabilities of a corpus."""
-        rows = zip(
-            np.exp(log_probabilities).tolist(),
-            corpus.full_lengths.tolist(),
-            corpus.was_cut().tolist(),
-            strict=True,
-        )
+        probabilities = np.exp(log_probabilities).tolist()
+        lengths, was_cut = corpus.full_lengths.tolist(), corpus.was_cut().tolist()
+        rows = zip(probabilities, lengths, was_cut, strict=True)
         return [make_prediction(self.class_names, *row) for row in rows]
 
 
@@ -193,9 +162,6 @@ def load(
         UserError: a file is damaged, or the device is missing or cannot compute in ``precision``.
     """
     return Predictor(
-        load_run(Path(run), checkpoint=checkpoint),
-        find_device(device),
-        calibrated=calibrated,
-        batch_tokens=batch_tokens,
-        precision=precision,
-    )
+        load_run(Path(run), checkpoint=checkpoint), find_device(device),
+        calibrated=calibrated, batch_tokens=batch_tokens, precision=precision,
+    )  # fmt: skip
