@@ -229,16 +229,9 @@ def test_a_second_download_waits_for_the_first(server, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "http://nlp.stanford.edu/a.zip",
-        "http://localhost.evil.org/a.zip",
-        "http://127.0.0.1@evil.org/a.zip",
-        "ftp://127.0.0.1/a.zip",
-        "file:///etc/passwd",
-        "https:///a.zip",
-        "a.zip",
-    ],
-)
+    ["http://nlp.stanford.edu/a.zip", "http://localhost.evil.org/a.zip", "ftp://127.0.0.1/a.zip",
+     "http://127.0.0.1@evil.org/a.zip", "file:///etc/passwd", "https:///a.zip", "a.zip"],
+)  # fmt: skip
 def test_nothing_but_https_is_spoken(server, tmp_path, set_urls, url):
     set_urls(url)
     with pytest.raises(DownloadError, match="No connection adapters|No scheme|No host"):

@@ -92,9 +92,7 @@ def corpora(draw: st.DrawFn) -> tuple[list[str], list[int]]:
 
 
 @given(corpora(), st.floats(0.01, 0.99), st.integers(0, 2**40))
-def test_no_copy_on_both_sides_and_no_class_missing(
-    corpus: tuple[list[str], list[int]], share: float, seed: int
-) -> None:
+def test_no_copy_on_both_sides_and_no_class_missing(corpus, share, seed):
     texts, labels = corpus
     try:
         held = hold_out(texts, labels, share, seed, num_classes=3)
@@ -174,9 +172,7 @@ def grouped(draw: st.DrawFn) -> tuple[list[str], list[int], np.ndarray]:
 
 @settings(deadline=None)  # scikit-learn takes a while to be imported
 @given(grouped(), st.floats(0.01, 0.99), st.integers(0, 2**40), st.none() | st.integers(2, 6))
-def test_no_group_on_both_sides_and_no_class_missing(
-    corpus: tuple[list[str], list[int], np.ndarray], share: float, seed: int, folds: int | None
-) -> None:
+def test_no_group_on_both_sides_and_no_class_missing(corpus, share, seed, folds):
     texts, labels, groups = corpus
     try:
         held = hold_out(texts, labels, share, seed, 3, groups=groups, num_folds=folds)
@@ -189,9 +185,7 @@ def test_no_group_on_both_sides_and_no_class_missing(
 
 @settings(deadline=None)
 @given(grouped(), st.integers(0, 9), st.integers(2, 5))
-def test_each_group_is_held_out_in_one_fold(
-    corpus: tuple[list[str], list[int], np.ndarray], seed: int, folds: int
-) -> None:
+def test_each_group_is_held_out_in_one_fold(corpus, seed, folds):
     texts, labels, groups = corpus
     try:
         held = [
@@ -206,9 +200,7 @@ def test_each_group_is_held_out_in_one_fold(
 
 
 @given(st.integers(2, 40), st.integers(1, 7), st.floats(0.05, 0.95), st.integers(0, 99))
-def test_share_is_as_near_as_whole_groups_allow(
-    num_groups: int, size: int, share: float, seed: int
-) -> None:
+def test_share_is_as_near_as_whole_groups_allow(num_groups, size, share, seed):
     """Of groups of one size and one class each, the nearest number is held out."""
     groups = np.repeat(np.arange(2 * num_groups), size)
     labels = (groups % 2).tolist()

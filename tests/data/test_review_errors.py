@@ -12,106 +12,89 @@ from helpers.review_files import refusal, write, write_text_folder
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
 
+FILL_IN = "fill it in or delete the row"
+NEEDED = "columns text and label are needed"
+QUOTE = (
+    'quote a value that holds quotes, delimiters or line breaks, and double the quotes inside ("")'
+)
+
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("test.csv", "", "test.csv is empty: it needs a header that names its columns"),
-        ("test.csv", "text,label\n", "test.csv: no rows, where reviews were expected"),
-        ("test.jsonl", "\n", "test.jsonl: no rows, where reviews were expected"),
+        ("test.csv", "", " is empty: it needs a header that names its columns"),
+        ("test.csv", "text,label\n", ": no rows, where reviews were expected"),
+        ("test.jsonl", "\n", ": no rows, where reviews were expected"),
         (
             "test.csv",
             "review,label,review\na,b,c\n",
-            "test.csv: no column 'text'; found: 'review', 'label', 'review': columns text and "
-            "label are needed",
+            f": no column 'text'; found: 'review', 'label', 'review': {NEEDED}",
         ),
-        (
-            "test.tsv",
-            "text,label\na,b\n",
-            "test.tsv: no column 'text'; found: 'text,label': columns text and label are needed",
-        ),
+        ("test.tsv", "text,label\na,b\n", f": no column 'text'; found: 'text,label': {NEEDED}"),
         (
             "test.csv",
             "text,label\na,neg\nb, c,pos\n",
-            "test.csv, row 2: 3 values, but the header names 2 columns: "
+            ", row 2: 3 values, but the header names 2 columns: "
             "quote a value that holds the delimiter",
         ),
         (
             "test.csv",
             'text,label\n"a,neg\n"b,pos\n',
-            "test.csv, in the row that begins in line 2: ',' expected after '\"': quote a "
-            'value that holds quotes, delimiters or line breaks, and double the quotes inside ("")',
+            f", in the row that begins in line 2: ',' expected after '\"': {QUOTE}",
         ),
         (
             "test.csv",
             'text,label\n"a,neg\nb,pos\n',
-            "test.csv, in the row that begins in line 2: unexpected end of data: quote a "
-            'value that holds quotes, delimiters or line breaks, and double the quotes inside ("")',
+            f", in the row that begins in line 2: unexpected end of data: {QUOTE}",
         ),
-        (
-            "test.csv",
-            "text,label\na,neg\nb, \n",
-            "test.csv, row 2: no label: fill it in or delete the row",
-        ),
-        (
-            "test.csv",
-            "text,label\na,neg\nb,\xe9\n",
-            "test.csv, row 2: not UTF-8: save the file as UTF-8",
-        ),
+        ("test.csv", "text,label\na,neg\nb, \n", f", row 2: no label: {FILL_IN}"),
+        ("test.csv", "text,label\na,neg\nb,\xe9\n", ", row 2: not UTF-8: save the file as UTF-8"),
         (
             "test.jsonl",
             '{"text": "a", "label": 0}\n{"text": "b"\n',
-            "test.jsonl, row 2: Expecting ',' delimiter at character 13: "
-            "write one JSON object a line",
+            ", row 2: Expecting ',' delimiter at character 13: write one JSON object a line",
         ),
-        ("test.jsonl", "[]\n", "test.jsonl, row 1: a JSON list, but must be an object"),
+        ("test.jsonl", "[]\n", ", row 1: a JSON list, but must be an object"),
         (
             "test.jsonl",
             '{"text": "a", "stars": 0}\n',
-            "test.jsonl: no column 'label'; found: 'text', 'stars': columns text and label are "
-            "needed",
+            f": no column 'label'; found: 'text', 'stars': {NEEDED}",
         ),
-        (
-            "test.jsonl",
-            '{"text": "a", "label": null}\n',
-            "test.jsonl, row 1: no label: fill it in or delete the row",
-        ),
+        ("test.jsonl", '{"text": "a", "label": null}\n', f", row 1: no label: {FILL_IN}"),
         (
             "test.jsonl",
             '{"text": ["a"], "label": 0}\n',
-            "test.jsonl, row 1: text ['a'], but must be a string",
+            ", row 1: text ['a'], but must be a string",
         ),
         (
             "test.jsonl",
             '{"text": "a", "label": 0.5}\n',
-            "test.jsonl, row 1: label 0.5, but must be integers or names",
+            ", row 1: label 0.5, but must be integers or names",
         ),
         (
             "test.jsonl",
             '{"text": "a\\ud83d", "label": 0}\n',
-            "test.jsonl, row 1: character 2 of the text is half a surrogate pair",
+            ", row 1: character 2 of the text is half a surrogate pair",
         ),
         (
             "test.jsonl",
             '{"text": "a", "label": 0}\n{"text": "b", "label": "pos"}\n',
-            "test.jsonl, row 2: label 'pos', but the first is 0: use integers or names, not both",
+            ", row 2: label 'pos', but the first is 0: use integers or names, not both",
         ),
         (
             "test.parquet",
             "text,label\n",
-            "test.parquet: not a whole Parquet file (Parquet magic bytes not found in footer. "
-            "Either the file is corrupted or this is not a parquet file.): "
-            "download or write it again",
+            ": not a whole Parquet file (Parquet magic bytes not found in footer. Either the file "
+            "is corrupted or this is not a parquet file.): download or write it again",
         ),
-        ("test/pos/0_9.txt", "\xe9", "test/pos/0_9.txt: not UTF-8 at byte 0, in line 1: "),
-        ("test/pos/0_9.md", "a", "test: no .txt files, where reviews were expected"),
+        ("test/pos/0_9.txt", "\xe9", ": not UTF-8 at byte 0, in line 1: "),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode("latin-1"))
-    assert refusal(ValueError, tmp_path).replace("\\", "/").startswith(message)
+    assert refusal(ValueError, tmp_path).replace("\\", "/").startswith(name + message)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +148,12 @@ def test_labels_that_name_no_classes(
 ) -> None:
     write(tmp_path / f"test.{suffix}", {"text": ["a", "b"], "label": labels})
     assert refusal(ValueError, tmp_path).startswith(f"test.{suffix}: {message}")
+
+
+def test_folder_without_text_files(tmp_path: Path) -> None:
+    write_text_folder(tmp_path, {"test/pos/0_9.md": "a"})
+    expected = "test: no .txt files, where reviews were expected"
+    assert refusal(ValueError, tmp_path).startswith(expected)
 
 
 def test_training_on_one_class(tmp_path: Path) -> None:

@@ -48,32 +48,11 @@ class TestMatrix:
         assert coverage.num_types == 4
         assert coverage.types_found == 3
 
-    def test_first_occurrence_wins_unless_it_is_malformed(self, write):
-        lines = ["good 1 2 x", "good 1 2 3", "good 4 5 6", "bad 1 1 1", "bad 2 2"]
-        matrix, coverage = load(write(lines))
-        assert matrix[2].tolist() == [1, 2, 3]
-        assert matrix[3].tolist() == [1, 1, 1]
-        assert coverage.malformed_lines == (1, 5)
-
-    def test_words_with_spaces(self, write):
-        words = ["<pad>", "<unk>", ". . .", "at name@domain.com", ".", "at"]
-        lines = [". . . 1 2 3", "at name@domain.com 4 5 6", ". 7 8 9"]
-        matrix, coverage = load(write(lines), words=words)
-        assert matrix[2:5].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-        assert coverage.num_malformed == 0
-        assert coverage.most_frequent_missed == ("at",)
-
     def test_words_that_are_not_ascii_or_no_text_at_all(self, write):
         words = ["<pad>", "<unk>", "naïve", "\x85", "\ud800"]
         matrix, coverage = load(write(["naïve 1 2 3", "\x85 4 5 6"]), words=words, counts=[1] * 5)
         assert matrix[2:4].tolist() == [[1, 2, 3], [4, 5, 6]]
         assert coverage.most_frequent_missed == ("\ud800",)
-
-    @pytest.mark.parametrize("end", ["\n", "\r\n", " \n", " \r\n"])
-    def test_ends_of_lines(self, write, end):
-        matrix, coverage = load(write("good 1 2 3" + end + "\n" + "bad 4 5 6"))
-        assert matrix[2:4].tolist() == [[1, 2, 3], [4, 5, 6]]
-        assert coverage.num_malformed == 0
 
     def test_header_is_skipped_and_a_first_word_is_not(self, write):
         with_header, coverage = load(write(["4 3", *LINES]))
@@ -82,10 +61,6 @@ class TestMatrix:
         one, coverage = load(write(["400 3", "good 1"]), words=[*WORDS[:5], "400"], dimension=1)
         assert one[2].item() == 1
         assert one[5].item() == 3
-
-    def test_words_and_counts_must_agree(self, write):
-        with pytest.raises(ValueError, match="6 words, 2 counts"):
-            load(write(LINES), counts=[1, 2])
 
 
 class TestCoverage:

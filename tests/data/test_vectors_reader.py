@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.vectors_files import load
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sentiment.data import vectors as archives
@@ -77,6 +77,9 @@ LINES_STRATEGY = st.lists(
 
 
 @given(lines=LINES_STRATEGY, block_bytes=st.integers(1, 40))
+@example(lines=[b"good 1 x", b"good 1 2", b"good 4 5", b"bad 1 1", b"bad 2"], block_bytes=40)
+@example(lines=[b"good bad 1 2", b"good 4 5", b"bad good 7 8"], block_bytes=40)
+@example(lines=[b"good 1 2", b"bad 3 4 ", b"film 5 6\r", b"", b"\xc3\xa9 7 8 \r"], block_bytes=40)
 @settings(max_examples=250, deadline=None)
 def test_equals_a_naive_reader(lines, block_bytes):
     content = b"\n".join(lines)

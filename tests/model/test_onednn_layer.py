@@ -199,10 +199,6 @@ def test_a_prepared_process_and_its_threads_flush_denormal_numbers(preparation):
     assert done.stdout.split() == ["0.0", "0.0"]
 
 
-def test_results_come_in_the_order_of_the_jobs():
-    assert run_side_by_side(lambda number: 10 * number, 3) == [0, 10, 20]
-
-
 def test_jobs_run_in_the_callers_modes(set_threads):
     set_threads(2)
 

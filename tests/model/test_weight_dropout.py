@@ -32,21 +32,28 @@ def run(model: SentimentClassifier, seed: int = 3) -> tuple[torch.Tensor, dict[s
     return logits.detach(), {name: each.grad.clone() for name, each in model.named_parameters()}
 
 
-@each_variant
-def test_a_batch_is_that_of_a_plain_model_with_the_weights_left(cell, implementation):
-    model = make(cell, implementation)
-    logits, gradients = run(model)
+@pytest.mark.parametrize(
+    ("cell", "implementation", "is_autocast"),
+    [
+        *((*variant, False) for variant in VARIANTS),
+        *((cell, "packed", True) for cell in ("lstm", "gru", "rnn")),
+    ],
+)
+def test_a_batch_is_that_of_a_plain_model_with_the_weights_left(cell, implementation, is_autocast):
+    model, plain = (make(cell, implementation, weight_dropout=p) for p in (0.5, 0.0))
     torch.manual_seed(3)  # the masks are all that is drawn
     dropped = weight_drop(model.recurrence, 0.5)
     assert len(dropped) == 4  # of two layers in two directions
-    plain = make(cell, implementation, weight_dropout=0.0)
     plain.recurrence.load_state_dict(dropped, strict=False)
-    wanted_logits, wanted = run(plain)
-    assert torch.allclose(logits, wanted_logits, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+        (logits, gradients), (wanted_logits, wanted) = run(model), run(plain)
+    tolerance = {"atol": 0, "rtol": 0} if is_autocast else {"atol": 1e-6}
+    assert torch.allclose(logits, wanted_logits, **tolerance)
     for name, gradient in gradients.items():
+        assert gradient.dtype == torch.float32
         inner = name.removeprefix("recurrence.")
         scale = dropped[inner].ne(0) * 2.0 if inner in dropped else 1.0
-        assert torch.allclose(gradient, scale * wanted[name], atol=1e-6), name
+        assert torch.allclose(gradient, scale * wanted[name], **tolerance), name
 
 
 @each_variant
@@ -95,22 +102,6 @@ def test_nothing_is_dropped_in_evaluation(cell, implementation):
         wanted = plain.eval()(TOKENS, LENGTHS)
         assert torch.equal(model.eval()(TOKENS, LENGTHS), wanted)
         assert not torch.equal(model.train()(TOKENS, LENGTHS), wanted)
-
-
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-def test_it_works_under_autocast(cell):
-    model, plain = make(cell), make(cell, weight_dropout=0.0)
-    torch.manual_seed(3)
-    dropped = weight_drop(model.recurrence, 0.5)
-    plain.recurrence.load_state_dict(dropped, strict=False)
-    with torch.autocast("cpu", torch.bfloat16):
-        (logits, gradients), (wanted_logits, wanted) = run(model), run(plain)
-    assert torch.equal(logits, wanted_logits)
-    for name, gradient in gradients.items():
-        assert gradient.dtype == torch.float32
-        inner = name.removeprefix("recurrence.")
-        scale = dropped[inner].ne(0) * 2.0 if inner in dropped else 1.0
-        assert torch.equal(gradient, scale * wanted[name]), name
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])

@@ -275,17 +275,19 @@ def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
     assert load_pretraining(settings("--data.path=here")).keys() == {"train", "validation"}
 
 
-def test_validation_of_one_class_is_met_before_it(tmp_path, capsys, never):
-    folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 1})
-    assert cli.train(options(folder, tmp_path / "run")) == 1
-    assert "the validation reviews are of one class only" in error_line(capsys)
+@pytest.mark.parametrize(
+    ("num_validation", "more", "message"),
+    [
+        (1, [], "the validation reviews are of one class only"),
+        (8, ["--objectives.entropy=1"], "objectives.entropy learn from it too"),
+    ],
+)
+def test_unusable_reviews_are_met_before_it(tmp_path, capsys, never, num_validation, more, message):
+    splits = {"train": 20, "validation": num_validation}
+    folder = write_corpus(tmp_path / "reviews", splits=splits)
+    assert cli.train(options(folder, tmp_path / "run", *more)) == 1
+    assert message in error_line(capsys)
     assert not (tmp_path / "run-pretraining" / "run.json").exists()
-
-
-def test_missing_unlabelled_reviews_are_met_before_it(tmp_path, capsys, never):
-    folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 8})
-    assert cli.train(options(folder, tmp_path / "run", "--objectives.entropy=1")) == 1
-    assert "objectives.entropy learn from it too" in error_line(capsys)
 
 
 def test_a_teacher_not_to_be_trusted_is_met_before_it(reviews, tmp_path, capsys, never):
