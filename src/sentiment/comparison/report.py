@@ -109,8 +109,8 @@ def caveats(comparison: Comparison) -> list[str]:
         )
     if (num_tests := len(comparison.pairs) + len(comparison.seeds)) > 1:
         notes.append(
-            f"Each of the {num_tests} comparisons counts alone; where there is no difference, one "
-            f"in 20 shows one by chance. To correct for this, multiply p by {num_tests} "
+            f"The {num_tests} comparisons are not corrected for their number: without any real "
+            f"difference, one in 20 shows one by chance. To correct, multiply p by {num_tests} "
             "(Bonferroni)."
         )
     return notes
@@ -145,7 +145,7 @@ def _seeds_verdict(seeds: SeedsComparison) -> str:
     if seeds.difference_ci95 is None or seeds.p_value is None:
         return (
             f"{seeds.first} and {seeds.second}: {format_points(seeds.difference)} points, but the "
-            f"runs of each are all alike, so their variance is unknown ({numbers})."
+            f"runs of each have equal accuracies, so their variance is unknown ({numbers})."
         )
     evidence = f"; Welch's t p {format_p(seeds.p_value)}; {numbers}"
     return _verdict(seeds, seeds.difference_ci95, evidence, mean=" on average")
@@ -195,15 +195,14 @@ def _difference_table(comparison: Comparison) -> str:
 
 
 def _count_table(comparison: Comparison) -> str:
-    rows: list[tuple[str, ...]] = [
-        ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
-    ]
+    titles = ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
+    rows: list[tuple[str, ...]] = [titles]
     for pair in comparison.pairs:
         counts = (pair.both_right, pair.only_first, pair.only_second, pair.neither)
         cells = (f"{count:,}" for count in counts)
         kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
-        names = f"{pair.first}, {pair.second}"
-        rows.append((names, *cells, f"{100 * pair.agreement:.2f} %", kappa))
+        agreement = f"{100 * pair.agreement:.2f} %"
+        rows.append((f"{pair.first}, {pair.second}", *cells, agreement, kappa))
     return format_table(rows)
 
 

@@ -46,12 +46,7 @@ class Classifier:
 
 
 def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
-    """The run or the baseline of a folder.
-
-    Raises:
-        FileNotFoundError: the folder is neither, or a file is missing.
-        UserError: a file is damaged, of a newer format, or of another run.
-    """
+    """The run or the baseline of a folder."""
     if holds_baseline(path):
         baseline = load_baseline(path)
         return Classifier(
@@ -116,18 +111,14 @@ def find_runs(path: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are no runs.
-        UserError: a run.json is damaged.
     """
     if (path / "run.json").is_file():
         return [path]
     if not path.is_dir():
         reason = "is a file" if path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {reason}: give a run's folder, or one that holds runs")
-    runs = [
-        folder
-        for folder in path.iterdir()
-        if (folder / "run.json").is_file() and not holds_baseline(folder)
-    ]
+    folders = (folder for folder in path.iterdir() if (folder / "run.json").is_file())
+    runs = [folder for folder in folders if not holds_baseline(folder)]
     if not runs:
         raise FileNotFoundError(
             f"{path} holds no run: neither it nor a folder in it has a run.json: give a run's "
@@ -142,7 +133,7 @@ def predict_group(group: RunGroup, reviews: Reviews, *, device: torch.device) ->
     for run in group.runs:
         try:
             predictions.append(run.predict(reviews, device))
-        except ValueError as error:
+        except ValueError as error:  # logits that are not finite
             raise UserError(f"{run.path}: {error}") from error
     return predictions
 
@@ -249,7 +240,7 @@ def _check_same_hold_out(run: Classifier, first: Classifier) -> None:
 def _overlap_notes(
     runs: Sequence[Classifier], reviews: Reviews, data: DataConfig, split: Split
 ) -> list[str]:
-    """Count the reviews that runs were trained on, unless the splits rule it out."""
+    """Notes on runs that were trained on some of the reviews, unless the splits rule it out."""
     keys = [dedup_key(text) for text in reviews.texts]
     shares: dict[DataConfig, float | None] = {}  # None: unknown
     notes = []

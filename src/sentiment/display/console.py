@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, zip_longest
 
 COLUMNS = 80  # of every report on a terminal
-_UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 # Join or separate letters and emoji, which is harmless.
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 # Not allowed in HTML: control characters other than white space, and lone surrogates.
@@ -112,10 +111,9 @@ def _printable_character(character: str) -> str:
 
 def _symbol(character: str) -> str:
     """Unicode's symbol for an ASCII control character, or �."""
-    code = ord(character)
-    if code == 0x7F:
+    if character == "\x7f":
         return "\N{SYMBOL FOR DELETE}"
-    return chr(0x2400 + code) if code < 0x20 else _UNKNOWN
+    return chr(0x2400 + ord(character)) if character < " " else "\N{REPLACEMENT CHARACTER}"
 
 
 def _character_width(character: str) -> int:

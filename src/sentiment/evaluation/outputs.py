@@ -121,7 +121,7 @@ def describe_run(
     device: str,
     rounding: Rounding | None,
 ) -> ReportHead:
-    """The head of a run's report; ``is_own_data`` says whether it was trained on this source."""
+    """The head of a run's report; ``is_own_data``: the reviews are from its training's source."""
     model, data = run.config.model, run.config.data
     direction = "bidirectional " if model.bidirectional else ""
     layers = f", {model.num_layers} layers" if model.num_layers > 1 else ""
