@@ -157,8 +157,8 @@ def _ngram_tables(baseline: Baseline) -> list[str]:
     for name, weights in zip(baseline.class_names, baseline.model.class_weights(), strict=True):
         order = np.argsort(-weights, kind="stable")[:_NUM_SHOWN]
         heaviest = [texts[index] for index in order.tolist() if weights[index] > 0]
-        ngrams = [f"  {truncate(ngram, _HALF - 4)}" for ngram in heaviest]
-        columns.append([f"largest weights for {truncate(name, _HALF - 22)}", *ngrams])
+        title = f"largest weights for {truncate(name, _HALF - 22)}"
+        columns.append([title, *(f"  {truncate(ngram, _HALF - 4)}" for ngram in heaviest)])
     pairs = [columns[start : start + 2] for start in range(0, len(columns), 2)]
     rows = [zip_longest(*pair, fillvalue="") for pair in pairs]
     return [format_table(lines, align="<", min_widths=[_HALF - 2]) for lines in rows]

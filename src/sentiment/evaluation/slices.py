@@ -124,12 +124,13 @@ def shorten_review(text: str) -> str:
 def _examples(
     rows: np.ndarray, calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
 ) -> list[Example]:
+    names, predicted = reviews.class_names, calibrated.predicted
     return [
         Example(
             row=row,
             text=shorten_review(reviews.texts[row]),
-            label=reviews.class_names[calibrated.labels[row]],
-            predicted=reviews.class_names[calibrated.predicted[row]],
+            label=names[calibrated.labels[row]],
+            predicted=names[predicted[row]],
             probability=float(np.exp(calibrated.log_probabilities[row].max())),
             num_tokens=int(num_tokens[row]),
         )
