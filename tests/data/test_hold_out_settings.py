@@ -34,6 +34,11 @@ def write_reviews(folder: Path, name: str = "train.csv", first_film: str = "film
     return write(folder / name, columns).parent
 
 
+def train(tmp_path: Path, *options: str) -> int:
+    folders = f"--data.path={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"
+    return cli.train([*folders, *options, *TINY])
+
+
 def test_the_source_decides_the_default():
     assert DataConfig(source="imdb").hold_out == "stretches"
     assert DataConfig().hold_out == "random"
@@ -102,21 +107,16 @@ def test_aclimdb_is_cut_by_the_numbers_of_its_files(tmp_path):
 )
 def test_text_files_have_no_groups(tmp_path, options, message, capsys):
     for label in ("neg", "pos"):
-        (tmp_path / "train" / label).mkdir(parents=True)
-        (tmp_path / "train" / label / "0_1.txt").write_text("a review")
-    arguments = [f"--data.path={tmp_path}", "--data.validation=groups", *options, *TINY]
-    assert cli.train([*arguments, f"--output_dir={tmp_path / 'run'}"]) == 1
+        (tmp_path / "data" / "train" / label).mkdir(parents=True)
+        (tmp_path / "data" / "train" / label / "0_1.txt").write_text("a review")
+    assert train(tmp_path, "--data.validation=groups", *options) == 1
     assert message in capsys.readouterr().err
 
 
 def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
     write_reviews(tmp_path / "data")
     run = tmp_path / "run"
-    arguments = [
-        f"--data.path={tmp_path / 'data'}", "--data.validation=groups",
-        "--data.group_column=film", f"--output_dir={run}", *TINY,
-    ]  # fmt: skip
-    assert cli.train(arguments) == 0
+    assert train(tmp_path, "--data.validation=groups", "--data.group_column=film") == 0
     assert "8 for validation (held out by groups of film)" in capsys.readouterr().out
     assert json.loads((run / "run.json").read_text())["hold_out"] == "by groups of film"
     assert cli.evaluate(["--run", str(run), "--split", "validation"]) == 0
@@ -172,19 +172,19 @@ def test_groups_of_a_word_are_counted_as_by_hand(seed):
 def test_words_of_few_groups_are_left_out(tmp_path):
     write_reviews(tmp_path / "data")
     run = tmp_path / "run"
-    arguments = [
-        f"--data.path={tmp_path / 'data'}", "--data.validation=stretches",
-        "--data.stretch_length=4", "--vocabulary.min_groups=2", f"--output_dir={run}", *TINY,
-    ]  # fmt: skip
-    assert cli.train(arguments) == 0
+    options = [
+        "--data.validation=stretches",
+        "--data.stretch_length=4",
+        "--vocabulary.min_groups=2",
+    ]
+    assert train(tmp_path, *options) == 0
     words = [line.split("\t")[0] for line in (run / "vocabulary.txt").read_text().splitlines()]
     assert words[2:] == ["bad", "good"], "each film's name stands in one stretch alone"
 
 
 def test_words_that_no_two_groups_share_are_too_few(tmp_path, capsys):
     write_reviews(tmp_path / "data")
-    arguments = [f"--data.path={tmp_path / 'data'}", "--vocabulary.min_groups=99", *TINY]
-    assert cli.train([*arguments, f"--output_dir={tmp_path / 'run'}"]) == 1
+    assert train(tmp_path, "--vocabulary.min_groups=99") == 1
     assert "and in vocabulary.min_groups = 99 groups of reviews" in capsys.readouterr().err
 
 

@@ -255,6 +255,10 @@ def test_the_embedded_corpus_shares_nothing(caplog):
     assert not caplog.messages
 
 
+def fold(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower())
+
+
 @needs_imdb
 def test_imdb_against_as_many_takes_no_time(tmp_path, caplog):
     """The training split stands in for the test split, less what is held out and 5,000 others."""
@@ -271,9 +275,7 @@ def test_imdb_against_as_many_takes_no_time(tmp_path, caplog):
     started = time.perf_counter()
     (shared,) = split_guard.find_overlaps(data, train.texts, validation.texts)
     assert time.perf_counter() - started < 3  # 0.5 s where nothing else runs
-    copies = {re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower()) for text in known}
-    expected = [
-        re.sub(r"[\W_]+", "", text.replace("<br />", " ").lower()) in copies for text in train.texts
-    ]
+    copies = {fold(text) for text in known}
+    expected = [fold(text) in copies for text in train.texts]
     assert shared.is_shared.tolist() == expected
     assert sum(expected) >= 17_500

@@ -64,17 +64,6 @@ def test_tokens_are_spacys_on_any_text(spacy_tokens, text):
     assert tokenize([text]).words(0) == spacy_tokens(text)
 
 
-@needs_imdb
-def test_tokens_are_spacys_on_real_reviews(spacy_tokens):
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(SHARED / "imdb" / "train.parquet", columns=["text"])
-    texts = table.column("text").to_pylist()[::50]
-    tokenized = tokenize(texts)
-    for index, text in enumerate(texts):
-        assert tokenized.words(index) == spacy_tokens(text)
-
-
 @pytest.mark.long
 @needs_imdb
 def test_pieces_are_cut_as_spacy_cuts_them():

@@ -77,14 +77,17 @@ def never(monkeypatch) -> None:
     monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("pre-training began"))
 
 
-def stop_at_once(monkeypatch) -> None:
-    """Stop the pre-training with a checkpoint before its first update."""
+def pretrain_and_stop(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Stop with a checkpoint before the first update."""
 
     def fit(self: Pretrainer) -> None:
         self._save_checkpoint()
         raise Interrupted(15)
 
-    monkeypatch.setattr(Pretrainer, "fit", fit)
+    with monkeypatch.context() as patch:
+        patch.setattr(Pretrainer, "fit", fit)
+        with pytest.raises(SystemExit):
+            pretrain(*arguments)
 
 
 def add_review(folder: Path, split: str, text: str) -> None:
@@ -99,13 +102,10 @@ def test_other_reviews_than_then_are_refused(
 ):
     folder = Path(shutil.copytree(reviews, tmp_path / "reviews"))
     path = tmp_path / "model"
-    with monkeypatch.context() as patch:
-        if not is_finished_then:
-            stop_at_once(patch)
-            with pytest.raises(SystemExit):
-                pretrain(*options(folder, path))
-        else:
-            assert pretrain(*options(folder, path)) == 0
+    if is_finished_then:
+        assert pretrain(*options(folder, path)) == 0
+    else:
+        pretrain_and_stop(monkeypatch, *options(folder, path))
     assert state_path(path).exists() == (not is_finished_then)
     add_review(folder, split, "one more that nobody has read")
     capsys.readouterr()
@@ -231,10 +231,7 @@ def test_a_run_is_not_begun_again_as_a_pretraining(reviews, tmp_path, capsys):
 def test_what_decides_it_is_compared(reviews, tmp_path, monkeypatch, more, key):
     path = tmp_path / "model"
     layers = [each for each in more if not each.startswith(f"--{key}")]
-    with monkeypatch.context() as patch:
-        stop_at_once(patch)
-        with pytest.raises(SystemExit):
-            pretrain(*options(reviews, path, *layers))
+    pretrain_and_stop(monkeypatch, *options(reviews, path, *layers))
     check_same(settings(*options(reviews, path, *layers)), path)
     with pytest.raises(ValueError, match=key):
         check_same(settings(*options(reviews, path, *more)), path)

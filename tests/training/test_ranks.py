@@ -88,38 +88,40 @@ OBJECTIVES = ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1"
               "--objectives.entropy=1", "--objectives.perturbation_norm=0.3"]  # fmt: skip
 # Large steps: small ones change predictions near one half no more than rounding does.
 BY_POWER = [*OBJECTIVES, "--objectives.power_iterations=1", "--objectives.finite_difference=1"]
+SMALL_BATCHES = ["--training.batch_size=4"]
 
 
-@pytest.mark.parametrize("settings", [["--training.accumulation_steps=2"], BY_POWER])
-def test_three_ranks_equal_one_process(settings, uneven, tmp_path):
-    """The last batch of 3 is one review a rank."""
+@pytest.mark.parametrize(
+    ("num_ranks", "settings"),
+    [
+        (3, ["--training.accumulation_steps=2"]),
+        (3, BY_POWER),
+        pytest.param(5, SMALL_BATCHES, marks=pytest.mark.long),
+        pytest.param(5, [*SMALL_BATCHES, *OBJECTIVES], marks=pytest.mark.long),
+    ],
+)
+def test_several_ranks_equal_one_process(num_ranks, settings, uneven, tmp_path):
+    """The last batch, of 3, has one review a rank, or none for some of five."""
     one = tmp_path / "one"
     assert cli.train(options(uneven, one, *settings)) == 0
-    ended(start_ranks(3, cli.train, options(uneven, tmp_path / "run", *settings)))
+    ended(start_ranks(num_ranks, cli.train, options(uneven, tmp_path / "run", *settings)))
     assert_equal(tmp_path / "run", one)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("more", [[], OBJECTIVES])
-def test_more_ranks_than_reviews_in_a_batch(more, uneven, tmp_path):
-    settings = ["--training.batch_size=4", "--training.num_epochs=1"]  # the last one of 3, for 5
-    settings += more
-    assert cli.train(options(uneven, tmp_path / "one", *settings)) == 0
-    ended(start_ranks(5, cli.train, options(uneven, tmp_path / "run", *settings)))
-    assert_equal(tmp_path / "run", tmp_path / "one")
+def node(number: int, port: int) -> tuple[str, ...]:
+    """Options of the launcher on one of two machines."""
+    return ("--nnodes=2", f"--node-rank={number}", "--rdzv-backend=c10d", f"--rdzv-id={port}",
+            f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
 
 
 @pytest.mark.long
 def test_two_machines_equal_one_process(one, uneven, tmp_path):
     """Two launchers that meet at an address, as on two machines, each with another cache."""
-    port = free_port()
-    processes = []
-    for node in range(2):
-        where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=7",
-                 f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
-        cache = f"--data.cache_dir={tmp_path / str(node)}"
+    port, processes = free_port(), []
+    for number in range(2):
+        cache = f"--data.cache_dir={tmp_path / str(number)}"
         command = options(uneven, tmp_path / "run", cache)
-        processes.append(torchrun(1, "train.py", *command, launcher=where))
+        processes.append(torchrun(1, "train.py", *command, launcher=node(number, port)))
     for process in processes:
         ended(process)
     assert_equal(tmp_path / "run", one)
@@ -190,15 +192,11 @@ def test_a_restart_leaves_the_runs_of_others_alone(two, uneven, tmp_path):
 
 @pytest.mark.long
 def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
-    port = free_port()
+    port, processes = free_port(), []
     started = time.monotonic()
-    processes = []
-    for node, folder in enumerate((uneven, tmp_path / "nowhere")):
-        where = ("--nnodes=2", f"--node-rank={node}", "--rdzv-backend=c10d", "--rdzv-id=8",
-                 f"--rdzv-endpoint=127.0.0.1:{port}")  # fmt: skip
-        processes.append(
-            torchrun(1, "train.py", *options(folder, tmp_path / "run"), launcher=where)
-        )
+    for number, folder in enumerate((uneven, tmp_path / "nowhere")):
+        command = options(folder, tmp_path / "run")
+        processes.append(torchrun(1, "train.py", *command, launcher=node(number, port)))
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert all(process.returncode != 0 for process in processes)
     assert time.monotonic() - started < 90
