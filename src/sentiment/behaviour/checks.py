@@ -225,12 +225,6 @@ def _judge(
         has_failed = after.label != before.label or distance > tolerance
     if not has_failed:
         return None
-    return Failure(
-        text=case.text,
-        changed=case.changed,
-        expected=class_names[watched],
-        got=after.label,
-        probability=after.probabilities[watched],
-        probability_before=before.probabilities[watched],
-        distance=distance,
-    )
+    old, new = before.probabilities[watched], after.probabilities[watched]
+    expected = class_names[watched]
+    return Failure(case.text, case.changed, expected, after.label, new, old, distance)

@@ -66,12 +66,6 @@ def read_text(where: str, value: Any) -> str:
     return value
 
 
-def read_tolerance(where: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UserError(f"{where} is {value!r}, but must be a change of probability, 0 to 1")
-    return float(value)
-
-
 def read_number(where: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{where} is {value!r}, but must be an integer of at least 1")
@@ -218,7 +212,11 @@ def _read_test(where: str, path: Path, values: Any, lists: Lists) -> Behaviour:
         details["role"] = read_choice(f"{where}: {key}", values[key], ROLES)
         details["tolerance"] = DEFAULT_TOLERANCE
     if "tolerance" in values:
-        details["tolerance"] = read_tolerance(f"{where}: tolerance", values["tolerance"])
+        value = values["tolerance"]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            problem = f"tolerance is {value!r}, but must be a change of probability, 0 to 1"
+            raise UserError(f"{where}: {problem}")
+        details["tolerance"] = float(value)
     if "max_cases" in values:
         details["max_cases"] = read_number(f"{where}: max_cases", values["max_cases"])
     return Behaviour(name=values["name"], kind=kind, where=where, lists=lists, **details)

@@ -16,6 +16,7 @@ from sentiment.explain.attribution import (
     at_rest,
     integrated_gradients,
     read_words,
+    shown,
 )
 from sentiment.inference.predictor import Predictor
 from sentiment.model import SentimentClassifier
@@ -161,7 +162,7 @@ class Explanation:
     """Explanation of a model's prediction for one text."""
 
     words: Words
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...]  # in printable characters
     prefixes: PrefixPredictions
     attribution: Attribution
     gates: GateTrace | None  # None for other cells than LSTM
@@ -249,7 +250,7 @@ def explain_words(
     with at_rest(model):
         return Explanation(
             words=words,
-            class_names=class_names,
+            class_names=tuple(map(shown, class_names)),
             prefixes=predict_prefixes(model, words.ids, temperature=temperature),
             attribution=integrated_gradients(model, words.ids, steps=steps, most_steps=most_steps),
             gates=trace_gates(model, words.ids),

@@ -61,10 +61,8 @@ def explanation_figure(
     model: SentimentClassifier, words: Words, class_names: tuple[str, ...], *, temperature: float
 ) -> Figure:
     """Plot the explanation for a model in training, with exactly 20 gradients."""
-    explanation = explain_words(
-        model, words, class_names, temperature=temperature, steps=20, most_steps=20
-    )
-    return draw(explanation)
+    steps = {"steps": 20, "most_steps": 20}
+    return draw(explain_words(model, words, class_names, temperature=temperature, **steps))
 
 
 def _draw_overview(axes: Any, explanation: Explanation, part: slice) -> None:
@@ -185,18 +183,16 @@ _FAINTEST = 0.03  # share of the largest attribution below which a word is not c
 
 def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> None:
     """Write the page atomically; ``origin`` names the model in the heading."""
-    words = explanation.words
+    words, names = explanation.words, explanation.class_names
+    probabilities = explanation.probabilities
     write_page(
         path,
         "explain.html",
         origin=origin,
-        label=shown(explanation.label),
-        shares=[
-            (shown(explanation.class_names[label]), float(explanation.probabilities[label]))
-            for label in explanation.ranking
-        ],
-        towards=shown(explanation.towards),
-        against=shown(explanation.against),
+        label=explanation.label,
+        shares=[(names[label], float(probabilities[label])) for label in explanation.ranking],
+        towards=explanation.towards,
+        against=explanation.against,
         words=_marked_words(explanation),
         num_words=len(words),
         num_total=words.num_total,
@@ -214,14 +210,8 @@ def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> N
 def _marked_words(explanation: Explanation) -> list[dict[str, Any]]:
     """Each word with its gap, colour and opacity."""
     words = explanation.words
-    rows = zip(
-        words.written,
-        words.is_spaced.tolist(),
-        words.num_skipped.tolist(),
-        words.is_unknown.tolist(),
-        explanation.strengths.tolist(),
-        strict=True,
-    )
+    columns = (words.is_spaced, words.num_skipped, words.is_unknown, explanation.strengths)
+    rows = zip(words.written, *(column.tolist() for column in columns), strict=True)
     return [
         {
             "text": shown(word),
@@ -244,13 +234,10 @@ def _figures(explanation: Explanation) -> dict[str, Any]:
         "words": [shown(word) for word in explanation.words.written],
         "ids": explanation.words.ids.tolist(),
         "unknown": explanation.words.is_unknown.tolist(),
-        "towards": shown(explanation.towards),
-        "against": shown(explanation.against),
+        "towards": explanation.towards,
+        "against": explanation.against,
         "opinion": [
-            {
-                "name": shown(explanation.class_names[label]),
-                "values": _round(probabilities[:, label]),
-            }
+            {"name": explanation.class_names[label], "values": _round(probabilities[:, label])}
             for label in explanation.curves(6)
         ],
         "isOfTwo": len(explanation.class_names) == 2,

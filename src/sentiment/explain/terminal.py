@@ -43,10 +43,8 @@ def render(explanation: Explanation, *, colors: bool) -> str:
 
 
 def _verdict(explanation: Explanation) -> str:
-    shares = [
-        f"{shown(explanation.class_names[label])} {explanation.probabilities[label]:.1%}"
-        for label in explanation.ranking[:5]
-    ]
+    names, probabilities = explanation.class_names, explanation.probabilities
+    shares = [f"{names[label]} {probabilities[label]:.1%}" for label in explanation.ranking[:5]]
     lines = [truncate(f"{shares[0]}   ({', '.join(shares[1:])})", COLUMNS)]
     words = explanation.words
     if words.num_total == 0:
@@ -58,8 +56,8 @@ def _verdict(explanation: Explanation) -> str:
         lines.append(read)
         unknown = [shown(words.written[index]) for index in np.flatnonzero(words.is_unknown)]
         if unknown:
-            names = ", ".join(dict.fromkeys(unknown))
-            lines.append(truncate(f"{len(unknown):,} unknown: {names}", COLUMNS))
+            listed = ", ".join(dict.fromkeys(unknown))
+            lines.append(truncate(f"{len(unknown):,} unknown: {listed}", COLUMNS))
     return "\n".join(lines)
 
 
@@ -120,8 +118,7 @@ def _colored(word: str, strength: float, is_unknown: bool) -> str:
 
 
 def _key(explanation: Explanation, colors: bool) -> str:
-    against = truncate(shown(explanation.against), 22)
-    towards = truncate(shown(explanation.towards), 22)
+    against, towards = truncate(explanation.against, 22), truncate(explanation.towards, 22)
     if colors:
         left, right = _colored(f" {against} ", -1, False), _colored(f" {towards} ", 1, False)
         return f"{left} {right}  underlined: unknown"
@@ -132,7 +129,7 @@ def _strongest(explanation: Explanation) -> str:
     """The strongest words against and for the target, with their attributions."""
     values = explanation.attribution.values
     order = np.argsort(values, kind="stable")
-    left, right = [f"for {shown(explanation.against)}"], [f"for {shown(explanation.towards)}"]
+    left, right = [f"for {explanation.against}"], [f"for {explanation.towards}"]
     left += [_cell(explanation, index) for index in order[:_STRONGEST] if values[index] < 0]
     right += [_cell(explanation, index) for index in order[::-1][:_STRONGEST] if values[index] > 0]
     return "\n".join(
@@ -151,7 +148,7 @@ def _curves(explanation: Explanation) -> str:
     """Predictions, attention and gates after each word, drawn with block characters."""
     names, probabilities = explanation.class_names, explanation.prefixes.at_words()
     rows = [
-        (truncate(f"P({shown(names[label])})", 12), probabilities[:, label], (0.0, 1.0))
+        (truncate(f"P({names[label]})", 12), probabilities[:, label], (0.0, 1.0))
         for label in explanation.curves(4)
     ]
     if explanation.attention is not None:
@@ -208,9 +205,9 @@ def _units(explanation: Explanation) -> str:
 def _completeness(explanation: Explanation) -> str:
     attribution = explanation.attribution
     share = "" if attribution.relative_error is None else f" ({attribution.relative_error:.2%})"
-    logits = f"logit of {shown(explanation.towards)}"
+    logits = f"logit of {explanation.towards}"
     if len(explanation.class_names) == 2:
-        logits += f" less that of {shown(explanation.against)}"
+        logits += f" less that of {explanation.against}"
     return (
         f"score, {truncate(logits, 34)}: {attribution.baseline_score:+.3f} as padding, "
         f"{attribution.score:+.3f} as words\n"

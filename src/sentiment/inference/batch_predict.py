@@ -34,7 +34,7 @@ _HEAD_BYTES = 1 << 20
 
 
 class Classify(Protocol):
-    """A function like :meth:`sentiment.inference.predictor.Predictor.predict`."""
+    """A function like :meth:`Predictor.predict`."""
 
     def __call__(
         self, texts: Sequence[str], *, report: Callable[[int], object]
@@ -44,17 +44,13 @@ class Classify(Protocol):
 class Watcher(Protocol):
     """Shows progress."""
 
-    def begin(self, num_rows: int) -> None:
-        """Start with rows that were predicted earlier."""
+    def begin(self, num_rows: int) -> None: ...  # with rows that were predicted earlier
 
-    def expect(self, num_rows: int) -> None:
-        """Set the estimated total."""
+    def expect(self, num_rows: int) -> None: ...  # the estimated total
 
-    def update(self, num_rows: int) -> object:
-        """Count more rows."""
+    def update(self, num_rows: int) -> object: ...  # more rows are done
 
-    def bad_row(self, message: str) -> None:
-        """Report a row that is skipped."""
+    def bad_row(self, message: str) -> None: ...  # a row is skipped
 
 
 def shard_predict(
@@ -64,10 +60,7 @@ def shard_predict(
     *,
     report: Callable[[int], object],
 ) -> list[Prediction]:
-    """Like ``predictor.predict``, but each rank classifies a share; all must call it together.
-
-    Every rank gets all predictions.
-    """
+    """Classify a share of the texts on each rank; all call it together and get all predictions."""
     share = slice(distributed.rank, None, distributed.world_size)
     table = torch.zeros(len(texts), len(predictor.class_names) + 2, dtype=torch.float64)
     if predictions := predictor.predict(texts[share]):
@@ -112,8 +105,8 @@ def predict_to_file(
     checked before by :func:`check_output`. ``request`` is everything that decides the output; None
     if it cannot be resumed. For the other arguments, see :func:`predict_rows`.
 
-    Returns the progress before and after this call. An interrupted prediction of another request
-    is a user error, and so is an output that another process is writing.
+    Returns the progress before and after this call. Raises UserError if the interrupted prediction
+    had another request, and FileExistsError if another process is writing the output.
     """
     distributed = distributed or DistributedContext()
     predict = partial(

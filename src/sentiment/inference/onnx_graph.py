@@ -129,18 +129,14 @@ def build_onnx(parts: Parts, metadata: dict[str, str]) -> onnx.ModelProto:
     bias = graph.keep(parts.output_bias, "output_bias")
     graph.nodes.append(helper.make_node("Gemm", [pooled, weight, bias], ["logits"], transB=1))
 
-    num_classes = len(parts.output_bias)
+    describe = helper.make_tensor_value_info
+    inputs = [
+        describe("tokens", TensorProto.INT64, ["batch", "time"]),
+        describe("lengths", TensorProto.INT64, ["batch"]),
+    ]
+    outputs = [describe("logits", TensorProto.FLOAT, ["batch", len(parts.output_bias)])]
     model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "sentiment",
-            [
-                helper.make_tensor_value_info("tokens", TensorProto.INT64, ["batch", "time"]),
-                helper.make_tensor_value_info("lengths", TensorProto.INT64, ["batch"]),
-            ],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes])],
-            graph.weights,
-        ),
+        helper.make_graph(graph.nodes, "sentiment", inputs, outputs, graph.weights),
         producer_name="sentiment",
         ir_version=_IR_VERSION,
         opset_imports=[helper.make_opsetid("", _OPSET)],

@@ -149,11 +149,9 @@ def load(
             print(prediction.label, prediction.probability)
 
     Args:
-        run: the run's folder.
         checkpoint: which weights to load, ``best`` or ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        calibrated: whether to divide logits by the run's temperature; False gives the model's raw
-            probabilities.
+        calibrated: whether to divide logits by the run's temperature.
         batch_tokens: tokens in a batch, including padding; a longer text is a batch of its own.
         precision: arithmetic of matrix products, ``fp32`` or ``bf16``.
 
