@@ -315,7 +315,7 @@ def turns_study(folder: Path) -> Figures:
     for name, text in _TEXTS.items():
         explanation = explain(predictor, text)
         save_figure(draw(explanation), folder / f"{name}.svg")
-        after_word = explanation.opinion.at_words()[:, 1]
+        after_word = explanation.prefixes.at_words()[:, 1]
         comma = explanation.words.written.index(",")
         probabilities[text] = [float(after_word[comma]), float(after_word[-1])]
     return probabilities

@@ -166,7 +166,7 @@ def test_wilson_interval_against_its_equation():
     assert Proportion(0, 0).share == 0 and Proportion(0, 0).interval == (0, 1)
 
 
-# The files that come with the repository
+# The files that come with the package
 
 
 def test_shipped_files_hold_what_they_should():
