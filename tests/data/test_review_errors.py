@@ -11,6 +11,7 @@ from helpers.review_files import refusal, write, write_text_folder
 
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
+from sentiment.runtime.errors import UserError
 
 FILL_IN = "fill it in or delete the row"
 NEEDED = "columns text and label are needed"
@@ -211,3 +212,9 @@ def test_path_that_is_no_folder(tmp_path: Path) -> None:
         load_split(DataConfig(path=str(path)), "test")
     with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a folder"):
         load_training_splits(DataConfig(path=str(tmp_path / "nowhere")))
+
+
+def test_a_label_beside_integer_classes_is_told_the_classes(tmp_path):
+    (tmp_path / "test.csv").write_text("text,label\na,6\n")
+    with pytest.raises(UserError, match="label 6 is not one of the classes 1, 2, 5"):
+        load_split(DataConfig(path=str(tmp_path)), "test", ("1", "2", "5"))

@@ -1,4 +1,7 @@
-"""Bounds of settings, declared in their types: ``num_epochs: Annotated[int, Bounds(ge=1)]``."""
+"""The type of bounds and their check; sections.py declares each setting's own.
+
+For example ``num_epochs: Annotated[int, Bounds(ge=1)]``.
+"""
 
 from __future__ import annotations
 

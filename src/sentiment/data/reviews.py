@@ -212,6 +212,8 @@ def _number_labels(
         row = next(row for row, value in enumerate(values) if value not in index_by_label)
         label, listed = values[row], ", ".join(class_names[:_MAX_LISTED])
         problem = f"label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
+        if are_integers:
+            problem = f"label {label} is not one of the classes {listed}"
         if isinstance(label, str):
             hint = did_you_mean(label, class_names)
             problem = f"label {label!r} is not one of the classes {listed}{hint}"

@@ -275,7 +275,7 @@ class NonFiniteGuard:
         if self._num_in_a_row > _MAX_SKIPPED_IN_A_ROW:
             raise UserError(
                 f"the gradient was not finite {self._num_in_a_row} times in a row, last at "
-                f"{step}: lower training.learning_rate; the last checkpoint is from before"
+                f"{step}: train again with a lower training.learning_rate"
             )
         return False
 
@@ -289,7 +289,7 @@ class NonFiniteGuard:
                 raise UserError(
                     f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at {step}: lower "
                     "training.learning_rate or training.gradient_clip, or skip such batches with "
-                    "training.nonfinite skip; the last checkpoint is from before"
+                    "training.nonfinite skip, and train again: a resumed run keeps its settings"
                 )
         self._unread.clear()
 
