@@ -70,8 +70,8 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
         Returns:
             output: (batch, time, directions * hidden_size), zero past each length.
             (h, c): final states, (num_layers * directions, batch, hidden_size) each. Under autocast
-                on the CPU, output and h have its precision, and c, which sums over time, is in fp32;
-                cuDNN keeps the parameters' precision.
+                on the CPU, output and h have its precision, and c, which sums over time, is in
+                fp32; cuDNN keeps the parameters' precision.
 
         Raises:
             ValueError: the shapes do not fit, or a length is not from 1 to time.
