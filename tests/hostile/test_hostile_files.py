@@ -246,7 +246,11 @@ def test_an_endless_line_is_reported(tmp_path, suffix, monkeypatch):
     [
         ("a.csv", "data.sources", "read_files([path], with_labels=True)"),
         ("a.jsonl", "data.sources", "read_files([path], with_labels=True)"),
-        ("a.txt", "data.vectors", "load_vectors(path, ['a'], [1], dimension=1, generator=None)"),
+        (
+            "a.txt",
+            "data.vectors",
+            "load_vectors(path, ['', '', 'a'], [0, 0, 1], dimension=1, generator=None)",
+        ),
         ("vocabulary.txt", "data.vocabulary", "load_vocabulary(path)"),
         ("test.txt", "runtime.files", "read_text(path)"),
     ],
