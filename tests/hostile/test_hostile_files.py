@@ -263,6 +263,7 @@ def test_a_gigabyte_without_a_line_break(tmp_path, name, module, call):
         file.truncate(10**9)
     code = f"""
 import pathlib
+WORDS = ["", "", "a"]
 from sentiment.{module} import {call.partition("(")[0]}
 def peak():  # ru_maxrss is at least that of the process that started this one
     status = pathlib.Path("/proc/self/status").read_text()
