@@ -246,7 +246,7 @@ def test_what_cannot_be_a_teacher(reviews, teacher, tmp_path, capsys):
     rewrite(teacher, result=None)
     assert f"the teacher {teacher} is not finished: resume it" in refusal(command, capsys)
     rewrite(teacher, result=result, kind="language model")
-    assert f"the teacher {teacher} is a pre-training, no classifier" in refusal(command, capsys)
+    assert f"the teacher {teacher} is a pre-training, not a classifier" in refusal(command, capsys)
     rewrite(teacher, kind=None)
     shutil.rmtree(teacher / "checkpoints" / "best")
     assert "has no weights" in refusal(command, capsys)
