@@ -24,12 +24,6 @@ ONE_EPOCH = "--training.num_epochs=1"
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
-
-
-@pytest.fixture(scope="module")
 def run(reviews, tmp_path_factory) -> Path:
     """A run that learned from all terms."""
     run = tmp_path_factory.mktemp("run") / "run"

@@ -43,12 +43,6 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
-
-
-@pytest.fixture(scope="module")
 def whole(reviews, tmp_path_factory) -> Path:
     """A run that was never stopped."""
     run = tmp_path_factory.mktemp("whole") / "run"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,10 @@ from sentiment.runs.manifest import (
     read_manifest,
     write_manifest,
 )
-from sentiment.runs.run import HALF_MADE, load_settings
+from sentiment.runs.run import HALF_MADE, load_settings, occupant
 from sentiment.runs.weights import read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, atomic_write, check_links, check_writable, file_sha256
+from sentiment.runtime.files import atomic_write, check_links, file_sha256
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
 # A baseline reads whole reviews.
@@ -68,14 +67,9 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
         OSError: nothing can be written there, or the folder holds something other than a baseline,
             or a baseline and ``overwrite`` is false.
     """
-    check_writable(path)
-    if (path / HALF_MADE).exists():
+    manifest = occupant(path)
+    if manifest is None:
         return
-    if not path.is_dir() or all(file.name == LOCK for file in path.iterdir()):
-        return
-    manifest: dict[str, Any] = {}
-    with suppress(OSError, ValueError):  # missing or damaged
-        manifest = read_manifest(path)
     if not is_baseline(manifest):
         raise FileExistsError(
             f"{path} is not empty and holds no baseline, so nothing in it will be overwritten: "

@@ -182,7 +182,7 @@ class SentimentClassifier(nn.Module):
 
 
 def choose_recurrence(cell: Cell, implementation: Implementation) -> type[VariableLengthRNN]:
-    """The class that runs a cell; ``ValueError`` if there is none for cell and implementation."""
+    """The class that runs a cell; ``ValueError`` if the implementation does not have the cell."""
     if cell not in _PACKED:
         raise ValueError(f"cell is {cell!r}, but must be lstm, gru or rnn")
     if implementation == "packed":

@@ -65,20 +65,31 @@ class Run:
     checkpoint: WeightsInfo
 
 
+def occupant(path: Path) -> dict[str, Any] | None:
+    """The manifest of what a folder holds: {} if it has no readable one, None if it is free.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    check_writable(path)
+    if (path / HALF_MADE).exists():
+        return None  # the training was killed before it began
+    if not path.is_dir() or all(file.name == LOCK for file in path.iterdir()):
+        return None
+    with suppress(OSError, ValueError):  # missing or damaged
+        return read_manifest(path)
+    return {}
+
+
 def check_place(path: Path, *, overwrite: bool = False, for_pretraining: bool = False) -> None:
     """Check, without writing anything, that a run can be written to a folder.
 
     With ``overwrite``, a run in it may be replaced, but a pre-training only ``for_pretraining``.
     Anything else in it raises ``FileExistsError``.
     """
-    check_writable(path)
-    if (path / HALF_MADE).exists():
-        return  # a training was killed before it began
-    if not path.is_dir() or all(file.name == LOCK for file in path.iterdir()):
+    manifest = occupant(path)
+    if manifest is None:
         return
-    manifest: dict[str, Any] = {}
-    with suppress(OSError, ValueError):  # missing or damaged
-        manifest = read_manifest(path)
     other = "choose another output_dir"
     if is_pretraining(manifest) and not for_pretraining:
         problem = f"holds a pre-training: start from it with --pretraining.path {path}, or {other}"
