@@ -31,7 +31,7 @@ from sentiment.runtime.device import prepare_threads
 from sentiment.runtime.distributed import init_distributed, local_size
 from sentiment.runtime.environment import VARIABLES
 from sentiment.training.meters import MeanMeter
-from sentiment.training.trainer import BUCKET_MEGABYTES
+from sentiment.training.trainer import DDP_BUCKET_MB
 
 _SECTION = "ranks, configs/imdb.yaml"
 _CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ def train_as_rank(size: Size, path: Path) -> None:
 def _exchange_seconds(model: torch.nn.Module) -> float:
     """Seconds of an all-reduce as large as the gradients, in the buckets of training."""
     count = sum(p.numel() for p in model.parameters())
-    buckets = torch.zeros(count).split(BUCKET_MEGABYTES * 2**20 // 4)
+    buckets = torch.zeros(count).split(DDP_BUCKET_MB * 2**20 // 4)
 
     def exchange() -> None:
         for handle in [dist.all_reduce(bucket, async_op=True) for bucket in buckets]:

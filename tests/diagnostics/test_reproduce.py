@@ -25,7 +25,7 @@ from sentiment.diagnostics.reproduce import (
     reproduction_table,
     verdict_text,
 )
-from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, compare_values, read_receipt
+from sentiment.diagnostics.run_diff import RunDiff, RunEnvironment, compare_values, read_provenance
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights
@@ -163,7 +163,7 @@ def reproduction(
     run: Path, *, accuracy: float, difference: float, **changes: object
 ) -> Reproduction:
     """A run and a made-up reproduction."""
-    then = read_receipt(run)
+    then = read_provenance(run)
     metrics = {**then.result["metrics"], "accuracy": accuracy}
     now = replace(
         then,
@@ -174,9 +174,9 @@ def reproduction(
 
 
 def test_verdicts(trained):
-    receipt = read_receipt(trained)
-    low, high = receipt.interval
-    same = receipt.accuracy
+    provenance = read_provenance(trained)
+    low, high = provenance.interval
+    same = provenance.accuracy
     for accuracy, difference, changes, verdict in [
         (same, 0, {}, "equal"),
         (same, 1e-9, {}, "differs"),
@@ -195,16 +195,16 @@ def test_verdicts(trained):
 
 
 def test_gpus_may_sum_in_any_order(trained):
-    receipt = read_receipt(trained)
-    receipt = replace(receipt, environment=replace(receipt.environment, device="cuda (H)"))
-    made_up = Reproduction(RunDiff(1e-9, 0, 0, 7, ()), receipt, receipt)
+    provenance = read_provenance(trained)
+    provenance = replace(provenance, environment=replace(provenance.environment, device="cuda (H)"))
+    made_up = Reproduction(RunDiff(1e-9, 0, 0, 7, ()), provenance, provenance)
     assert made_up.verdict == "within" and "cuda sums in any order" in verdict_text(made_up)
 
 
 def test_the_table_fits_a_terminal(trained):
-    receipt = read_receipt(trained)
+    provenance = read_provenance(trained)
     diff = RunDiff(1.23456e-10, float("inf"), 0.0, 10**9, ("x" * 200, "y\n"))
-    table = reproduction_table(Reproduction(diff, receipt, receipt))
+    table = reproduction_table(Reproduction(diff, provenance, provenance))
     assert max(map(len, table.splitlines())) <= 80
 
 
@@ -269,7 +269,7 @@ def test_an_unfinished_run_is_refused(run, never, capfd):
     ],
     ids=str,
 )  # fmt: skip
-def test_an_incomplete_receipt_is_refused(run, values, never, capfd):
+def test_an_incomplete_provenance_is_refused(run, values, never, capfd):
     rewrite(run, **values)
     assert "lacks what is needed to reproduce the run" in refusal([run], capfd)
 
@@ -320,9 +320,9 @@ def test_a_run_of_a_gpu_asks_before_it_is_trained_elsewhere(run, never, capfd):
 
 def test_numbers_of_devices_and_threads_are_no_other_device(run):
     rewrite(run, device="cuda:1 (NVIDIA H100)")
-    assert read_receipt(run).environment.device == "cuda (NVIDIA H100)"
+    assert read_provenance(run).environment.device == "cuda (NVIDIA H100)"
     rewrite(run, device="cpu (Some, 12 threads)")
-    assert read_receipt(run).environment.device == "cpu (Some)"
+    assert read_provenance(run).environment.device == "cpu (Some)"
 
 
 def test_without_git_the_revision_is_unknown_on_both_sides():

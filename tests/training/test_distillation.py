@@ -101,7 +101,7 @@ def test_a_run_logs_the_labels_and_the_term(student):
     assert all(0 < value < 5 for value in points) and points[-1] < points[0]
 
 
-def test_the_receipt_names_the_teachers(student, teachers):
+def test_the_provenance_names_the_teachers(student, teachers):
     manifest = read_manifest(student)
     assert [entry["path"] for entry in manifest["teachers"]] == [str(path) for path in teachers]
     for entry, path in zip(manifest["teachers"], teachers, strict=True):

@@ -12,7 +12,7 @@ from helpers.trainings import arguments, refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import main as cli
-from sentiment.diagnostics.run_diff import check_inputs, read_receipt
+from sentiment.diagnostics.run_diff import check_inputs, read_provenance
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 
@@ -59,14 +59,14 @@ def test_the_logged_loss_is_that_of_the_labels(reviews, tmp_path):
     assert term_curves(tmp_path / "more").keys() == {"entropy"}
 
 
-def test_the_receipt_has_the_unlabelled_reviews(run):
-    receipt, config = read_receipt(run), load_run(run).config
-    unlabelled = receipt.data["unsupervised"]
+def test_the_provenance_has_the_unlabelled_reviews(run):
+    provenance, config = read_provenance(run), load_run(run).config
+    unlabelled = provenance.data["unsupervised"]
     assert unlabelled["rows"] == 70
-    check_inputs(receipt, config, run)
-    data = {**receipt.data, "unsupervised": {**unlabelled, "sha256": "0" * 64}}
+    check_inputs(provenance, config, run)
+    data = {**provenance.data, "unsupervised": {**unlabelled, "sha256": "0" * 64}}
     with pytest.raises(ValueError, match="the unsupervised reviews are 70 with digest"):
-        check_inputs(replace(receipt, data=data), config, run)
+        check_inputs(replace(provenance, data=data), config, run)
 
 
 def test_a_source_without_unlabelled_reviews(tmp_path, capsys):

@@ -36,7 +36,7 @@ COMMANDS = {
     "predict": "classify texts, or files of any size",
     "explain": "show what each word contributed, and the LSTM's gates",
     "export": "write a run's model for onnxruntime or torch alone",
-    "reproduce": "train a run again from its receipt, and compare",
+    "reproduce": "train a run again from its provenance, and compare",
     "doctor": "check the installation",
 }
 

@@ -1,4 +1,4 @@
-"""``sentiment reproduce``: train a run again from its receipt, and compare."""
+"""``sentiment reproduce``: train a run again from its provenance, and compare."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
-    "Train a finished run again, from its settings and its receipt, and compare weights, metrics "
-    "and curves with it. With the same data, versions, device and threads both must be equal to "
+    "Train a finished run again from its provenance, and compare weights, metrics and curves with "
+    "it. With the same data, versions, device and threads both must be equal to "
     "the bit (on a CPU); where those differ, the validation accuracy must lie in its 95 % "
     "interval. Other reviews or vectors are refused. A difference ends in exit status 1."
 )

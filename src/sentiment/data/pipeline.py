@@ -126,7 +126,7 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
     return train, validation, unlabelled
 
 
-def look_ahead(config: Config) -> dict[str, Reviews]:
+def preload_reviews(config: Config) -> dict[str, Reviews]:
     """Read the training and validation reviews once to find errors before hours of pre-training."""
     data = config.data
     if data.shared_reviews == "report":  # the training will report it

@@ -1,4 +1,4 @@
-"""Training a run again from its receipt, and the comparison with it."""
+"""Training a run again from its provenance, and the comparison with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sentiment.config.config import Config
 from sentiment.config.parser import save_config
 from sentiment.diagnostics.run_diff import (
     Difference,
-    Receipt,
+    Provenance,
     RunDiff,
     RunEnvironment,
     check_inputs,
     check_reviews,
     compare_runs,
     current_environment,
-    read_receipt,
+    read_provenance,
 )
 from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
@@ -52,12 +52,12 @@ class ReproductionPlan:
 
     run: Path
     config: Config  # the run's settings, adapted to this machine
-    receipt: Receipt
+    provenance: Provenance
     environment: RunEnvironment  # of the new training
 
     @property
     def differences(self) -> list[Difference]:
-        return self.receipt.environment.differences(self.environment)
+        return self.provenance.environment.differences(self.environment)
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Reproduction:
     """A run and the training that repeated it."""
 
     diff: RunDiff
-    then: Receipt
-    now: Receipt
+    then: Provenance
+    now: Provenance
 
     @property
     def differences(self) -> list[Difference]:
@@ -107,31 +107,31 @@ def plan_reproduction(run: Path, output: Path, overrides: PathOverrides) -> Repr
     check_writable(output)
     if output.is_dir() and any(output.iterdir()):
         raise FileExistsError(f"{output} is not empty: give --output a new folder")
-    receipt = read_receipt(run)
-    config = _adapt_config(load_settings(run), receipt, output, overrides)
+    provenance = read_provenance(run)
+    config = _adapt_config(load_settings(run), provenance, output, overrides)
     for name in ("best", "last"):
         load_run(run, checkpoint=name)
     for name in _COMPARED_FILES:
         if not (run / name).exists():
             raise FileNotFoundError(f"{run / name} is missing: copy it from where it was trained")
-    ranks, threads = receipt.environment.ranks, _num_threads(receipt.environment)
+    ranks, threads = provenance.environment.ranks, _num_threads(provenance.environment)
     environment = current_environment(config, ranks=ranks, threads=threads)
     _check_gpus(environment)
-    check_inputs(receipt, config, run)
-    return ReproductionPlan(run, config, receipt, environment)
+    check_inputs(provenance, config, run)
+    return ReproductionPlan(run, config, provenance, environment)
 
 
 def _adapt_config(
-    config: Config, receipt: Receipt, output: Path, overrides: PathOverrides
+    config: Config, provenance: Provenance, output: Path, overrides: PathOverrides
 ) -> Config:
     device = config.device
-    if device == "auto" or receipt.environment.ranks > 1:
-        device = receipt.environment.device_type
+    if device == "auto" or provenance.environment.ranks > 1:
+        device = provenance.environment.device_type
     pretraining, distillation = config.pretraining, config.distillation
-    if receipt.pretraining is not None:  # also if the run pre-trained by itself
-        pretraining = replace(pretraining, path=receipt.pretraining["path"])
+    if provenance.pretraining is not None:  # also if the run pre-trained by itself
+        pretraining = replace(pretraining, path=provenance.pretraining["path"])
     if distillation.trains_teachers:
-        teachers = tuple(teacher["path"] for teacher in receipt.teachers)
+        teachers = tuple(teacher["path"] for teacher in provenance.teachers)
         distillation = replace(distillation, teachers=teachers, num_teachers=0)
     data, vectors = config.data, config.vectors
     if overrides.data is not None:
@@ -189,26 +189,26 @@ def reproduce(
     """Train as planned, and compare; ``UserError`` if that fails or the reviews have changed."""
     train(plan)
     output = Path(plan.config.output_dir)
-    now = read_receipt(output)
-    check_reviews(plan.receipt.data, now.data, plan.run)
-    return Reproduction(compare_runs(plan.run, output), plan.receipt, now)
+    now = read_provenance(output)
+    check_reviews(plan.provenance.data, now.data, plan.run)
+    return Reproduction(compare_runs(plan.run, output), plan.provenance, now)
 
 
 def differences_text(plan: ReproductionPlan) -> str:
     """What has changed since the run was trained, one line each."""
-    receipt = plan.receipt
+    provenance = plan.provenance
     lines = [truncate(str(difference), COLUMNS) for difference in plan.differences]
     if not lines:
         lines = ["versions, revision, device, threads and precision: unchanged"]
-    is_dirty = {"then": receipt.environment.is_dirty, "now": plan.environment.is_dirty}
+    is_dirty = {"then": provenance.environment.is_dirty, "now": plan.environment.is_dirty}
     if any(is_dirty.values()):
         when = " and ".join(name for name, dirty in is_dirty.items() if dirty)
         lines.append(f"uncommitted changes {when}: git cannot tell whether the code is the same")
     if plan.environment.ranks > 1:
         lines.append(f"trained by {plan.environment.ranks} ranks, as before, all on this machine")
-    if count := len(receipt.teachers):
+    if count := len(provenance.teachers):
         lines.append(f"labelled by {count} teacher{'s' * (count > 1)}, as before")
-    if receipt.pretraining is not None:
+    if provenance.pretraining is not None:
         lines.append("started from the same pre-training, as before")
     return "\n".join(lines)
 
@@ -304,11 +304,11 @@ def reproduction_json(reproduction: Reproduction) -> str:
         },
         "num_points": diff.num_points,
         "problems": reproduction.problems,
-        "then": _receipt_values(reproduction.then),
-        "now": _receipt_values(reproduction.now),
+        "then": _provenance_values(reproduction.then),
+        "now": _provenance_values(reproduction.now),
     }
     return json.dumps(values, indent=2, allow_nan=False)
 
 
-def _receipt_values(receipt: Receipt) -> dict[str, object]:
-    return {**asdict(receipt.environment), "result": receipt.result}
+def _provenance_values(provenance: Provenance) -> dict[str, object]:
+    return {**asdict(provenance.environment), "result": provenance.result}

@@ -81,7 +81,7 @@ class RunEnvironment:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Provenance:
     """How a finished run was trained, and its result, from run.json."""
 
     environment: RunEnvironment
@@ -108,8 +108,8 @@ class Receipt:
         return self.result["metrics"]["nll"]
 
 
-def read_receipt(run: Path) -> Receipt:
-    """The receipt of a finished run; ``UserError`` if run.json is damaged or lacks something."""
+def read_provenance(run: Path) -> Provenance:
+    """The provenance of a finished run; ``UserError`` if run.json is damaged or lacks something."""
     values = read_manifest(run)
     if is_pretraining(values):
         raise UserError(f"{run} is a pre-training: only a classifier's run can be reproduced")
@@ -123,7 +123,7 @@ def read_receipt(run: Path) -> Receipt:
     try:
         git = values["git"] or {"revision": None, "is_dirty": False}
         splits = ["train", "validation", *({"unsupervised"} & values["data"].keys())]
-        receipt = Receipt(
+        provenance = Provenance(
             RunEnvironment(
                 versions=dict(values["versions"]),
                 revision=git["revision"],
@@ -139,24 +139,25 @@ def read_receipt(run: Path) -> Receipt:
             pretraining=dict(values["pretraining"]) if "pretraining" in values else None,
             result=dict(values["result"]),
         )
-        _check_types(receipt)
+        _check_types(provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{run / 'run.json'} lacks what is needed to reproduce the run ({error!r}): train it "
             "again from its config.yaml"
         ) from error
-    return receipt
+    return provenance
 
 
-def _check_types(receipt: Receipt) -> None:
+def _check_types(provenance: Provenance) -> None:
     """Find missing or wrong values before hours of training."""
-    result, vectors, pretraining = receipt.result, receipt.vectors, receipt.pretraining
-    fingerprints = [*receipt.data.values(), *([] if vectors is None else [vectors])]
-    sources = [*receipt.teachers, *([] if pretraining is None else [pretraining])]
+    result, vectors, pretraining = provenance.result, provenance.vectors, provenance.pretraining
+    fingerprints = [*provenance.data.values(), *([] if vectors is None else [vectors])]
+    sources = [*provenance.teachers, *([] if pretraining is None else [pretraining])]
     expected = [
-        (float | int, [*receipt.interval, receipt.accuracy, receipt.loss, result["seconds"]]),
+        (float | int, [*provenance.interval, provenance.accuracy, provenance.loss]),
+        (float | int, [result["seconds"]]),
         (int, [result["best_epoch"], result["num_epochs"]]),
-        (int, [reviews["rows"] for reviews in receipt.data.values()]),
+        (int, [reviews["rows"] for reviews in provenance.data.values()]),
         (int, [fingerprint["bytes"] for fingerprint in fingerprints]),
         (str, [fingerprint["sha256"] for fingerprint in fingerprints]),
         (str, [source[key] for source in sources for key in ("path", "identity", "sha256")]),
@@ -187,16 +188,16 @@ def _device_kind(device: str) -> str:
     return re.sub(r", \d+ threads\)$", ")", re.sub(r"^cuda:\d+", "cuda", device))
 
 
-def check_inputs(receipt: Receipt, config: Config, run: Path) -> None:
+def check_inputs(provenance: Provenance, config: Config, run: Path) -> None:
     """Check that reviews, vectors, teachers and pre-training are those of the run.
 
     Raises:
         FileNotFoundError, UserError: an input is missing, or has changed.
     """
     check_named_teachers(config)
-    check_same_teachers(receipt.teachers, describe_teachers(config), run)
-    if receipt.pretraining is not None:
-        _check_pretraining(receipt.pretraining, run)
+    check_same_teachers(provenance.teachers, describe_teachers(config), run)
+    if provenance.pretraining is not None:
+        _check_pretraining(provenance.pretraining, run)
     data = config.data
     if data.shared_reviews == "report":  # the training reports them; it changes no review
         data = replace(data, shared_reviews="ignore")
@@ -204,9 +205,9 @@ def check_inputs(receipt: Receipt, config: Config, run: Path) -> None:
     now = {"train": reviews_fingerprint(train), "validation": reviews_fingerprint(validation)}
     if reads_unlabelled(config):
         now["unsupervised"] = reviews_fingerprint(load_unlabelled(data, validation))
-    check_reviews(receipt.data, now, run)
-    if receipt.vectors is not None:
-        _check_vectors(receipt.vectors, config, run)
+    check_reviews(provenance.data, now, run)
+    if provenance.vectors is not None:
+        _check_vectors(provenance.vectors, config, run)
 
 
 def check_reviews(

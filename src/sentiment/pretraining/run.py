@@ -11,7 +11,7 @@ from sentiment.data.pipeline import (
     PretrainingTexts,
     fingerprints_of,
     load_pretraining,
-    look_ahead,
+    preload_reviews,
     prepare_pretraining,
 )
 from sentiment.data.reviews import Reviews, reviews_fingerprint
@@ -83,7 +83,7 @@ def _make(context: TrainingContext) -> None:
     config = context.config
     if not _is_finished(context.path):
         # Refuse now what would only fail in the training after the pre-training.
-        validation = look_ahead(config)["validation"]
+        validation = preload_reviews(config)["validation"]
         for teacher in named_teachers(config):
             check_trusted(teacher, validation.class_names, reviews_fingerprint(validation))
     try:
@@ -156,12 +156,12 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
 
 def _create(context: TrainingContext, texts: PretrainingTexts) -> None:
     config, path = context.config, context.path
-    receipt = collect_provenance(
+    provenance = collect_provenance(
         seed=config.seed, device=describe_device(context.device), precision=context.precision,
         distributed=context.distributed, data=texts.fingerprints,
         vectors=texts.vectors_fingerprint, coverage=None,
     )  # fmt: skip
-    receipt["kind"] = LANGUAGE_MODEL
+    provenance["kind"] = LANGUAGE_MODEL
     # A pre-training that was killed before its first checkpoint is replaced.
     is_begun = (path / "run.json").exists()
-    create_run(path, config, texts.class_names, texts.vocabulary, receipt, overwrite=is_begun)
+    create_run(path, config, texts.class_names, texts.vocabulary, provenance, overwrite=is_begun)

@@ -92,7 +92,7 @@ def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -
         return  # the saved weights no longer need the vectors
     now, before = (None if file is None else file_fingerprint(file)), manifest["vectors"]
     if before is None and load_settings(path).vectors.path is not None:
-        return  # an early receipt without the fingerprint
+        return  # written by an early version, without the fingerprint
     if (now or {}).get("sha256") != (before or {}).get("sha256"):
         raise UserError(
             f"vectors.path is {config.vectors.path!r}, with {describe_fingerprint(now)}, but "

@@ -1,8 +1,8 @@
 """A run's folder: created, checked, and loaded without the code that trained it.
 
     config.yaml                         all settings, reusable as --config
-    run.json                            format, classes, checksums, and the receipt: data, versions,
-                                        device, revision, wall time, final metrics
+    run.json                            format, classes, checksums, and the provenance: data,
+                                        versions, device, revision, wall time, final metrics
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
     checkpoints/resume.safetensors      while training is unfinished: what --resume needs
@@ -111,15 +111,15 @@ def create_run(
     config: Config,
     class_names: tuple[str, ...],
     vocabulary: Vocab,
-    receipt: dict[str, Any] | None = None,
+    provenance: dict[str, Any] | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
     """Create a run's folder with everything but the weights, after :func:`check_place`.
 
-    ``receipt`` goes into run.json.
+    ``provenance`` goes into run.json.
     """
-    check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(receipt or {}))
+    check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(provenance or {}))
     path.mkdir(parents=True, exist_ok=True)
     (path / HALF_MADE).touch()
     for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:
@@ -138,7 +138,7 @@ def create_run(
             "config_sha256": file_sha256(path / "config.yaml"),
             "vocabulary_sha256": vocabulary_sha256,
             "identity": _identity(config, class_names, vocabulary_sha256),
-            **(receipt or {}),
+            **(provenance or {}),
         },
     )
     (path / HALF_MADE).unlink()

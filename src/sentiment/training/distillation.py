@@ -14,7 +14,7 @@ import torch
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
-from sentiment.data.pipeline import TrainingData, encode_reviews, look_ahead
+from sentiment.data.pipeline import TrainingData, encode_reviews, preload_reviews
 from sentiment.data.reviews import Reviews, file_fingerprint, reviews_fingerprint
 from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
@@ -304,7 +304,7 @@ def train_teachers(
     """
     if not request.config.distillation.trains_teachers:
         return
-    splits = look_ahead(request.config)
+    splits = preload_reviews(request.config)
     fingerprints = {split: reviews_fingerprint(reviews) for split, reviews in splits.items()}
     plan = plan_teachers(request, pretraining, fingerprints)
     if plan and is_distributed:

@@ -178,7 +178,7 @@ def restore_optimizer(
     optimizer.load_state_dict(state)
 
 
-_FULL_AFTER = 10  # update n keeps at most (1 + n) / (_FULL_AFTER + n) of the average
+_AVERAGE_WARMUP = 10  # update n keeps at most (1 + n) / (_AVERAGE_WARMUP + n) of the average
 
 
 class WeightAverage:
@@ -210,7 +210,7 @@ def _moving_average(decay: float) -> Callable[..., None]:
         averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor
     ) -> None:
         number = int(num_averaged)
-        kept = min(decay, (1 + number) / (_FULL_AFTER + number))
+        kept = min(decay, (1 + number) / (_AVERAGE_WARMUP + number))
         torch._foreach_lerp_(averaged, current, 1 - kept)
 
     return average

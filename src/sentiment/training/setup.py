@@ -186,17 +186,18 @@ def _create(
     overwrite: bool,
 ) -> None:
     config, path = context.config, context.path
-    receipt = collect_provenance(
+    provenance = collect_provenance(
         seed=config.seed, device=describe_device(context.device), precision=context.precision,
         distributed=context.distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
         coverage=asdict(data.coverage) if data.coverage else None,
     )  # fmt: skip
-    receipt["hold_out"] = None if has_validation(config.data) else config.data.describe_hold_out()
+    brings_validation = has_validation(config.data)
+    provenance["hold_out"] = None if brings_validation else config.data.describe_hold_out()
     if pretrained is not None:
-        receipt["pretraining"] = describe_pretraining(pretrained)
+        provenance["pretraining"] = describe_pretraining(pretrained)
     if soft_labels is not None:
-        receipt["teachers"] = describe_teachers(config)
-    create_run(path, config, data.class_names, data.vocabulary, receipt, overwrite=overwrite)
+        provenance["teachers"] = describe_teachers(config)
+    create_run(path, config, data.class_names, data.vocabulary, provenance, overwrite=overwrite)
     if soft_labels is not None:
         save_soft_labels(path, soft_labels)
 

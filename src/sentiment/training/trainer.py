@@ -46,7 +46,7 @@ from sentiment.training.optim import (
 
 logger = logging.getLogger(__name__)
 
-BUCKET_MEGABYTES = 4  # gradients that ranks exchange while the others are still computed
+DDP_BUCKET_MB = 4  # gradients that ranks exchange while the others are still computed
 
 
 class Trainer:
@@ -93,7 +93,7 @@ class Trainer:
         self._parallel: nn.Module = model
         if self._distributed.is_distributed and self._objective is None:
             self._parallel = DistributedDataParallel(
-                model, gradient_as_bucket_view=True, bucket_cap_mb=BUCKET_MEGABYTES
+                model, gradient_as_bucket_view=True, bucket_cap_mb=DDP_BUCKET_MB
             )
         self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=training.label_smoothing)
         self._optimizer = build_optimizer(model, training)
