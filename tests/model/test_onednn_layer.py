@@ -56,12 +56,6 @@ def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states, 
             assert (one - other).norm() <= 1e-5 * other.norm()
 
 
-@pytest.mark.parametrize(("threads", "counts"), [(1, (1, 1, 1)), (2, (1, 2, 2)), (8, (1, 2, 8))])
-def test_large_batches_have_two_jobs_for_each_thread(threads, counts, set_threads):
-    set_threads(threads)
-    assert tuple(count_parts(batch, 2) for batch in (32, 64, 512)) == counts
-
-
 @has_bf16
 @pytest.mark.parametrize("input_size", [6, 7])
 @pytest.mark.parametrize("hidden_size", [8, 9])
@@ -132,9 +126,6 @@ def test_without_any_kernel_it_is_torchs_own(monkeypatch):
     assert choose_dtype(CPU, torch.float32) is None
     assert describe_kernel(CPU, torch.float32) == "torch's padded kernel in fp32"
     assert describe_kernel(torch.device("cuda"), torch.float32) == "cuDNN's kernel"
-
-
-def test_fp64_is_left_to_torch():
     assert choose_dtype(CPU, torch.float64) is None
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -153,25 +151,6 @@ def test_values_of_the_padding_are_not_read(kind, content):
 
 
 @each_packed
-def test_results_do_not_depend_on_the_rest_of_the_batch(kind):
-    torch.manual_seed(0)
-    _, model = make_pair(kind, 6, 9, bidirectional=True)
-    x = torch.randn(4, 9, 6)
-    output, *states = run(model, x, LENGTHS)
-    for permutation in itertools.permutations(range(4)):
-        order = torch.tensor(permutation)
-        shuffled, *finals = run(model, x[order], LENGTHS[order])
-        assert torch.allclose(shuffled, output[order], atol=1e-6)
-        for final, state in zip(finals, states, strict=True):
-            assert torch.allclose(final, state[:, order], atol=1e-6)
-    for row, length in enumerate(LENGTHS.tolist()):
-        alone, *finals = run(model, x[row : row + 1, :length], LENGTHS[row : row + 1])
-        assert torch.allclose(alone[0], output[row, :length], atol=1e-6)
-        for final, state in zip(finals, states, strict=True):
-            assert torch.allclose(final[:, 0], state[:, row], atol=1e-6)
-
-
-@each_packed
 @pytest.mark.parametrize("with_initial", [False, True])
 def test_errors_under_autocast_are_those_of_the_packed_sequence(kind, with_initial):
     """Of results, and of gradients, which stay in fp32."""
@@ -234,18 +213,6 @@ def test_results_are_the_same_without_gradients(kind):
         with mode():
             for actual, wanted in zip(run(model, x, LENGTHS), expected, strict=True):
                 assert torch.equal(actual, wanted)
-
-
-@each_packed
-def test_a_model_can_run_in_several_threads(kind):
-    torch.manual_seed(0)
-    _, model = make_pair(kind, 5, 7, bidirectional=True)
-    batches = [torch.randn(4, 9, 5) for _ in range(24)]
-    expected = [run(model, x, LENGTHS)[0] for x in batches]
-    with ThreadPoolExecutor(4) as pool:
-        outputs = list(pool.map(lambda x: run(model, x, LENGTHS)[0], batches))
-    for actual, wanted in zip(outputs, expected, strict=True):
-        assert torch.allclose(actual, wanted, atol=1e-6)
 
 
 @each_kind
@@ -326,23 +293,3 @@ def test_learned_initial_states_start_at_zero_and_are_the_same_for_all(kind):
     changed = model(tokens, LENGTHS)
     assert not torch.allclose(changed, expected, atol=1e-3)
     assert torch.allclose(model(tokens[2:], LENGTHS[2:]), changed[2:], atol=1e-6)
-
-
-@each_packed
-def test_each_cell_learns(kind):
-    """Whether a word occurs anywhere in a review."""
-    torch.manual_seed(0)
-    sizes = {"vocabulary_size": 12, "num_classes": 2, "embedding_size": 8, "hidden_size": 8}
-    model = SentimentClassifier(**sizes, cell=kind, pooling="last", learned_initial_state=True)
-    tokens, lengths = torch.randint(3, 12, (32, 8)), torch.randint(1, 9, (32,))
-    labels = torch.arange(32) % 2
-    tokens[torch.arange(32), (torch.rand(32) * lengths).long()] = 1 + labels
-    optimizer = torch.optim.Adam(model.parameters(), 0.1)
-    losses = []
-    for _ in range(20):
-        loss = nn.functional.cross_entropy(model(tokens, lengths), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.2 < 0.5 < losses[0]

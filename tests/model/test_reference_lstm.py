@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import fields
 
 import pytest
 import torch
 
-from sentiment.model.reference_lstm import Gates, ReferenceLSTM, lstm_cell
+from sentiment.model.reference_lstm import Gates, ReferenceLSTM
 
 LENGTHS = torch.tensor([3, 7, 1, 5])
-
-
-def test_a_step_by_pencil():
-    """One unit and one input, in Python's arithmetic."""
-
-    def sigmoid(value: float) -> float:
-        return 1 / (1 + math.exp(-value))
-
-    x, h, c = 0.7, -0.2, 0.5
-    W, U, b, d = [0.1, -0.3, 0.8, 0.4], [0.6, 0.2, -0.5, 0.9], [0.0, 1.0, 0.1, -0.1], [0.2] * 4
-    sums = [W[k] * x + b[k] + U[k] * h + d[k] for k in range(4)]
-    i, f, g, o = sigmoid(sums[0]), sigmoid(sums[1]), math.tanh(sums[2]), sigmoid(sums[3])
-    cell = f * c + i * g
-    wanted = {
-        "forget": f, "input": i, "candidate": g, "output": o,
-        "cell": cell, "hidden": o * math.tanh(cell),
-    }  # fmt: skip
-    column = [torch.tensor(each, dtype=torch.float64).unsqueeze(1) for each in (W, U)]
-    row = [torch.tensor(each, dtype=torch.float64) for each in (b, d)]
-    start = [torch.full((1, 1), each, dtype=torch.float64) for each in (x, h, c)]
-    gates = lstm_cell(*start, [*column, *row])
-    for name, value in wanted.items():
-        assert getattr(gates, name).item() == pytest.approx(value, abs=1e-15)
 
 
 def previous(states: torch.Tensor, initial: torch.Tensor, *, reverse: bool) -> torch.Tensor:

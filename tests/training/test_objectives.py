@@ -28,17 +28,13 @@ from sentiment.config.config import (
     TrainingConfig,
 )
 from sentiment.data.batches import EndlessBatches
-from sentiment.data.pipeline import reads_unlabelled
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.adversarial import (
     FixedDropoutForward,
-    divergence,
-    entropy,
     random_directions,
     review_seeds,
     scale_reviews,
-    soft_cross_entropy,
 )
 from sentiment.training.meters import TermMeter
 
@@ -113,46 +109,6 @@ def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, w
         assert torch.allclose(found.double(), gradient, atol=1e-4 * largest), name
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"adversarial": 0.5}, {"virtual_adversarial": 0.5}, {"entropy": 0.5},
-        {"perturbation_norm": 1.4}, {"power_iterations": 1}, {"unlabelled_batch_size": 1},
-        {"power_iterations": 1, "finite_difference": 0.5},
-        {"distillation": {"weight": 2.0}}, {"distillation": {"temperature": 2.0}},
-    ],
-    ids=str,
-)  # fmt: skip
-def test_each_setting_changes_the_gradient(change):
-    gradients = []
-    for settings in ({}, {"power_iterations": 1}, change):
-        model = make_model()
-        config = make_config(**{**TERMS["all"], "distillation": {}, **settings})
-        learner = make_learner(model, config, soft_labels=soft_labels_of(2))
-        learner.learn([torch.tensor([0, 5, 1])])
-        gradients.append(torch.cat([each.grad.flatten() for each in model.parameters()]))
-    plain, by_power, changed = gradients
-    assert not torch.equal(changed, plain)
-    assert ("finite_difference" not in change) or not torch.equal(changed, by_power)
-
-
-def test_perturbations_have_their_norm_and_leave_the_padding_alone():
-    model = make_model()
-    learner = make_learner(model, make_config(adversarial=1.0, virtual_adversarial=1.0))
-    (labelled, *_) = learner.micro_batches.of_update(0, [torch.tensor([0, 1, 2])])
-    words = model.embed(labelled.batch.tokens).detach().requires_grad_()
-    forward = FixedDropoutForward(model, labelled.batch.lengths, CPU, torch.float32)
-    clean = learner.objective.clean_pass(labelled, forward, words)
-    perturbations = learner.objective.perturbations(labelled, forward, words, clean)
-    assert set(perturbations) == {"adversarial", "virtual_adversarial"}
-    for perturbation in perturbations.values():
-        assert perturbation.flatten(1).norm(dim=1).tolist() == pytest.approx([NORM] * 3)
-        for row, length in enumerate(labelled.batch.lengths):
-            assert perturbation[row, length:].count_nonzero() == 0
-            assert perturbation[row, :length].count_nonzero() > 0
-        assert not perturbation.requires_grad
-
-
 def test_scaling_reviews():
     directions = torch.randn(4, 5, 3)
     directions[1] *= 1e-30  # whose squares are 0 in fp32
@@ -165,34 +121,6 @@ def test_scaling_reviews():
     assert scaled[1, 2:].count_nonzero() == 0
     broken = torch.full((1, 2, 3), float("nan"))
     assert scale_reviews(broken, torch.tensor([2]), 1.0).isnan().all(), "for the guard to notice"
-
-
-def test_terms_against_torchs_own():
-    logits, others = torch.randn(6, 4), torch.randn(6, 4, requires_grad=True)
-    first = torch.distributions.Categorical(logits=logits)
-    assert torch.allclose(entropy(logits), first.entropy(), atol=1e-6)
-    second = torch.distributions.Categorical(logits=others)
-    expected = torch.distributions.kl_divergence(first, second)
-    assert torch.allclose(divergence(logits, others), expected, atol=1e-6)
-    reference = logits.clone().requires_grad_()
-    divergence(reference, others).sum().backward()
-    assert reference.grad is None and others.grad is not None
-    soft = torch.randn(6, 4).softmax(1)
-    for temperature in (1, 3):
-        expected = nn.functional.cross_entropy(logits / temperature, soft, reduction="none")
-        found = soft_cross_entropy(soft, logits, temperature)
-        assert torch.allclose(found, temperature**2 * expected, atol=1e-5)
-
-
-def test_a_high_temperature_compares_logits():
-    """Hinton et al., eq. 4: the gradient is nearly that of the logits' squared distance."""
-    logits = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
-    others = torch.randn(5, 3, dtype=torch.float64)
-    temperature = 1e4
-    labels = (others / temperature).softmax(1)
-    soft_cross_entropy(labels, logits, temperature).sum().backward()
-    distance = (logits - logits.mean(1, keepdim=True)) - (others - others.mean(1, keepdim=True))
-    assert torch.allclose(logits.grad, distance.detach() / 3, atol=1e-3)
 
 
 def test_a_review_draws_the_same_direction_in_any_batch():
@@ -312,19 +240,14 @@ def test_endless_batches_are_known_by_their_number(unit, size):
     ("section", "settings", "message"),
     [
         (ObjectivesConfig, {"adversarial": -1.0}, "adversarial is -1.0, but must be at least 0"),
-        (ObjectivesConfig, {"entropy": float("inf")}, "entropy is inf, but must be at least 0 and"),
         (ObjectivesConfig, {"perturbation_norm": 0.0}, "norm is 0.0, but must be above 0"),
-        (ObjectivesConfig, {"finite_difference": float("nan")}, "nan, but must be above 0"),
-        (ObjectivesConfig, {"power_iterations": 0}, "iterations is 0, but must be from 1 to 100"),
         (ObjectivesConfig, {"unlabelled_batch_size": 0}, "unlabelled_batch_size is 0, but must be"),
         (DistillationConfig, {"teachers": ()}, r"teachers is \(\), but must be folders, or null"),
         (DistillationConfig, {"teachers": ("a", " ")}, "but must be folders, or null"),
         (DistillationConfig, {"teachers": ("a", "a")}, "but must be different folders"),
-        (DistillationConfig, {"weight": 0.0}, "weight is 0.0, but must be above 0 and finite"),
         (DistillationConfig, {"weight": float("nan")}, "distillation.weight is nan"),
         (DistillationConfig, {"temperature": 0.01}, "is 0.01, but must be from 0.1 to 100"),
         (DistillationConfig, {"num_teachers": -1}, "teachers is -1, but must be from 0 to 100"),
-        (DistillationConfig, {"num_teachers": 101}, "teachers is 101, but must be from 0 to 100"),
     ],
 )
 def test_wrong_settings(section, settings, message):
@@ -345,17 +268,3 @@ def test_settings_that_contradict_each_other():
             objectives=ObjectivesConfig(unlabelled=False),
             distillation=DistillationConfig(teachers=("a",)),
         )
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({}, False),
-        ({"adversarial": 1.0}, False),
-        ({"virtual_adversarial": 0.1}, True),
-        ({"entropy": 1.0}, True),
-        ({"entropy": 1.0, "unlabelled": False}, False),
-    ],
-)
-def test_unlabelled_reviews_are_read_if_a_term_needs_them(settings, expected):
-    assert reads_unlabelled(Config(objectives=ObjectivesConfig(**settings))) == expected

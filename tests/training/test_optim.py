@@ -85,12 +85,6 @@ def test_layers_start_one_after_another():
     assert {depth_of(name) for name in first_change} == {0, 1, 2, 3}
 
 
-def test_without_layer_rates_there_is_one_rate():
-    groups = build_optimizer(build(), TrainingConfig()).param_groups
-    assert {group["lr"] for group in groups} == {1e-3}
-    assert len(groups) == 2
-
-
 @pytest.mark.parametrize(
     ("option", "message"),
     [
@@ -127,19 +121,6 @@ def test_schedules():
     warm = rates_by_update("linear", warmup_share=0.3)
     assert warm[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert warm[4:] == pytest.approx([1 - i / 7 for i in range(1, 7)])
-
-
-def test_plateau_reduces_after_its_patience():
-    config = TrainingConfig(learning_rate=1.0, schedule="plateau", plateau_patience=1)
-    optimizer = build_optimizer(torch.nn.Linear(2, 2), config)
-    scheduler = Schedule(optimizer, config, 100)
-    seen = []
-    for score in (0.5, 0.6, 0.6, 0.6, 0.7, 0.1, 0.1):
-        optimizer.step()
-        scheduler.after_update()
-        scheduler.after_epoch(score)
-        seen.append(optimizer.param_groups[0]["lr"])
-    assert seen == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25]
 
 
 def tiny_model() -> SentimentClassifier:

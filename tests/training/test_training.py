@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from traceback import walk_stack
 
@@ -21,10 +20,8 @@ from sentiment.config.config import (
     VocabularyConfig,
 )
 from sentiment.data.batches import by_update
-from sentiment.data.pipeline import prepare_split, prepare_training
-from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.data.pipeline import prepare_training
 from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runtime.distributed import DistributedContext
 from sentiment.training import meters
 from sentiment.training import trainer as trainer_module
 from sentiment.training.context import TrainingContext
@@ -70,19 +67,6 @@ def test_it_learns(run_path):
     assert len(history) == 4
     assert max(epoch["validation"]["accuracy"] for epoch in history) > 0.95
     assert history[-1]["training"]["loss"] < 0.5 * history[0]["training"]["loss"]
-
-
-def test_a_run_has_its_files(run_path):
-    names = {path.name for path in run_path.iterdir()}
-    assert names >= {
-        "config.yaml", "run.json", "vocabulary.txt", "metrics.json", "train.log",
-        "checkpoints", "tensorboard",
-    }  # fmt: skip
-    for name in ("best", "last"):
-        assert (run_path / "checkpoints" / name / "model.safetensors").is_file()
-    log = (run_path / "train.log").read_text()
-    assert "epoch 4  training    loss" in log
-    assert "device: cpu" in log
 
 
 def test_tensorboard_holds_every_curve(run_path):
@@ -135,39 +119,6 @@ def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
         assert 0 < epoch["training"]["seconds"] < 10_000
 
 
-def test_training_time_continues_when_resumed(monkeypatch):
-    device, distributed = torch.device("cpu"), DistributedContext()
-    now = [0.0]
-    monkeypatch.setattr(meters.time, "perf_counter", lambda: now[0])
-    first = meters.EpochProgress(1, device)
-    now[0] = 5.0  # before the first update
-    first.start_clock()
-    first.count(100)
-    now[0] = 7.0
-    first.reset_recent()
-    first.count(30)
-    now[0] = 8.0
-    resumed = meters.EpochProgress.restore(*first.state(distributed), device, distributed)
-    now[0] = 50.0
-    assert resumed.seconds == 3.0
-    resumed.start_clock()
-    now[0] = 52.0
-    resumed.stop_clock()
-    now[0] = 60.0
-    assert resumed.seconds == 5.0
-    assert resumed.recent_tokens_per_second == 30 / 3
-
-
-def test_a_run_rebuilds_its_model_alone(run_path, corpus):
-    run = load_run(run_path)
-    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
-    wanted = history[run.checkpoint.epoch - 1]["validation"]
-    _, validation = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
-    metrics = predict_corpus(run.model, validation, device=torch.device("cpu")).metrics()
-    assert metrics.accuracy == wanted["accuracy"]
-    assert metrics.nll == pytest.approx(wanted["nll"], abs=1e-6)
-
-
 def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_path):
     """Batches of 100, 100 and 40 reviews: a mean of their means would be another gradient."""
     gradients = []
@@ -215,29 +166,11 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
     assert by_guard == ({True} if shared_reviews == "report" else set())
 
 
-def test_predictions_are_in_the_order_of_the_data(run_path):
-    run = load_run(run_path)
-    reviews, corpus = prepare_split(run.config.data, "validation", run.vocabulary, run.class_names)
-    predictions = predict_corpus(run.model, corpus, device=torch.device("cpu"))
-    assert predictions.labels.tolist() == reviews.labels.tolist()
-    for index in (0, 17, 59):
-        batch = corpus.batch(torch.tensor([index]))
-        with torch.no_grad():
-            expected = run.model(batch.tokens, batch.lengths).double().log_softmax(dim=1)
-        assert predictions.log_probabilities[index] == pytest.approx(expected[0].tolist(), abs=1e-5)
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_it_learns_on_cuda(corpus, tmp_path):
     arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", "--device=cuda"]
     assert cli.train([*arguments, *SMALL]) == 0
     assert load_run(tmp_path / "run").checkpoint.metrics["accuracy"] > 0.95
-
-
-def test_validation_config_is_kept(run_path, corpus):
-    run = load_run(run_path)
-    assert run.config.data == replace(DataConfig(), path=str(corpus))
-    assert run.class_names == ("neg", "pos")
 
 
 def test_averaged_weights_are_kept_and_the_others_trained(corpus, tmp_path):
