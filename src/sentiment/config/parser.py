@@ -125,7 +125,9 @@ def parse_settings(arguments: Sequence[str] | None, prog: str, description: str)
 
 
 # Settings that may change when a run is resumed: where files lie. The reviews are compared.
-_CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {"data.path", "vectors.path"}
+_CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {
+    "data.path", "data.exclude", "vectors.path",
+}  # fmt: skip
 
 
 def _resumed_config(

@@ -168,6 +168,9 @@ class DataConfig:
     """What to do with reviews that occur in two splits: report how many there are; drop them from
     train, and from validation where test holds them; or ignore them, the only choice that leaves
     the test split unopened."""
+    exclude: Annotated[str | None, NonBlank("a file")] = None
+    """A list of rows to leave out of training and validation, as sentiment audit writes it: a .csv
+    with the columns split, row and digest."""
     max_length: Count = 400
     """Tokens kept of a review; longer reviews are truncated."""
     keep: Literal["head", "tail", "head+tail"] = "head"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentiment.config.config import DataConfig
+from sentiment.data.exclusion import SPLITS, excluded_rows, read_exclusions
 from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
     Label,
@@ -93,7 +94,8 @@ def load_split(
     if split in ("test", "unsupervised"):
         return _read(data, split, class_names)
     drops_shared = data.shared_reviews == "drop"
-    if class_names is not None and not drops_shared and has_validation(data):
+    is_whole = not drops_shared and data.exclude is None
+    if class_names is not None and is_whole and has_validation(data):
         return _read(data, split, class_names)
     train, validation = _split_training(data, class_names)
     if drops_shared:
@@ -141,7 +143,7 @@ def _split_training(
 ) -> tuple[Reviews, Reviews]:
     train = _read(data, "train", class_names)
     if has_validation(data):
-        return train, _read(data, "validation", train.class_names)
+        return _leave_out(data, train, train, _read(data, "validation", train.class_names))
     held_out = hold_out(
         train.texts,
         train.labels,
@@ -154,7 +156,46 @@ def _split_training(
         fold=data.fold,
     )
     trains, validates = np.flatnonzero(held_out.trains), np.flatnonzero(held_out.validates)
-    return train.select(trains), train.select(validates)
+    return _leave_out(data, train, train.select(trains), train.select(validates))
+
+
+def _leave_out(
+    data: DataConfig, whole: Reviews, train: Reviews, validation: Reviews
+) -> tuple[Reviews, Reviews]:
+    """Both splits without the rows that ``data.exclude`` lists.
+
+    ``whole`` is the source's train split. The hold-out is made before, so that it stays the same.
+    """
+    if data.exclude is None:
+        return train, validation
+    path, is_held_out = Path(data.exclude).expanduser(), not has_validation(data)
+    listed = read_exclusions(path)
+    if is_held_out and listed["validation"]:
+        raise UserError(
+            f"{path} lists rows of validation, but the reviews have no such split: delete these "
+            "lines, or set data.exclude to null"
+        )
+    excluded = excluded_rows(path, "train", listed["train"], whole.rows, whole.texts)
+    kept = [_without(train, excluded)]
+    if not is_held_out:
+        excluded = excluded_rows(
+            path, "validation", listed["validation"], validation.rows, validation.texts
+        )
+    kept.append(_without(validation, excluded))
+    for split, before, after in zip(SPLITS, (train, validation), kept, strict=True):
+        if len(set(after.labels.tolist())) < 2:
+            raise UserError(
+                f"{path} leaves {len(after):,} of {len(before):,} reviews of {split}, and not of "
+                "two classes, which training needs: delete lines from it"
+            )
+    counts = [len(train) - len(kept[0]), len(validation) - len(kept[1])]
+    logger.info("%s leaves out %d reviews for training, %d for validation", path, *counts)
+    return kept[0], kept[1]
+
+
+def _without(reviews: Reviews, excluded: np.ndarray) -> Reviews:
+    assert reviews.rows is not None
+    return reviews.select(np.flatnonzero(~np.isin(reviews.rows, excluded)))
 
 
 def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:

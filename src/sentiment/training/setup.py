@@ -11,6 +11,7 @@ import torch
 from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.data.pipeline import TrainingData, prepare_training
+from sentiment.data.reviews import file_fingerprint
 from sentiment.data.sources import has_validation
 from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
@@ -193,6 +194,8 @@ def _create(
     )  # fmt: skip
     brings_validation = has_validation(config.data)
     provenance["hold_out"] = None if brings_validation else config.data.describe_hold_out()
+    if config.data.exclude is not None:
+        provenance["exclude"] = file_fingerprint(Path(config.data.exclude).expanduser())
     if pretrained is not None:
         provenance["pretraining"] = describe_pretraining(pretrained)
     if soft_labels is not None:

@@ -33,6 +33,7 @@ _FIXED = {
     "data.num_folds",
     "data.fold",
     "data.shared_reviews",
+    "data.exclude",
     "training.monitor",
 }
 
