@@ -37,6 +37,13 @@ def test_neighbours_of_one_film_are_found():
     assert found.of_neighbours == pytest.approx(2, abs=0.2)
 
 
+def test_measuring_leaves_the_tokens_as_they_are():
+    texts = ["a b a c a", "c c b", "a a a b"]
+    tokenized = tokenize(texts, num_processes=1)
+    measure_similarity(tokenized, np.zeros(3, dtype=np.int64))
+    assert [" ".join(tokenized.words(index)) for index in range(3)] == texts
+
+
 def test_the_same_reviews_in_another_order_are_not_alike():
     texts, labels = film_texts(100)
     order = np.random.default_rng(1).permutation(len(texts))

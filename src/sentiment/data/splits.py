@@ -307,6 +307,7 @@ def measure_similarity(
     contains = sparse.csr_array(
         (np.ones(len(tokens), dtype=np.int32), tokens, offsets),
         shape=(count, len(tokenized.lexicon)),
+        copy=True,  # sum_duplicates() changes the arrays
     )
     contains.sum_duplicates()
     contains.data[:] = 1
