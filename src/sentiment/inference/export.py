@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
@@ -15,7 +16,10 @@ import torch
 from torch import nn
 
 from sentiment.data.vocabulary import token_counts
-from sentiment.inference.onnx_graph import Attention, Direction, Parts, extract_parts
+from sentiment.inference.onnx_graph import build_onnx
+from sentiment.model import SentimentClassifier
+from sentiment.model.classifier import InitialStates
+from sentiment.model.layers import AttentionPooling, split_pooling
 from sentiment.runs.run import Run
 from sentiment.runtime.device import exact_fp32
 from sentiment.runtime.errors import UserError
@@ -24,15 +28,15 @@ from sentiment.runtime.errors import UserError
 class ScriptedClassifier(nn.Module):
     """TorchScript's version of :class:`sentiment.model.SentimentClassifier`."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, model: SentimentClassifier) -> None:
         super().__init__()
-        self.embedding = nn.Embedding.from_pretrained(parts.embedding)
-        self.layers = nn.ModuleList(_Layer(parts.cell, layer) for layer in parts.layers)
-        self.poolings = list(parts.poolings)
-        self.attention = _AttentionPooling(parts.attention) if parts.attention else None
-        self.num_directions = len(parts.layers[0])
-        self.output = nn.Linear(parts.output_weight.shape[1], parts.output_weight.shape[0])
-        _fill(self.output, weight=parts.output_weight, bias=parts.output_bias)
+        self.embedding = nn.Embedding.from_pretrained(model.embedding_table())
+        layers = range(model.recurrence.num_layers)
+        self.layers = nn.ModuleList(_Layer(model, layer) for layer in layers)
+        self.poolings = list(split_pooling(model.pooling))
+        self.attention = _AttentionPooling(model.attention) if model.attention else None
+        self.num_directions = model.recurrence.directions
+        self.output = model.output
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(batch, time) ids and (batch,) lengths, on any device, to (batch, num_classes) logits."""
@@ -67,11 +71,11 @@ class ScriptedClassifier(nn.Module):
 class _Layer(nn.Module):
     """One layer, (time, batch, input) to (time, batch, features)."""
 
-    def __init__(self, cell: str, directions: list[Direction]) -> None:
+    def __init__(self, model: SentimentClassifier, layer: int) -> None:
         super().__init__()
-        kind = _LSTMDirection if cell == "LSTM" else _Direction
-        self.forwards = kind(cell, directions[0])
-        self.backwards = kind(cell, directions[1]) if len(directions) == 2 else None
+        kind = _LSTMDirection if model.recurrence.mode == "LSTM" else _Direction
+        self.forwards = kind(model, layer, 0)
+        self.backwards = kind(model, layer, 1) if model.recurrence.bidirectional else None
 
     def forward(self, x: torch.Tensor, reversed_index: torch.Tensor) -> torch.Tensor:
         output = self.forwards(x)
@@ -86,23 +90,27 @@ class _Layer(nn.Module):
 class _Direction(nn.Module):
     """One direction of a layer, for GRUs and plain RNNs."""
 
-    def __init__(self, cell: str, direction: Direction) -> None:
+    h: torch.Tensor  # (hidden,)
+
+    def __init__(self, model: SentimentClassifier, layer: int, direction: int) -> None:
         super().__init__()
-        kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[cell]
-        self.recurrence = kind(direction.weight_ih.shape[1], len(direction.h))
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        _fill(self.recurrence, **{f"{name}_l0": getattr(direction, name) for name in names})
-        self.h = nn.Parameter(direction.h, requires_grad=False)
+        whole, num_directions = model.recurrence, model.recurrence.directions
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        weights = whole.layer_weights(layer)[4 * direction : 4 * direction + 4]
+        kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[whole.mode]
+        self.recurrence = kind(weights[0].shape[1], whole.hidden_size)
+        self.recurrence.load_state_dict(dict(zip(names, weights, strict=True)))
+        initial = model.initial_states or InitialStates(whole)
+        row = layer * num_directions + direction
+        for name, states in initial.named_parameters():  # h and, for an LSTM, c
+            self.register_buffer(name, states[row].detach().clone())  # (hidden,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
 
 
 class _LSTMDirection(_Direction):
-    def __init__(self, cell: str, direction: Direction) -> None:
-        super().__init__(cell, direction)
-        assert direction.c is not None
-        self.c = nn.Parameter(direction.c, requires_grad=False)
+    c: torch.Tensor  # (hidden,)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.h.expand(1, x.size(1), -1).contiguous()
@@ -111,22 +119,14 @@ class _LSTMDirection(_Direction):
 
 
 class _AttentionPooling(nn.Module):
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: AttentionPooling) -> None:
         super().__init__()
-        features = len(attention.context)
-        self.projection = nn.Linear(features, features)
-        _fill(self.projection, weight=attention.weight, bias=attention.bias)
-        self.context = nn.Parameter(attention.context, requires_grad=False)
+        self.projection, self.context = attention.projection, attention.context
 
     def forward(self, x: torch.Tensor, is_inside: torch.Tensor) -> torch.Tensor:
         scores = torch.matmul(self.projection(x).tanh(), self.context).unsqueeze(2)
         weights = scores.masked_fill(~is_inside, float("-inf")).softmax(0)  # (time, batch, 1)
         return (x * weights).sum(0)
-
-
-def _fill(module: nn.Module, **weights: torch.Tensor) -> None:
-    module.load_state_dict(weights)
-    module.requires_grad_(False)
 
 
 # Rounding alone, from another order of additions, is a few millionths.
@@ -225,13 +225,10 @@ def describe(run: Run) -> dict[str, str]:
 def _write_onnx(run: Run, path: Path) -> None:
     import onnx
 
-    from sentiment.inference.onnx_graph import build_onnx
-
-    parts = extract_parts(run.model)
     size = sum(value.numel() * value.element_size() for value in run.model.state_dict().values())
     if size > _MOST_BYTES_OF_ONNX:
         raise UserError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
-    model = build_onnx(parts, describe(run))
+    model = build_onnx(run.model, describe(run))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
@@ -251,7 +248,8 @@ def _load_onnx(path: Path) -> Classifier:
 def _write_torch(run: Run, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot do it yet
-        scripted = torch.jit.script(ScriptedClassifier(extract_parts(run.model)).eval())
+        model = copy.deepcopy(run.model).requires_grad_(False)
+        scripted = torch.jit.script(ScriptedClassifier(model).eval())
         torch.jit.save(scripted, str(path), _extra_files=describe(run))
 
 
