@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 import sys
 
+import datasets
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -45,13 +49,39 @@ def _ids(predictor, text):
     return batch.tokens, batch.lengths
 
 
-def test_nothing_gives_nothing_and_one_string_is_refused(trained_run):
+def test_any_iterable_of_strings_gives_the_predictions_of_a_list(trained_run):
     predictor = load(trained_run)
-    assert predictor.predict([]) == []
-    with pytest.raises(TypeError, match=r"predict\(\[text\]\)"):
-        predictor.predict("a great film")
-    with pytest.raises(TypeError, match="list of strings"):
-        predictor.predict(["a", None])  # type: ignore[list-item]
+    expected = predictor.predict(TEXTS)
+    shuffled = pd.Series(TEXTS, index=range(len(TEXTS), 0, -1))
+    column = datasets.Dataset.from_dict({"text": TEXTS})["text"]
+    for texts in (tuple(TEXTS), shuffled, np.array(TEXTS), np.array(TEXTS, object), column,
+                  (text for text in TEXTS), dict.fromkeys(TEXTS).keys()):  # fmt: skip
+        assert predictor.predict(texts) == expected, type(texts)
+    assert predictor.predict([]) == predictor.predict(iter(())) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("a great film", "several are expected: predict([text])"),
+        (b"a great film", "several are expected: predict([text])"),
+        (["a", "b", None], "item 2 (counted from 0) is None (NoneType), not a string: leave"),
+        (pd.Series(["a", float("nan")], index=[7, 8]), "item 1 (counted from 0) is nan (float)"),
+        (pd.Series(["a", pd.NA], dtype=object), "item 1 (counted from 0) is <NA> (NAType), not"),
+        (np.array([["a", "b"]]), "item 0 (counted from 0) is array(['a', 'b']"),
+        (("a", 5), "item 1 (counted from 0) is 5 (int), not a string"),
+        (pd.DataFrame({"text": ["a"]}), 'one of them, as predict(table["text"])'),
+        (datasets.Dataset.from_dict({"text": ["a"]}), "a Dataset has several columns"),
+        ({"text": ["a"]}, "a dict has several columns"),
+        (5, "an object of type int was given"),
+    ],
+)  # fmt: skip
+def test_what_is_no_iterable_of_strings_is_refused(texts, message, trained_run):
+    predictor = load(trained_run)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        predictor.predict(texts)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        list(predictor.predict_stream(texts))
 
 
 def test_the_package_alone_does_not_load_torch():
@@ -77,8 +107,6 @@ def test_a_stream_is_answered_in_order_window_by_window(trained_run):
     assert [each.label for each in first] == [each.label for each in expected]
     for one, other in zip(first, expected, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=1e-6)
-    with pytest.raises(TypeError, match="predict_stream takes strings"):
-        predictor.predict_stream("a great film")
     with pytest.raises(ValueError, match="window is 0"):
         predictor.predict_stream(TEXTS, window=0)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from sentiment.data.batches import EncodedCorpus, TextEncoder, windows
+from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import BATCH_TOKENS, Rounding, compute_logits, measure_rounding
 from sentiment.runs.run import Run, load_run
@@ -74,18 +76,19 @@ class Predictor:
         return self.run.class_names
 
     def predict(
-        self, texts: Sequence[str], *, report: Callable[[int], object] = lambda count: None
+        self, texts: Iterable[str], *, report: Callable[[int], object] = lambda count: None
     ) -> list[Prediction]:
         """Classify texts, and return a prediction for each, in order.
 
-        Texts of similar length are batched together; the batching does not affect the predictions
-        beyond rounding. A text without words counts as one unknown word. ``report`` is called
-        after each batch with its number of texts.
+        ``texts`` is any iterable of strings: a list, a pandas Series, a NumPy array, a generator, a
+        column of a dataset. Texts of similar length are batched together; the batching does not
+        affect the predictions beyond rounding. A text without words counts as one unknown word.
+        ``report`` is called after each batch with its number of texts.
 
-        Raises TypeError if ``texts`` is a single string or holds something other than strings.
+        Raises TypeError for a single string, a table, and an item that is not a string, which it
+        names by its position.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("predict takes a list of strings: predict([text]) for one of them")
+        texts = list(_check_texts(texts))
         if not texts:
             return []
         corpus = self.encode(texts)
@@ -99,12 +102,11 @@ class Predictor:
 
         Raises TypeError as :meth:`predict` does, and UserError if ``window`` is less than 1.
         """
-        if isinstance(texts, str):
-            raise TypeError("predict_stream takes strings: predict([text]) for one of them")
         if window < 1:
             raise UserError(f"window is {window}, but must be at least 1")
+        checked = _check_texts(texts)
         return (
-            prediction for batch in windows(texts, window) for prediction in self.predict(batch)
+            prediction for batch in windows(checked, window) for prediction in self.predict(batch)
         )
 
     def encode(self, texts: Sequence[str]) -> EncodedCorpus:
@@ -129,6 +131,33 @@ class Predictor:
         lengths, was_cut = corpus.full_lengths.tolist(), corpus.was_cut().tolist()
         rows = zip(probabilities, lengths, was_cut, strict=True)
         return [make_prediction(self.class_names, *row) for row in rows]
+
+
+def _check_texts(texts: Iterable[str]) -> Iterator[str]:
+    """The same texts; a wrong item raises TypeError when its turn comes, other mistakes at once."""
+    if isinstance(texts, str | bytes):
+        raise TypeError("a single text was given, where several are expected: predict([text])")
+    # Iterating over these yields their columns' names, or whole rows.
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        raise TypeError(
+            f"a {type(texts).__name__} has several columns: predict one of them, as "
+            'predict(table["text"])'
+        )
+    if not isinstance(texts, Iterable):
+        raise TypeError(
+            f"an object of type {type(texts).__name__} was given, where texts are expected"
+        )
+    return map(_check_text, itertools.count(), texts)
+
+
+def _check_text(position: int, text: object) -> str:
+    if isinstance(text, str):
+        return text
+    is_missing = str(text) in ("None", "nan", "<NA>", "NaT")
+    raise TypeError(
+        f"item {position} (counted from 0) is {truncate(repr(text), 60)} ({type(text).__name__}), "
+        f"not a string{': leave it out, or replace it by a text' if is_missing else ''}"
+    )
 
 
 def load(
