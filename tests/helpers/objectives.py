@@ -15,7 +15,12 @@ from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import mixed_seed
 from sentiment.training.adversarial import random_directions, review_seeds
 from sentiment.training.context import TrainingContext
-from sentiment.training.objectives import CombinedObjective, MicroBatches, build_objective
+from sentiment.training.objectives import (
+    CombinedObjective,
+    LabelLoss,
+    MicroBatches,
+    build_objective,
+)
 
 CPU = torch.device("cpu")
 NUM_WORDS, SIZE = 30, 4
@@ -78,7 +83,9 @@ def make_learner(
         LABELLED, LABELLED, None, None, None, None, unlabelled=unlabelled, soft_labels=soft_labels
     )
     context = TrainingContext(config, Path("unused"), CPU, precision)
-    objective, micro_batches = build_objective(model, data, context)
+    names = [f"c{n}" for n in range(model.output.out_features)]
+    label_loss = LabelLoss(config.training, LABELLED.labels, names)
+    objective, micro_batches = build_objective(model, data, label_loss, context)
     assert objective is not None
     return Learner(objective, micro_batches)
 
@@ -155,6 +162,9 @@ def expected_loss(
     weights, smoothing = config.objectives, config.training.label_smoothing
     seed = mixed_seed(config.seed, 2)
     num_labelled = sum(corpus is LABELLED for corpus, _ in rows)
+    ratios = [(config.training.class_weights or {}).get(f"c{label}", 1) for label in range(3)]
+    labels = LABELLED.labels.tolist()
+    mean = sum(ratios[label] for label in labels) / len(labels)
     is_binary = alone.output.out_features == 2
     steps = weights.power_iterations or (0 if is_binary else 1)
     loss = torch.zeros((), dtype=torch.float64)
@@ -164,9 +174,10 @@ def expected_loss(
         label = int(corpus.labels[index])
         is_labelled = corpus is LABELLED
         if is_labelled:
-            loss = loss + alone.label_loss(words, label, smoothing) / num_labelled
+            share = ratios[label] / mean / num_labelled
+            loss = loss + share * alone.label_loss(words, label, smoothing)
             moved = words + alone.move_against(words, label)
-            weight = weights.adversarial / num_labelled
+            weight = weights.adversarial * share
             loss = loss + weight * alone.label_loss(moved, label, smoothing)
         elif soft_labels is not None:
             weight = config.distillation.weight / (len(rows) - num_labelled)

@@ -46,6 +46,7 @@ def make_config(
     smoothing: float = 0.0,
     batches: int = 1,
     distillation: dict[str, float] | None = None,
+    class_weights: dict[str, float] | None = None,
     **objectives,
 ) -> Config:
     teachers = {} if distillation is None else {"teachers": ("one",), **distillation}
@@ -53,7 +54,10 @@ def make_config(
         data=DataConfig(max_length=10),
         model=ModelConfig(embedding_size=SIZE, hidden_size=3),
         training=TrainingConfig(
-            batch_size=3, label_smoothing=smoothing, accumulation_steps=batches
+            batch_size=3,
+            label_smoothing=smoothing,
+            accumulation_steps=batches,
+            class_weights=class_weights,
         ),
         objectives=ObjectivesConfig(**{"perturbation_norm": NORM, **objectives}),
         distillation=DistillationConfig(**teachers),
@@ -72,6 +76,10 @@ TERMS = {
     "entropy": {"entropy": 0.3},
     "adversarial and entropy": {"adversarial": 0.8, "entropy": 3.0},  # pulls some the other way
     "all": {"adversarial": 0.8, "virtual_adversarial": 0.6, "entropy": 0.3},
+    "weighted classes": {
+        "adversarial": 0.8, "virtual_adversarial": 0.6, "entropy": 0.3,
+        "class_weights": {"c0": 5.0, "c1": 0.5},
+    },
     "distillation": {"distillation": {"weight": 0.4}},
     "warm distillation": {"distillation": {"weight": 0.4, "temperature": 2.5}, "entropy": 0.3},
     "distillation and others": {

@@ -108,8 +108,14 @@ class TrainingConfig:
     weights are validated and saved. null does not average."""
     label_smoothing: Share = 0.0
     """Share of a label's weight that is spread evenly over all classes."""
+    class_weights: Literal["balanced"] | dict[str, float] | None = None
+    """Weights of the classes in the loss, as {spam: 3}, or balanced: inversely proportional to the
+    numbers of training reviews. Classes that are not named weigh 1; null weighs all alike. A
+    review of weight 2 counts like two reviews; all weights are scaled to a mean of 1 over the
+    training reviews, so that only their ratios count."""
     monitor: Literal["accuracy", "f1", "auroc", "nll"] = "accuracy"
-    """Validation metric that decides the best checkpoint, plateau and early stopping."""
+    """Validation metric that decides the best checkpoint, plateau and early stopping; of epochs
+    with the same value, the one with the lower NLL is better."""
     patience: Annotated[int | None, Bounds(ge=1)] = None
     """Epochs without improvement after which training stops; null trains all epochs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -128,11 +134,25 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self, "training.")
+        self._check_class_weights()
         if self.unfreeze_epochs is not None and self.schedule == "plateau":
             raise UserError(
                 "training.unfreeze_epochs does not go with training.schedule plateau: choose "
                 "another schedule, or set training.unfreeze_epochs to null"
             )
+
+    def _check_class_weights(self) -> None:
+        weights, key = self.class_weights, "training.class_weights"
+        if not isinstance(weights, dict):
+            return
+        for name, weight in weights.items():
+            is_name = isinstance(name, str | int) and not isinstance(name, bool)  # YAML's yes, no
+            require(is_name, f"a class in {key}", name, 'a name: write one like yes as "yes"')
+            is_weight = 0 < weight < float("inf")
+            require(is_weight, f"{key} of {name}", weight, "above 0 and finite")
+        # Names of classes are texts, also those that YAML reads as numbers.
+        texts = {str(name): weight for name, weight in weights.items()}
+        object.__setattr__(self, "class_weights", texts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from sentiment.data.vocabulary import (
     number_lexicon,
     token_counts,
 )
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,21 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
+    _check_class_names(config, train)
     unlabelled = _load_unlabelled(config, validation) if reads_unlabelled(config) else None
     return train, validation, unlabelled
+
+
+def _check_class_names(config: Config, train: Reviews) -> None:
+    """Refuse names in the settings that are none of the classes."""
+    weights = config.training.class_weights
+    for name in weights if isinstance(weights, dict) else ():
+        if name not in train.class_names:
+            listed = ", ".join(train.class_names[:20])
+            raise UserError(
+                f"training.class_weights names {name!r}, but the classes of {train.origin} are "
+                f"{listed}{did_you_mean(name, train.class_names)}"
+            )
 
 
 def preload_reviews(config: Config) -> dict[str, Reviews]:

@@ -144,6 +144,10 @@ class FitResult:
         }
 
 
+# The monitored metric of an epoch and, to break ties, its NLL; both so that more is better.
+Score = tuple[float, float]
+
+
 @dataclass
 class TrainerState:
     """Progress of a training, without weights and optimizer."""
@@ -151,7 +155,7 @@ class TrainerState:
     progress: EpochProgress  # of the current epoch
     best: WeightsInfo | None = None  # the best epoch so far, None before the first has ended
     num_resumed: int = 0
-    _best_score: float = float("-inf")
+    _best_score: Score = (float("-inf"), float("-inf"))
     _earlier_seconds: float = 0.0
     _started: float = field(default_factory=time.perf_counter)
 
@@ -165,7 +169,7 @@ class TrainerState:
         """Number of the best epoch, 0 before the first has ended."""
         return 0 if self.best is None else self.best.epoch
 
-    def end_epoch(self, finished: WeightsInfo, score: float, following: EpochProgress) -> bool:
+    def end_epoch(self, finished: WeightsInfo, score: Score, following: EpochProgress) -> bool:
         """Continue with the following epoch; returns whether the finished one is the best."""
         is_best = self.best is None or score > self._best_score
         if is_best:
@@ -187,7 +191,7 @@ class TrainerState:
         """Values of a checkpoint; ``finished`` is the epoch that has just ended, if one has."""
         return {
             "best": None if self.best is None else asdict(self.best),
-            "best_score": self._best_score,
+            "best_score": self._best_score[0],
             "last": None if finished is None else asdict(finished),
             "seconds": self.seconds,
             "num_resumed": self.num_resumed,
@@ -197,7 +201,8 @@ class TrainerState:
         """Continue from :meth:`values`; returns the epoch that had just ended, if one had."""
         self.progress = progress
         self.best = None if values["best"] is None else WeightsInfo(**values["best"])
-        self._best_score = values["best_score"]
+        if self.best is not None:
+            self._best_score = values["best_score"], -self.best.metrics["nll"]
         self._earlier_seconds = values["seconds"]
         self.num_resumed = values["num_resumed"] + 1
         return None if values["last"] is None else WeightsInfo(**values["last"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
-from sentiment.config.config import Config
+from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
@@ -31,6 +33,41 @@ from sentiment.training.meters import TermMeter
 # Mixed with the run's seed, which by itself orders the labelled reviews.
 _UNLABELLED_SEED = 1
 _DIRECTION_SEED = 2
+
+
+class LabelLoss:
+    """Cross-entropy of each review with its label, times the weight of its class.
+
+    The weight of a label applies to the whole of its smoothed cross-entropy, unlike torch's
+    ``weight``, which moves the mass that smoothing spreads to the heavy classes. Dividing the sum
+    by the number of reviews, not by their weights, lets a review count the same in every batch.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, labels: torch.Tensor, class_names: Sequence[str]
+    ) -> None:
+        self._loss = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)
+        self._weights: torch.Tensor | None = None  # (classes,)
+        if config.class_weights is not None:
+            weights = class_weights(config.class_weights, labels.cpu().numpy(), class_names)
+            self._weights = torch.from_numpy(weights).float().to(labels.device)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """(batch,) losses of (batch, classes) logits."""
+        losses = self._loss(logits, labels)
+        return losses if self._weights is None else losses * self._weights[labels]
+
+
+def class_weights(
+    setting: Literal["balanced"] | dict[str, float], labels: np.ndarray, class_names: Sequence[str]
+) -> np.ndarray:
+    """(num_classes,) weights with a mean of 1 over the labels (num_reviews,)."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    if setting == "balanced":
+        weights = 1 / np.maximum(counts, 1)
+    else:
+        weights = np.array([setting.get(name, 1.0) for name in class_names])
+    return weights * counts.sum() / (weights * counts).sum()
 
 
 @dataclass(frozen=True)
@@ -142,7 +179,9 @@ class CombinedObjective:
     Terms: the labels' loss, adversarial and virtual adversarial training, entropy, distillation.
     """
 
-    def __init__(self, model: SentimentClassifier, context: TrainingContext) -> None:
+    def __init__(
+        self, model: SentimentClassifier, label_loss: LabelLoss, context: TrainingContext
+    ) -> None:
         config = context.config
         self._model = model
         self._objectives = objectives = config.objectives
@@ -150,9 +189,7 @@ class CombinedObjective:
         self._device = context.device
         self._precision = context.precision
         self._seed = mixed_seed(config.seed, _DIRECTION_SEED)
-        self._loss = nn.CrossEntropyLoss(
-            reduction="none", label_smoothing=config.training.label_smoothing
-        )
+        self._loss = label_loss
         self._is_binary = model.output.out_features == 2
         self._iterations = objectives.power_iterations or (0 if self._is_binary else 1)
         weights = {
@@ -281,7 +318,10 @@ class CombinedObjective:
 
 
 def build_objective(
-    model: SentimentClassifier, data: TrainingData, context: TrainingContext
+    model: SentimentClassifier,
+    data: TrainingData,
+    label_loss: LabelLoss,
+    context: TrainingContext,
 ) -> tuple[CombinedObjective | None, MicroBatches]:
     """The settings' objective, None for the labels' loss alone, and its micro-batches."""
     config, device, distributed = context.config, context.device, context.distributed
@@ -292,4 +332,4 @@ def build_objective(
     unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
     soft_labels = None if data.soft_labels is None else data.soft_labels.to(device)
     micro_batches = MicroBatches(labelled, unlabelled, soft_labels, config, distributed)
-    return CombinedObjective(model, context), micro_batches
+    return CombinedObjective(model, label_loss, context), micro_batches

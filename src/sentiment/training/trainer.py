@@ -32,7 +32,7 @@ from sentiment.training.checkpoint import (
 from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger, Validator
 from sentiment.training.meters import EpochProgress, MeanMeter
-from sentiment.training.objectives import build_objective
+from sentiment.training.objectives import LabelLoss, build_objective
 from sentiment.training.optim import (
     NonFiniteGuard,
     Schedule,
@@ -89,13 +89,13 @@ class Trainer:
             unit=training.batch_unit,
             seed=config.seed,
         )
-        self._objective, self._micro_batches = build_objective(model, data, context)
+        self._loss = LabelLoss(training, data.train.labels.to(device), data.class_names)
+        self._objective, self._micro_batches = build_objective(model, data, self._loss, context)
         self._parallel: nn.Module = model
         if self._distributed.is_distributed and self._objective is None:
             self._parallel = DistributedDataParallel(
                 model, gradient_as_bucket_view=True, bucket_cap_mb=DDP_BUCKET_MB
             )
-        self._loss = nn.CrossEntropyLoss(reduction="sum", label_smoothing=training.label_smoothing)
         self._optimizer = build_optimizer(model, training)
         if make_schedule is None:
             updates_per_epoch = math.ceil(len(self._sampler) / training.accumulation_steps)
@@ -188,7 +188,8 @@ class Trainer:
                 else:
                     with autocast(self._device, self._context.precision):
                         logits = self._parallel(batch.tokens, batch.lengths)  # (batch, classes)
-                    loss = self._loss(logits.float(), batch.labels) / micro_batch.num_labelled
+                    losses = self._loss(logits.float(), batch.labels)  # (batch,)
+                    loss = losses.sum() / micro_batch.num_labelled
                     # The exchange averages gradients over the ranks, but their sum is needed.
                     weight = 0 if micro_batch.is_placeholder else self._distributed.world_size
                     (loss * weight).backward()
@@ -297,14 +298,15 @@ class Trainer:
         predictions = self._validator.predict(self._stop_validating)
         metrics = predictions.metrics()
         # From the main rank, so that rounding on other hardware cannot drive the ranks apart.
-        score = self._distributed.broadcast(
-            torch.tensor(metrics.score(self._training.monitor), dtype=torch.float64)
-        ).item()
+        scores = [metrics.score(self._training.monitor), metrics.score("nll")]
+        score, negated_nll = self._distributed.broadcast(
+            torch.tensor(scores, dtype=torch.float64)
+        ).tolist()
         self._schedule.after_epoch(score)
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
         finished = WeightsInfo(epoch.epoch, epoch.update, metrics.as_dict(), temperature)
         following = EpochProgress(epoch.epoch + 1, self._device)
-        is_best = self._state.end_epoch(finished, score, following)
+        is_best = self._state.end_epoch(finished, (score, negated_nll), following)
         self._validator.log(epoch, predictions, metrics, temperature, is_best=is_best)
         # Before the weights, which can then be rebuilt from it.
         self._save_checkpoint(finished)
