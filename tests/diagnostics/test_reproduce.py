@@ -18,7 +18,6 @@ from sentiment.config.config import Config
 from sentiment.config.parser import load_config
 from sentiment.diagnostics import reproduce
 from sentiment.diagnostics.reproduce import (
-    PathOverrides,
     Reproduction,
     plan_reproduction,
     reproduction_json,
@@ -306,7 +305,7 @@ def test_as_many_ranks_are_started_as_then(run, monkeypatch):
     options: dict[str, object] = {}
     done = subprocess.CompletedProcess([], 0, "", "")
     monkeypatch.setattr(reproduce, "run_module", lambda _, **given: options.update(given) or done)
-    plan = plan_reproduction(run, run.with_name("again"), PathOverrides())
+    plan = plan_reproduction(run, run.with_name("again"), {})
     reproduce.train_again(plan)
     assert options["num_ranks"] == 3
     assert "ranks" not in [difference.name for difference in plan.differences]

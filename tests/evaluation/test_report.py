@@ -53,8 +53,7 @@ def read_page(page: Path, evaluation: Evaluation, **changes) -> Page:
 
 
 @pytest.mark.parametrize("keep", ["head", "tail", "head+tail"])
-def test_unknown_shares_are_those_of_the_batches(keep, monkeypatch):
-    monkeypatch.setattr("sentiment.evaluation.slices.TOKENS_AT_ONCE", 7)
+def test_unknown_shares_are_those_of_the_batches(keep):
     corpus = make_corpus([3, 0, 25, 10, 11, 1, 40, 0], keep=keep)
     batch = corpus.batch(torch.arange(len(corpus)))
     for row, length, share in zip(batch.tokens, batch.lengths, unknown_shares(corpus), strict=True):

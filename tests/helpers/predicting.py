@@ -57,7 +57,7 @@ def predict(path, output, *, window=5, skip=False, resumes=False, column="text",
     watcher = Watcher()
     predict_to_file(
         source, output, classify, AddedColumns("ab", prefix), request={"--window": window},
-        resumes=resumes, window=window, skips_bad_rows=skip, watcher=watcher,
+        resumes=resumes, window=window, skips_bad_rows=skip, bar=watcher,
     )  # fmt: skip
     return watcher
 

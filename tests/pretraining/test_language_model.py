@@ -230,16 +230,3 @@ def test_perplexity_of_equal_chances_is_the_number_of_words():
     found = measure_perplexity(model, corpus, window=4, is_repeated=False, precision=torch.float32)
     assert found == pytest.approx([WORDS - 1] * 2, rel=1e-5)
     assert model.training
-
-
-def test_recurrences_that_cannot_be_pre_trained():
-    def build(**options):
-        return SentimentClassifier(
-            vocabulary_size=WORDS, num_classes=2, embedding_size=6, hidden_size=5, **options
-        )
-
-    counts = torch.ones(WORDS)
-    with pytest.raises(ValueError, match="set model.cell to lstm"):
-        LanguageModel(build(cell="gru"), counts, 0.0)
-    with pytest.raises(ValueError, match="the second layer would see the words to be predicted"):
-        LanguageModel(build(num_layers=2), counts, 0.0)

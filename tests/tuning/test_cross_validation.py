@@ -95,7 +95,9 @@ def test_every_review_is_predicted_once_by_a_model_that_knew_no_review_of_its_fi
         assert validation.rows.tolist() == found.rows[found.folds == fold].tolist()
         assert {row // 4 for row in train.rows}.isdisjoint(row // 4 for row in validation.rows)
         metrics = json.loads((run.path / "metrics.json").read_text())["epochs"][0]["validation"]
-        assert metrics["accuracy"] == pytest.approx(found.is_correct[found.folds == fold].mean())
+        assert metrics["accuracy"] == pytest.approx(
+            found.predictions.is_right[found.folds == fold].mean()
+        )
 
 
 def test_a_finished_one_trains_nothing_again(validated, capsys):
@@ -173,7 +175,7 @@ def test_written_predictions_are_read_again(tmp_path, repeats):
     write_predictions(tmp_path, found)
     again = read_predictions(tmp_path)
     assert summarize(again) == summarize(found)
-    assert np.array_equal(again.is_correct, found.is_correct)
+    assert np.array_equal(again.predictions.is_right, found.predictions.is_right)
     (tmp_path / "predictions.csv").write_text("repeat,fold\n1,x\n")
     with pytest.raises(UserError, match="is damaged"):
         read_predictions(tmp_path)
@@ -183,8 +185,8 @@ def test_figures_are_those_of_the_predictions():
     found = make_predictions(1)
     summary = summarize(found)
     assert summary.num_reviews == 40
-    assert summary.accuracy == pytest.approx(found.is_correct.mean())
-    by_fold = [found.is_correct[found.folds == fold].mean() for fold in (1, 2, 3, 4)]
+    assert summary.accuracy == pytest.approx(found.predictions.is_right.mean())
+    by_fold = [found.predictions.is_right[found.folds == fold].mean() for fold in (1, 2, 3, 4)]
     assert summary.accuracies == pytest.approx(by_fold)
     assert summary.mean == pytest.approx(np.mean(by_fold))
     assert summary.deviation == pytest.approx(np.std(by_fold, ddof=1))
@@ -212,7 +214,9 @@ def test_two_are_compared_review_by_review(repeats):
     one, other = (make_predictions(seed, repeats=number) for seed, number in enumerate(repeats))
     found = compare_out_of_fold(one, other)
     shares = [
-        np.mean([predictions.is_correct[predictions.rows == row].mean() for row in range(40)])
+        np.mean(
+            [predictions.predictions.is_right[predictions.rows == row].mean() for row in range(40)]
+        )
         for predictions in (one, other)
     ]
     assert found.difference == pytest.approx(shares[1] - shares[0])

@@ -124,7 +124,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     with Bar(is_hidden=True) as bar:
         done = predict_rows(
             source, output, predictor.predict, window=options.window,
-            skips_bad_rows=options.on_error == "skip", begin_at=Progress({}), watcher=bar,
+            skips_bad_rows=options.on_error == "skip", begin_at=Progress({}), bar=bar,
         )  # fmt: skip
     if done.num_bad:
         print(f"skipped {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
@@ -157,7 +157,7 @@ def _predict_to_file(
                 AddedColumns(predictor.class_names, options.prefix),
                 request=_request(options, predictor, distributed) if is_file else None,
                 resumes=options.resume, window=options.window,
-                skips_bad_rows=options.on_error == "skip", watcher=bar, distributed=distributed,
+                skips_bad_rows=options.on_error == "skip", bar=bar, distributed=distributed,
             )  # fmt: skip
         except KeyboardInterrupt:
             if shows_progress:

@@ -34,7 +34,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     from sentiment.diagnostics.reproduce import (
-        PathOverrides,
         differences_text,
         plan_reproduction,
         reproduce,
@@ -47,9 +46,13 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.runtime.distributed import refuse_ranks
 
     refuse_ranks("reproduce, which starts the run's ranks itself,")
-    overrides = PathOverrides(
-        options.device, options.data_path, options.data_cache_dir, options.vectors_path
-    )
+    given = {
+        "device": options.device,
+        "data.path": options.data_path,
+        "data.cache_dir": options.data_cache_dir,
+        "vectors.path": options.vectors_path,
+    }
+    overrides = {key: value for key, value in given.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         output = options.output or Path(folder) / "run"
         plan = plan_reproduction(options.run, output, overrides)

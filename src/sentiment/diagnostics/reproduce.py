@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sentiment.config.config import Config
 from sentiment.config.parser import save_config
@@ -28,22 +28,13 @@ from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_writable
 from sentiment.runtime.processes import Output, check_exit, run_module
+from sentiment.tuning.search_space import with_values
 
 Verdict = Literal["equal", "within", "differs"]
 
 _COMPARED_RESULTS = ("num_epochs", "best_epoch", "metrics")
 _COMPARED_FILES = ("metrics.json", "tensorboard/train", "tensorboard/validation")
 _MAX_LISTED = 4
-
-
-@dataclass(frozen=True)
-class PathOverrides:
-    """Device and paths to use instead of the run's; None keeps the kind of device or the path."""
-
-    device: str | None = None
-    data: str | None = None
-    cache: str | None = None  # tokens and downloads
-    vectors: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,8 +87,10 @@ class Reproduction:
         return "within" if self.may_differ and low <= self.now.accuracy <= high else "differs"
 
 
-def plan_reproduction(run: Path, output: Path, overrides: PathOverrides) -> ReproductionPlan:
+def plan_reproduction(run: Path, output: Path, overrides: Mapping[str, str]) -> ReproductionPlan:
     """Plan to train a run again in ``output``, after checking everything that could fail.
+
+    ``overrides`` are a device and paths by their dotted keys, to use instead of the run's.
 
     Raises:
         FileNotFoundError, FileExistsError: a file of the run is missing, or ``output`` not empty.
@@ -122,28 +115,17 @@ def plan_reproduction(run: Path, output: Path, overrides: PathOverrides) -> Repr
 
 
 def _adapt_config(
-    config: Config, provenance: Provenance, output: Path, overrides: PathOverrides
+    config: Config, provenance: Provenance, output: Path, overrides: Mapping[str, str]
 ) -> Config:
-    device = config.device
-    if device == "auto" or provenance.environment.ranks > 1:
-        device = provenance.environment.device_type
-    pretraining, distillation = config.pretraining, config.distillation
+    values: dict[str, Any] = {"output_dir": str(output)}
+    if config.device == "auto" or provenance.environment.ranks > 1:
+        values["device"] = provenance.environment.device_type
     if provenance.pretraining is not None:  # also if the run pre-trained by itself
-        pretraining = replace(pretraining, path=provenance.pretraining["path"])
-    if distillation.trains_teachers:
+        values["pretraining.path"] = provenance.pretraining["path"]
+    if config.distillation.trains_teachers:
         teachers = tuple(teacher["path"] for teacher in provenance.teachers)
-        distillation = replace(distillation, teachers=teachers, num_teachers=0)
-    data, vectors = config.data, config.vectors
-    if overrides.data is not None:
-        data = replace(data, path=overrides.data)
-    if overrides.cache is not None:
-        data = replace(data, cache_dir=overrides.cache)
-    if overrides.vectors is not None:
-        vectors = replace(vectors, path=overrides.vectors)
-    return replace(
-        config, output_dir=str(output), device=overrides.device or device,
-        pretraining=pretraining, distillation=distillation, data=data, vectors=vectors,
-    )  # fmt: skip
+        values |= {"distillation.teachers": teachers, "distillation.num_teachers": 0}
+    return with_values(config, {**values, **overrides})
 
 
 def _num_threads(then: RunEnvironment) -> int:

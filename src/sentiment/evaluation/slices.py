@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from sentiment.data.batches import EncodedCorpus, Keep
+from sentiment.data.batches import BucketSampler, EncodedCorpus, Keep
 from sentiment.data.reviews import Reviews
-from sentiment.data.tokenizer import TOKENS_AT_ONCE
 from sentiment.data.vocabulary import UNK_ID
-from sentiment.evaluation.evaluate import Predictions, predict_corpus
+from sentiment.evaluation.evaluate import BATCH_TOKENS, Predictions, predict_corpus
 from sentiment.evaluation.metrics import Interval, accuracy_interval
 from sentiment.runtime.distributed import DistributedContext
 
@@ -86,16 +85,13 @@ def unknown_shares(corpus: EncodedCorpus) -> np.ndarray:
 
     A review without tokens is read as one ``<unk>``, so its share is 1.
     """
-    starts = corpus.starts.cpu().numpy()
-    full_lengths = corpus.full_lengths.numpy()
-    lengths = np.minimum(corpus.lengths.numpy(), full_lengths)
-    heads = lengths if corpus.heads is None else np.minimum(corpus.heads.numpy(), lengths)
-    ends = starts + full_lengths
-    before_head, after_head, before_tail, after_tail = _unknown_before(
-        corpus, np.stack((starts, starts + heads, ends - (lengths - heads), ends))
-    )
-    unknown = (after_head - before_head) + (after_tail - before_tail)
-    return np.where(full_lengths == 0, 1.0, unknown / np.maximum(lengths, 1))
+    shares = np.empty(len(corpus))
+    sampler = BucketSampler(corpus.lengths, batch_size=BATCH_TOKENS, unit="tokens", shuffle=False)
+    for rows in sampler:
+        batch = corpus.batch(rows)
+        num_unknown = (batch.tokens == UNK_ID).sum(dim=1).cpu()
+        shares[rows] = num_unknown.double() / batch.lengths
+    return shares
 
 
 def confident_mistakes(
@@ -151,23 +147,6 @@ def _quantile_groups(values: np.ndarray, most: int = _MOST_GROUPS) -> list[np.nd
     numbers = np.searchsorted(edges, values, side="left")
     groups = (np.flatnonzero(numbers == number) for number in range(len(edges) + 1))
     return [group for group in groups if len(group)]
-
-
-def _unknown_before(corpus: EncodedCorpus, positions: np.ndarray) -> np.ndarray:
-    """How many tokens of the corpus before each position are ``<unk>``, in bounded memory."""
-    is_unknown = corpus.ids == UNK_ID
-    order = np.argsort(positions, axis=None)
-    ascending = positions.ravel()[order]
-    sorted_counts = np.zeros(len(order), dtype=np.int64)
-    total = start = 0
-    for tokens in corpus.tokens.split(TOKENS_AT_ONCE):
-        so_far = torch.cumsum(is_unknown[tokens], dim=0).cpu().numpy()
-        low, high = np.searchsorted(ascending, (start, start + len(tokens)), side="right")
-        sorted_counts[low:high] = total + so_far[ascending[low:high] - start - 1]
-        total, start = total + int(so_far[-1]), start + len(tokens)
-    counts = np.empty_like(sorted_counts)
-    counts[order] = sorted_counts
-    return counts.reshape(positions.shape)
 
 
 @dataclass(frozen=True)

@@ -183,26 +183,14 @@ _FAINTEST = 0.03  # share of the largest attribution below which a word is not c
 
 def write_explanation(path: Path, explanation: Explanation, *, origin: str) -> None:
     """Write the page atomically; ``origin`` names the model in the heading."""
-    words, names = explanation.words, explanation.class_names
-    probabilities = explanation.probabilities
+    names, probabilities = explanation.class_names, explanation.probabilities
     write_page(
         path,
         "explain.html",
         origin=origin,
-        label=explanation.label,
+        explanation=explanation,
         shares=[(names[label], float(probabilities[label])) for label in explanation.ranking],
-        towards=explanation.towards,
-        against=explanation.against,
         words=_marked_words(explanation),
-        num_words=len(words),
-        num_total=words.num_total,
-        num_cut=words.num_cut,
-        num_cut_off=words.num_cut_off,
-        num_unknown=int(words.is_unknown.sum()),
-        stride=explanation.prefixes.stride,
-        no_gates=explanation.no_gates,
-        attribution=explanation.attribution,
-        is_of_two=len(explanation.class_names) == 2,
         data=_figures(explanation),
     )
 

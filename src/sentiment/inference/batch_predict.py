@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 
 from sentiment.data.readers import Source
+from sentiment.inference.live import Bar
 from sentiment.inference.outputs import (
     AddedColumns,
     Output,
@@ -33,24 +34,7 @@ FORMAT_VERSION = 1
 _HEAD_BYTES = 1 << 20
 
 
-class Classify(Protocol):
-    """A function like :meth:`Predictor.predict`."""
-
-    def __call__(
-        self, texts: Sequence[str], *, report: Callable[[int], object]
-    ) -> list[Prediction]: ...
-
-
-class Watcher(Protocol):
-    """Shows progress."""
-
-    def begin(self, num_rows: int) -> None: ...  # with rows that were predicted earlier
-
-    def expect(self, num_rows: int) -> None: ...  # the estimated total
-
-    def update(self, num_rows: int) -> object: ...  # more rows are done
-
-    def bad_row(self, message: str) -> None: ...  # a row is skipped
+Classify = Callable[..., list[Prediction]]  # as Predictor.predict
 
 
 def shard_predict(
@@ -95,7 +79,7 @@ def predict_to_file(
     resumes: bool = False,
     window: int,
     skips_bad_rows: bool = False,
-    watcher: Watcher,
+    bar: Bar,
     distributed: DistributedContext | None = None,
 ) -> tuple[Progress, Progress]:
     """Predict all rows of a source into a file, which appears once it is complete.
@@ -111,7 +95,7 @@ def predict_to_file(
     distributed = distributed or DistributedContext()
     predict = partial(
         predict_rows, source, classify=classify, window=window, skips_bad_rows=skips_bad_rows,
-        watcher=watcher,
+        bar=bar,
     )  # fmt: skip
     if not distributed.is_main:
         before = done = _broadcast(Progress({}), distributed)
@@ -152,7 +136,7 @@ def predict_rows(
     skips_bad_rows: bool,
     begin_at: Progress,
     save: Callable[[Progress], object] | None = None,
-    watcher: Watcher,
+    bar: Bar,
 ) -> Progress:
     """Predict all rows of a source and complete the output, opened at ``begin_at.position``.
 
@@ -161,21 +145,21 @@ def predict_rows(
     predicted together; then ``save`` is called with the progress.
     """
     done = begin_at
-    watcher.begin(done.num_rows)
+    bar.begin(done.num_rows)
     for block in source.blocks(window):
         if block.last_row <= begin_at.num_rows:
             continue
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
-            watcher.expect(round(block.last_row / block.share_read))
+            bar.expect(round(block.last_row / block.share_read))
         for index, problem in sorted(block.problems.items()):
             message = f"{block.place(index)}: {problem}"
             if not skips_bad_rows:
                 raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
-            watcher.bad_row(message)
+            bar.bad_row(message)
         texts = [text for text in block.texts if text is not None]
-        predictions = iter(classify(texts, report=watcher.update))
-        watcher.update(len(block.problems))
+        predictions = iter(classify(texts, report=bar.update))
+        bar.update(len(block.problems))
         output.write(block, [None if text is None else next(predictions) for text in block.texts])
         num_bad = done.num_bad + len(block.problems)
         done = replace(done, num_rows=block.last_row, num_bad=num_bad)

@@ -90,29 +90,26 @@ class _Layer(nn.Module):
 class _Direction(nn.Module):
     """One direction of a layer, for GRUs and plain RNNs."""
 
-    h: torch.Tensor  # (hidden,)
-
     def __init__(self, model: SentimentClassifier, layer: int, direction: int) -> None:
         super().__init__()
-        whole, num_directions = model.recurrence, model.recurrence.directions
+        whole = model.recurrence
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         weights = whole.layer_weights(layer)[4 * direction : 4 * direction + 4]
         kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[whole.mode]
         self.recurrence = kind(weights[0].shape[1], whole.hidden_size)
         self.recurrence.load_state_dict(dict(zip(names, weights, strict=True)))
         initial = model.initial_states or InitialStates(whole)
-        row = layer * num_directions + direction
-        for name, states in initial.named_parameters():  # h and, for an LSTM, c
-            self.register_buffer(name, states[row].detach().clone())  # (hidden,)
+        row = layer * whole.directions + direction
+        self.h = nn.Parameter(initial.h[row])  # (hidden,)
+        self.c = None if initial.c is None else nn.Parameter(initial.c[row])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
 
 
 class _LSTMDirection(_Direction):
-    c: torch.Tensor  # (hidden,)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.c is not None
         h = self.h.expand(1, x.size(1), -1).contiguous()
         c = self.c.expand(1, x.size(1), -1).contiguous()
         return self.recurrence(x, (h, c))[0]
@@ -249,7 +246,7 @@ def _write_torch(run: Run, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot do it yet
         model = copy.deepcopy(run.model).requires_grad_(False)
-        scripted = torch.jit.script(ScriptedClassifier(model).eval())
+        scripted = torch.jit.script(ScriptedClassifier(model).requires_grad_(False).eval())
         torch.jit.save(scripted, str(path), _extra_files=describe(run))
 
 

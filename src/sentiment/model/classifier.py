@@ -38,30 +38,10 @@ _EMBEDDING_STD = 0.3  # of random embeddings, close to that of GloVe vectors
 class SentimentClassifier(nn.Module):
     """Maps token ids of reviews to logits of classes.
 
-    Args:
-        vocabulary_size: number of words, with ``<pad>`` (id 0) and ``<unk>`` (id 1).
-        hidden_size: units of the recurrence in each direction.
-        bidirectional: whether a second recurrence reads each review from its end.
-        cell: ``lstm``, ``gru`` (Cho et al. 2014) or ``rnn`` (Elman 1990, with tanh).
-        implementation: ``packed`` is fast; ``reference``, for LSTMs only, is readable.
-        learned_initial_state: whether to learn the initial states instead of zeros.
-        pooling: how to pool the outputs over time: ``last``, ``mean``, ``max``, ``attention``, or
-            several joined by ``+``, whose results are concatenated (Howard & Ruder 2018 use
-            ``last+max+mean``).
-        word_dropout: share of the words made unknown in training.
-        embedding_dropout: share of the embeddings' features dropped in training.
-        locked_dropout: whether to drop the same features for all words of a review.
-        dropout: share dropped between recurrent layers and before the linear layer in training.
-        weight_dropout: share of the hidden-to-hidden weights dropped in training, see
-            :func:`weight_drop`.
-        input_init: ``xavier`` (Glorot & Bengio 2010, uniform) or PyTorch's ``uniform``.
-        recurrent_init: ``orthogonal`` for each gate (Saxe et al. 2014) or PyTorch's ``uniform``.
-        forget_bias: initial bias of an LSTM's forget gate (Jozefowicz et al. 2015 recommend 1).
-        vectors: (vocabulary_size, embedding_size), initial embeddings; None draws random ones.
-        freeze_embedding: whether the embeddings stay untrained.
-        normalize_embedding: whether to use :class:`NormalizedEmbedding`, which needs
-            ``frequencies``.
-        frequencies: how often each word occurs in the training texts.
+    ``ModelConfig`` in ``sentiment/config/sections.py`` explains the arguments from
+    ``embedding_size`` to ``forget_bias``. Words 0 and 1 are ``<pad>`` and ``<unk>``;
+    ``vectors`` (vocabulary_size, embedding_size) are the initial embeddings, None for random ones;
+    ``normalize_embedding`` needs ``frequencies``, how often each word occurs in the training texts.
 
     Raises:
         ValueError: a choice is unknown, or does not go with another.
@@ -212,7 +192,9 @@ def init_weights(
 ) -> None:
     """Initialize a recurrence's weights, gate by gate; all biases but ``forget_bias`` are 0.
 
-    Its matrices are (gates * hidden, ...), an LSTM's with gates i, f, g, o, a GRU's with r, z, n.
+    After Glorot & Bengio (2010, xavier), Saxe et al. (2014, orthogonal) and Jozefowicz et al.
+    (2015, a forget bias of 1). The matrices are (gates * hidden, ...), an LSTM's with gates i, f,
+    g, o, a GRU's with r, z, n.
     """
     hidden = recurrence.hidden_size
     bound = 1 / math.sqrt(hidden)

@@ -155,7 +155,7 @@ def pool(
 
 
 def split_pooling(pooling: str) -> tuple[Pooling, ...]:
-    """Split ``last+max+mean`` into kinds of pooling; ``ValueError`` if unknown or repeated."""
+    """Split ``last+max+mean`` (Howard & Ruder 2018) into kinds; ``ValueError`` if not valid."""
     kinds = pooling.split("+")
     if not set(kinds) <= set(get_args(Pooling)) or len(set(kinds)) < len(kinds):
         raise ValueError(

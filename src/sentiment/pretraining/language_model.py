@@ -101,17 +101,7 @@ class LanguageModel(nn.Module):
     ) -> None:
         super().__init__()
         lstm = classifier.recurrence
-        if not isinstance(lstm, PackedLSTM):
-            raise UserError(
-                "pre-training needs the packed lstm: set model.cell to lstm and "
-                "model.implementation to packed"
-            )
-        if lstm.bidirectional and lstm.num_layers > 1:
-            raise UserError(
-                f"model.num_layers is {lstm.num_layers} and model.bidirectional is true, but the "
-                "second layer would see the words to be predicted: pre-train one layer, or more in "
-                "one direction"
-            )
+        assert isinstance(lstm, PackedLSTM)  # as the settings require
         self.classifier = classifier
         self._lstm = [lstm]  # in a list, so that it is not registered twice
         self._drop_share = drop_share

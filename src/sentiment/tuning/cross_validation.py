@@ -20,7 +20,7 @@ from sentiment.data.reviews import reviews_fingerprint
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import format_table, wrap_text
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
-from sentiment.evaluation.metrics import Interval, accuracy_interval, compute_metrics
+from sentiment.evaluation.metrics import Interval, accuracy_interval, percentile_interval
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.errors import UserError
@@ -36,6 +36,7 @@ from sentiment.tuning.trainings import (
 
 _DEFINITION = "cross_validation.json"
 _TABLE = "predictions.csv"
+_NUM_RESAMPLES = 2_000
 _MAX_DRAWS = 2**22  # reviews that the bootstrap draws at once
 
 
@@ -155,10 +156,6 @@ class OutOfFoldPredictions:
     predictions: Predictions  # at temperature 1
 
     @property
-    def is_correct(self) -> np.ndarray:
-        return self.predictions.predicted == self.predictions.labels
-
-    @property
     def num_repeats(self) -> int:
         return int(self.repeats.max())
 
@@ -174,7 +171,7 @@ class OutOfFoldPredictions:
     def share_correct(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and, for each, the share of repeats that predict it correctly: (num_reviews,)."""
         rows, review = np.unique(self.rows, return_inverse=True)
-        return rows, np.bincount(review, self.is_correct) / np.bincount(review)
+        return rows, np.bincount(review, self.predictions.is_right) / np.bincount(review)
 
 
 def predict_out_of_fold(folds: Sequence[Fold], device: torch.device) -> OutOfFoldPredictions:
@@ -272,10 +269,7 @@ class Summary:
 
 
 def summarize(result: OutOfFoldPredictions) -> Summary:
-    accuracies = [
-        float((predictions.predicted == predictions.labels).mean())
-        for _, _, predictions in result.by_fold()
-    ]
+    accuracies = [float(fold.is_right.mean()) for _, _, fold in result.by_fold()]
     rows, shares = result.share_correct()
     accuracy = float(shares.mean())
     if result.num_repeats == 1:
@@ -283,7 +277,6 @@ def summarize(result: OutOfFoldPredictions) -> Summary:
     else:  # repeated predictions of a review are not independent
         margin = 1.96 * float(shares.std(ddof=1)) / len(rows) ** 0.5
         interval = max(0.0, accuracy - margin), min(1.0, accuracy + margin)
-    metrics = compute_metrics(result.predictions.log_probabilities, result.predictions.labels)
     return Summary(
         num_reviews=len(rows),
         num_repeats=result.num_repeats,
@@ -292,7 +285,7 @@ def summarize(result: OutOfFoldPredictions) -> Summary:
         deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         accuracy=accuracy,
         accuracy_ci95=interval,
-        nll=metrics.nll,
+        nll=result.predictions.metrics().nll,
     )
 
 
@@ -304,7 +297,7 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
     """A line for each fold, and the figures of all, at most 80 columns wide."""
     rows = [("fold", "reviews", "accuracy", "NLL")]
     for repeat, fold, predictions in result.by_fold():
-        metrics = compute_metrics(predictions.log_probabilities, predictions.labels)
+        metrics = predictions.metrics()
         name = f"{fold}" if summary.num_repeats == 1 else f"{fold} of repeat {repeat}"
         accuracy = f"{100 * metrics.accuracy:.2f} %"
         rows.append((name, f"{metrics.num_reviews:,}", accuracy, f"{metrics.nll:.4f}"))
@@ -335,9 +328,7 @@ class Difference:
     mcnemar_p: float | None  # None if reviews were predicted several times
 
 
-def compare_out_of_fold(
-    first: OutOfFoldPredictions, second: OutOfFoldPredictions, seed: int = 0
-) -> Difference:
+def compare_out_of_fold(first: OutOfFoldPredictions, second: OutOfFoldPredictions) -> Difference:
     """Compare two cross-validations; ``UserError`` if classes or reviews differ."""
     if first.class_names != second.class_names:
         raise UserError("the cross-validations have other classes, or another order of classes")
@@ -353,7 +344,7 @@ def compare_out_of_fold(
         only = int((shares > other_shares).sum()), int((other_shares > shares).sum())
         p_value, interval = mcnemar(*only)[0], bootstrap_difference(*only, len(common))
     else:
-        interval = _bootstrap(other_shares - shares, seed)
+        interval = _bootstrap(other_shares - shares)
     return Difference(
         num_reviews=len(common),
         first=float(shares.mean()),
@@ -368,17 +359,16 @@ def _keys(result: OutOfFoldPredictions, rows: np.ndarray) -> np.ndarray:
     return result.keys[np.searchsorted(result.rows[result.repeats == 1], rows)]
 
 
-def _bootstrap(differences: np.ndarray, seed: int, num_resamples: int = 2_000) -> Interval | None:
+def _bootstrap(differences: np.ndarray) -> Interval | None:
     if np.ptp(differences) == 0:
         return None
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     step = max(1, _MAX_DRAWS // len(differences))
     means = np.concatenate([
         differences[generator.integers(len(differences), size=(count, len(differences)))].mean(1)
-        for count in np.diff([*range(0, num_resamples, step), num_resamples])
+        for count in np.diff([*range(0, _NUM_RESAMPLES, step), _NUM_RESAMPLES])
     ])  # fmt: skip
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    return percentile_interval(means)
 
 
 def difference_text(difference: Difference, first: Path, second: Path) -> str:
