@@ -14,6 +14,7 @@ from sentiment import load
 from sentiment.behaviour import suite as behaviour
 from sentiment.cli import check
 from sentiment.cli import main as cli
+from sentiment.config.config import Config, DataConfig
 from sentiment.display.console import width
 from sentiment.inference.predictor import Prediction
 
@@ -47,11 +48,12 @@ tests:
 class FakePredictor:
     """Of classes of any names: what counting good and bad words says."""
 
-    def __init__(self, class_names=("neg", "pos"), positive=1, negative=0):
+    def __init__(self, class_names=("neg", "pos"), positive=1, negative=0, language="en"):
         self.class_names = class_names
         self.places = positive, negative
         self.device = torch.device("cpu")
-        self.run = SimpleNamespace(checkpoint=SimpleNamespace(epoch=3))
+        config = Config(data=DataConfig(language=language))
+        self.run = SimpleNamespace(path="run", config=config, checkpoint=SimpleNamespace(epoch=3))
 
     def predict(self, texts):
         return [self.classify(text) for text in texts]
@@ -255,6 +257,11 @@ def test_wrong_places_are_said(fake, tests, tmp_path, capsys, monkeypatch):
 
     assert "there is no file" in error("--tests", tmp_path / "absent.yaml")
     assert "is a file: choose another folder" in error("--output", tests)
+    fake(FakePredictor(language="zh"))
+    assert "'zh': give tests in its language with --tests or" in error()
+    assert cli.main(["check", "run", "--tests", str(tests), "--output", str(tmp_path / "o")]) == 0
+    capsys.readouterr()
+    fake(FakePredictor())
     roles = ["--roles", "negative=neg", "positive=nice"]
     assert "--roles positive=nice: the classes are neg, pos" in error(*roles)
     monkeypatch.setattr(behaviour, "_SHIPPED", tmp_path / "lib" / "tests" / "behaviour")

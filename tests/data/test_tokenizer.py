@@ -1,5 +1,11 @@
 from __future__ import annotations
 
+import hashlib
+import re
+import sys
+import types
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 from helpers.corpus import SHARED, needs_imdb
@@ -11,9 +17,11 @@ from sentiment.data.tokenizer import (
     cache_key,
     clean,
     cut_pieces,
+    load_rules,
     tokenize,
     tokenize_cached,
 )
+from sentiment.runtime.errors import UserError
 
 TEXTS = [
     "A great film!<br /><br />Isn't it? I'd say it's 10/10 :-) ...",
@@ -64,6 +72,83 @@ def test_tokens_are_spacys_on_any_text(spacy_tokens, text):
     assert tokenize([text]).words(0) == spacy_tokens(text)
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("de", "Z.B. der Film, d.h. „Das Boot“, war's wert: 10/10!"),
+        ("fr", "L'homme qu'il a vu, c'est-à-dire aujourd'hui… J'ai 5€."),
+        ("ru", "Фильм понравился (очень)! Т.е. советую, г. Москва."),
+        ("tr", "İstanbul'da 3. gün, çok güzel!"),
+        ("xx", "Phim hay quá, không chê!"),
+        ("zh", "这个电影，真的 喜欢iPhone。\n好"),
+    ],
+)
+def test_tokens_of_other_languages_are_spacys(language, text):
+    import spacy
+
+    words = tokenize([text], lower_case=False, language=language).words(0)
+    assert words == [word.text for word in spacy.blank(language)(text) if not word.is_space]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.text(alphabet=st.sampled_from(list("abcÉßж'’.,:;!?()[]-/&$%«»„“…€° 019kmg")), max_size=90),
+    st.sampled_from(["de", "fr", "it", "pl", "hu", "xx"]),
+)
+def test_faster_searches_find_what_spacys_do(text, language):
+    import spacy
+
+    words = tokenize([text], lower_case=False, language=language).words(0)
+    blank = BLANK.setdefault(language, spacy.blank(language).tokenizer)
+    assert words == [word.text for word in blank(text) if not word.is_space]
+
+
+BLANK: dict = {}
+
+
+@pytest.fixture
+def thai(monkeypatch):
+    """A package in pythainlp's place whose words are runs of letters, two of them with a space."""
+    package = types.ModuleType("pythainlp.tokenize")
+    package.word_tokenize = re.compile(r"good film|[a-z]+|\s+").findall
+    monkeypatch.setitem(sys.modules, "pythainlp", types.ModuleType("pythainlp"))
+    monkeypatch.setitem(sys.modules, "pythainlp.tokenize", package)
+    load_rules.cache_clear()
+    yield
+    load_rules.cache_clear()
+
+
+def test_languages_with_a_package_are_read_as_whole_texts(thai, tmp_path):
+    texts = ["a  good\n film indeed", "", "film good"]
+    expected = [["a", "good film", "indeed"], [], ["film", "good"]]
+    for _ in range(2):  # the second time from the cache
+        tokenized = tokenize_cached(texts, tmp_path, language="th")
+        assert [tokenized.words(index) for index in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "package"),
+    [("ja", "sudachipy"), ("ko", "natto-py"), ("th", "pythainlp"), ("vi", "pyvi")],
+)
+def test_a_language_that_needs_a_package_names_it_and_one_that_needs_none(
+    language, package, monkeypatch
+):
+    for name in ("sudachipy", "natto", "pythainlp", "pyvi"):
+        monkeypatch.setitem(sys.modules, name, None)
+    load_rules.cache_clear()
+    with pytest.raises(
+        UserError, match=rf"install {package}.*, or set data\.language to"
+    ) as refused:
+        tokenize(["a"], language=language)
+    mend = str(refused.value).rsplit("data.language to ", 1)[1][:2]
+    assert tokenize(["a"], language=mend).words(0) == ["a"]
+
+
+def test_an_unknown_language_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"data\.language is 'qq'.* de, .* zh; xx is for any"):
+        tokenize(["a"], language="qq")
+
+
 @pytest.mark.long
 @needs_imdb
 def test_pieces_are_cut_as_spacy_cuts_them():
@@ -78,7 +163,7 @@ def test_pieces_are_cut_as_spacy_cuts_them():
         for text in table.column("text").to_pylist():
             pieces.update(clean(text).split())
     for piece in pieces:
-        assert cut_pieces([piece], False)[0] == [token.text for token in rules(piece)]
+        assert cut_pieces([piece], False, "en")[0] == [token.text for token in rules(piece)]
 
 
 @settings(max_examples=300, deadline=None)
@@ -126,9 +211,17 @@ def test_cache_never_reuses_tokens_of_other_texts_or_settings(tmp_path):
         cache_key(["abc"], lower_case=True),
     }
     assert len(keys) == 6
+    assert cache_key(TEXTS, lower_case=True, language="de") not in keys
     tokenize_cached(["Good"], tmp_path, lower_case=True)
     assert tokenize_cached(["Good"], tmp_path, lower_case=False).words(0) == ["Good"]
     assert tokenize_cached(["Bad"], tmp_path, lower_case=True).words(0) == ["bad"]
+
+
+def test_keys_of_english_are_those_from_before_the_setting():
+    settings = ("3", version("spacy"), sys.version_info[:2])
+    expected = hashlib.sha256(f"{settings} True 1".encode() + (4).to_bytes(8, "little") + b"Good")
+    key = cache_key(["Good"], lower_case=True, language="en")
+    assert key == expected.hexdigest()[:32] == cache_key(["Good"], lower_case=True)
 
 
 @pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt"])

@@ -72,8 +72,9 @@ def make_words(text: str, **data):
         max_length=settings.max_length,
         keep=settings.keep,
         lower_case=settings.lower_case,
+        language=settings.language,
     )
-    return read_words(encode([text]), 0, text)
+    return read_words(encode([text]), 0, text, language=settings.language)
 
 
 def make_explanation(text: str, names=("neg", "pos"), **settings) -> Explanation:
@@ -91,9 +92,9 @@ def classify(model, ids) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.parametrize("lower_case", [True, False])
-def test_words_put_together_are_the_text(text, lower_case):
-    words = make_words(text, max_length=10_000, lower_case=lower_case)
+@pytest.mark.parametrize(("lower_case", "language"), [(True, "en"), (False, "en"), (True, "zh")])
+def test_words_put_together_are_the_text(text, lower_case, language):
+    words = make_words(text, max_length=10_000, lower_case=lower_case, language=language)
     pieces = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace").split()
     together = "".join(
         " " * spaced + word

@@ -6,9 +6,14 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentiment.cli.options import CommandParser, number
 from sentiment.config.bounds import Bounds
+from sentiment.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from sentiment.runs.run import Run
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
@@ -62,6 +67,8 @@ def execute(options: argparse.Namespace) -> None:
     paths = options.tests or ([] if options.pairs else [shipped_behaviours()])
     capabilities = read_behaviours(paths)  # first, so that mistakes in them show at once
     predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    if not (options.tests or options.pairs):
+        _require_english(predictor.run)
     check_writable(output)
     class_names, given = predictor.class_names, dict(options.roles or ())
     behaviours, sides = [], None
@@ -86,6 +93,15 @@ def execute(options: argparse.Namespace) -> None:
     page = sanitize(str(output / "check.html"))
     print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; page: {page}")
     check.refuse_above(options.max_failure_rate)
+
+
+def _require_english(run: Run) -> None:
+    language = run.config.data.language
+    if language not in ("en", "xx"):
+        raise UserError(
+            f"the tests that come with the program are in English, but {run.path} has "
+            f"data.language {language!r}: give tests in its language with --tests or --pairs"
+        )
 
 
 def _role(text: str) -> tuple[str, str]:

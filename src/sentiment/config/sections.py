@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -195,6 +196,9 @@ class DataConfig:
     """Tokens kept of a review; longer reviews are truncated."""
     keep: Literal["head", "tail", "head+tail"] = "head"
     """Which tokens of a longer review are kept: the first, the last, or half from each end."""
+    language: str = "en"
+    """Language by whose rules spaCy finds the words: en, de, es, fr, ru and 70 others; xx for any
+    with white space between words; zh reads each character as a word."""
     lower_case: bool = True
     """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
     num_processes: Annotated[int | None, Bounds(ge=1, le=256)] = None
@@ -209,6 +213,9 @@ class DataConfig:
         if names is not None:
             require(len(names) >= 2, "data.class_names", names, "two names or more, or null")
             require(len(set(names)) == len(names), "data.class_names", names, "distinct names")
+        is_code = re.fullmatch("[a-z]{2,3}", self.language) is not None
+        expected = "a code of two or three letters, as en, de or zh, or xx for any language"
+        require(is_code, "data.language", self.language, expected)
         column, expected = self.group_column, "another column than text and label, or null"
         require(column not in ("", "text", "label"), "data.group_column", column, expected)
         if (self.validation == "groups") != (column is not None):

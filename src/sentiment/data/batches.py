@@ -173,6 +173,7 @@ class TextEncoder:
         max_length: int,
         keep: Keep,
         lower_case: bool,
+        language: str = "en",
         max_pieces: int = _MAX_PIECES,
         max_characters: int = _MAX_CHARACTERS,
     ) -> None:
@@ -181,7 +182,7 @@ class TextEncoder:
         self._keep: Keep = keep
         self._max_pieces = max_pieces
         self._max_characters = max_characters
-        self._tokenizer = Tokenizer(lower_case=lower_case)
+        self._tokenizer = Tokenizer(lower_case=lower_case, language=language)
         self._ids = np.empty(0, dtype=np.int32)  # ids of the tokenizer's lexicon
 
     def __call__(self, texts: Sequence[str]) -> EncodedCorpus:

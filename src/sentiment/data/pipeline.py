@@ -217,6 +217,7 @@ def tokenize_reviews(reviews: Reviews, data: DataConfig) -> TokenizedTexts:
         reviews.texts,
         cache_dir(data),
         lower_case=data.lower_case,
+        language=data.language,
         num_processes=data.num_processes,
         progress=True,
     )

@@ -8,6 +8,7 @@ import hashlib
 import html
 import itertools
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _LINE_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 # Pieces (text between white space) that need no spaCy, apart from special cases (cannot, Mr.):
 # letters, and one of these marks at their end, which is a token; a full stop only after a
-# lower-case letter.
+# lower-case letter. This holds for English; abbreviations differ between languages.
 _PLAIN_PIECE = re.compile(r"([A-Za-z]+)([,!?;:)]|(?<=[a-z])\.)?")
 # spaCy's time grows with the square of a piece's length: minutes for 100,000 punctuation marks. So
 # pieces longer than this are split first; no language with white space has such words.
@@ -42,6 +44,15 @@ _MAX_PIECE_CHARACTERS = 1_000
 _MAX_TOKENIZED_CHARACTERS = 100_000
 # A character reference with so many digits that html.unescape would fail to parse the integer.
 _ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
+# Languages whose words are not found piece by piece, with the packages of their tokenizers: a text
+# is one piece, with single spaces for white space.
+_PACKAGES = {
+    "ja": "sudachipy and sudachidict_core",
+    "ko": "natto-py and mecab-ko",
+    "th": "pythainlp",
+    "vi": "pyvi",
+}
+_MAX_WHOLE_CHARACTERS = 10_000  # of such a piece; Sudachi reads 49,149 bytes
 _SHARD_SIZE = 2_500  # texts whose new pieces are tokenized together
 # Importing spaCy in another process takes as long as tokenizing about this many characters.
 _CHARACTERS_PER_PROCESS = 12_000_000
@@ -91,15 +102,26 @@ def clean(text: str) -> str:
     return _LINE_BREAK.sub(" ", text) if "<" in text else text
 
 
+def split_pieces(text: str, language: str) -> list[str]:
+    """The parts of a text that are tokenized each on its own: those between white space, or the
+    whole text in a language of :data:`_PACKAGES`.
+    """
+    pieces = clean(text).split()
+    return [" ".join(pieces)] if pieces and language in _PACKAGES else pieces
+
+
 class Tokenizer:
-    """Tokenizes texts, and remembers the tokens of every piece between white space.
+    """Tokenizes texts by the rules of a language, and remembers the tokens of every piece.
 
     For unbounded streams, call :meth:`forget` regularly. The processes of an ``executor`` tokenize
     pieces in parallel; without one, this process tokenizes them.
     """
 
-    def __init__(self, *, lower_case: bool = True, executor: Executor | None = None) -> None:
+    def __init__(
+        self, *, lower_case: bool = True, language: str = "en", executor: Executor | None = None
+    ) -> None:
         self._lower_case = lower_case
+        self._language = language
         self._executor = executor
         self._forget_pieces()
 
@@ -145,7 +167,7 @@ class Tokenizer:
 
     def _number_pieces(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The numbers of all texts' pieces, and how many pieces each text has."""
-        pieces_of_texts = [clean(text).split() for text in texts]
+        pieces_of_texts = [split_pieces(text, self._language) for text in texts]
         num_pieces = [len(pieces) for pieces in pieces_of_texts]
         all_pieces = itertools.chain.from_iterable(pieces_of_texts)
         numbers = map(self._pieces.__getitem__, all_pieces)
@@ -153,8 +175,9 @@ class Tokenizer:
 
     def _start_cutting(self, pieces: list[str]) -> Callable[[], CutPieces]:
         if self._executor is not None:
-            return self._executor.submit(cut_pieces, pieces, self._lower_case).result
-        cut = cut_pieces(pieces, self._lower_case)
+            arguments = (pieces, self._lower_case, self._language)
+            return self._executor.submit(cut_pieces, *arguments).result
+        cut = cut_pieces(pieces, self._lower_case, self._language)
         return lambda: cut
 
     def _gather(self, shards: list[tuple[np.ndarray, np.ndarray]]) -> TokenizedTexts:
@@ -176,6 +199,7 @@ def tokenize(
     texts: Sequence[str],
     *,
     lower_case: bool = True,
+    language: str = "en",
     num_processes: int | None = None,
     progress: bool = False,
 ) -> TokenizedTexts:
@@ -193,30 +217,32 @@ def tokenize(
         total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
     ) as bar:
         if num_processes == 1:
-            return Tokenizer(lower_case=lower_case)(texts, bar.update)
+            return Tokenizer(lower_case=lower_case, language=language)(texts, bar.update)
         # Spawned, not forked: this process may already run torch's threads.
         with ProcessPoolExecutor(num_processes, get_context("spawn")) as executor:
             for _ in range(num_processes):
-                executor.submit(cut_pieces, [], lower_case)  # imports spaCy meanwhile
-            return Tokenizer(lower_case=lower_case, executor=executor)(texts, bar.update)
+                executor.submit(cut_pieces, [], lower_case, language)  # imports spaCy meanwhile
+            tokenizer = Tokenizer(lower_case=lower_case, language=language, executor=executor)
+            return tokenizer(texts, bar.update)
 
 
-def cut_pieces(pieces: Sequence[str], lower_case: bool) -> CutPieces:
-    """Tokenize pieces of text without white space."""
-    rules = load_rules()
-    special_cases = rules.rules
+def cut_pieces(pieces: Sequence[str], lower_case: bool, language: str) -> CutPieces:
+    """Tokenize pieces of text, which :func:`split_pieces` gives."""
+    rules = load_rules(language)
+    special_cases = rules.rules if language == "en" else {}
+    max_characters = _MAX_WHOLE_CHARACTERS if language in _PACKAGES else _MAX_PIECE_CHARACTERS
     words: list[str] = []
     lengths: list[int] = []
     for piece in pieces:
-        plain = _PLAIN_PIECE.fullmatch(piece)
+        plain = _PLAIN_PIECE.fullmatch(piece) if language == "en" else None
         if plain and piece not in special_cases and plain[1] not in special_cases:
             cut = [plain[1], plain[2]] if plain[2] else [plain[1]]
         else:
-            starts = range(0, len(piece), _MAX_PIECE_CHARACTERS)
-            parts = [piece[start : start + _MAX_PIECE_CHARACTERS] for start in starts]
-            num_cut = _MAX_TOKENIZED_CHARACTERS // _MAX_PIECE_CHARACTERS
-            cut = [token.text for part in parts[:num_cut] for token in rules(part)]
-            cut += parts[num_cut:]
+            starts = range(0, len(piece), max_characters)
+            parts = [piece[start : start + max_characters] for start in starts]
+            num_cut = _MAX_TOKENIZED_CHARACTERS // max_characters
+            tokens = (token.text for part in parts[:num_cut] for token in rules(part))
+            cut = [token for token in tokens if not token.isspace()] + parts[num_cut:]
         words += cut
         lengths.append(len(cut))
     return [word.lower() for word in words] if lower_case else words, lengths
@@ -227,11 +253,32 @@ _MAX_SUFFIX, _MAX_CONTEXT = 32, 8
 
 
 @functools.cache
-def load_rules() -> Rules:
-    """spaCy's English tokenizer, with faster searches for prefixes and suffixes."""
-    import spacy  # takes two seconds, which a start with cached tokens saves
+def load_rules(language: str) -> Rules:
+    """spaCy's tokenizer of a language, with faster searches for prefixes and suffixes.
 
-    rules = spacy.blank("en").tokenizer
+    Raises UserError if spaCy has no such language, or its tokenizer needs a missing package.
+    """
+    import spacy  # takes two seconds, which a start with cached tokens saves
+    import spacy.lang
+
+    codes = [module.name for module in pkgutil.iter_modules(spacy.lang.__path__) if module.ispkg]
+    if language not in codes:
+        raise UserError(
+            f"data.language is {language!r}, but must be one of {', '.join(codes)}; xx is for any "
+            "other language with white space between words, zh reads characters"
+        )
+    try:
+        rules = spacy.blank(language).tokenizer
+    except ImportError as error:
+        if language not in _PACKAGES:
+            raise
+        other = "zh, which reads characters" if language in ("ja", "th") else "xx, which needs none"
+        raise UserError(
+            f"data.language is {language!r}, whose tokenizer needs a package that is not "
+            f"installed: install {_PACKAGES[language]}, or set data.language to {other}"
+        ) from error
+    if language == "zh" or language in _PACKAGES:
+        return rules
     rules.prefix_search = re.compile(rules.prefix_search.__self__.pattern).match  # it begins with ^
     rules.suffix_search = _SuffixSearch(rules.suffix_search)
     return rules
@@ -265,11 +312,14 @@ def default_cache_dir() -> Path:
     return Path(base) / "sentiment"
 
 
-def cache_key(texts: Sequence[str], *, lower_case: bool) -> str:
+def cache_key(texts: Sequence[str], *, lower_case: bool, language: str = "en") -> str:
     """Digest of all that determines the tokens: texts, settings and versions."""
     # Python's version determines what is a letter, a lower-case letter, an HTML entity.
     versions = (_FORMAT, version("spacy"), sys.version_info[:2])
-    digest = hashlib.sha256(f"{versions} {lower_case} {len(texts)}".encode())
+    settings = f"{versions} {lower_case} {len(texts)}"
+    if language != "en":  # whose entries are older than the setting
+        settings += f" {language}"
+    digest = hashlib.sha256(settings.encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
@@ -282,6 +332,7 @@ def tokenize_cached(
     cache_dir: Path,
     *,
     lower_case: bool = True,
+    language: str = "en",
     num_processes: int | None = None,
     progress: bool = False,
 ) -> TokenizedTexts:
@@ -290,11 +341,15 @@ def tokenize_cached(
     Tokens are memory-mapped: a corpus may be larger than memory. A cache that cannot be written is
     ignored.
     """
-    entry = cache_dir / "tokens" / cache_key(texts, lower_case=lower_case)
+    entry = cache_dir / "tokens" / cache_key(texts, lower_case=lower_case, language=language)
     if (cached := _read_entry(entry, len(texts))) is not None:
         return cached
     tokenized = tokenize(
-        texts, lower_case=lower_case, num_processes=num_processes, progress=progress
+        texts,
+        lower_case=lower_case,
+        language=language,
+        num_processes=num_processes,
+        progress=progress,
     )
     # With a full or read-only disk only the next run takes longer.
     with contextlib.suppress(OSError):
@@ -343,7 +398,7 @@ def _write_entry(entry: Path, tokenized: TokenizedTexts) -> None:
     try:
         np.save(folder / "tokens.npy", tokenized.tokens)
         np.save(folder / "offsets.npy", tokenized.offsets)
-        # Tokens contain no white space, so a line break can end them.
+        # Tokens contain no white space but single spaces, so a line break can end them.
         lexicon = "".join(word + "\n" for word in tokenized.lexicon)
         (folder / "lexicon.txt").write_bytes(lexicon.encode("utf-8"))
         checksum = _checksum(tokenized.tokens, tokenized.offsets, lexicon)

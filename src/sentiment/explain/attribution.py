@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from sentiment.data.batches import EncodedCorpus
-from sentiment.data.tokenizer import clean, cut_pieces
+from sentiment.data.tokenizer import cut_pieces, split_pieces
 from sentiment.data.vocabulary import UNK_ID
 from sentiment.display.console import sanitize
 from sentiment.model import SentimentClassifier
@@ -214,16 +214,14 @@ class Words:
         return max(0, self.num_total - 1 - int(self.positions[-1]))
 
 
-def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
+def read_words(corpus: EncodedCorpus, index: int, text: str, *, language: str) -> Words:
     """The words of review number ``index`` of a corpus, whose text is ``text``."""
-    pieces = clean(text).split()
-    # spaCy's tokens of a piece, joined, are the piece, so positions are exact.
-    written, lengths = cut_pieces(pieces, lower_case=False)
-    is_spaced = np.zeros(len(written) + 1, dtype=bool)
-    is_spaced[np.cumsum([0, *lengths])] = True
+    pieces = split_pieces(text, language)
+    written, _ = cut_pieces(pieces, lower_case=False, language=language)
+    is_spaced = _find_spaces(" ".join(pieces), written)
     ids = corpus.batch(torch.tensor([index])).tokens[0].cpu().numpy().astype(np.int64)
     if not written:
-        return Words((NO_WORDS,), is_spaced[:1], np.zeros(1, dtype=np.int64), ids, 0)
+        return Words((NO_WORDS,), np.ones(1, dtype=bool), np.zeros(1, dtype=np.int64), ids, 0)
     num_kept, num_total = int(corpus.lengths[index]), int(corpus.full_lengths[index])
     assert num_total == len(written), "the text differs from the corpus"
     num_first = num_kept if corpus.heads is None else int(corpus.heads[index])
@@ -232,6 +230,17 @@ def read_words(corpus: EncodedCorpus, index: int, text: str) -> Words:
     positions[num_first:] += num_total - num_kept
     kept = tuple(written[index] for index in positions.tolist())
     return Words(kept, is_spaced[positions], positions, ids, num_total)
+
+
+def _find_spaces(text: str, words: Sequence[str]) -> np.ndarray:
+    """(num_words,) bool: whether a space or nothing precedes each word of the text."""
+    is_spaced = np.zeros(len(words), dtype=bool)
+    end = 0
+    for index, word in enumerate(words):  # spaCy's tokens are the text but for spaces
+        start = end + (text[end : end + 1] == " ")
+        is_spaced[index] = start > end or end == 0
+        end = start + len(word)
+    return is_spaced
 
 
 def shown(word: str) -> str:

@@ -228,7 +228,8 @@ def explain(predictor: Predictor, text: str, *, steps: int = 50) -> Explanation:
     """
     if not isinstance(text, str):
         raise TypeError(f"text is {type(text).__name__}, but must be a string")
-    words = read_words(predictor.encode([text]), 0, text)
+    language = predictor.run.config.data.language
+    words = read_words(predictor.encode([text]), 0, text, language=language)
     names, temperature = predictor.class_names, predictor.temperature
     return explain_words(predictor.model, words, names, temperature=temperature, steps=steps)
 

@@ -214,7 +214,8 @@ def describe(run: Run) -> dict[str, str]:
         "max_length": str(data.max_length),  # longer texts are truncated as keep says
         "keep": data.keep,
         "lower_case": json.dumps(data.lower_case),
-        "tokenizer": 'spacy.blank("en"), after <br> became spaces and HTML entities characters',
+        "tokenizer": f'spacy.blank("{data.language}"), after <br> became spaces and HTML entities '
+        "characters",
         "vocabulary": "\n".join(run.vocabulary.itos),  # the line number, from 0, is the id
     }
 

@@ -67,7 +67,11 @@ class Predictor:
         self.rounding: Rounding | None = None
         data = run.config.data
         self._encoder = TextEncoder(
-            run.vocabulary, max_length=data.max_length, keep=data.keep, lower_case=data.lower_case
+            run.vocabulary,
+            max_length=data.max_length,
+            keep=data.keep,
+            lower_case=data.lower_case,
+            language=data.language,
         )
 
     @property

@@ -35,6 +35,7 @@ _WITHOUT_EFFECT = (
 _SHAPES = (
     "model.embedding_size", "model.hidden_size", "model.num_layers", "model.bidirectional",
     "model.cell", "model.implementation", "model.normalize_embedding", "data.lower_case",
+    "data.language",
 )  # fmt: skip
 _LOADED = ("embedding.", "recurrence.")
 

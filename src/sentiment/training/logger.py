@@ -276,8 +276,11 @@ _LONGEST_EXPLAINED = 60  # tokens: the picture stays legible and is quick to mak
 class ValidationSamples:
     """Some validation reviews, chosen by a seed, to follow through the training."""
 
-    def __init__(self, reviews: Reviews, corpus: EncodedCorpus, seed: int) -> None:
+    def __init__(
+        self, reviews: Reviews, corpus: EncodedCorpus, *, seed: int, language: str
+    ) -> None:
         self._reviews = reviews
+        self._language = language
         self._corpus = corpus
         generator = np.random.default_rng(seed)
         count = min(_NUM_SHOWN, len(reviews))
@@ -309,7 +312,8 @@ class ValidationSamples:
         """Pictures of some short reviews, by tags that count rows from 1."""
         for index in self._explained:
             if index not in self._words:  # read late, because it loads spaCy
-                self._words[index] = read_words(self._corpus, index, self._reviews.texts[index])
+                text = self._reviews.texts[index]
+                self._words[index] = read_words(self._corpus, index, text, language=self._language)
             words, names = self._words[index], self._reviews.class_names
             # Explaining draws random numbers, and must not change those of the training.
             with torch.random.fork_rng(devices=[]):
@@ -330,8 +334,12 @@ class Validator:
         self._model, self._context, self._run_logger = model, context, run_logger
         self._class_names = data.class_names
         self._corpus = data.validation.to(context.device)
+        config = context.config
         self._samples = ValidationSamples(
-            data.validation_reviews, self._corpus, context.config.seed
+            data.validation_reviews,
+            self._corpus,
+            seed=config.seed,
+            language=config.data.language,
         )
 
     def predict(self, report: Callable[[int], object]) -> Predictions:
