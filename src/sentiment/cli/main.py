@@ -24,6 +24,7 @@ logger = logging.getLogger("sentiment")
 
 # In the order of use.
 COMMANDS = {
+    "audit": "look at reviews before training: copies, damage, labels likely wrong",
     "train": "train a classifier",
     "pretrain": "learn embedding and LSTM from all reviews, without labels",
     "find-lr": "suggest a learning rate, by a range test",

@@ -105,6 +105,12 @@ def fetch_vectors(name: str, cache_dir: Path) -> Path:
     return path
 
 
+def cached_vectors(name: str, cache_dir: Path) -> Path | None:
+    """The archive that holds ``KNOWN_VECTORS[name]``; None if it was not downloaded."""
+    path = cache_dir / KNOWN_VECTORS[name].file_name
+    return path if _is_complete(path, KNOWN_VECTORS[name]) else None
+
+
 def _is_complete(path: Path, archive: Archive) -> bool:
     return path.is_file() and path.stat().st_size == archive.num_bytes
 

@@ -14,7 +14,7 @@ from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, DataConfig, VectorsConfig
 from sentiment.data.batches import EncodedCorpus, encode
-from sentiment.data.download import fetch_vectors
+from sentiment.data.download import cached_vectors, fetch_vectors
 from sentiment.data.reviews import (
     Reviews,
     Split,
@@ -249,11 +249,16 @@ def _load_vectors(
     return vectors, coverage, file_fingerprint(path)
 
 
-def vectors_path(vectors: VectorsConfig, cache: Path) -> Path | None:
-    """The vectors file that the settings name, downloaded if needed; None without vectors."""
+def vectors_path(vectors: VectorsConfig, cache: Path, *, downloads: bool = True) -> Path | None:
+    """The vectors file that the settings name; None without vectors.
+
+    A file that is not in the cache yet is downloaded, or None without ``downloads``.
+    """
     if vectors.path is not None:
         return Path(vectors.path).expanduser()
-    return fetch_vectors(vectors.name, cache) if vectors.name is not None else None
+    if vectors.name is None:
+        return None
+    return fetch_vectors(vectors.name, cache) if downloads else cached_vectors(vectors.name, cache)
 
 
 @dataclass(frozen=True)

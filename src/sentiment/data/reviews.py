@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sentiment.config.config import DataConfig
-from sentiment.data.exclusion import SPLITS, excluded_rows, read_exclusions
+from sentiment.data.exclusion import excluded_rows, read_exclusions
 from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
     Label,
@@ -138,12 +138,38 @@ def _drop_shared(
     return kept, validation.select(np.flatnonzero(masks["validation"]))
 
 
+def load_labelled(data: DataConfig) -> dict[str, Reviews]:
+    """Read the source's own splits with labels: train, whole, and validation if there is one.
+
+    Rows that ``data.exclude`` lists are left out. Raises as :func:`load_split`.
+    """
+    splits = _read_labelled(data, _configured_class_names(data))
+    excluded = _find_excluded(data, splits)
+    return {split: _without(reviews, excluded[split]) for split, reviews in splits.items()}
+
+
+def _read_labelled(data: DataConfig, class_names: tuple[str, ...] | None) -> dict[str, Reviews]:
+    train = _read(data, "train", class_names)
+    if not has_validation(data):
+        return {"train": train}
+    return {"train": train, "validation": _read(data, "validation", train.class_names)}
+
+
 def _split_training(
     data: DataConfig, class_names: tuple[str, ...] | None
 ) -> tuple[Reviews, Reviews]:
-    train = _read(data, "train", class_names)
-    if has_validation(data):
-        return _leave_out(data, train, train, _read(data, "validation", train.class_names))
+    splits = _read_labelled(data, class_names)
+    excluded = _find_excluded(data, splits)
+    if "validation" not in splits:  # excluded rows take part in the hold-out, so that it stays
+        splits |= _hold_out(data, splits["train"])
+        excluded["validation"] = excluded["train"]
+    kept = {split: _without(reviews, excluded[split]) for split, reviews in splits.items()}
+    if data.exclude is not None:
+        _check_remaining(data.exclude, splits, kept)
+    return kept["train"], kept["validation"]
+
+
+def _hold_out(data: DataConfig, train: Reviews) -> dict[str, Reviews]:
     held_out = hold_out(
         train.texts,
         train.labels,
@@ -155,42 +181,37 @@ def _split_training(
         num_folds=data.num_folds,
         fold=data.fold,
     )
-    trains, validates = np.flatnonzero(held_out.trains), np.flatnonzero(held_out.validates)
-    return _leave_out(data, train, train.select(trains), train.select(validates))
+    parts = {"train": held_out.trains, "validation": held_out.validates}
+    return {split: train.select(np.flatnonzero(part)) for split, part in parts.items()}
 
 
-def _leave_out(
-    data: DataConfig, whole: Reviews, train: Reviews, validation: Reviews
-) -> tuple[Reviews, Reviews]:
-    """Both splits without the rows that ``data.exclude`` lists.
-
-    ``whole`` is the source's train split. The hold-out is made before, so that it stays the same.
-    """
+def _find_excluded(data: DataConfig, splits: dict[str, Reviews]) -> dict[str, np.ndarray]:
+    """(num_excluded,) rows of each split that ``data.exclude`` lists."""
     if data.exclude is None:
-        return train, validation
-    path, is_held_out = Path(data.exclude).expanduser(), not has_validation(data)
+        return {split: np.empty(0, dtype=np.int64) for split in splits}
+    path = Path(data.exclude).expanduser()
     listed = read_exclusions(path)
-    if is_held_out and listed["validation"]:
+    if listed.get("validation") and "validation" not in splits:
         raise UserError(
             f"{path} lists rows of validation, but the reviews have no such split: delete these "
             "lines, or set data.exclude to null"
         )
-    excluded = excluded_rows(path, "train", listed["train"], whole.rows, whole.texts)
-    kept = [_without(train, excluded)]
-    if not is_held_out:
-        excluded = excluded_rows(
-            path, "validation", listed["validation"], validation.rows, validation.texts
-        )
-    kept.append(_without(validation, excluded))
-    for split, before, after in zip(SPLITS, (train, validation), kept, strict=True):
-        if len(set(after.labels.tolist())) < 2:
+    return {
+        split: excluded_rows(path, split, listed[split], reviews.rows, reviews.texts)
+        for split, reviews in splits.items()
+    }
+
+
+def _check_remaining(path: str, before: dict[str, Reviews], kept: dict[str, Reviews]) -> None:
+    """Say how many reviews a list leaves out; refuse it if one class remains."""
+    for split, reviews in kept.items():
+        if len(set(reviews.labels.tolist())) < 2:
             raise UserError(
-                f"{path} leaves {len(after):,} of {len(before):,} reviews of {split}, and not of "
-                "two classes, which training needs: delete lines from it"
+                f"{path} leaves {len(reviews):,} of {len(before[split]):,} reviews of {split}, and "
+                "not of two classes, which training needs: delete lines from it"
             )
-    counts = [len(train) - len(kept[0]), len(validation) - len(kept[1])]
+    counts = [len(before[split]) - len(reviews) for split, reviews in kept.items()]
     logger.info("%s leaves out %d reviews for training, %d for validation", path, *counts)
-    return kept[0], kept[1]
 
 
 def _without(reviews: Reviews, excluded: np.ndarray) -> Reviews:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -95,7 +96,7 @@ def hold_out(
         if num_folds is None:
             held = _choose_groups(counts, share, seed, fills_up=groups is not None)
         else:
-            held = _choose_fold(labels, group_ids, num_folds, seed) == fold - 1
+            held = choose_folds(labels, group_ids, num_folds, seed) == fold - 1
         validates = held[group_ids]
         trains = ~validates & ~np.isin(copies, copies[validates])
         present = np.arange(len(class_names))[num_groups > 0]
@@ -136,14 +137,19 @@ def _count(groups: np.ndarray, labels: np.ndarray, *, num_classes: int) -> np.nd
     return cells.reshape(-1, num_classes)
 
 
-def _choose_fold(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
-    """(num_groups,) the fold of each group, from 0, stratified by class."""
+def choose_folds(labels: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """(num_groups,) the fold of each group, from 0, stratified by class.
+
+    ``groups`` (num_reviews,) are numbered from 0 without a gap.
+    """
     from sklearn.model_selection import StratifiedGroupKFold  # its import takes half a second
 
     folds = np.empty(int(groups.max()) + 1, dtype=np.int64)
     splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed % 2**32)
-    for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
-        folds[groups[held]] = number
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for number, (_, held) in enumerate(splitter.split(labels, labels, groups)):
+            folds[groups[held]] = number
     return folds
 
 

@@ -1,0 +1,105 @@
+"""Labels that are likely wrong: out-of-fold predictions of the linear model, confident learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from sentiment.baseline.linear import Ngrams, find_ngrams, fit_linear
+from sentiment.baseline.train import MIN_REVIEWS
+from sentiment.data.splits import choose_folds, number_keys
+from sentiment.data.tokenizer import TokenizedTexts
+
+NUM_FOLDS = 5
+NUM_SHOWN = 50  # labels to read, the likeliest errors
+_NUM_NGRAMS = 10  # of each class
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Predictions of each review by a linear model that was not trained on it or its copies."""
+
+    num_folds: int
+    log_probabilities: np.ndarray  # (num_reviews, num_classes)
+    # The n-grams with the largest mean weights for each class, and (num_ngrams, num_classes) how
+    # many reviews of each class contain them.
+    ngrams: list[list[str]]
+    counts: list[np.ndarray]
+
+
+def predict_out_of_fold(
+    tokenized: TokenizedTexts,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    copies: np.ndarray,
+    groups: np.ndarray | None,
+    seed: int,
+) -> OutOfFold | None:
+    """Cross-validate the baseline's model with whole groups held out; None without any n-gram.
+
+    ``copies`` and ``groups`` (num_reviews,) number texts and groups; without groups, copies of a
+    text stay together. Which n-grams exist is counted over all reviews, which uses no label.
+    """
+    groups = copies if groups is None else number_keys(groups.tolist())
+    class_sizes = np.bincount(labels, minlength=num_classes)
+    num_folds = min(NUM_FOLDS, int(groups.max()) + 1, int(class_sizes.max()))
+    ngrams = find_ngrams(tokenized, min_texts=MIN_REVIEWS)
+    if num_folds < 2 or len(ngrams) == 0:
+        return None
+    folds = choose_folds(labels, groups, num_folds, seed)[groups]
+    matrix = ngrams.matrix(tokenized)
+    log_probabilities = np.empty((len(labels), num_classes))
+    weights = np.zeros((num_classes, len(ngrams)))
+    for fold in tqdm(
+        range(num_folds), desc="cross-validating", unit="fold", disable=None, leave=False
+    ):
+        held = folds == fold
+        trains = ~held & ~np.isin(copies, copies[held])
+        model = fit_linear(matrix[trains], labels[trains], num_classes)
+        log_probabilities[held] = model.log_probabilities(matrix[held])
+        weights += model.class_weights() / num_folds
+    heaviest = [np.argsort(-row, kind="stable")[:_NUM_NGRAMS] for row in weights]
+    heaviest = [top[row[top] > 0] for row, top in zip(weights, heaviest, strict=True)]
+    counts = [
+        np.stack([matrix[labels == label][:, top].sum(axis=0) for label in range(num_classes)], 1)
+        for top in heaviest
+    ]
+    return OutOfFold(num_folds, log_probabilities, _texts(ngrams, heaviest), counts)
+
+
+def _texts(ngrams: Ngrams, indices: list[np.ndarray]) -> list[list[str]]:
+    texts = ngrams.texts()
+    return [[texts[index] for index in top.tolist()] for top in indices]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A review whose label the model confidently contradicts."""
+
+    index: int  # of the review
+    suggested: int  # the class that the model is confident of
+    label_probability: float
+    suggested_probability: float
+
+
+def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[Doubt]:
+    """Confident learning on out-of-fold ``probabilities`` (num_reviews, num_classes).
+
+    A review counts as one of class j if its probability of j reaches the mean that j's own reviews
+    have, and is the largest that does so; it is doubted if j is not its label. Those with the
+    widest margin between both classes, which are likeliest wrong, come first (Northcutt, Jiang &
+    Chuang, *Confident Learning: Estimating Uncertainty in Dataset Labels*, JAIR 2021).
+    """
+    given = probabilities[np.arange(len(labels)), labels]
+    sizes = np.bincount(labels, minlength=probabilities.shape[1])
+    sums = np.bincount(labels, weights=given, minlength=probabilities.shape[1])
+    thresholds = np.where(sizes > 0, sums / np.maximum(sizes, 1), np.inf)
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)
+    suggested, most = confident.argmax(axis=1), confident.max(axis=1)
+    doubted = np.flatnonzero((most >= 0) & (suggested != labels))
+    order = doubted[np.argsort(given[doubted] - most[doubted], kind="stable")]
+    columns = (order, suggested[order], given[order], most[order])
+    return [Doubt(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]

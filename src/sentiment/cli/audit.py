@@ -1,0 +1,53 @@
+"""``sentiment audit``: a look at reviews before a training."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+
+from sentiment.cli.options import CommandParser
+
+
+def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
+    parser = CommandParser(
+        prog,
+        "Look at reviews before training on them: classes, lengths, copies, damaged texts, words "
+        "that give a class away, the vocabulary, and the labels that are most likely wrong.",
+        epilog="Settings are given as to train: --config FILE, and any of them as --data.path "
+        "PATH, for which DATA is short; it stands first.",
+    )
+    parser.usage = f"{prog} [DATA] [--config FILE] [--section.key VALUE …] [options]"
+    parser.add_output(
+        "folder for audit.html and label_errors.csv (default: output_dir of the settings with "
+        "-audit)"
+    )
+    help = "replace the files of an earlier audit, of which you may have edited label_errors.csv"
+    parser.add_argument("--overwrite", action="store_true", help=help)
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments = [*arguments[1:], "--data.path", arguments[0]]
+    return parser.parse_with_settings(arguments, suffix="-audit", why="an audit cannot be resumed")
+
+
+def execute(options: argparse.Namespace) -> None:
+    from sentiment.audit.audit import audit
+    from sentiment.audit.files import PAGE, TABLE, check_replaceable, write_audit
+    from sentiment.audit.report import audit_table
+    from sentiment.display.console import sanitize
+    from sentiment.runtime.device import prepare_threads
+    from sentiment.runtime.distributed import refuse_ranks
+
+    refuse_ranks("an audit")
+    started = time.perf_counter()
+    prepare_threads()
+    check_replaceable(options.output, overwrite=options.overwrite)
+    result = audit(options.config)
+    write_audit(result, options.output)
+    print(audit_table(result))
+    page, table = (sanitize(str(options.output / name)) for name in (PAGE, TABLE))
+    print(f"\n{time.perf_counter() - started:.1f} s")
+    print(f"page: {page}")
+    if result.doubts:
+        print(f"next: read {table}, delete the lines whose labels are right,")
+        print(f"      train with --data.exclude {table}")
