@@ -31,20 +31,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
+    from sentiment.comparison import report, run_groups
     from sentiment.comparison.compare import compare
-    from sentiment.comparison.report import (
-        caveats,
-        comparison_table,
-        describe_comparison,
-        write_comparison,
-    )
-    from sentiment.comparison.run_groups import (
-        calibrate_group,
-        group_notes,
-        load_common_reviews,
-        load_groups,
-        predict_group,
-    )
     from sentiment.display.console import sanitize
     from sentiment.runtime.device import describe_device, find_device, prepare_threads
     from sentiment.runtime.files import check_writable
@@ -57,24 +45,28 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     device = find_device(options.device)
     output = options.output or _folder(options)
-    groups = load_groups(options.runs, checkpoint=options.checkpoint)
+    groups = run_groups.load_groups(options.runs, checkpoint=options.checkpoint)
     check_writable(output)
     runs = [run for group in groups for run in group.runs]
-    reviews, notes = load_common_reviews(runs, options.split, options.data_path)
-    predictions = {group.name: predict_group(group, reviews, device=device) for group in groups}
-    calibrated = {group.name: calibrate_group(group, predictions[group.name]) for group in groups}
+    reviews, notes = run_groups.load_common_reviews(runs, options.split, options.data_path)
+    predictions = {
+        group.name: run_groups.predict_group(group, reviews, device=device) for group in groups
+    }
+    calibrated = {
+        group.name: run_groups.calibrate_group(group, predictions[group.name]) for group in groups
+    }
     comparison = compare(predictions, calibrated)
-    notes = [*notes, *group_notes(groups), *caveats(comparison)]
-    description = describe_comparison(
+    notes = [*notes, *run_groups.group_notes(groups), *report.caveats(comparison)]
+    description = report.describe_comparison(
         comparison, groups, calibrated, reviews,
         split=options.split, checkpoint=options.checkpoint, notes=notes,
     )  # fmt: skip
-    write_comparison(output, comparison, groups, reviews, description)
+    report.write_comparison(output, comparison, groups, reviews, description)
     title = (
         f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "
         f"{reviews.origin}"
     )
-    print(comparison_table(comparison, groups, title=title, notes=notes))
+    print(report.comparison_table(comparison, groups, title=title, notes=notes))
     seconds = time.perf_counter() - started
     page = sanitize(str(output / "compare.html"))
     print(f"\n{seconds:.1f} s on {describe_device(device)}; page: {page}")
@@ -82,19 +74,14 @@ def execute(options: argparse.Namespace) -> None:
 
 def _compare_cross_validations(folders: Sequence[Path]) -> None:
     """Print how each cross-validation differs from the first, review by review."""
-    from sentiment.tuning.cross_validation import (
-        compare_out_of_fold,
-        difference_text,
-        read_predictions,
-    )
+    from sentiment.tuning import cross_validation as cv
 
     if len(folders) < 2:
         raise UserError(f"{folders[0]} is one cross-validation: give another one too")
-    first = read_predictions(folders[0])
-    texts = [
-        difference_text(compare_out_of_fold(first, read_predictions(folder)), folders[0], folder)
-        for folder in folders[1:]
-    ]
+    first = cv.read_predictions(folders[0])
+    differences = [cv.compare_out_of_fold(first, cv.read_predictions(path)) for path in folders[1:]]
+    pairs = zip(differences, folders[1:], strict=True)
+    texts = [cv.difference_text(difference, folders[0], path) for difference, path in pairs]
     print("\n\n".join(texts))
 
 

@@ -44,16 +44,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable
-    from sentiment.tuning.cross_validation import (
-        check_definition,
-        plan_folds,
-        predict_out_of_fold,
-        summarize,
-        summary_table,
-        train_folds,
-        write_predictions,
-        write_summary,
-    )
+    from sentiment.tuning import cross_validation as cv
     from sentiment.tuning.trainings import folder_lock
 
     refuse_ranks("a cross-validation")
@@ -63,13 +54,13 @@ def execute(options: argparse.Namespace) -> None:
             f"{source_name(config.data)} has its own validation split, so no fold would be "
             "held out: give reviews without one with --data.path"
         )
-    folds = plan_folds(config, folder, options.folds, options.repeats)
+    folds = cv.plan_folds(config, folder, options.folds, options.repeats)
     splits = load_training_splits(folds[0].config.data)  # fails if there are too few groups
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):
-        check_definition(folder, config, options.folds, map(reviews_fingerprint, splits))
-    signal = train_folds(folder, folds, lambda line: print(line, flush=True))
+        cv.check_definition(folder, config, options.folds, map(reviews_fingerprint, splits))
+    signal = cv.train_folds(folder, folds, lambda line: print(line, flush=True))
     shown = sanitize(str(folder))
     if signal:
         print(f"stopped: the same command continues; results so far: {shown}")
@@ -81,12 +72,12 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     hold_out = config.data.describe_hold_out()
     with folder_lock(folder):  # other processes may finish at the same time
-        predictions = predict_out_of_fold(folds, find_device(config.device))
-        summary = summarize(predictions)
-        write_predictions(folder, predictions)
-        write_summary(folder, summary, hold_out)
+        predictions = cv.predict_out_of_fold(folds, find_device(config.device))
+        summary = cv.summarize(predictions)
+        cv.write_predictions(folder, predictions)
+        cv.write_summary(folder, summary, hold_out)
     repeats = "" if options.repeats == 1 else f", {options.repeats} times over"
     title = f"{shown}\n{options.folds} folds held out {hold_out}{repeats}"
-    print(f"\n{summary_table(predictions, summary, title)}")
+    print(f"\n{cv.summary_table(predictions, summary, title)}")
     print(f"\npredictions: {shown}/predictions.csv")
     print(f"curves of all folds: tensorboard --logdir {shown}/folds")

@@ -23,25 +23,19 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    from sentiment.diagnostics.doctor import (
-        count_failures,
-        format_advice,
-        format_result,
-        results_json,
-        run_checks,
-    )
+    from sentiment.diagnostics import doctor
 
     started = time.perf_counter()
     results = {}
-    for name, result in run_checks():
+    for name, result in doctor.run_checks():
         results[name] = result
         if not options.json:
-            print(format_result(name, result), flush=True)
+            print(doctor.format_result(name, result), flush=True)
     if options.json:
-        print(results_json(results))
-    elif text := format_advice(results):
+        print(doctor.results_json(results))
+    elif text := doctor.format_advice(results):
         print(f"\n{text}")
-    if count := count_failures(results):
+    if count := doctor.count_failures(results):
         raise UserError(f"{count} of {len(results)} checks failed")
     if not options.json:
         print(f"\n{len(results)} checks passed in {time.perf_counter() - started:.0f} s")

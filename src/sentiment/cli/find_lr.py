@@ -41,13 +41,7 @@ def execute(options: argparse.Namespace) -> None:
     )
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable
-    from sentiment.tuning.lr_finder import (
-        measure_range,
-        prepare_range,
-        range_text,
-        suggest,
-        write_range,
-    )
+    from sentiment.tuning import lr_finder
 
     refuse_ranks("a range test")
     config = options.config
@@ -58,11 +52,11 @@ def execute(options: argparse.Namespace) -> None:
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
     print(f"device: {describe_device(device)}, {str(precision).removeprefix('torch.')}", flush=True)
-    test = measure_range(
-        config, prepare_range(config), device=device, precision=precision,
+    test = lr_finder.measure_range(
+        config, lr_finder.prepare_range(config), device=device, precision=precision,
         lowest=options.lowest, highest=options.highest, num_updates=options.num_updates,
     )  # fmt: skip
-    suggestions = suggest(test)
-    picture = write_range(options.output, test, suggestions)
-    print(range_text(test, suggestions))
+    suggestions = lr_finder.suggest(test)
+    picture = lr_finder.write_range(options.output, test, suggestions)
+    print(lr_finder.range_text(test, suggestions))
     print(f"picture: {sanitize(str(picture))}")

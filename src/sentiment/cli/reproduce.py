@@ -33,17 +33,10 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    from sentiment.diagnostics.reproduce import (
-        differences_text,
-        plan_reproduction,
-        reproduce,
-        reproduction_json,
-        reproduction_table,
-        train_again,
-        verdict_text,
-    )
+    from sentiment.diagnostics import reproduce
     from sentiment.display.console import sanitize
     from sentiment.runtime.distributed import refuse_ranks
+    from sentiment.runtime.processes import Output
 
     refuse_ranks("reproduce, which starts the run's ranks itself,")
     given = {
@@ -55,16 +48,18 @@ def execute(options: argparse.Namespace) -> None:
     overrides = {key: value for key, value in given.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         output = options.output or Path(folder) / "run"
-        plan = plan_reproduction(options.run, output, overrides)
+        plan = reproduce.plan_reproduction(options.run, output, overrides)
         if not options.json:
-            print(f"{differences_text(plan)}\n", flush=True)  # before the training's own output
-        train = functools.partial(train_again, output="on stderr" if options.json else "shown")
-        reproduction = reproduce(plan, train)
-    sentence = verdict_text(reproduction)
+            # Flushed, so that it comes before the training's own output.
+            print(f"{reproduce.differences_text(plan)}\n", flush=True)
+        shown: Output = "on stderr" if options.json else "shown"
+        train = functools.partial(reproduce.train_again, output=shown)
+        reproduction = reproduce.reproduce(plan, train)
+    sentence = reproduce.verdict_text(reproduction)
     if options.json:
-        print(reproduction_json(reproduction))
+        print(reproduce.reproduction_json(reproduction))
     else:
-        print(f"\n{reproduction_table(reproduction)}\n")
+        print(f"\n{reproduce.reproduction_table(reproduction)}\n")
         if options.output is not None:
             print(f"trained again: {sanitize(str(options.output))}")
     if reproduction.verdict == "differs":

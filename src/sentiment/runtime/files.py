@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import json
 import os
@@ -207,21 +206,15 @@ def limited_lines(file: TextIO, path: Path) -> Iterator[str]:
 
 def _refuse(path: Path) -> NoReturn:
     """Read a file that is not UTF-8 again, to report the first wrong byte."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    num_bytes, line = 0, 1
+    position = 0
     with path.open("rb") as file:
-        while True:
-            block = file.read(_BLOCK_BYTES)
-            kept = decoder.getstate()[0]  # the start of a character
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), start=1):
             try:
-                decoder.decode(block, final=not block)
+                line.decode()
             except UnicodeDecodeError as error:
-                line += (kept + block).count(b"\n", 0, error.start)
-                position = num_bytes - len(kept) + error.start
+                position += error.start
                 raise UserError(
-                    f"{path}: not UTF-8 at byte {position}, in line {line}: save it as UTF-8"
+                    f"{path}: not UTF-8 at byte {position}, in line {number}: save it as UTF-8"
                 ) from error
-            if not block:  # another process has changed it
-                raise UserError(f"{path} changed while it was read: read it again")
-            num_bytes += len(block)
-            line += block.count(b"\n")
+            position += len(line)
+    raise UserError(f"{path} changed while it was read: read it again")
