@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from benchmarks import ranks, training
 from benchmarks.measure import Row
@@ -118,12 +117,6 @@ def test_every_section_measures(name):
     assert bool(points) == (name == "growth")
 
 
-def test_training_benchmarks_write_no_checkpoints():
-    """After some minutes, one would be written into a run folder that does not exist."""
-    assert training.CONFIG.training.checkpoint_minutes is None
-    assert training.CONFIG.training.checkpoint_updates is None
-
-
 def test_the_section_of_the_gpu_measures():
     check(training.cuda_rows(torch.device("cpu")))
 
@@ -138,11 +131,3 @@ def test_the_section_of_ranks_measures(monkeypatch, tmp_path):
 
     monkeypatch.setattr("benchmarks.ranks._train", train)
     check(ranks.rows(None, replace(ranks.TINY, reviews=8)))
-
-
-def test_gradients_are_exchanged(tmp_path):
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        assert ranks._exchange_seconds(torch.nn.Linear(3, 4)) > 0
-    finally:
-        dist.destroy_process_group()

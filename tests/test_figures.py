@@ -6,17 +6,11 @@ import statistics
 import time
 from collections.abc import Callable
 
-import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.corpus import SHARED, needs_imdb
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from sentiment.config.config import DataConfig
-from sentiment.data.batches import BucketSampler
-from sentiment.data.reviews import load_training_splits
-from sentiment.data.tokenizer import tokenize
 from sentiment.model import PackedLSTM
 
 pytestmark = pytest.mark.long
@@ -51,25 +45,3 @@ def test_the_recurrence_is_many_times_faster_than_the_packed_sequence():
     assert slow / median_seconds(exact, 5) >= 15
     with torch.autocast("cpu", torch.bfloat16):
         assert slow / median_seconds(exact, 5) >= 25
-
-
-@needs_imdb
-def test_imdb_is_tokenized_at_a_million_tokens_a_second_on_two_cores():
-    texts: list[str] = []
-    for name in ("train", "unsupervised"):
-        table = pq.read_table(SHARED / "imdb" / f"{name}.parquet", columns=["text"])
-        texts += table.column("text").to_pylist()
-    started = time.perf_counter()
-    tokenized = tokenize(texts, num_processes=2)
-    assert len(tokenized.tokens) / (time.perf_counter() - started) >= 1e6
-
-
-@needs_imdb
-def test_padding_of_imdb_is_under_three_percent():
-    train, _ = load_training_splits(DataConfig(path=str(SHARED / "imdb")))
-    tokenized = tokenize(train.texts)
-    lengths = torch.from_numpy((tokenized.offsets[1:] - tokenized.offsets[:-1]).clip(1, 400))
-    sampler = BucketSampler(lengths, batch_size=64)
-    for epoch in range(1, 4):
-        sampler.set_epoch(epoch)
-        assert 0 < sampler.padding_share() < 0.03

@@ -349,25 +349,6 @@ def test_other_files_are_never_overwritten_and_baselines_only_on_request(made, r
     assert stopped.value.code == 2
 
 
-def test_three_classes_end_to_end(tmp_path, capsys):
-    words = {"bad": "awful", "fair": "usual", "good": "great"}
-    rows = {
-        split: [
-            (f"it was {words[label]} {split} number{n}", label)
-            for n in range(count)
-            for label in words
-        ]
-        for split, count in (("train", 60), ("validation", 20))
-    }
-    data, path = write_reviews(tmp_path / "data", **rows), tmp_path / "three"
-    assert baseline(f"--data.path={data}", f"--output_dir={path}") == 0
-    printed = capsys.readouterr().out
-    assert all(f"largest weights for {name}" in printed for name in words)
-    assert json.loads((path / EVALUATION / "report.json").read_text())["accuracy"] == 1
-    found = load_baseline(path)
-    assert found.model.weights.shape == (3, len(found.ngrams))
-
-
 def test_few_reviews_and_rare_classes_end_in_a_baseline_or_a_message(tmp_path, capsys):
     usual = [(f"{('dull', 'great')[n % 2]} film {n}", ("neg", "pos")[n % 2]) for n in range(30)]
     odd = ("strange film", "odd")

@@ -12,7 +12,6 @@ from helpers.corpus import BAD, GOOD
 
 from sentiment import load
 from sentiment.behaviour import suite as behaviour
-from sentiment.cli import check
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig
 from sentiment.display.console import width
@@ -215,37 +214,6 @@ def test_a_trained_run_by_the_shipped_tests(trained_run, tmp_path, capsys):
     ):
         assert failure["got"] == found.label != failure["expected"]
         assert failure["probability"] == pytest.approx(found.probability, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--roles", "positive=a", "positive=b"], "argument --roles: positive twice"),
-        (["--roles", "good=a", "bad=b"], "'good=a', but must be negative=NAME positive=NAME"),
-        (["--max-failure-rate", "50"], "'50', but must be a number, from 0 to 1"),
-        (["--max-failure-rate", "nan"], "'nan', but must be a number, from 0 to 1"),
-        (["--seed", "-1"], "'-1', but must be an integer, from 0"),
-        (["--seed", "x"], "'x', but must be an integer, from 0"),
-        (["--pairs", "a.tsv"], "--pairs: expected 2 arguments"),
-        (
-            ["--pairs", "a", "b", "--max-failure-rate", "0"],
-            "--max-failure-rate is for behaviour",
-        ),
-    ],
-)
-def test_wrong_options_end_at_once(arguments, message, capsys):
-    with pytest.raises(SystemExit) as ended:
-        check.parse(["run", *arguments], "sentiment check")
-    assert ended.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_what_is_not_there_is_said(tests, tmp_path, capsys):
-    assert cli.main(["check", str(tmp_path)]) == 1
-    assert "is not a run" in capsys.readouterr().err
-    assert cli.main(["check", str(tmp_path / "a\x1b[2J\x08b")]) == 1
-    error = capsys.readouterr().err
-    assert "a␛[2J␈b" in error and "\x1b" not in error and "\x08" not in error
 
 
 def test_wrong_places_are_said(fake, tests, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,10 @@ from sentiment import load
 from sentiment.cli import main as cli
 from sentiment.comparison.run_groups import (
     Classifier,
-    RunGroup,
-    differing_settings,
-    find_runs,
-    group_notes,
     load_classifier,
     load_common_reviews,
 )
-from sentiment.config.config import Config, DataConfig, ModelConfig, flat_settings
+from sentiment.config.config import Config, DataConfig, ModelConfig
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.sources import is_same_source
 from sentiment.data.vocabulary import build_vocabulary
@@ -248,17 +243,6 @@ def test_a_source_may_have_several_paths(corpus, tmp_path, monkeypatch):
     assert not is_same_source(DataConfig(source="imdb"), DataConfig(source="mini"))
 
 
-def test_three_classes(tmp_path):
-    labels = ("bad", "fair", "good")
-    write_reviews(tmp_path, "train", "validation", labels=labels)
-    paths = [make_run(tmp_path / str(n), tmp_path, classes=labels, seed=n) for n in range(2)]
-    assert compare(*paths, "--output", tmp_path / "out") == 0
-    result = read(tmp_path / "out")
-    assert result["class_names"] == list(labels) and result["num_reviews"] == 30
-    counts = ("both_right", "only_first", "only_second", "neither")
-    assert sum(result["pairs"][0][name] for name in counts) == 30
-
-
 def test_runs_that_may_know_the_reviews_are_refused(runs, tmp_path, capsys):
     data = write_corpus(tmp_path / "data", splits={"train": 80, "test": 20}, seed=5)
     one = make_run(tmp_path / "one", data)
@@ -306,37 +290,3 @@ def test_user_errors_are_one_line(runs, tmp_path, capsys):
     error = fail(capsys, run, copy)
     assert f"{copy} has the classes pos, neg, but {run} has neg, pos" in error
     assert not (run / "evaluation").exists(), "nothing is written"
-    for arguments in ([], [str(run), "--split=tset"], [str(run), "--bogus"]):
-        with pytest.raises(SystemExit) as stopped:
-            compare(*arguments)
-        assert stopped.value.code == 2
-
-
-def test_settings_that_change_nothing_learned_are_no_difference(corpus, tmp_path):
-    """Two seeds that differ in them are still seeds of one recipe."""
-    runs = []
-    for seed in (0, 1):
-        path = make_run(tmp_path / f"seed{seed}", corpus, seed=seed, cache_dir=f"cache{seed}")
-        classifier = load_classifier(path)
-        training = replace(
-            classifier.config.training,
-            pictures=bool(seed),
-            checkpoint_minutes=1.0 + seed,
-            checkpoint_updates=10 + seed,
-            log_every=5 + seed,
-        )
-        config = replace(classifier.config, training=training, device=("cpu", "auto")[seed])
-        runs.append(replace(classifier, settings=flat_settings(config)))
-    assert differing_settings([run.settings for run in runs]) == {"seed": ["0", "1"]}
-    assert group_notes([RunGroup("A", tmp_path, tuple(runs))]) == []
-
-
-def test_runs_are_found_by_name_and_told_apart_by_settings(runs):
-    assert [path.name for path in find_runs(runs / "long")] == ["seed2", "seed10"]
-    assert find_runs(runs / "long" / "seed2") == [runs / "long" / "seed2"]
-    settings = [flat_settings(load_run(runs / name / "seed2").config) for name in ("short", "long")]
-    assert differing_settings(settings) == {
-        "seed": ["2", "3"],
-        "data.max_length": ["5", "400"],
-        "data.lower_case": ["true", "false"],
-    }

@@ -41,6 +41,11 @@ def parse(*arguments: str) -> Config:
         ("--data.validation_share 3", ["data.validation_share is 3.0", "between 0 and 1"]),
         ("--training.learning_rate -1", ["training.learning_rate is -1.0", "above 0"]),
         ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
+        ("--training.layer_rate_factor 0", ["layer_rate_factor is 0.0", "above 0 and at most 1"]),
+        (
+            "--training.unfreeze_epochs 1 --training.schedule plateau",
+            ["training.unfreeze_epochs", "choose another schedule"],
+        ),
         ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [a, b]"]),
         ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),

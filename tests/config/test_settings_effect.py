@@ -70,6 +70,7 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
     "change",
     [
         "--training.batch_size=16",
+        "--training.batch_unit=tokens --training.batch_size=400",
         "--training.accumulation_steps=2",
         "--training.learning_rate=0.01",
         "--training.schedule=linear",
@@ -96,7 +97,7 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
     ],
 )
 def test_a_setting_changes_the_weights(change, tiny, base, tmp_path):
-    changes = [change]
+    changes = change.split()
     if "gradient_clip=null" in change:  # the base's gradients must be large enough to be clipped
         changes = ["--training.learning_rate=0.2", change]
         base = fit(parse(tiny, "--training.learning_rate=0.2"), tmp_path / "other")[0]
@@ -130,12 +131,6 @@ def test_a_setting_changes_what_there_is_to_learn(change, added, tiny, base, tmp
 def test_the_reference_is_trained_as_the_packed_lstm(tiny, base, tmp_path):
     weights, _ = fit(parse(tiny, "--model.implementation=reference"), tmp_path / "run")
     assert torch.allclose(weights, base, atol=1e-3)
-
-
-def test_batches_by_tokens(tiny, base, tmp_path):
-    changes = ["--training.batch_unit=tokens", "--training.batch_size=400"]
-    weights, _ = fit(parse(tiny, *changes), tmp_path / "run")
-    assert not torch.equal(weights, base)
 
 
 def test_adamw_decays_weights(tiny, tmp_path):
@@ -191,15 +186,6 @@ def test_vocabulary_settings(tiny):
     assert 2 < len(frequent) < len(everything)
 
 
-def test_lower_case_setting(tmp_path):
-    rows = "".join(f"Good Film {n},pos\nbad film {n},neg\n" for n in range(20))
-    (tmp_path / "train.csv").write_text("text,label\n" + rows)
-    lowered = prepare_training(parse(tmp_path)).vocabulary.itos
-    kept = prepare_training(parse(tmp_path, "--data.lower_case=false")).vocabulary.itos
-    assert "Good" not in lowered
-    assert "Good" in kept
-
-
 def test_hold_out_settings(tmp_path):
     write_corpus(tmp_path, splits={"train": 100})
 
@@ -218,13 +204,6 @@ def test_a_loss_that_is_no_number_stops_training(tiny, tmp_path):
         fit(parse(tiny, *changes), tmp_path / "run")
     kept = load_state(tmp_path / "run").section("model")
     assert all(each.isfinite().all() for each in kept.values()), "no broken weights are kept"
-
-
-def test_a_validation_split_of_one_class_is_refused(tmp_path):
-    write_corpus(tmp_path, splits={"train": 20})
-    (tmp_path / "validation.csv").write_text("text,label\na great film,pos\n")
-    with pytest.raises(ValueError, match="one class only"):
-        prepare_training(parse(tmp_path))
 
 
 def test_pictures_are_drawn_when_asked_for_and_change_nothing(tiny, tmp_path):

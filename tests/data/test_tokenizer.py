@@ -224,23 +224,6 @@ def test_keys_of_english_are_those_from_before_the_setting():
     assert key == expected.hexdigest()[:32] == cache_key(["Good"], lower_case=True)
 
 
-@pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt"])
-@pytest.mark.parametrize("damage", ["cut", "removed"])
-def test_a_damaged_cache_is_filled_again(tmp_path, name, damage):
-    expected = tokenize(TEXTS)
-    tokenize_cached(TEXTS, tmp_path)
-    (file,) = tmp_path.rglob(name)
-    if damage == "cut":
-        file.write_bytes(file.read_bytes()[:-5])
-    else:
-        file.unlink()
-    again = tokenize_cached(TEXTS, tmp_path)
-    assert [again.words(i) for i in range(len(TEXTS))] == [
-        expected.words(i) for i in range(len(TEXTS))
-    ]
-    assert [path.name for path in (tmp_path / "tokens").iterdir()] == [file.parent.name]
-
-
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("not a folder")

@@ -161,37 +161,6 @@ def test_a_long_text_is_asked_now_and_then_and_at_its_end():
 # The attributions.
 
 
-class Linear(nn.Module):
-    """A classifier whose logits are sums over words of ``W e``."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(20, 3)
-        self.weight = nn.Parameter(torch.randn(num_classes, 3))
-
-    def embed(self, tokens):
-        return self.embedding(tokens)
-
-    def classify(self, embedded, lengths):
-        assert lengths.device.type == "cpu" and len(lengths) == len(embedded)
-        return embedded.sum(dim=1) @ self.weight.t()
-
-
-@pytest.mark.parametrize("num_classes", [2, 4])
-def test_a_linear_model_attributes_weight_times_input(num_classes):
-    torch.manual_seed(1)
-    model = Linear(num_classes)
-    found = integrated_gradients(model, IDS)
-    x = model.embedding.weight[torch.from_numpy(IDS)]
-    products = (x @ model.weight.t()).detach().double().numpy()  # (num_words, num_classes)
-    target = 1 if num_classes == 2 else int(products.sum(axis=0).argmax())
-    expected = products[:, 1] - products[:, 0] if num_classes == 2 else products[:, target]
-    np.testing.assert_allclose(found.values, expected, atol=1e-5)
-    assert found.target == target
-    assert (found.num_steps, found.baseline_score) == (50, 0)
-    assert found.relative_error < 1e-4
-
-
 @pytest.mark.parametrize("num_classes", [2, 3])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 def test_an_lstm_attributes_what_a_plain_sum_finds(num_classes, pooling):
@@ -302,12 +271,6 @@ def test_gates_are_those_of_the_equations(learned):
     sizes = np.abs(cell).max(axis=0)
     assert sizes[found.units].tolist() == sorted(sizes.tolist(), reverse=True)
     assert [found.unit_name(4), found.unit_name(5)] == ["→4", "←0"]
-
-
-def test_layers_and_one_direction_have_their_gates():
-    found = trace_gates(make_model(num_layers=3, bidirectional=False, hidden_size=2), IDS)
-    assert found.forget.shape == (3, 1, 8)
-    assert found.cell.shape == (2, 8) and found.strongest.shape == (8, 2)
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import os
 import subprocess
 import sys
@@ -336,12 +334,3 @@ def test_folders_with_absurd_names(tmp_path):
     (tmp_path / "test" / "\udcff" / "0_1.txt").write_text("a")
     with pytest.raises(ValueError, match="is not UTF-8"):
         load_split(data, "test")
-
-
-def test_csv_files_are_read_as_by_the_csv_module_with_any_line_ending(tmp_path):
-    path = tmp_path / "a.csv"
-    for end in ("\n", "\r\n", "\r"):
-        content = end.join(["text,label", '"a' + end + 'b",neg', "ü" * 9_000 + ",pos", ""])
-        path.write_bytes(content.encode())
-        expected = list(csv.reader(io.StringIO(content, newline="")))[1:]
-        assert read_files([path], with_labels=True).texts == [row[0] for row in expected]

@@ -101,22 +101,6 @@ def test_files_of_a_run(trained_run, tmp_path, marker):
     assert load(run, device="cpu")
 
 
-def test_evaluation_unpickles_nothing(trained_run, corpus, tmp_path, marker, capsys):
-    run, pickled = tmp_path / "run", malicious_files(marker)["pickle"]
-    shutil.copytree(trained_run, run)
-    for name in ("run.json", "config.yaml", "vocabulary.txt"):
-        (run / name).write_bytes(pickled)
-        assert main(["evaluate", "--run", str(run), "--data.path", str(corpus)]) in (1, 2)
-        shutil.copyfile(trained_run / name, run / name)
-    for suffix in (".csv", ".jsonl", ".parquet"):
-        data = tmp_path / f"data{suffix}"
-        data.mkdir()
-        (data / f"test{suffix}").write_bytes(pickled)
-        assert main(["evaluate", "--run", str(run), "--data.path", str(data)]) == 1
-    assert "Traceback" not in capsys.readouterr().err
-    assert not marker.exists()
-
-
 def test_files_of_a_cache_entry(tmp_path, marker):
     fresh = tokenize_cached(samples.TEXTS, tmp_path / "cache")
     (entry,) = (tmp_path / "cache" / "tokens").iterdir()

@@ -171,22 +171,6 @@ def test_the_command_writes_into_the_run_or_where_it_is_told(tmp_path, capsys):
     assert other.is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--format=tflite"], "invalid choice"),
-        ([], "--format"),
-        (["--format=onnx", "--output=model.pt"], "must end in .onnx"),
-    ],
-)
-def test_mistyped_options_are_one_line(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["export", str(tmp_path), *arguments])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-
-
 def test_without_onnx_the_way_to_it_is_told(tmp_path, capsys, monkeypatch):
     from sentiment.cli import export as command
 
@@ -194,9 +178,3 @@ def test_without_onnx_the_way_to_it_is_told(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", str(tmp_path), "--format", "onnx"]) == 1
     error = capsys.readouterr().err
     assert 'pip install "sentiment[export]"' in error and error.count("\n") == 1
-
-
-def test_what_is_not_a_run_is_told(tmp_path, capsys):
-    assert cli.main(["export", str(tmp_path), "--format", "torch"]) == 1
-    assert "is not a run" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

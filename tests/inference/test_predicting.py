@@ -7,7 +7,6 @@ import gzip
 import itertools
 import json
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -224,23 +223,6 @@ def test_rows_of_json_that_differ_do_not_fit_into_columns(tmp_path):
 
 
 # --- bounded memory -----------------------------------------------------------------------------
-
-
-def test_a_tokenizer_that_has_forgotten_cuts_alike():
-    tokenizer = Tokenizer()
-    before = tokenizer(["It isn't bad.", "Not bad"])
-    assert (tokenizer.num_pieces, tokenizer.num_characters) == (5, 17)
-    tokenizer.forget()
-    assert (tokenizer.num_pieces, tokenizer.num_characters) == (0, 0)
-    after = tokenizer(["It isn't bad.", "Not bad"])
-    assert before.lexicon == after.lexicon and np.array_equal(before.tokens, after.tokens)
-
-
-def test_a_row_of_marks_takes_no_minutes():
-    """spaCy alone takes some 13 minutes for it."""
-    tokenized = Tokenizer()(["!" * 100_000, "!" * 900, "great" * 500])
-    assert np.diff(tokenized.offsets)[:2].tolist() == [100_000, 900]
-    assert "".join(tokenized.words(2)) == "great" * 500
 
 
 def test_encoding_is_the_same_and_bounded_however_much_is_forgotten():

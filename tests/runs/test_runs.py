@@ -83,37 +83,10 @@ def test_what_is_not_a_run_says_so(tmp_path):
         load_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "vocabulary.txt"])
-def test_a_missing_file_is_named(run, name):
-    path, _ = run
-    (path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
-        load_run(path)
-
-
 def test_missing_weights_are_named(run):
     path, _ = run
     with pytest.raises(FileNotFoundError, match="no weights .*last"):
         load_run(path, checkpoint="last")
-
-
-@pytest.mark.parametrize("position", [10, 300, -1])
-def test_a_flipped_bit_in_the_weights_is_noticed(run, position):
-    path, _ = run
-    data = bytearray(weights_path(path).read_bytes())
-    data[position] ^= 1
-    weights_path(path).write_bytes(data)
-    with pytest.raises(ValueError, match="damaged|does not fit|not a run"):
-        load_run(path)
-
-
-def test_cut_off_weights_are_noticed(run):
-    path, _ = run
-    data = weights_path(path).read_bytes()
-    for length in (0, 5, len(data) // 2, len(data) - 1):
-        weights_path(path).write_bytes(data[:length])
-        with pytest.raises(ValueError, match="damaged"):
-            load_run(path)
 
 
 def test_weights_of_another_model_are_refused(run):
@@ -130,22 +103,6 @@ def test_weights_without_our_metadata_are_refused(run):
     path, _ = run
     save_file(load_file(weights_path(path)), weights_path(path))
     with pytest.raises(ValueError, match="damaged"):
-        load_run(path)
-
-
-def test_changed_settings_are_noticed(run):
-    path, _ = run
-    text = (path / "config.yaml").read_text().replace("lower_case: true", "lower_case: false")
-    (path / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match="config.yaml is not the one"):
-        load_run(path)
-
-
-def test_a_swapped_vocabulary_is_noticed(run):
-    path, _ = run
-    text = (path / "vocabulary.txt").read_text().replace("a\t3", "c\t3")
-    (path / "vocabulary.txt").write_text(text)
-    with pytest.raises(ValueError, match="not the one this run was trained with"):
         load_run(path)
 
 

@@ -13,7 +13,7 @@ from helpers.corpus import BAD, FILLER, GOOD, write_corpus
 from helpers.distilling import SPLITS, learn_from, rewrite
 from helpers.objectives import CPU
 from helpers.processes import start_ranks
-from helpers.trainings import arguments, ended, in_process, refusal, stop_after
+from helpers.trainings import arguments, ended, refusal, stop_after
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sentiment
@@ -188,28 +188,6 @@ def test_two_ranks_equal_one_process(reviews, teachers, tmp_path):
     difference = compare_runs(one, two)
     assert not difference.problems and difference.num_points > 20
     assert difference.weights < 1e-4 and difference.metrics < 1e-4 and difference.curves < 1e-3
-
-
-def test_a_range_test_learns_from_them_too(reviews, teachers, tmp_path):
-    settings = [
-        f"--data.path={reviews}", "--model.embedding_size=8", "--model.hidden_size=8",
-        "--training.precision=fp32", "--training.batch_size=16", "--device=cpu",
-    ]  # fmt: skip
-    losses = []
-    for name, more in {"alone": [], "taught": [learn_from(*teachers)]}.items():
-        options = ["find-lr", *settings, *more, "--num_updates=4", f"--output={tmp_path / name}"]
-        assert cli.main(options) == 0
-        (file,) = (tmp_path / name).glob("*.json")
-        losses.append(json.loads(file.read_text()))
-    assert losses[0] != losses[1]
-
-
-def test_a_student_is_reproduced(student, capfd, monkeypatch):
-    monkeypatch.setattr(reproducing, "run_module", in_process)
-    assert cli.main(["reproduce", str(student)]) == 0
-    shown = capfd.readouterr().out
-    assert "labelled by 2 teachers, as before" in shown
-    assert "equal to the bit: weights, metrics and curves" in shown
 
 
 def test_other_teachers_are_not_reproduced_from(reviews, teachers, tmp_path, capsys, monkeypatch):

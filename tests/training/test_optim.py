@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sentiment.config.config import TrainingConfig
-from sentiment.config.parser import parse_training
 from sentiment.model import SentimentClassifier
 from sentiment.training.optim import Schedule, WeightAverage, build_optimizer
 
@@ -83,21 +82,6 @@ def test_layers_start_one_after_another():
     # Before the recurrence has changed, attention's weights may get a gradient of zeros.
     assert {name: 5 * depth_of(name) for name in first_change} == first_change
     assert {depth_of(name) for name in first_change} == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        ("--training.layer_rate_factor=0", "training.layer_rate_factor is 0.0, but must be above"),
-        ("--training.layer_rate_factor=1.5", "must be above 0 and at most 1"),
-        ("--training.unfreeze_epochs=0", "training.unfreeze_epochs is 0.0, but must be above 0"),
-        ("--training.unfreeze_epochs=1", "choose another schedule"),
-    ],
-)
-def test_values_out_of_range(option, message, capsys):
-    with pytest.raises(SystemExit):
-        parse_training([option, "--training.schedule=plateau"], "train.py")
-    assert message in capsys.readouterr().err
 
 
 def rates_by_update(schedule: str, num_updates: int = 10, **settings) -> list[float]:

@@ -14,7 +14,7 @@ from helpers.distilling import SPLITS, learn_from, rewrite
 from helpers.trainings import arguments, in_process, refusal
 
 from sentiment.cli import main as cli
-from sentiment.config.config import Config, DistillationConfig, ModelConfig, PretrainingConfig
+from sentiment.config.config import Config, DistillationConfig
 from sentiment.config.parser import TrainingRequest, load_config, parse_training, save_config
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
@@ -157,20 +157,6 @@ def test_teachers_start_from_the_students_language_model(reviews, tmp_path, caps
     assert cli.main(["pretrain", *arguments(reviews, other, *options, "--seed=1")]) == 0
     with pytest.raises(ValueError, match="run-teacher-1 started from another pre-training"):
         plan([*command, f"--pretraining.path={other}"], other, student["data"])
-
-
-def test_settings_of_teachers(tmp_path):
-    config = Config(
-        output_dir="runs/a/", seed=3, model=ModelConfig(hidden_size=7),
-        pretraining=PretrainingConfig(num_epochs=2),
-        distillation=DistillationConfig(num_teachers=2, weight=3.0),
-    )  # fmt: skip
-    first, second = own_teachers(config, Path("words"))
-    assert (first.seed, second.seed) == (304, 305)
-    assert first.output_dir == "runs/a-teacher-1" and first.model == config.model
-    assert first.pretraining == PretrainingConfig(num_epochs=2, path="words")
-    assert not first.distillation.is_wanted, "they have no teachers themselves"
-    assert teacher_folders(config) == [Path("runs/a-teacher-1"), Path("runs/a-teacher-2")]
 
 
 def test_teachers_are_named_or_trained(tmp_path, capsys):

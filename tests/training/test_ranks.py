@@ -20,8 +20,6 @@ from sentiment.cli import main as cli
 from sentiment.data.batches import BucketSampler, shard
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
-from sentiment.runtime.device import mixed_seed
-from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.checkpoint import load_state
 
 # fp32 and no dropout, so that only the order of sums over ranks differs.
@@ -182,15 +180,6 @@ def test_the_launcher_starts_lost_ranks_again(uneven, one, tmp_path):
 
 
 @pytest.mark.long
-def test_a_restart_leaves_the_runs_of_others_alone(two, uneven, tmp_path):
-    run, _ = two
-    process = torchrun(2, "train.py", *options(uneven, run), launcher=RESTARTING)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert error.count("is not empty: choose another output_dir") == 2, "refused at each start"
-
-
-@pytest.mark.long
 def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
     port, processes = free_port(), []
     started = time.monotonic()
@@ -258,17 +247,6 @@ def test_sharding_covers_each_batch_once_and_ranks_finish_together():
             assert longest / mean <= 1.05, (unit, num_ranks, longest / mean)
 
 
-def test_one_process_needs_no_communication():
-    distributed = DistributedContext()
-    values = torch.arange(3.0)
-    assert distributed.all_reduce_sum(values) is values and distributed.broadcast(values) is values
-    assert distributed.all_reduce_max([2, 5]) == [2, 5]
-    assert distributed.all_gather(values) == [values]
-    distributed.barrier()
-    with distributed.local_main_first():
-        pass
-
-
 def test_other_ranks_wait_while_one_prepares(tmp_path):
     """For longer than a collective call may take, which would end the others."""
     code = (
@@ -284,16 +262,6 @@ def test_other_ranks_wait_while_one_prepares(tmp_path):
     (tmp_path / "wait.py").write_text(code)
     ended(torchrun(2, str(tmp_path / "wait.py"), str(tmp_path / "order")))
     assert (tmp_path / "order").read_text() == "0\n1\n"
-
-
-def test_seeds_of_ranks_differ_in_their_low_bits():
-    seeds = {mixed_seed(0, rank) for rank in range(1_000)}
-    assert len(seeds) == 1_000 and max(seeds) < 2**32
-    draws = set()
-    for seed in sorted(seeds)[:5]:
-        torch.manual_seed(seed)
-        draws.add(float(torch.rand(())))
-    assert len(draws) == 5
 
 
 def test_ranks_without_a_launcher_are_one_line(one, monkeypatch, capsys):
