@@ -1,24 +1,48 @@
 """LSTM sentiment classifiers: train, evaluate, predict, explain.
 
->>> from sentiment import load
->>> load("runs/imdb").predict(["A lovely film."])  # doctest: +SKIP
+>>> import sentiment
+>>> run = sentiment.train("configs/imdb.yaml")  # doctest: +SKIP
+>>> run.predict(["A lovely film."])  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sentiment.runtime.environment import set_variables
+
 if TYPE_CHECKING:
+    from sentiment.api import EvaluatedRun, TrainedRun, evaluate, train
     from sentiment.inference.predictor import Prediction, Predictor, load
+    from sentiment.runtime.errors import UserError
 
+_MODULES = {
+    "EvaluatedRun": "api",
+    "Prediction": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "TrainedRun": "api",
+    "UserError": "runtime.errors",
+    "evaluate": "api",
+    "load": "inference.predictor",
+    "train": "api",
+}
 
-__all__ = ["Prediction", "Predictor", "load"]
+__all__ = [
+    "EvaluatedRun",
+    "Prediction",
+    "Predictor",
+    "TrainedRun",
+    "UserError",
+    "evaluate",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Only when asked for: torch, which it needs, takes seconds that --help must not.
-    if name in __all__:
-        from sentiment.inference import predictor
-
-        return getattr(predictor, name)
+    # Only when asked for: torch, which most of them need, takes seconds that --help must not.
+    if name in _MODULES:
+        set_variables()
+        return getattr(import_module(f"sentiment.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,6 +19,7 @@ from sentiment.cli.train import execute, parse
 from sentiment.config.config import TrainingConfig
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
+from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
 from sentiment.training.logger import Validator
 
@@ -95,9 +96,9 @@ def test_a_signal_ends_training_with_a_checkpoint(number, reviews, whole, tmp_pa
     run = tmp_path / "run"
     command = parse(arguments(reviews, run), "train")
     caplog.set_level("INFO", logger="sentiment")
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Interrupted) as stopped:
         execute(command, lambda update: update == 3 and os.kill(os.getpid(), number))
-    assert stopped.value.code == 128 + number
+    assert stopped.value.status == 128 + number
     message = f"stopped by {number.name}; resume: python train.py --resume {tmp_path}"
     assert message in caplog.text
     assert load_state(run).values["updates"]["update"] == 3
@@ -114,9 +115,9 @@ def test_a_signal_ends_validation_too(reviews, whole, tmp_path, monkeypatch):
         return predict(self, report)
 
     monkeypatch.setattr(Validator, "predict", interrupted)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(Interrupted) as stopped:
         execute(parse(arguments(reviews, run), "train"))
-    assert stopped.value.code == 143
+    assert stopped.value.status == 143
     assert not read_manifest(run).get("result")
     monkeypatch.setattr(Validator, "predict", predict)
     assert cli.train([f"--resume={run}"]) == 0
@@ -130,12 +131,14 @@ def test_a_second_signal_ends_at_once():
         "with StopRequests() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    print(stop.signal, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except KeyboardInterrupt: print('interrupted', flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    time.sleep(60)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 130
-    assert done.stdout == "2\n"
+    assert done.returncode == 143
+    assert done.stdout == "2\ninterrupted\n"
     assert "a second signal stops at once" in done.stderr
 
 

@@ -6,18 +6,33 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sentiment.cli.options import CommandParser, positive
 
 if TYPE_CHECKING:
     import torch
 
+    from sentiment.data.reviews import Reviews
+    from sentiment.evaluation.report import Evaluation
+    from sentiment.runs.run import Run
     from sentiment.runtime.distributed import DistributedContext
 
 
-def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
+class Outcome(NamedTuple):
+    """An evaluation whose report is written."""
+
+    run: Run
+    reviews: Reviews
+    evaluation: Evaluation
+    report: Path  # the page
+    text: str  # for the terminal
+
+
+def parse(arguments: Sequence[str], prog: str, *, raises: bool = False) -> argparse.Namespace:
+    """The options; invalid ones end the process or, with ``raises``, raise ``UserError``."""
     parser = CommandParser(prog, "Evaluate a trained run: table, report with figures, predictions.")
+    parser.raises = raises
     help = "the run's folder, runs/NAME"
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help=help)
     parser.add_argument("--run", type=Path, help="the same, as an option")
@@ -41,6 +56,13 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
+    outcome = evaluate(options)
+    if outcome is not None:
+        print(outcome.text)
+
+
+def evaluate(options: argparse.Namespace) -> Outcome | None:
+    """Evaluate a run and write its report; None on all ranks but the main one."""
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size
     from sentiment.runtime.files import check_writable
@@ -51,12 +73,12 @@ def execute(options: argparse.Namespace) -> None:
         if distributed.is_main:
             for folder in _folders(options):
                 check_writable(folder)
-        _evaluate(options, device, distributed)
+        return _evaluate(options, device, distributed)
 
 
 def _evaluate(
     options: argparse.Namespace, device: torch.device, distributed: DistributedContext
-) -> None:
+) -> Outcome | None:
     from dataclasses import replace
 
     from sentiment.data.pipeline import prepare_split
@@ -81,7 +103,7 @@ def _evaluate(
     predictions = predict_corpus(run.model.to(device), corpus, **where)
     truncations = measure_truncation(run.model, corpus, options.max_lengths, **where)
     if not distributed.is_main:
-        return
+        return None
     is_exact = options.precision == "fp32"
     head = describe_run(
         run, checkpoint=options.checkpoint, split=options.split, origin=reviews.origin,
@@ -96,14 +118,16 @@ def _evaluate(
     write_evaluation(
         head, evaluation, output, truncations=truncations, seconds=seconds, events=events
     )
-    print(report_table(evaluation, head.title))
-    if truncations:
-        print(f"\n{truncation_table(truncations)}")
-    for note in head.notes:
-        print(f"\n{wrap_text(note)}")
+    report = output / "report.html"
     ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
-    print(f"\n{time.perf_counter() - started:.1f} s on {head.device}{ranks}")
-    print(f"report: {sanitize(str(output / 'report.html'))}")
+    paragraphs = [
+        report_table(evaluation, head.title),
+        *([truncation_table(truncations)] if truncations else []),
+        *map(wrap_text, head.notes),
+        f"{time.perf_counter() - started:.1f} s on {head.device}{ranks}\n"
+        f"report: {sanitize(str(report))}",
+    ]
+    return Outcome(run, reviews, evaluation, report, "\n\n".join(paragraphs))
 
 
 def _folders(options: argparse.Namespace) -> tuple[Path, Path]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from sentiment.display.console import did_you_mean, sanitize
 from sentiment.runtime.environment import set_variables
 from sentiment.runtime.errors import UserError
+from sentiment.runtime.processes import Interrupted
 
 logger = logging.getLogger("sentiment")
 
@@ -87,6 +88,8 @@ def run_command(command: Callable[[], None]) -> int:
     except BrokenPipeError:  # the reader has closed the pipe, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as shells report a program that SIGPIPE ended
+    except Interrupted as stop:
+        raise SystemExit(stop.status) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

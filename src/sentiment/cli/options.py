@@ -18,12 +18,19 @@ Number = TypeVar("Number", int, float)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser without abbreviations whose errors are one line."""
+    """An argument parser without abbreviations whose errors are one line.
+
+    With ``raises``, they are a ``UserError`` instead of the end of the process.
+    """
+
+    raises = False
 
     def __init__(self, prog: str, description: str, *, epilog: str | None = None) -> None:
         super().__init__(prog=prog, description=description, epilog=epilog, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        if self.raises:
+            raise UserError(f"{self.prog}: {sanitize(message)}")
         self.exit(2, f"{self.prog}: error: {sanitize(message)} (--help explains)\n")
 
     def add_run(self) -> None:

@@ -67,5 +67,5 @@ def execute(options: argparse.Namespace) -> None:
         pretrain(TrainingContext(config, path, device, precision))
     except Interrupted as stop:
         logger.info("%s; the same command continues", stop)
-        raise SystemExit(stop.status) from None
+        raise
     logger.info("next: python train.py … --pretraining.path %s", sanitize(str(path)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.config.parser import TrainingRequest, parse_training
+from sentiment.runtime.processes import Interrupted
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,10 @@ def parse(arguments: Sequence[str], prog: str) -> TrainingRequest:
 def execute(
     request: TrainingRequest, after_update: Callable[[int], object] = lambda update: None
 ) -> None:
-    """Train a run; ``after_update`` is called with the number of each completed update."""
+    """Train a run; ``after_update`` is called with the number of each completed update.
+
+    Raises ``Interrupted`` after a signal, with a checkpoint.
+    """
     from sentiment.model.classifier import describe_recurrence
     from sentiment.runs.run import check_place
     from sentiment.runtime.device import (
@@ -87,7 +91,6 @@ def _train(
 ) -> None:
     from sentiment.pretraining.run import find_pretraining
     from sentiment.runs.run import finish_run
-    from sentiment.runtime.processes import Interrupted
     from sentiment.training.checkpoint import state_path
     from sentiment.training.distillation import train_teachers
     from sentiment.training.logger import RunLogger
@@ -113,7 +116,7 @@ def _train(
             result = trainer.fit()
         except Interrupted as stop:
             logger.info("%s; resume: python train.py --resume %s", stop, path)
-            raise SystemExit(stop.status) from None
+            raise
     if distributed.is_main:
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
@@ -144,21 +147,22 @@ def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[]
     Yields a function to call once it does.
     """
     lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-    root = logging.getLogger()
 
     def begin() -> None:
         if distributed.is_main:
             lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
             lines.capacity = 1  # write each line at once
 
-    root.addHandler(lines)
+    logger.addHandler(lines)
     try:
         yield begin
+    except Interrupted:
+        raise
     except Exception:
         logger.debug("traceback:", exc_info=True)  # for train.log only
         raise
     finally:
-        root.removeHandler(lines)
+        logger.removeHandler(lines)
         target = lines.target
         lines.close()
         if target is not None:

@@ -34,9 +34,9 @@ class SettingsParser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         text = _shorten(message)
-        if not self.exit_on_error:
-            raise UserError(text)
         hint = _nearest_choice(text, ("config", "print_config", *_FLAGS, *self.more_options))
+        if not self.exit_on_error:
+            raise UserError(f"{text}{hint}")
         sys.stderr.write(f"{sanitize(f'{self.prog}: error: {text}{hint}')}\n")
         raise SystemExit(2)
 
@@ -92,14 +92,20 @@ def _training_parser(prog: str) -> SettingsParser:
 
 
 def parse_training(
-    arguments: Sequence[str] | None, prog: str, *, more_options: Sequence[str] = ()
+    arguments: Sequence[str] | None,
+    prog: str,
+    *,
+    more_options: Sequence[str] = (),
+    exit_on_error: bool = True,
 ) -> TrainingRequest:
     """The settings and flags of a training; invalid ones end the process with exit status 2.
 
-    ``more_options`` are also suggested for unknown ones.
+    ``more_options`` are also suggested for unknown ones. Without ``exit_on_error``, invalid ones
+    raise ``UserError`` or ``FileNotFoundError``.
     """
     parser = _training_parser(prog)
     parser.more_options = more_options
+    parser.exit_on_error = exit_on_error
     try:
         namespace = parser.parse_args(arguments)
         overwrites, resumed, resumes_if_begun, verifies = (namespace.pop(name) for name in _FLAGS)
@@ -111,6 +117,8 @@ def parse_training(
         config = _new_config(parser, namespace)
         return TrainingRequest(config, overwrites, False, resumes_if_begun, verifies)
     except (UserError, FileNotFoundError) as error:
+        if not exit_on_error:
+            raise
         parser.error(str(error))
 
 

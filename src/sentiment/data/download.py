@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
+from sentiment.display.progress import progress_bar
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 
@@ -229,9 +229,8 @@ def _append(response: requests.Response, part: Path, offset: int, num_bytes: int
     blocks = response.iter_content(_BLOCK_BYTES)
     with (
         part.open("ab" if offset else "wb") as file,
-        # disable=None: the bar appears where stderr is a terminal
-        tqdm(
-            desc=part.stem, total=num_bytes, initial=offset, unit="B", unit_scale=True, disable=None
+        progress_bar(
+            desc=part.stem, total=num_bytes, initial=offset, unit="B", unit_scale=True
         ) as progress,
     ):
         while file.tell() < num_bytes:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
+from sentiment.display.progress import progress_bar
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 
@@ -206,15 +206,15 @@ def tokenize(
     """Tokenize texts, in several processes if that is faster.
 
     Without ``num_processes``, the size of the corpus and the available cores determine it. With
-    ``progress``, a terminal shows a progress bar.
+    ``progress``, a progress bar is shown.
     """
     if num_processes is None:
         import joblib  # not at the top: it creates a semaphore in every process that imports it
 
         worth = sum(map(len, texts)) // _CHARACTERS_PER_PROCESS
         num_processes = max(1, min(worth, joblib.cpu_count()))
-    with tqdm(
-        total=len(texts), desc="tokenizing", unit="review", disable=None if progress else True
+    with progress_bar(
+        total=len(texts), desc="tokenizing", unit="review", is_hidden=not progress
     ) as bar:
         if num_processes == 1:
             return Tokenizer(lower_case=lower_case, language=language)(texts, bar.update)

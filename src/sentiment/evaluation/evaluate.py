@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sentiment.data.batches import BucketSampler, EncodedCorpus
+from sentiment.display.progress import progress_bar
 from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime.device import autocast, exact_fp32
 from sentiment.runtime.distributed import DistributedContext
@@ -53,14 +53,14 @@ def predict_corpus(
     distributed: DistributedContext | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
-    """Classify every review of a corpus, with a progress bar on terminals.
+    """Classify every review of a corpus, with a progress bar.
 
     ``description`` is the bar's title; for the other arguments see :func:`compute_logits`.
     """
     distributed = distributed or DistributedContext()
-    with tqdm(
+    with progress_bar(
         total=len(corpus), desc=description, unit="review", leave=False,
-        disable=True if distributed.is_distributed else None,
+        is_hidden=distributed.is_distributed,
     ) as bar:  # fmt: skip
 
         def update(count: int) -> None:

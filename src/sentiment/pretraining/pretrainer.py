@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus, to_device
 from sentiment.data.pipeline import PretrainingTexts
 from sentiment.data.vocabulary import UNK_ID, token_counts
+from sentiment.display.progress import progress_bar
 from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
 from sentiment.pretraining.streams import num_windows, stream_windows
@@ -252,9 +252,7 @@ class Pretrainer:
         total = sum(len(rows) for _, rows in batches)
         done = sum(len(rows) for _, rows in batches[: self._num_batches])
         title = f"pre-training {self._epoch}/{self._pretraining.num_epochs}"
-        with tqdm(
-            initial=done, total=total, desc=title, unit="review", leave=False, disable=None
-        ) as bar:
+        with progress_bar(initial=done, total=total, desc=title, unit="review", leave=False) as bar:
             for number, rows in batches[self._num_batches :]:
                 before = self.update
                 self._train_batch(self._corpora[number].batch(rows))

@@ -51,7 +51,7 @@ def find_pretraining(context: TrainingContext) -> Path | None:
     If the settings name no folder, it lies beside the run, and the pre-training runs if needed.
 
     Raises:
-        SystemExit: a signal came, and the pre-training is saved.
+        Interrupted: a signal came, and the pre-training is saved.
     """
     config, distributed = context.config, context.distributed
     path = starting_folder(config)
@@ -90,7 +90,7 @@ def _make(context: TrainingContext) -> None:
         pretrain(context)
     except Interrupted as stop:
         logger.info("%s; the same command continues the pre-training", stop)
-        raise SystemExit(stop.status) from None
+        raise
 
 
 def pretrain(context: TrainingContext) -> None:

@@ -22,6 +22,7 @@ class Interrupted(Exception):
     """A signal stopped training after a checkpoint; ``status`` is the process's exit status."""
 
     def __init__(self, number: int) -> None:
+        self.signal = number
         self.status = 128 + number  # as shells report a program that a signal ended
         super().__init__(f"stopped by {signal.Signals(number).name}")
 
@@ -29,9 +30,9 @@ class Interrupted(Exception):
 class StopRequests:
     """While its body runs, notes SIGINT and SIGTERM, for training to stop after the next step.
 
-    With ``ends_at_second``, a second signal ends the process at once. Not for ranks: they get each
-    signal twice, from the terminal or scheduler and from their launcher, which itself ends ranks
-    that take too long.
+    With ``ends_at_second``, a second one does not wait: SIGINT raises ``KeyboardInterrupt``, and
+    SIGTERM ends the process. Not for ranks: they get each signal twice, from the terminal or
+    scheduler and from their launcher, which itself ends ranks that take too long.
     """
 
     def __init__(self, *, ends_at_second: bool = True) -> None:
@@ -55,6 +56,8 @@ class StopRequests:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal:
+            if self._ends_at_second and number == signal.SIGINT:
+                raise KeyboardInterrupt
             if self._ends_at_second:
                 os._exit(128 + number)
             return

@@ -25,6 +25,7 @@ from sentiment.runs.run import check_place, is_finished, load_run, load_settings
 from sentiment.runs.weights import read_tensors, weights_path, write_tensors
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
+from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import has_lost_state
 
 logger = logging.getLogger(__name__)
@@ -300,7 +301,7 @@ def train_teachers(
 
     Finished teachers are used as they are, stopped ones are resumed. ``pretraining`` is the folder
     of the language model that the student starts from. Several ranks raise ``UserError`` if a
-    teacher is missing; a signal ends training by ``SystemExit``, with a checkpoint of the teacher.
+    teacher is missing; a signal raises ``Interrupted``, with a checkpoint of the teacher.
     """
     if not request.config.distillation.trains_teachers:
         return
@@ -320,6 +321,6 @@ def train_teachers(
         logger.info("training a teacher first: %s%s", teacher.config.output_dir, replaced)
         try:
             train(teacher)
-        except SystemExit:
+        except Interrupted:
             logger.info("the same command resumes the teacher, and then trains the student")
             raise

@@ -10,10 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
+from sentiment.display.progress import progress_bar
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.model import SentimentClassifier
 from sentiment.runs.weights import WeightsInfo, save_weights
@@ -240,13 +241,13 @@ class Trainer:
         return StepInfo(self.update + 1, epoch, self.learning_rate, rows, longest)
 
     def _progress_bar(self, done: list[list[torch.Tensor]]) -> tqdm:
-        return tqdm(
+        return progress_bar(
             initial=sum(len(rows) for batches in done for rows in batches),
             total=len(self._lengths),
             desc=f"epoch {self._state.progress.epoch}/{self._training.num_epochs}",
             unit="review",
             leave=False,
-            disable=None if self._distributed.is_main else True,
+            is_hidden=not self._distributed.is_main,
         )
 
     def _log(self, bar: tqdm, norm: torch.Tensor) -> None:

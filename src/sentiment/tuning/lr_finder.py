@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from sentiment.config.config import Config
 from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.display.console import format_table, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
+from sentiment.display.progress import progress_bar
 from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits, check_held_out, start_from
 from sentiment.runs.run import load_words
@@ -127,7 +127,7 @@ def measure_range(
     smoothed: list[float] = []
     end = "the highest rate was reached"
     groups = itertools.islice(_groups(config, data), num_updates)
-    for group in tqdm(groups, total=num_updates, unit="update", leave=False, disable=None):
+    for group in progress_bar(iterable=groups, total=num_updates, unit="update", leave=False):
         loss = _step_loss(trainer, group, device)
         if not math.isfinite(loss):
             end = "the loss was not finite"

@@ -1,0 +1,159 @@
+"""``sentiment.train`` and ``evaluate``: the commands' results, and a program left as it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from helpers.corpus import write_corpus
+from helpers.trainings import SMALL, arguments
+
+import sentiment
+from sentiment.cli import main as cli
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.training.trainer import Trainer
+
+TINY = dict(option.removeprefix("--").split("=") for option in SMALL)
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reviews")
+    return write_corpus(folder, splits={"train": 80, "validation": 20, "test": 20})
+
+
+@pytest.fixture(autouse=True)
+def unconfigured(monkeypatch):
+    """Logging as in a fresh interpreter, whatever commands ran in this process before."""
+    loggers = {logging.getLogger("sentiment"): logging.NOTSET, logging.getLogger(): logging.WARNING}
+    before = {logger: logger.level for logger in loggers}
+    for logger, level in loggers.items():
+        monkeypatch.setattr(logger, "handlers", [])
+        logger.setLevel(level)
+    yield
+    for logger, level in before.items():
+        logger.setLevel(level)
+
+
+def state_of_the_program():
+    loggers = [logging.getLogger(name) for name in (None, "sentiment")]
+    return (
+        [(each.level, list(each.handlers), each.propagate) for each in loggers],
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        threading.excepthook,
+        torch.get_rng_state().tolist(),
+    )
+
+
+@pytest.fixture(scope="module")
+def by_command(reviews, tmp_path_factory):
+    run = tmp_path_factory.mktemp("command") / "run"
+    assert cli.train(arguments(reviews, run)) == 0
+    return run
+
+
+def test_a_training_is_the_commands_and_leaves_the_program_alone(reviews, by_command, tmp_path):
+    before = state_of_the_program()
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"data:\n  path: {reviews}\ntraining:\n  num_epochs: 9\n")
+    run = sentiment.train(file, output_dir=tmp_path / "run", **{**TINY, "training.num_epochs": 2})
+    assert state_of_the_program() == before
+    assert compare_runs(by_command, run.path).is_equal
+    assert run.metrics == json.loads((run.path / "run.json").read_text())["result"]["metrics"]
+    texts = ["a great film", "awful"]
+    assert run.predict(iter(texts)) == sentiment.load(by_command).predict(texts)
+
+
+def test_settings_are_a_mapping_dotted_or_nested_of_python_values(reviews, tmp_path):
+    settings = {
+        "data": {"path": reviews, "class_names": ("neg", "pos")},
+        "output_dir": str(tmp_path / "run"),
+        **TINY,
+        "model": {"hidden_size": np.int64(4), "bidirectional": False},
+        "training.patience": None,
+    }
+    del settings["model.hidden_size"]
+    run = sentiment.train(settings, training={"num_epochs": 1})
+    config = run.predictor.run.config
+    assert (config.model.hidden_size, config.model.bidirectional) == (4, False)
+    assert (config.training.num_epochs, config.data.class_names) == (1, ("neg", "pos"))
+
+
+def test_an_evaluation_has_what_the_report_has(reviews, by_command, tmp_path, capsys):
+    before = state_of_the_program()
+    result = sentiment.evaluate(by_command, output=tmp_path, max_lengths=[5, 10])
+    assert state_of_the_program() == before
+    report = json.loads((tmp_path / "report.json").read_text())
+    for name in ("accuracy", "accuracy_ci95", "f1_ci95", "auroc", "nll"):
+        assert report[name] == pytest.approx(result.metrics[name])
+    predicted = [each.label for each in result.predictions]
+    assert predicted == [each.label for each in result.predict(result.texts)]
+    right = sum(a == b for a, b in zip(predicted, result.labels, strict=True))
+    assert right / len(predicted) == result.metrics["accuracy"]
+    assert capsys.readouterr().out == "" and "on reviews cut to so many tokens" in str(result)
+    assert cli.evaluate([str(by_command), f"--output={tmp_path}", "--max_lengths", "5", "10"]) == 0
+    assert capsys.readouterr().out.splitlines()[:20] == str(result).splitlines()[:20]
+    other = write_corpus(tmp_path / "other", splits={"test": 10})
+    assert len(sentiment.evaluate(by_command, **{"data.path": other}).texts) == 10
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: sentiment.train(**{"training.num_epoch": 3}), "did you mean training.num_epochs?"),
+        (lambda: sentiment.train({"training": {"num_epochs": "x"}}), "Got value: x"),
+        (lambda: sentiment.train("nowhere.yaml"), "nowhere.yaml"),
+        (lambda: sentiment.train(overwrite=True, auto_resume=True), "give one of --overwrite"),
+        (lambda: sentiment.evaluate("nowhere", split="tset"), "invalid choice: 'tset'"),
+        (lambda: sentiment.evaluate("nowhere", splt=1), "unrecognized arguments: --splt=1"),
+    ],
+)
+def test_mistakes_are_exceptions(call, message):
+    with pytest.raises(sentiment.UserError, match=message.replace("?", r"\?")):
+        call()
+    with pytest.raises(FileNotFoundError, match="nowhere is not a run"):
+        sentiment.evaluate("nowhere")
+
+
+def test_an_interruption_comes_after_a_checkpoint(reviews, by_command, tmp_path, monkeypatch):
+    train_step, run = Trainer.train_step, tmp_path / "run"
+
+    def interrupted(trainer, *given):
+        if trainer.update == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_step(trainer, *given)
+
+    before = state_of_the_program()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "train_step", interrupted)
+        sentiment.train({"data.path": reviews, "output_dir": run, **TINY})
+    assert state_of_the_program() == before
+    assert sentiment.train(resume=run).path == run
+    assert compare_runs(by_command, run).is_equal
+    assert json.loads((run / "run.json").read_text())["result"]["num_resumed"] == 1
+
+
+def test_lines_are_shown_once_and_only_if_wanted(by_command, capsys):
+    """Resuming a finished run logs one line."""
+    line = "nothing to resume"
+    sentiment.train(resume=by_command)
+    assert capsys.readouterr().out.count(line) == 1, "nobody has configured logging"
+    own: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: own.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    sentiment.train(resume=by_command)
+    assert capsys.readouterr().out.count(line) == 1 and not own, "the program shows warnings only"
+    logging.getLogger().setLevel(logging.INFO)
+    sentiment.train(resume=by_command)
+    assert capsys.readouterr().out == "" and line in own[-1]
+    logging.getLogger("sentiment").setLevel(logging.WARNING)
+    own.clear()
+    sentiment.train(resume=by_command)
+    assert capsys.readouterr().out == "" and not own
