@@ -26,7 +26,7 @@ from sentiment.model.rnn_base import (
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
-Pair = tuple[torch.Tensor, torch.Tensor]
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _ROWS_PER_BLOCK = 1024  # of time * batch
 _PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh
@@ -48,21 +48,14 @@ class RNNCell:
         """The slots that the product with the state is added to."""
         return gates
 
-    def to_slots(self, U: torch.Tensor) -> torch.Tensor:
-        """W_hh or its gradient, (gates * hidden, ...), with rows in the order of the slots."""
-        return U
+    def pack(self, weights: Sequence[torch.Tensor]) -> Triple:
+        """W_ih, W_hh and one bias (slots * hidden,), the latter two with rows in slot order."""
+        W, U, b, d = weights
+        return W, U, b + d
 
-    def from_slots(self, U: torch.Tensor) -> torch.Tensor:
-        """The inverse of :meth:`to_slots`."""
-        return U
-
-    def join_biases(self, b: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-        """b_ih and b_hh (gates * hidden,) as one bias (slots * hidden,)."""
-        return b + d
-
-    def split_biases(self, gradient: torch.Tensor) -> Pair:
-        """The gradient of the joint bias as gradients of b_ih and b_hh."""
-        return gradient, gradient.clone()
+    def unpack(self, W: torch.Tensor, U: torch.Tensor, bias: torch.Tensor) -> list[torch.Tensor]:
+        """Gradients of W_ih, W_hh, b_ih and b_hh from those of :meth:`pack`'s results."""
+        return [W, U, bias, bias.clone()]
 
     def step(self, gates: torch.Tensor, h: torch.Tensor) -> None:
         """From pre-activations (batch, slots * hidden) to activations and a new h, in place."""
@@ -105,18 +98,15 @@ class GRUCell(RNNCell):
     def state_slots(self, gates: torch.Tensor) -> torch.Tensor:
         return gates[..., : gates.shape[-1] // 4 * 3]
 
-    def to_slots(self, U: torch.Tensor) -> torch.Tensor:
-        return U.roll(U.shape[0] // 3, 0)
-
-    def from_slots(self, U: torch.Tensor) -> torch.Tensor:
-        return U.roll(-(U.shape[0] // 3), 0)
-
-    def join_biases(self, b: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    def pack(self, weights: Sequence[torch.Tensor]) -> Triple:
+        W, U, b, d = weights
         (b_r, b_z, b_n), (d_r, d_z, d_n) = b.chunk(3), d.chunk(3)
-        return torch.cat((d_n, b_r + d_r, b_z + d_z, b_n))
+        return W, U.roll(len(U) // 3, 0), torch.cat((d_n, b_r + d_r, b_z + d_z, b_n))
 
-    def split_biases(self, gradient: torch.Tensor) -> Pair:
-        return self.input_slots(gradient), self.from_slots(self.state_slots(gradient))
+    def unpack(self, W: torch.Tensor, U: torch.Tensor, bias: torch.Tensor) -> list[torch.Tensor]:
+        hidden = len(U) // 3
+        grad_d = self.state_slots(bias).roll(-hidden, 0)
+        return [W, U.roll(-hidden, 0), self.input_slots(bias), grad_d]
 
     def step(self, gates: torch.Tensor, h: torch.Tensor) -> None:
         m, r, z, n = gates.chunk(4, dim=1)
@@ -231,15 +221,15 @@ def _forward(
     weights: Sequence[torch.Tensor],
     initial: torch.Tensor,
     needs_grad: bool,
-) -> Pair:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One direction over x (time * batch, features).
 
     Returns gates (time, batch, slots * hidden), complete only with ``needs_grad``, and the states
     before and after each word (time + 1, batch, hidden).
     """
     (batch, hidden), time = initial.shape, len(x) // len(initial)
-    W, U = weights[0].to(x.dtype).t(), cell.to_slots(weights[1]).to(x.dtype).t()
-    bias = cell.join_biases(weights[2], weights[3]).to(initial.dtype)  # (slots * hidden,)
+    W, U, bias = cell.pack(weights)
+    W, U, bias = W.to(x.dtype).t(), U.to(x.dtype).t(), bias.to(initial.dtype)
     block = _steps_per_block(batch)
     gates = bias.new_empty(time if needs_grad else min(block, time), batch, len(bias))
     states = x.new_empty(time + 1, batch, hidden)
@@ -271,7 +261,7 @@ def _backward(
     the four weights.
     """
     time, batch, hidden = grad_output.shape
-    W, U = weights[0].to(x.dtype), cell.to_slots(weights[1]).to(x.dtype)
+    W, U, _ = (weight.to(x.dtype) for weight in cell.pack(weights))
     grad_x, grad_bias = torch.empty_like(x), gates.new_zeros(gates.shape[2])
     grad_W, grad_U = torch.zeros_like(weights[0]), torch.zeros_like(weights[1])
     grad_state = torch.zeros_like(grad_output[0])  # (batch, hidden), from later steps
@@ -297,7 +287,7 @@ def _backward(
         _add_product(grad_W, cell.input_slots(rows).t(), x[words])
         _add_product(grad_U, cell.state_slots(rows).t(), before.flatten(0, 1))
         grad_bias += grad_gates.sum(dim=(0, 1))
-    return [grad_x, grad_state, grad_W, cell.from_slots(grad_U), *cell.split_biases(grad_bias)]
+    return [grad_x, grad_state, *cell.unpack(grad_W, grad_U, grad_bias)]
 
 
 def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
