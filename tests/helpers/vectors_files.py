@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -37,3 +38,13 @@ def pack_zip(
         for name, lines in members.items():
             archive.writestr(name, "\n".join(lines) + "\n")
     return path
+
+
+def word2vec(lines: list[str], *, break_lines: bool = True) -> bytes:
+    """The content of a file in word2vec's binary format with these lines' vectors."""
+    rows = [line.split(" ") for line in lines]
+    content = f"{len(rows)} {len(rows[0]) - 1}\n".encode()
+    for word, *values in rows:
+        content += word.encode() + b" " + struct.pack(f"<{len(values)}f", *map(float, values))
+        content += b"\n" * break_lines
+    return content

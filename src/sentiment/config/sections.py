@@ -50,7 +50,8 @@ class VectorsConfig:
     name: VectorsName | None = None
     """GloVe vectors to download once and keep in the cache; null without a path means none."""
     path: Annotated[str | None, NonBlank("a file")] = None
-    """A file in GloVe's text format (.txt, .gz or .zip) to use instead of a download."""
+    """A file to use instead of a download: text as of GloVe and fastText (.txt, .vec) or word2vec's
+    .bin, also as .gz or .zip."""
     freeze: bool = False
     """Whether the embedding stays as loaded instead of being trained further."""
 

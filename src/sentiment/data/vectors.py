@@ -1,10 +1,12 @@
-"""The embedding matrix of a vocabulary from word vectors in GloVe's text format."""
+"""The embedding matrix of a vocabulary from word vectors as text or in word2vec's binary format."""
 
 from __future__ import annotations
 
 import errno
 import gzip
+import itertools
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -13,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +40,22 @@ class Coverage:
     types_found: int  # of these, words that have a vector
     num_tokens: int  # occurrences of the words in the training split
     tokens_found: int  # occurrences of the words that have a vector
+    tokens_in_other_case: int  # of the others, occurrences of those that the file has in other case
     most_frequent_missed: tuple[str, ...]  # at most 20 words without a vector
     num_malformed: int  # lines that were skipped: not a word and its values, or not finite
     malformed_lines: tuple[int, ...]  # numbers of the first 10 of these, from 1
 
+    @property
+    def token_share(self) -> float:
+        return self.tokens_found / max(self.num_tokens, 1)
+
     def summary(self) -> str:
         """One line for the terminal, and a second one if lines were skipped."""
         types = self.types_found / max(self.num_types, 1)
-        tokens = self.tokens_found / max(self.num_tokens, 1)
         missed = ", ".join(repr(word) for word in self.most_frequent_missed[:5]) or "none"
         text = (
             f"vectors: {self.types_found:,} of {self.num_types:,} words ({types:.1%}), "
-            f"{tokens:.1%} of the training tokens; most frequent without one: {missed}"
+            f"{self.token_share:.1%} of the training tokens; most frequent without one: {missed}"
         )
         if self.num_malformed:
             text += f"\n{_malformed_text(self.num_malformed, self.malformed_lines)}"
@@ -64,10 +70,12 @@ def load_vectors(
     dimension: int,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, Coverage]:
-    """Read the vectors of a vocabulary from `.txt`, `.gz` or `.zip`, without unpacking to disk.
+    """Read the vectors of a vocabulary from a file, `.gz` or `.zip`, without unpacking to disk.
 
-    If a word occurs twice in the file, its first line counts. Words without a vector are drawn
-    from a normal distribution with the standard deviation of the others.
+    The file is text, a word and its values on each line with single spaces or tabs between them and
+    perhaps a header, or in word2vec's binary format. If a word occurs twice, its first line counts.
+    Words without a vector are drawn from a normal distribution with the standard deviation of the
+    others.
 
     ``words`` are in the order of ids, first the special ones, which are not part of the coverage.
     ``counts`` are occurrences in the training split. Of several texts in a zip, the one with
@@ -86,9 +94,12 @@ def load_vectors(
     # Row 0 stays zero even if the file has a vector for «<pad>». Words with lone surrogates, which
     # are not UTF-8, are in no file but must not raise an error either.
     wanted = {words[row].encode("utf-8", "surrogatepass"): row for row in range(1, len(words))}
-    stats = _FileStats(path, dimension)
-    lines = read_lines(path, name_part=f".{dimension}d.")
-    for row, values in _wanted_rows(lines, wanted, stats):
+    stats = _FileStats(path, dimension, folded={word.lower() for word in words[len(SPECIALS) :]})
+    blocks = read_blocks(path, name_part=f".{dimension}d.")
+    start = next(blocks, b"")
+    _refuse_other_formats(path, start)
+    read_rows = _binary_rows if _is_word2vec(start) else _text_rows
+    for row, values in read_rows(itertools.chain([start], blocks), wanted, stats):
         rows[row] = values
     missed = list(wanted.values())  # ascending: the reader has only removed entries
     coverage = _coverage(words, counts, missed, stats)
@@ -104,11 +115,15 @@ def _coverage(
     missed = [row for row in missed if row >= len(SPECIALS)]
     by_count = sorted(missed, key=lambda row: -counts[row])
     num_types, num_tokens = len(words) - len(SPECIALS), sum(counts[len(SPECIALS) :])
+    is_missed = set(missed)
+    rows = range(len(SPECIALS), len(words))
+    in_file = stats.folded_found | {words[row].lower() for row in rows if row not in is_missed}
     return Coverage(
         num_types=num_types,
         types_found=num_types - len(missed),
         num_tokens=num_tokens,
         tokens_found=num_tokens - sum(counts[row] for row in missed),
+        tokens_in_other_case=sum(counts[row] for row in missed if words[row].lower() in in_file),
         most_frequent_missed=tuple(words[row] for row in by_count[:_NUM_MISSED_NAMED]),
         num_malformed=stats.num_malformed,
         malformed_lines=tuple(stats.malformed_lines),
@@ -129,10 +144,18 @@ class _FileStats:
 
     path: Path
     dimension: int
+    folded: set[str]  # the vocabulary in lower case
+    folded_found: set[str] = field(default_factory=set)  # of these, what the file has in any case
     num_lines: int = 0  # without empty ones and a header
     num_malformed: int = 0
     malformed_lines: list[int] = field(default_factory=list)
     other_dimensions: Counter[int] = field(default_factory=Counter)
+
+    def note_other_word(self, word: bytes) -> None:
+        """Remember a word that is not in the vocabulary as it is written."""
+        folded = word.decode("utf-8", "replace").lower()
+        if folded in self.folded:
+            self.folded_found.add(folded)
 
     def note_malformed(self, line_number: int, num_values: int = 0) -> None:
         self.num_malformed += 1
@@ -145,11 +168,14 @@ class _FileStats:
         """Refuse the file if more than half of the lines agree on another dimension."""
         for other, count in self.other_dimensions.most_common(1):
             if 2 * count > self.num_lines:
-                raise UserError(
-                    f"{self.path} holds {other}-dimensional vectors, but model.embedding_size is "
-                    f"{self.dimension}: set --model.embedding_size {other} or give a "
-                    f"{self.dimension}-dimensional file"
-                )
+                self.refuse_dimension(other)
+
+    def refuse_dimension(self, other: int) -> NoReturn:
+        raise UserError(
+            f"{self.path} holds {other}-dimensional vectors, but model.embedding_size is "
+            f"{self.dimension}: set --model.embedding_size {other} or give a {self.dimension}-"
+            "dimensional file"
+        )
 
     def check(self, coverage: Coverage) -> None:
         """Refuse the file if it holds no usable vectors."""
@@ -172,12 +198,13 @@ def _malformed_text(num_malformed: int, line_numbers: Sequence[int]) -> str:
     return f"malformed lines left out: {num_malformed:,} ({listed})"
 
 
-def _wanted_rows(
-    lines: Iterable[bytes], wanted: dict[bytes, int], stats: _FileStats
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+_Rows: TypeAlias = Iterator[tuple[int, npt.NDArray[np.float32]]]
+
+
+def _text_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _FileStats) -> _Rows:
     """Yield (row, values) of the words in ``wanted``, and remove each word from it."""
     dimension = stats.dimension
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(text_lines(blocks), start=1):
         if not line or (line_number == 1 and dimension > 1 and _is_header(line)):
             continue
         stats.num_lines += 1
@@ -186,13 +213,66 @@ def _wanted_rows(
         word, num_values = _split_word(line, dimension)
         if word is None:
             stats.note_malformed(line_number, num_values)
-        elif (row := wanted.get(word)) is not None:
+        elif (row := wanted.get(word)) is None:
+            stats.note_other_word(word)
+        else:
             values = _parse(line[len(word) + 1 :])
             if values is None:
                 stats.note_malformed(line_number)
             else:
                 del wanted[word]
                 yield row, values
+
+
+# The numbers of words and of values; then each word, a space, its values as float32 in
+# little-endian order and, from word2vec itself, a line break.
+_HEADER = re.compile(rb"([0-9]{1,10}) ([0-9]{1,5}) ?\n")
+
+
+def _is_word2vec(start: bytes) -> bool:
+    """Whether a file that begins like this is in word2vec's binary format, not text with a header:
+    its first values, which take two characters at least as text, hold control characters or are
+    not UTF-8.
+    """
+    header = _HEADER.match(start)
+    if header is None:
+        return False
+    values = start[start.find(b" ", header.end()) + 1 :][: 2 * int(header[2])]
+    text = values.decode("utf-8", "replace")
+    return any((char < " " and char not in "\t\r\n") or char == "\ufffd" for char in text)
+
+
+def _binary_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _FileStats) -> _Rows:
+    """As :func:`_text_rows`, of word2vec's binary format."""
+    blocks = iter(blocks)
+    buffer = next(blocks)
+    header = _HEADER.match(buffer)
+    assert header is not None
+    num_rows, dimension, position = int(header[1]), int(header[2]), header.end()
+    if dimension != stats.dimension:
+        stats.refuse_dimension(dimension)
+    size = 4 * dimension
+    for number in range(1, num_rows + 1):
+        while (space := buffer.find(b" ", position)) < 0 or len(buffer) <= space + size:
+            block = next(blocks, b"")
+            if not block or len(buffer) - position > MAX_LINE_BYTES:
+                raise UserError(
+                    f"{stats.path} is damaged or cut off in row {number:,} of {num_rows:,}: get it "
+                    "again"
+                )
+            buffer, position = buffer[position:] + block, 0
+        word = buffer[position:space].lstrip(b"\n")
+        stats.num_lines += 1
+        if (row := wanted.get(word)) is None:
+            stats.note_other_word(word)
+        else:
+            values = np.frombuffer(buffer, "<f4", dimension, space + 1)
+            if np.isfinite(values).all():
+                del wanted[word]
+                yield row, values
+            else:
+                stats.note_malformed(number)
+        position = space + 1 + size
 
 
 def _is_header(line: bytes) -> bool:
@@ -204,7 +284,8 @@ def _split_word(line: bytes, dimension: int) -> tuple[bytes | None, int]:
     """The word of a line or None, and its number of values, 0 if unclear."""
     num_spaces = line.count(b" ")
     if num_spaces < dimension:
-        return None, num_spaces
+        is_vector = num_spaces > 0 and _parse(line.split(b" ", 1)[1]) is not None
+        return None, num_spaces if is_vector else 0
     word = line.split(b" ", 1)[0]
     if num_spaces > dimension:
         word = line.rsplit(b" ", dimension)[0]
@@ -241,8 +322,8 @@ _DAMAGE = (
 )  # fmt: skip
 
 
-def read_lines(path: Path, *, name_part: str) -> Iterator[bytes]:
-    """Yield the lines of `.zip`, `.gz` or plain text as :func:`text_lines` does.
+def read_blocks(path: Path, *, name_part: str) -> Iterator[bytes]:
+    """Yield the blocks of a plain file, or of one in a `.zip` or `.gz` unpacked.
 
     Of several texts in a zip, the one with ``name_part`` in its name is read.
     """
@@ -263,7 +344,10 @@ def read_lines(path: Path, *, name_part: str) -> Iterator[bytes]:
                 file = stack.enter_context(gzip.open(path))
             else:
                 file = stack.enter_context(path.open("rb"))
-            yield from text_lines(file, limit)
+            while block := file.read(BLOCK_BYTES):
+                if limit is not None:
+                    limit.add(len(block))
+                yield block
     except UserError:
         raise
     except (*_DAMAGE, OSError) as error:
@@ -273,17 +357,34 @@ def read_lines(path: Path, *, name_part: str) -> Iterator[bytes]:
         raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
 
 
-def text_lines(file: _File, limit: DecompressionLimit | None = None) -> Iterator[bytes]:
-    r"""Yield each line without its end (``\n`` or ``\r\n``) and without trailing spaces.
+# Files that are no text, by their first bytes: what they are, and what to do.
+_OTHER_FORMATS = {
+    b"\x93NUMPY": 'is a NumPy array, which holds no words: write both as text, python -c "import '
+    "numpy; [print(w.strip(), *v) for w, v in zip(open('WORDS', encoding='utf-8'), numpy.load("
+    "'FILE'))]\" > vectors.txt",
+    b"\x80": "is a pickle, which may run any code and is not loaded: save the vectors as "
+    "word2vec does (in gensim, save_word2vec_format)",
+    b"\xba\x16\x4f\x2f": "is a fastText model: give the .vec file that belongs to it",
+    b"PK\x03\x04": "is a zip archive: rename it so that its name ends in .zip",
+    b"\x1f\x8b": "is compressed by gzip: rename it so that its name ends in .gz",
+}
+
+
+def _refuse_other_formats(path: Path, start: bytes) -> None:
+    for magic, advice in _OTHER_FORMATS.items():
+        if start.startswith(magic):
+            raise UserError(f"{path} {advice}")
+
+
+def text_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Yield lines without their ends (``\n`` or ``\r\n``) and trailing spaces; tabs become spaces.
 
     A line over MAX_LINE_BYTES is replaced by ``TOO_LONG``, so that lines keep their numbers. Only a
     block and a line are in memory at a time.
     """
     rest, too_long = b"", False
-    while block := file.read(BLOCK_BYTES):
-        if limit is not None:
-            limit.add(len(block))
-        *lines, rest = (rest + block).split(b"\n")
+    for block in blocks:
+        *lines, rest = (rest + block).replace(b"\t", b" ").split(b"\n")
         for line in lines:
             yield TOO_LONG if too_long or len(line) > MAX_LINE_BYTES else line.rstrip(b" \r")
             too_long = False
@@ -293,20 +394,25 @@ def text_lines(file: _File, limit: DecompressionLimit | None = None) -> Iterator
         yield TOO_LONG if too_long else rest.rstrip(b" \r")
 
 
+_DIMENSION = re.compile(r"\.([1-9][0-9]{0,4})d\.")
+
+
 def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[bytes]:
-    """Open the text with ``name_part`` in its name, or the only text."""
-    texts = [
-        member
-        for member in archive.infolist()
-        if member.filename.endswith(".txt") and not member.filename.startswith("__MACOSX/")
-    ]
+    """Open the text with ``name_part`` in its name, or the only text, or the only binary file."""
+    members = [each for each in archive.infolist() if not each.filename.startswith("__MACOSX/")]
+    texts = [each for each in members if each.filename.endswith((".txt", ".vec"))]
+    texts = texts or [each for each in members if each.filename.endswith(".bin")]
     fitting = [member for member in texts if name_part in member.filename] or texts
     if len(fitting) != 1:
         names = ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
+        advice = "unpack the one that you mean" if texts else "give one that does"
+        found = {match[1] for each in texts if (match := _DIMENSION.search(each.filename))}
+        if len(found) > 1 and name_part[1:-2] not in found:
+            sizes = " or ".join(sorted(found, key=int))
+            advice = f"set --model.embedding_size to {sizes}, or {advice}"
         raise UserError(
-            f"{path} holds {names or 'no .txt file'}, but not exactly one text with {name_part!r} "
-            "in its name: set --model.embedding_size to a dimension that it has, or unpack the one "
-            "that you mean"
+            f"{path} holds {names or 'no .txt, .vec or .bin file'}, but not exactly one text with "
+            f"{name_part!r} in its name: {advice}"
         )
     # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
     if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
