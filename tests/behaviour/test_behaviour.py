@@ -21,9 +21,6 @@ PLACES = [shipped_behaviours()]
 PRAISE, BLAME = {"good", "superb", "lovely"}, {"bad", "awful", "dull"}
 
 
-# Filling
-
-
 def test_filling_takes_every_combination_once(tmp_path):
     made = cases(tmp_path, templates=["The {part} was {praise}, {praise}!", "Fine {part}"])
     words = [(part, praise) for part in LISTS["part"] for praise in LISTS["praise"]]
@@ -81,9 +78,6 @@ def test_changed_templates_hold_the_same_words_and_more(tmp_path):
     for case in made:
         assert case.changed is not None
         assert case.changed.removeprefix(f"{case.text} ") in LISTS["more"]
-
-
-# Judging, by rules whose mistakes are known
 
 
 def predictor(rule: Callable[[str], float]) -> Callable[[Sequence[str]], list[Prediction]]:
@@ -164,9 +158,6 @@ def test_wilson_interval_against_its_equation():
             left = (count / total - bound) ** 2
             assert left == pytest.approx(1.959964**2 * bound * (1 - bound) / total, abs=1e-6)
     assert Proportion(0, 0).share == 0 and Proportion(0, 0).interval == (0, 1)
-
-
-# The files that come with the package
 
 
 def test_shipped_files_hold_what_they_should():

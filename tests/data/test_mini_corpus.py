@@ -71,22 +71,6 @@ def test_splits_are_balanced(split: str, splits: dict[str, Split]) -> None:
     assert labels.count("neg") == labels.count("pos") == len(texts) / 2
 
 
-def test_no_review_occurs_twice(splits: dict[str, Split]) -> None:
-    texts = [text for split_texts, _ in splits.values() for text in split_texts]
-    assert len({text.lower() for text in texts}) == len(texts)
-
-
-def test_reviews_have_the_length_and_the_marks_of_real_ones(splits: dict[str, Split]) -> None:
-    texts = [text for split_texts, _ in splits.values() for text in split_texts]
-    lengths = [len(text.split()) for text in texts]
-    assert min(lengths) >= 20
-    assert max(lengths) <= 120
-    for mark in ("<br /><br />", "&amp;", "&quot;", '"', "n't"):
-        share = np.mean([mark in text for text in texts])
-        assert 0.05 < share < 0.75, mark
-    assert not any("{" in text or "  " in text for text in texts)
-
-
 def test_counting_words_does_not_suffice(splits: dict[str, Split]) -> None:
     """Words tell something, as in real reviews, but the label hangs on their order.
 

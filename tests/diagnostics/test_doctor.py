@@ -54,9 +54,6 @@ def program(path: Path, text: str) -> str:
     return str(path)
 
 
-# --- versions
-
-
 def test_python_and_libraries_of_these_tests_are_as_required():
     assert check_python() == CheckResult(".".join(map(str, sys.version_info[:3])))
     result = check_libraries()
@@ -113,9 +110,6 @@ def test_package_that_is_not_installed(monkeypatch):
 def test_torch_that_crashes_or_miscounts(tmp_path, monkeypatch, text, found):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", text))
     assert_failed(check_torch(), found, "reinstall torch")
-
-
-# --- machine
 
 
 def test_gpu_that_torch_does_not_see(tmp_path, monkeypatch):
@@ -252,9 +246,6 @@ def test_status_of_memory(monkeypatch, free_gb, status):
     assert (result.status, result.message) == (status, f"{free_gb:.1f} GB free")
 
 
-# --- folders
-
-
 def test_folders_are_left_as_they_were(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "none" / "yet"))
     monkeypatch.chdir(tmp_path)
@@ -282,9 +273,6 @@ def test_folder_without_room(tmp_path, monkeypatch, free_gb, status):
     result = machine.check_current_folder()
     assert result.status == status
     assert ("make room" in result.advice) == (status != "ok")
-
-
-# --- libraries at work
 
 
 def test_tokenizer_that_cuts_otherwise(monkeypatch):
@@ -321,9 +309,6 @@ def test_corpus_that_is_missing_or_cut_short(tmp_path, monkeypatch):
     lines = (tmp_path / "mini" / "test.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "mini" / "test.csv").write_text("\n".join(lines[:101]), encoding="utf-8")
     assert_failed(check_corpus(), "4,000 + 500 + 100 reviews", "data/mini/generate.py")
-
-
-# --- the recurrence
 
 
 def break_lstm(monkeypatch, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -377,9 +362,6 @@ def test_recurrence_is_exact_here_and_leaves_random_numbers_alone():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-# --- the training
-
-
 def test_settings_of_the_training_are_valid():
     config = parse_training(installation._SETTINGS, "test")[0]
     assert config.training.num_epochs == 1
@@ -400,17 +382,10 @@ def test_status_of_a_training(loss, accuracy, seconds, status):
     assert installation.judge_training(loss, accuracy, seconds).status == status
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("kill -ILL $$", "failed: SIGILL: the processor lacks an instruction"),
-        ("kill -KILL $$", "failed: SIGKILL: "),
-        ("echo 'error: no space left' >&2; exit 1", "failed: no space left"),
-    ],
-)
-def test_training_that_fails(tmp_path, monkeypatch, text, message):
+def test_training_that_fails(tmp_path, monkeypatch):
+    text = "echo 'error: no space left' >&2; exit 1"
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", text))
-    assert_failed(check_training(), message, "make train")
+    assert_failed(check_training(), "failed: no space left", "make train")
 
 
 def test_training_without_end(tmp_path, monkeypatch):
@@ -419,9 +394,6 @@ def test_training_without_end(tmp_path, monkeypatch):
     started = time.monotonic()
     assert_failed(check_training(), "not finished after 0 s", "what else is running")
     assert time.monotonic() - started < 5
-
-
-# --- all checks
 
 
 def check_with(status: str) -> Callable[[], CheckResult]:

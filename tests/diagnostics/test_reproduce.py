@@ -291,13 +291,6 @@ def test_a_run_of_a_gpu_asks_before_it_is_trained_elsewhere(run, never, capfd):
     assert "no CUDA device" in refusal([run], capfd)
 
 
-def test_numbers_of_devices_and_threads_are_no_other_device(run):
-    rewrite(run, device="cuda:1 (NVIDIA H100)")
-    assert read_provenance(run).environment.device == "cuda (NVIDIA H100)"
-    rewrite(run, device="cpu (Some, 12 threads)")
-    assert read_provenance(run).environment.device == "cpu (Some)"
-
-
 def test_a_failed_training_is_told_with_its_last_words():
     done = run_module(["sentiment", "train", "--seed=x"])
     assert done.returncode == 2

@@ -88,9 +88,6 @@ def classify(model, ids) -> torch.Tensor:
         return model(tokens, torch.tensor([tokens.shape[1]]))[0].double()
 
 
-# The words.
-
-
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize(("lower_case", "language"), [(True, "en"), (False, "en"), (True, "zh")])
 def test_words_put_together_are_the_text(text, lower_case, language):
@@ -131,9 +128,6 @@ def test_shown_words_do_nothing_to_a_terminal(text):
     assert bool(shown(text)) == bool(text)
 
 
-# The running opinion.
-
-
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_the_opinion_is_the_model_on_each_beginning(num_classes):
     model = make_model(num_classes, pooling="max")
@@ -156,9 +150,6 @@ def test_a_long_text_is_asked_now_and_then_and_at_its_end():
     assert opinion.at_words().shape == (100, 2)
     np.testing.assert_array_equal(opinion.at_words()[20:30], opinion.probabilities[[2] * 10])
     assert predict_prefixes(model, ids[:7], most_tokens=10).num_read.tolist() == [1, 4, 7]
-
-
-# The attributions.
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])
@@ -221,9 +212,6 @@ def test_a_model_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in model.parameters())
     explanation_figure(model, make_words("a great film"), ("neg", "pos"), temperature=1.0)
     assert model.training and not model.recurrence.training
-
-
-# The gates.
 
 
 def walk(model, x, direction, h, c):
@@ -294,9 +282,6 @@ def test_attention_is_shown():
     explanation = make_explanation("a great film", pooling="attention")
     assert "attention" in render(explanation, colors=False)
     assert len(draw(explanation).axes) == len(draw(make_explanation("a great film")).axes) + 1
-
-
-# The views.
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)

@@ -6,10 +6,8 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 from helpers.processes import Processes
 from helpers.trainings import arguments, ended
 
@@ -66,26 +64,6 @@ def test_a_disk_that_fills_up(corpus, tmp_path):
     assert process.returncode == 1
     assert "File too large" in one_line(error) and f"--resume {run}" in error
     resume_and_compare(run, corpus, tmp_path / "whole", settings)
-
-
-@pytest.mark.long
-def test_a_small_disk(corpus, tmp_path, capsys):
-    disk, settings = tmp_path / "disk", "--training.num_epochs=6"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True).returncode != 0:
-        pytest.skip("needs the right to mount")
-    try:
-        assert cli.train(arguments(corpus, disk / "run", settings)) == 1
-        assert "No space left on device" in one_line(capsys.readouterr().err)
-        subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
-        resume_and_compare(disk / "run", corpus, tmp_path / "whole", settings)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        capsys.readouterr()
-        assert cli.train(arguments(corpus, disk / "other")) == 1
-        assert "nothing can be written in" in one_line(capsys.readouterr().err)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys):

@@ -105,8 +105,6 @@ def test_windows_end_early_where_texts_are_long(tmp_path, monkeypatch):
     assert [len(each) for each in windows(["x" * 30_000_000] * 3, 3)] == [2, 1]
 
 
-# --- bad rows -----------------------------------------------------------------------------------
-
 BAD = {
     "in.csv": (b'id,text\n1,good\n2,a,b\n3\n4,caf\xe9\n\n5,"fine"\n', {
         2: "3 values, but the header names 2 columns", 3: "1 values", 4: "not UTF-8"}),
@@ -220,9 +218,6 @@ def test_rows_of_json_that_differ_do_not_fit_into_columns(tmp_path):
     with pytest.raises(ValueError, match="row 2: 'more' is not among .*--output NAME.jsonl"):
         predict(tmp_path / "in.jsonl", tmp_path / "out.csv")
     predict(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-
-
-# --- bounded memory -----------------------------------------------------------------------------
 
 
 def test_encoding_is_the_same_and_bounded_however_much_is_forgotten():

@@ -89,17 +89,6 @@ def test_what_was_begun_otherwise_is_not_continued(tmp_path):
         predict(path, output, resumes=True)
 
 
-def test_an_error_leaves_what_is_done_and_another_answer_to_it_continues(tmp_path):
-    path, output = tmp_path / "in.csv", tmp_path / "out.csv"
-    path.write_text("text,n\n" + "".join(f"text {n},{n}\n" for n in range(12)) + "bad\nlast,1\n")
-    predict(path, tmp_path / "expected.csv", skip=True)
-    with pytest.raises(ValueError, match="row 13"):
-        predict(path, output)
-    watcher = predict(path, output, skip=True, resumes=True)
-    assert output.read_bytes() == (tmp_path / "expected.csv").read_bytes()
-    assert watcher.num_done == 14 and len(watcher.messages) == 1
-
-
 def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
     path, output = write(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
     output.write_text("mine")

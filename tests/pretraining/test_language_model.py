@@ -150,10 +150,6 @@ def test_words_and_outputs_are_dropped_in_training_alone(monkeypatch):
     torch.testing.assert_close(model.losses(window, None, words, chances)[0], plain)
 
 
-def test_few_words_are_all_candidates():
-    assert sorted(Candidates(torch.tensor([0.0, 2, 5]), 512, seed=0).draw(3).tolist()) == [1, 2]
-
-
 def test_gradients_of_windows_are_those_of_the_reviews():
     """With a window longer than all reviews, and every word a candidate."""
     model = make_model()

@@ -127,9 +127,3 @@ def test_validation_reviews_of_one_word(tmp_path):
     (folder / "validation.csv").write_text("text,label\ngood,pos\nbad,neg\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no validation review has two words"):
         run(folder, tmp_path / "model")
-
-
-def test_an_autoencoder_needs_a_window_for_all(capsys):
-    with pytest.raises(SystemExit):
-        parse_training(["--pretraining.objective=autoencoder"], "train.py")
-    assert "set it to 2000, twice pretraining.max_length" in capsys.readouterr().err

@@ -155,45 +155,6 @@ def test_it_is_not_where_the_run_is_to_be(reviews, tmp_path):
         find(*options(reviews, path, f"--pretraining.path={path}"))
 
 
-@pytest.mark.parametrize("wanted", ["--pretraining.num_epochs=1", "--pretraining.path=model"])
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--model.cell=gru"], "model.cell is 'gru'"),
-        (["--model.implementation=reference"], "model.implementation 'reference'"),
-        (["--model.num_layers=2"], "model.num_layers is 2 and model.bidirectional is true"),
-        (["--vectors.path=a.txt", "--vectors.freeze=true"], "vectors.freeze is True"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused_at_once(wanted, given, message, capsys):
-    with pytest.raises(SystemExit) as end:
-        settings(*given, wanted)
-    assert end.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert message in error
-    assert wanted.removeprefix("--").split("=")[0] in error
-    settings(*given)
-
-
-@pytest.mark.parametrize(
-    ("more", "is_refused"),
-    [
-        (["--training.unfreeze_epochs=2"], True),  # linear layer at 0, LSTM at 2, embedding at 4
-        (["--training.unfreeze_epochs=1.9"], False),
-        (["--training.unfreeze_epochs=1.4", "--model.num_layers=2"], True),
-        (["--training.unfreeze_epochs=2", "--vectors.path=a", "--vectors.freeze=true"], False),
-    ],
-)
-def test_a_layer_that_would_never_learn_is_refused(more, is_refused, capsys):
-    arguments = ["--training.num_epochs=4", *more]
-    if not is_refused:
-        settings(*arguments)
-        return
-    with pytest.raises(SystemExit):
-        settings(*arguments)
-    assert "the lowest layer would begin to learn after 4" in capsys.readouterr().err
-
-
 def test_one_without_checkpoint_is_begun_again_with_other_settings(reviews, tmp_path, monkeypatch):
     path = tmp_path / "model"
 

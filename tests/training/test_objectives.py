@@ -242,37 +242,3 @@ def test_endless_batches_are_known_by_their_number(unit, size):
     rows = torch.cat(batches).tolist()
     assert sorted(rows[:37]) == sorted(rows[37:74]) == list(range(37)), "one pass, then another"
     assert rows[:37] != rows[37:74]
-
-
-@pytest.mark.parametrize(
-    ("section", "settings", "message"),
-    [
-        (ObjectivesConfig, {"adversarial": -1.0}, "adversarial is -1.0, but must be at least 0"),
-        (ObjectivesConfig, {"perturbation_norm": 0.0}, "norm is 0.0, but must be above 0"),
-        (ObjectivesConfig, {"unlabelled_batch_size": 0}, "unlabelled_batch_size is 0, but must be"),
-        (DistillationConfig, {"teachers": ()}, r"teachers is \(\), but must be folders, or null"),
-        (DistillationConfig, {"teachers": ("a", " ")}, "but must be folders, or null"),
-        (DistillationConfig, {"teachers": ("a", "a")}, "but must be different folders"),
-        (DistillationConfig, {"weight": float("nan")}, "distillation.weight is nan"),
-        (DistillationConfig, {"temperature": 0.01}, "is 0.01, but must be from 0.1 to 100"),
-        (DistillationConfig, {"num_teachers": -1}, "teachers is -1, but must be from 0 to 100"),
-    ],
-)
-def test_wrong_settings(section, settings, message):
-    with pytest.raises(ValueError, match=message):
-        section(**settings)
-
-
-def test_settings_that_contradict_each_other():
-    with pytest.raises(ValueError, match="unlabelled_batch_size is 50 tokens, but data.max_length"):
-        Config(
-            training=TrainingConfig(batch_unit="tokens", batch_size=4_000),
-            objectives=ObjectivesConfig(unlabelled_batch_size=50),
-        )
-    with pytest.raises(
-        ValueError, match="False, but distillation needs .* distillation.teachers to"
-    ):
-        Config(
-            objectives=ObjectivesConfig(unlabelled=False),
-            distillation=DistillationConfig(teachers=("a",)),
-        )

@@ -125,17 +125,3 @@ def test_the_average_is_that_of_its_definition():
         expected = now if expected is None else kept * expected + (1 - kept) * now
     assert torch.allclose(average.model.output.weight.double(), expected, atol=1e-6)
     assert not torch.allclose(average.model.output.weight, model.output.weight)
-
-
-def test_a_restored_average_goes_on_as_it_was():
-    model = tiny_model()
-    averages = [WeightAverage(model, 0.9) for _ in range(2)]
-    for number in range(12):
-        with torch.no_grad():
-            model.output.weight.normal_()
-        averages[0].update()
-        if number == 5:
-            averages[1].restore({key: value.clone() for key, value in averages[0].state().items()})
-        elif number > 5:
-            averages[1].update()
-    assert torch.equal(averages[0].model.output.weight, averages[1].model.output.weight)

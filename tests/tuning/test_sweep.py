@@ -92,9 +92,6 @@ def work(study: Study, num_trials: int, metric: str = "accuracy") -> list[str]:
     return messages
 
 
-# --- the space
-
-
 def test_values_are_of_the_settings_kinds_and_within_the_bounds():
     space = read_space({**SPACE, "model.dropout": {"low": 0, "high": 0.5, "step": 0.25}})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -163,9 +160,6 @@ def test_values_out_of_range_are_refused_by_the_settings_own_checks():
     check_space({**decay, "training.optimizer": Choices(("adam", "adamw"))}, Config())
 
 
-# --- the search file
-
-
 def test_numbers_may_be_written_as_in_settings_files(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("space: {training.learning_rate: {low: 1e-4, high: 1E-1, log: true}}\n")
@@ -198,9 +192,6 @@ def test_mistakes_in_the_file_are_named(text, message, tmp_path):
 def test_the_example_in_configs_is_valid():
     search = read_search(ROOT / "configs" / "sweep.yaml")
     check_space(search.space, load_config(ROOT / search.config))
-
-
-# --- the trials
 
 
 def test_trials_are_trained_until_there_are_enough_and_the_best_is_written(tmp_path, monkeypatch):
@@ -370,8 +361,6 @@ def test_settings_whose_names_are_ambiguous_keep_their_sections():
     assert text == "vectors.name=null, other.name=true, seed=3"
 
 
-# --- processes, with a program in place of the training
-
 TRAINING = """
 import json, pathlib, signal, sys, time, yaml
 from filelock import FileLock
@@ -528,9 +517,6 @@ def test_a_training_that_fails_is_quoted(end, message, sweep_command, tmp_path):
     assert " ".join(output.split()).count(f"failed: {message}") == 2, "once under the table"
     assert errors.startswith(f"error: all 1 trials failed, the last one with: {message}")
     assert not (tmp_path / "s" / "best.yaml").exists()
-
-
-# --- real trainings
 
 
 def arguments(corpus: Path, folder: Path, **changes) -> list[str]:
