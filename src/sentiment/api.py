@@ -23,12 +23,7 @@ import torch
 from sentiment.cli import evaluate as evaluate_command
 from sentiment.cli import train as train_command
 from sentiment.config.parser import parse_training
-from sentiment.inference.predictor import (
-    Prediction,
-    Predictor,
-    load,
-    make_prediction,
-)
+from sentiment.inference.predictor import Prediction, Predictor, load
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.device import find_device
 from sentiment.runtime.processes import Interrupted
@@ -155,14 +150,15 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
         evaluation.calibrated.probabilities.tolist(), evaluation.num_tokens.tolist(),
         evaluation.was_cut.tolist(), strict=True,
     )  # fmt: skip
+    predictor = Predictor(outcome.run, find_device(parsed.device), precision=parsed.precision)
     return EvaluatedRun(
         path=outcome.run.path,
         metrics=evaluation.as_dict(),
-        predictor=Predictor(outcome.run, find_device(parsed.device), precision=parsed.precision),
+        predictor=predictor,
         report=outcome.report,
         texts=reviews.texts,
         labels=[reviews.class_names[label] for label in reviews.labels],
-        predictions=[make_prediction(reviews.class_names, *row) for row in rows],
+        predictions=[predictor.decide(*row) for row in rows],
         tables=outcome.text,
     )
 

@@ -7,8 +7,14 @@ import json
 import numpy as np
 import pytest
 from helpers.predictions import random_predictions
+from sklearn.metrics import precision_recall_fscore_support
 
-from sentiment.evaluation.metrics import calibration_bins, compute_metrics, compute_scores
+from sentiment.evaluation.metrics import (
+    ClassScores,
+    calibration_bins,
+    compute_metrics,
+    compute_scores,
+)
 
 
 def f1_of(predicted, labels, label):
@@ -60,8 +66,25 @@ def test_metrics_are_their_definitions(num_reviews, num_classes):
     assert metrics.f1 == pytest.approx(sum(f1) / len(f1))
     assert metrics.auroc == mean(auroc_of)
     assert metrics.average_precision == mean(average_precision_of)
+    macro = [f1_of(predicted, labels, label) for label in range(num_classes)]
+    assert metrics.macro_f1 == pytest.approx(sum(macro) / num_classes)
     for right, label in np.ndindex(num_classes, num_classes):
         assert metrics.confusion[right][label] == sum((labels == right) & (predicted == label))
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_scores_of_a_named_class_and_of_each(num_classes):
+    run = random_predictions(80, num_classes)
+    metrics = compute_metrics(run.log_probabilities, run.labels, 0)
+    assert metrics.f1 == pytest.approx(f1_of(run.predicted, run.labels, 0))
+    probabilities = run.probabilities[:, 0]
+    assert metrics.auroc == pytest.approx(auroc_of(probabilities, run.labels == 0))
+    expected = average_precision_of(probabilities, run.labels == 0)
+    assert metrics.average_precision == pytest.approx(expected)
+    table = precision_recall_fscore_support(run.labels, run.predicted)
+    for scores, precision, recall, f1, count in zip(metrics.by_class, *table, strict=True):
+        found = [scores.precision, scores.recall, scores.f1, scores.num_reviews]
+        assert found == pytest.approx([precision, recall, f1, count])
 
 
 def test_certain_predictions_are_in_the_last_bin():
@@ -75,6 +98,8 @@ def test_an_absent_class_leaves_f1_undefined_or_out_of_the_mean():
     never = np.log(np.tile([0.9, 0.1], (5, 1)))
     metrics = compute_metrics(never, np.zeros(5, dtype=np.int64))
     assert metrics.f1 is None and metrics.score("f1") == float("-inf")
+    assert metrics.by_class[1] == ClassScores(0, 0, precision=None, recall=None, f1=None)
+    assert metrics.macro_f1 == 1
     predicted_once = np.log([[0.9, 0.1], [0.1, 0.9]])
     assert compute_metrics(predicted_once, np.zeros(2, dtype=np.int64)).f1 == 0
     three = np.log([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1]])

@@ -42,7 +42,7 @@ def test_confusion_shows_its_counts():
 def test_thinned_curves_follow_the_whole_curve():
     run = random_predictions(5_000, 2)
     scores = run.probabilities
-    xs, ys = draw_roc(scores, run.labels, NAMES).axes[0].lines[1].get_data()
+    xs, ys = draw_roc(scores, run.labels, NAMES, [1]).axes[0].lines[1].get_data()
     whole_xs, whole_ys, _ = roc_curve(run.labels, scores[:, 1])
     assert len(xs) <= 200 < len(whole_xs)
     assert (xs[0], ys[0], xs[-1], ys[-1]) == (0, 0, 1, 1)
@@ -53,7 +53,7 @@ def test_thinned_curves_follow_the_whole_curve():
 
 def test_precision_and_recall_start_where_all_are_found():
     run = random_predictions(3_000, 2)
-    chance, curve = draw_precision_recall(run.probabilities, run.labels, NAMES).axes[0].lines
+    chance, curve = draw_precision_recall(run.probabilities, run.labels, NAMES, [1]).axes[0].lines
     share = run.labels.mean()
     assert chance.get_ydata() == pytest.approx([share, share])
     assert curve.get_xdata().max() == 1 and len(curve.get_xdata()) <= 200
@@ -73,7 +73,7 @@ def test_reliability_shows_the_accuracy_and_count_of_each_bin():
 
 def test_histograms_count_every_review():
     run = random_predictions(500, 2)
-    patches = draw_scores(run.probabilities, run.labels, NAMES).axes[0].patches
+    patches = draw_scores(run.probabilities, run.labels, NAMES, [1]).axes[0].patches
     counts = [patch.get_data().values.sum() for patch in patches]
     assert counts == np.bincount(run.labels).tolist()
 
@@ -103,7 +103,7 @@ def test_all_figures_are_small_for_any_number_of_classes(num_classes):
 def test_curves_of_a_single_class_are_said_to_be_undefined(label):
     run = Predictions(np.log([[0.4, 0.6], [0.2, 0.8], [0.9, 0.1]]), np.full(3, label))
     for draw in (draw_roc, draw_precision_recall):
-        assert "undefined" in texts(draw(run.probabilities, run.labels, NAMES))
+        assert "undefined" in texts(draw(run.probabilities, run.labels, NAMES, [1]))
 
 
 def test_names_are_shown_literally_and_leave_no_warnings_or_open_figures():

@@ -37,12 +37,16 @@ def make_corpus(lengths, *, max_length=10, keep="head", num_words=6):
     return batches.encode(tokenized, ids, labels, max_length=max_length, keep=keep)
 
 
-def evaluate(num_reviews=60, class_names=("neg", "pos"), *, fitted_here=False) -> Evaluation:
+def evaluate(
+    num_reviews=60, class_names=("neg", "pos"), *, fitted_here=False, threshold=None
+) -> Evaluation:
     run = random_predictions(num_reviews, len(class_names), seed=1)
     texts = [f"review {n} {HOSTILE}" for n in range(num_reviews)]
     reviews = Reviews(texts, run.labels, tuple(class_names), "nowhere")
     corpus = make_corpus(np.random.default_rng(1).integers(0, 25, num_reviews))
-    return evaluate_predictions(run, reviews, corpus, 1.5, fitted_here=fitted_here)
+    return evaluate_predictions(
+        run, reviews, corpus, 1.5, fitted_here=fitted_here, threshold=threshold
+    )
 
 
 def read_page(page: Path, evaluation: Evaluation, **changes) -> Page:
@@ -122,7 +126,9 @@ def test_examples_are_the_ends_of_the_ranking(num_classes):
 )
 @pytest.mark.parametrize("num_reviews", [1, 300])
 def test_the_table_fits_a_terminal_and_cannot_control_it(class_names, num_reviews):
-    table = report_table(evaluate(num_reviews, class_names, fitted_here=True), "title")
+    threshold = 0.123456789 if len(class_names) == 2 else None
+    evaluation = evaluate(num_reviews, class_names, fitted_here=True, threshold=threshold)
+    table = report_table(evaluation, "title")
     assert "\x1b" not in table
     for line in table.split("\n"):
         assert width(line) <= 80 and line == line.rstrip()
@@ -135,6 +141,46 @@ def test_the_table_says_what_is_undefined_and_what_is_optimistic():
     assert "ross-fitted" not in table, "a single review has no halves"
     assert "cross-fitted: each half" in report_table(evaluate(fitted_here=True), "title")
     assert "fitted on these reviews" not in report_table(evaluate(), "title")
+
+
+def test_each_class_has_its_scores_and_the_threshold_a_row(tmp_path):
+    evaluation = evaluate(threshold=0.3)
+    rows = [line.split() for line in report_table(evaluation, "title").split("\n")]
+    for name, scores in zip(("neg", "pos"), evaluation.metrics.by_class, strict=True):
+        expected = [f"{scores.num_reviews}", f"{scores.num_predicted}", f"{scores.precision:.4f}"]
+        assert [name, *expected, f"{scores.recall:.4f}", f"{scores.f1:.4f}"] in rows
+    fitted = evaluation.threshold.scores
+    assert fitted.num_predicted == sum(evaluation.calibrated.probabilities[:, 1] >= 0.3)
+    assert any(row[:5] == ["pos", "from", "0.3", f"{fitted.num_reviews}", f"{fitted.num_predicted}"]
+               for row in rows)  # fmt: skip
+    words = read_page(tmp_path / "report.html", evaluation).words
+    assert f"pos from 0.3{fitted.num_reviews}{fitted.num_predicted} " in words
+    assert "sentiment predict --threshold 0.3 does so" in words
+    assert (
+        "it is optimistic"
+        in read_page(tmp_path / "here.html", evaluate(threshold=0.3, fitted_here=True)).words
+    )
+
+
+def test_of_many_classes_the_worst_are_listed():
+    evaluation = evaluate(900, [f"c{n:02}" for n in range(30)])
+    table = report_table(evaluation, "title")
+    f1 = {f"c{n:02}": scores.f1 for n, scores in enumerate(evaluation.metrics.by_class)}
+    listed = [line.split()[0] for line in table.split("\n") if line.count(".") == 3]
+    assert set(listed) & set(f1) == set(sorted(f1, key=f1.get)[:20])
+    assert "20 of 30 classes" in table
+
+
+def test_rare_and_unpredicted_classes_are_remarked(tmp_path):
+    labels = np.array([0, 0, 0] + [1] * 30)
+    run = Predictions(np.log(np.tile([0.1, 0.9], (33, 1))), labels)
+    reviews = Reviews(["a text"] * 33, labels, ("spam", "ham"), "nowhere")
+    evaluation = evaluate_predictions(run, reviews, make_corpus([9] * 33), 1.0, fitted_here=False)
+    collapse, few = evaluation.remarks
+    assert "Every review is predicted ham." in collapse and "more reviews of spam" in collapse
+    assert "fewer than ten reviews of spam (3)" in few
+    assert collapse in read_page(tmp_path / "report.html", evaluation).words
+    assert evaluate(200).remarks == []
 
 
 def test_too_wide_a_matrix_lists_its_largest_confusions():

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.untrained_run import make_run
 
 from sentiment import load
+from sentiment.runtime.errors import UserError
 
 TEXTS = ["a great film", "", "dull " * 50, "🎬🎬", "zzzz", "awful plot <br /> and lovely music"]
 
@@ -119,3 +121,20 @@ def test_raw_probabilities_and_small_batches(trained_run):
     found = raw.predict(TEXTS, report=counts.append)
     assert found[0].probabilities == pytest.approx(expected, abs=1e-6)
     assert counts == [1] * len(TEXTS), "a text longer than a batch stands alone"
+
+
+def test_a_threshold_decides_for_the_positive_class(trained_run, tmp_path):
+    texts = [*TEXTS, "a dull film", "lovely"]
+    plain = load(trained_run).predict(texts)
+    shares = [each.probabilities[1] for each in plain]
+    for threshold in (0, sorted(shares)[3], 1):
+        predictions = load(trained_run, threshold=threshold).predict(texts)
+        for share, before, after in zip(shares, plain, predictions, strict=True):
+            assert after.label == ("pos" if share >= threshold else "neg")
+            assert after.probability == (share if after.label == "pos" else before.probabilities[0])
+            assert after.probabilities == before.probabilities
+    with pytest.raises(UserError, match=r"the threshold is 1\.5, but must be from 0 to 1"):
+        load(trained_run, threshold=1.5)
+    make_run(tmp_path / "three")
+    with pytest.raises(UserError, match="decides between two classes, but .* has 3: leave it out"):
+        load(tmp_path / "three", threshold=0.5)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.trainings import refusal
+from helpers.trainings import arguments, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from sentiment import load
+from sentiment.cli import main as cli
 from sentiment.cli.train import parse
 from sentiment.config.config import TrainingConfig
+from sentiment.data.pipeline import prepare_training
 from sentiment.runs.weights import WeightsInfo
 from sentiment.training.checkpoint import TrainerState
 from sentiment.training.meters import EpochProgress
@@ -98,3 +103,52 @@ def test_weights_of_unknown_classes_are_refused(corpus, tmp_path, capsys):
     assert "names 'poss', but the classes of" in error
     assert "are neg, pos (did you mean pos?)" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def skewed(tmp_path_factory) -> Path:
+    """A folder whose class spam is 5 of 60 training reviews."""
+    folder = tmp_path_factory.mktemp("skewed")
+    words = ["won", "prize", "urgent", "hello", "mother", "lunch", "train"]
+    rows = [f"{words[n % 7]} {words[n % 5]} {n},{'ham' if n % 12 else 'a spam'}" for n in range(60)]
+    (folder / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return folder
+
+
+def test_training_says_what_is_rare_and_what_is_never_predicted(skewed, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert cli.train(arguments(skewed, run, "--training.learning_rate=1e-3")) == 0
+    said = capsys.readouterr().out
+    assert "validation has fewer than ten reviews of a spam (1), ham (6), which" in said
+    assert "F1, average precision and thresholds are about ham, 92 % of the training" in said
+    assert "--training.positive_class 'a spam'" in said
+    assert said.count("         every validation review is predicted ham") == 2
+    assert "Every review is predicted ham. To learn the other classes, train" in said
+    assert "give more reviews of a spam." in said
+
+
+def test_a_positive_class_is_what_f1_and_the_threshold_are_about(skewed, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["--training.positive_class=a spam", "--training.monitor=f1"]
+    assert cli.train(arguments(skewed, run, *settings)) == 0
+    assert "F1, average precision" not in capsys.readouterr().out
+    predictor = load(run)
+    share = np.sort([row.probabilities[0] for row in predictor.predict(["won", "lunch train"])])
+    flagged = load(run, threshold=float(share[1])).predict(["won", "lunch train"])
+    assert sorted(row.label for row in flagged) == ["a spam", "ham"]
+    assert predictor.run.checkpoint.threshold is not None
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    best = [epoch["validation"] for epoch in epochs if epoch["is_best"]][-1]
+    assert best["f1"] == best["by_class"][0]["f1"]
+
+
+def test_the_hold_out_that_is_advised_holds_ten_of_each_class(tmp_path, caplog):
+    names = ["common"] * 160 + ["rare"] * 30
+    rows = [f"text number {n},{name}" for n, name in enumerate(names)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    settings = [f"--data.path={tmp_path}", "--vocabulary.min_frequency=1"]
+    prepare_training(parse(settings, "train").config)
+    (share,) = re.findall(r"rare \(3\), .* by --data.validation_share ([0-9.]+),", caplog.text)
+    data = prepare_training(parse([*settings, f"--data.validation_share={share}"], "train").config)
+    assert np.bincount(data.validation.labels).min() >= 10
+    assert caplog.text.count("fewer than ten") == 1

@@ -100,7 +100,8 @@ def _evaluate(
     with distributed.local_main_first():
         reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
-    predictions = predict_corpus(run.model.to(device), corpus, **where)
+    positive = run.config.training.positive_index(run.class_names)
+    predictions = predict_corpus(run.model.to(device), corpus, positive=positive, **where)
     truncations = measure_truncation(run.model, corpus, options.max_lengths, **where)
     if not distributed.is_main:
         return None
@@ -112,8 +113,9 @@ def _evaluate(
     )  # fmt: skip
     temperature = run.checkpoint.temperature
     evaluation = evaluate_predictions(
-        predictions, reviews, corpus, temperature, fitted_here=head.is_validation
-    )
+        predictions, reviews, corpus, temperature, fitted_here=head.is_validation,
+        threshold=run.checkpoint.threshold,
+    )  # fmt: skip
     seconds = time.perf_counter() - started
     write_evaluation(
         head, evaluation, output, truncations=truncations, seconds=seconds, events=events
@@ -123,7 +125,7 @@ def _evaluate(
     paragraphs = [
         report_table(evaluation, head.title),
         *([truncation_table(truncations)] if truncations else []),
-        *map(wrap_text, head.notes),
+        *map(wrap_text, [*head.notes, *evaluation.remarks]),
         f"{time.perf_counter() - started:.1f} s on {head.device}{ranks}\n"
         f"report: {sanitize(str(report))}",
     ]

@@ -49,6 +49,12 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_count("--batch-tokens", 30_000, "tokens in a batch, including padding")
     help = "do not divide logits by the run's temperature"
     parser.add_argument("--no-temperature", dest="calibrated", action="store_false", help=help)
+    help = (
+        "probability from which on the positive class of two is predicted: the run's "
+        "training.positive_class, or the second (default: predict the most probable class); "
+        "evaluate shows the best one"
+    )
+    parser.add_argument("--threshold", type=float, metavar="P", help=help)
     parser.add_model_options()
     parser.add_precision()
     options = parser.parse_intermixed_args(arguments)  # texts may follow options
@@ -84,6 +90,7 @@ def execute(options: argparse.Namespace) -> None:
             checkpoint=options.checkpoint,
             device=str(device),
             calibrated=options.calibrated,
+            threshold=options.threshold,
             batch_tokens=options.batch_tokens,
             precision=options.precision,
         )
@@ -192,6 +199,7 @@ def _request(
         "--prefix": options.prefix,
         "--window": options.window,
         "--batch-tokens": options.batch_tokens,
-        # Absent in fp32, so that outputs begun before this option existed can be continued.
+        # Absent by default, so that outputs begun before these options existed can be continued.
         **({"--precision": options.precision} if options.precision != "fp32" else {}),
+        **({"--threshold": options.threshold} if options.threshold is not None else {}),
     }

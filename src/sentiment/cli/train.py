@@ -17,7 +17,7 @@ from sentiment.runtime.processes import Interrupted
 if TYPE_CHECKING:
     import torch
 
-    from sentiment.data.batches import EncodedCorpus
+    from sentiment.data.pipeline import TrainingData
     from sentiment.runtime.distributed import DistributedContext
     from sentiment.training.checkpoint import FitResult
     from sentiment.training.context import TrainingContext
@@ -121,22 +121,29 @@ def _train(
         finish_run(path, result.entry())
         state_path(path).unlink(missing_ok=True)
         seconds = time.perf_counter() - started
-        _report(result, path, data.validation, context.device, seconds)
+        _report(result, path, data, context.device, seconds)
     distributed.barrier()
 
 
 def _report(
-    result: FitResult, path: Path, validation: EncodedCorpus, device: torch.device, seconds: float
+    result: FitResult, path: Path, data: TrainingData, device: torch.device, seconds: float
 ) -> None:
+    import numpy as np
+
     from sentiment.comparison.baseline import baseline_command, compare_with_baseline
     from sentiment.display.console import sanitize
+    from sentiment.evaluation.metrics import class_scores
+    from sentiment.evaluation.report import describe_collapse
 
     text = "best epoch %d: validation accuracy %.2f %%; %.0f s in all"
     logger.info(text, result.best_epoch, 100 * result.best_metrics["accuracy"], seconds)
+    by_class = class_scores(np.array(result.best_metrics["confusion"]))
+    if collapse := describe_collapse(by_class, data.class_names):
+        logger.warning("%s", collapse)
     folder = sanitize(str(path))
     logger.info("run: %s\nnext: python evaluate.py --run %s", folder, folder)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
-    against = compare_with_baseline(path, validation, device)
+    against = compare_with_baseline(path, data.validation, device)
     logger.info("%s", against or f"      {baseline_command(path)}")
 
 

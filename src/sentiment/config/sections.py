@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -115,9 +116,12 @@ class TrainingConfig:
     numbers of training reviews. Classes that are not named weigh 1; null weighs all alike. A
     review of weight 2 counts like two reviews; all weights are scaled to a mean of 1 over the
     training reviews, so that only their ratios count."""
-    monitor: Literal["accuracy", "f1", "auroc", "nll"] = "accuracy"
+    monitor: Literal["accuracy", "f1", "macro_f1", "auroc", "nll"] = "accuracy"
     """Validation metric that decides the best checkpoint, plateau and early stopping; of epochs
     with the same value, the one with the lower NLL is better."""
+    positive_class: str | None = None
+    """Name of the class that F1, AUROC, average precision and thresholds are about. null is the
+    second of two classes; with more, these are means over the classes, as macro_f1 always is."""
     patience: Annotated[int | None, Bounds(ge=1)] = None
     """Epochs without improvement after which training stops; null trains all epochs."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -142,6 +146,12 @@ class TrainingConfig:
                 "training.unfreeze_epochs does not go with training.schedule plateau: choose "
                 "another schedule, or set training.unfreeze_epochs to null"
             )
+
+    def positive_index(self, class_names: Sequence[str]) -> int | None:
+        """The number of the positive class; None if there is none, with more than two classes."""
+        if self.positive_class is not None:
+            return class_names.index(self.positive_class)
+        return 1 if len(class_names) == 2 else None
 
     def _check_class_weights(self) -> None:
         weights, key = self.class_weights, "training.class_weights"

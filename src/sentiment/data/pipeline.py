@@ -15,6 +15,7 @@ from torchtext.vocab import Vocab
 from sentiment.config.config import Config, DataConfig, VectorsConfig
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.download import cached_vectors, fetch_vectors
+from sentiment.data.rare_classes import warn_of_rare_classes
 from sentiment.data.reviews import (
     Reviews,
     Split,
@@ -74,6 +75,7 @@ def prepare_training(
     train, validation, unlabelled = load_training(config)
     is_held_out = not has_validation(config.data)
     how = f" (held out {config.data.describe_hold_out()})" if is_held_out else ""
+    warn_of_rare_classes(config, train, validation, is_held_out=is_held_out)
     counts = (f"{len(train):,}", f"{len(validation):,}")
     logger.info("reviews: %s for training, %s for validation%s", *counts, how)
     if unlabelled is not None:
@@ -130,12 +132,15 @@ def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
 
 def _check_class_names(config: Config, train: Reviews) -> None:
     """Refuse names in the settings that are none of the classes."""
-    weights = config.training.class_weights
-    for name in weights if isinstance(weights, dict) else ():
+    weights, positive = config.training.class_weights, config.training.positive_class
+    named = [("positive_class", positive)] if positive is not None else []
+    if isinstance(weights, dict):
+        named += [("class_weights", name) for name in weights]
+    for key, name in named:
         if name not in train.class_names:
             listed = ", ".join(train.class_names[:20])
             raise UserError(
-                f"training.class_weights names {name!r}, but the classes of {train.origin} are "
+                f"training.{key} names {name!r}, but the classes of {train.origin} are "
                 f"{listed}{did_you_mean(name, train.class_names)}"
             )
 

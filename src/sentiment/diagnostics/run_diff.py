@@ -245,8 +245,9 @@ def _check_pretraining(then: dict[str, str], run: Path) -> None:
     check_same_run(then, now, "pre-training", run)
 
 
-# These depend on the clock and on free memory.
-_NOT_COMPARED = {"seconds", "tokens_per_second", "peak_memory_bytes"}
+# These depend on the clock and on free memory, or follow from the confusion matrix and are missing
+# in earlier runs.
+_NOT_COMPARED = {"seconds", "tokens_per_second", "peak_memory_bytes", "macro_f1", "by_class"}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from sentiment.data.batches import BucketSampler, EncodedCorpus
 from sentiment.display.progress import progress_bar
+from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.metrics import Metrics, compute_metrics
 from sentiment.runtime.device import autocast, exact_fp32
 from sentiment.runtime.distributed import DistributedContext
@@ -26,6 +27,7 @@ class Predictions:
 
     log_probabilities: np.ndarray  # (num_reviews, num_classes) float64
     labels: np.ndarray  # (num_reviews,) int64 right classes
+    positive: int | None = None  # see compute_metrics
 
     @property
     def predicted(self) -> np.ndarray:  # (num_reviews,) most probable classes
@@ -39,8 +41,13 @@ class Predictions:
     def probabilities(self) -> np.ndarray:  # (num_reviews, num_classes)
         return np.exp(self.log_probabilities)
 
+    def calibrated(self, temperature: float) -> Predictions:
+        """The predictions with their logits divided by a temperature."""
+        log_probabilities = apply_temperature(self.log_probabilities, temperature)
+        return replace(self, log_probabilities=log_probabilities)
+
     def metrics(self) -> Metrics:
-        return compute_metrics(self.log_probabilities, self.labels)
+        return compute_metrics(self.log_probabilities, self.labels, self.positive)
 
 
 def predict_corpus(
@@ -49,13 +56,15 @@ def predict_corpus(
     *,
     device: torch.device,
     precision: torch.dtype = torch.float32,
+    positive: int | None = None,
     description: str = "evaluating",
     distributed: DistributedContext | None = None,
     report: Callable[[int], object] = lambda count: None,
 ) -> Predictions:
     """Classify every review of a corpus, with a progress bar.
 
-    ``description`` is the bar's title; for the other arguments see :func:`compute_logits`.
+    ``positive`` goes to the predictions, ``description`` is the bar's title; for the other
+    arguments see :func:`compute_logits`.
     """
     distributed = distributed or DistributedContext()
     with progress_bar(
@@ -71,7 +80,8 @@ def predict_corpus(
             model, corpus, device=device, precision=precision, report=update,
             distributed=distributed,
         )  # fmt: skip
-    return Predictions(logits.log_softmax(dim=1).numpy(), corpus.labels.cpu().numpy())
+    log_probabilities = logits.log_softmax(dim=1).numpy()
+    return Predictions(log_probabilities, corpus.labels.cpu().numpy(), positive)
 
 
 @torch.inference_mode()

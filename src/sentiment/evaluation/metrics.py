@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,22 +33,34 @@ class ProbabilityScores:
 
 
 @dataclass(frozen=True)
+class ClassScores:
+    """How well one class is told from the others."""
+
+    num_reviews: int  # of the class
+    num_predicted: int
+    precision: float | None  # None if it is never predicted
+    recall: float | None  # None if it does not occur
+    f1: float | None  # None if it neither occurs nor is predicted
+
+
+@dataclass(frozen=True)
 class Metrics:
     """Metrics of a set of predictions; for nll, brier and ece see :class:`ProbabilityScores`."""
 
     num_reviews: int
     accuracy: float
     accuracy_ci95: Interval  # see accuracy_interval
-    # With two classes, F1 of the second, None if it neither occurs nor is predicted; with more, the
-    # mean over the classes that occur or are predicted.
+    # F1 of the positive class, None if it neither occurs nor is predicted; macro_f1 without one.
     f1: float | None
-    # With more than two classes, the mean of one against the rest; None if a class does not occur.
+    macro_f1: float  # mean over the classes that occur or are predicted
+    # Of the positive class against the rest, or the mean over the classes; None if one is absent.
     auroc: float | None
     average_precision: float | None  # without interpolation; classes as for auroc
     nll: float
     brier: float
     ece: float
     confusion: tuple[tuple[int, ...], ...]  # rows are right classes, columns predicted ones
+    by_class: tuple[ClassScores, ...]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,8 +73,14 @@ class Metrics:
         return -value if name in ("nll", "brier", "ece") else value
 
 
-def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metrics:
-    """Metrics of (num_reviews, num_classes) float64 log-probabilities and their right classes."""
+def compute_metrics(
+    log_probabilities: np.ndarray, labels: np.ndarray, positive: int | None = None
+) -> Metrics:
+    """Metrics of (num_reviews, num_classes) float64 log-probabilities and their right classes.
+
+    ``positive`` is the class that F1, AUROC and average precision are about; None is the second of
+    two classes, and all of more.
+    """
     # Takes a second to import, which a training's first step must not wait for.
     from sklearn.metrics import average_precision_score, confusion_matrix, roc_auc_score
 
@@ -71,17 +89,50 @@ def compute_metrics(log_probabilities: np.ndarray, labels: np.ndarray) -> Metric
         raise UserError("no predictions to measure")
     predicted = log_probabilities.argmax(axis=1)
     num_right = int((predicted == labels).sum())
+    scored = scored_classes(num_classes, positive)
     confusion = confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    by_class = class_scores(confusion)
+    macro_f1 = float(np.mean([scores.f1 for scores in by_class if scores.f1 is not None]))
     return Metrics(
         num_reviews=num_reviews,
         accuracy=num_right / num_reviews,
         accuracy_ci95=accuracy_interval(num_right, num_reviews),
-        f1=_f1(labels, predicted, num_classes),
-        auroc=_one_against_rest(roc_auc_score, log_probabilities, labels),
-        average_precision=_one_against_rest(average_precision_score, log_probabilities, labels),
+        f1=by_class[scored[0]].f1 if len(scored) == 1 else macro_f1,
+        macro_f1=macro_f1,
+        auroc=_one_against_rest(roc_auc_score, log_probabilities, labels, scored),
+        average_precision=_one_against_rest(
+            average_precision_score, log_probabilities, labels, scored
+        ),
         **asdict(compute_scores(log_probabilities, labels)),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        by_class=by_class,
     )
+
+
+def scored_classes(num_classes: int, positive: int | None) -> list[int]:
+    """The classes whose mean F1, AUROC and average precision are."""
+    if positive is None and num_classes == 2:
+        return [1]
+    return list(range(num_classes)) if positive is None else [positive]
+
+
+def class_scores(confusion: np.ndarray) -> tuple[ClassScores, ...]:
+    """Scores of each class from a (num_classes, num_classes) confusion matrix."""
+
+    def share(hits: int, total: float) -> float | None:
+        return hits / total if total else None
+
+    counts = zip(
+        np.diagonal(confusion).tolist(), confusion.sum(axis=1).tolist(),
+        confusion.sum(axis=0).tolist(), strict=True,
+    )  # fmt: skip
+    return tuple(
+        ClassScores(
+            occurring, predicted, precision=share(hits, predicted), recall=share(hits, occurring),
+            f1=share(2 * hits, occurring + predicted),
+        )
+        for hits, occurring, predicted in counts
+    )  # fmt: skip
 
 
 def compute_scores(log_probabilities: np.ndarray, labels: np.ndarray) -> ProbabilityScores:
@@ -132,26 +183,17 @@ def ranking_scores(log_probabilities: np.ndarray) -> np.ndarray:
     return np.exp(log_probabilities)
 
 
-def _f1(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> float | None:
-    from sklearn.metrics import f1_score
-
-    if num_classes != 2:  # the mean over the classes that occur or are predicted
-        return float(f1_score(labels, predicted, average="macro"))
-    value = float(f1_score(labels, predicted, average="binary", zero_division=np.nan))
-    return None if np.isnan(value) else value
-
-
 def _one_against_rest(
     metric: Callable[[np.ndarray, np.ndarray], float],
     log_probabilities: np.ndarray,
     labels: np.ndarray,
+    classes: Sequence[int],
 ) -> float | None:
-    """A ranking metric of the second of two classes, or its mean over more classes."""
-    num_classes = log_probabilities.shape[1]
-    if len(np.unique(labels)) < num_classes:
+    """The mean of a ranking metric over some classes, each against the rest."""
+    counts = np.bincount(labels, minlength=log_probabilities.shape[1])[list(classes)]
+    if (counts == 0).any() or (counts == len(labels)).any():
         return None
     scores = ranking_scores(log_probabilities)
-    classes = [1] if num_classes == 2 else range(num_classes)
     return float(np.mean([metric(labels == label, scores[:, label]) for label in classes]))
 
 
@@ -176,7 +218,7 @@ def wilson_interval(count: int, total: int) -> Interval:
     return float(interval.low), float(interval.high)
 
 
-def f1_interval(confusion: np.ndarray) -> Interval | None:
+def f1_interval(confusion: np.ndarray, positive: int | None = None) -> Interval | None:
     """95 % bootstrap interval of F1, defined as in :class:`Metrics`.
 
     F1 is a function of the (num_classes, num_classes) confusion matrix, whose cells are
@@ -193,10 +235,10 @@ def f1_interval(confusion: np.ndarray) -> Interval | None:
     hits = np.diagonal(cells, axis1=1, axis2=2)  # (num_resamples, num_classes)
     occurrences = cells.sum(axis=1) + cells.sum(axis=2)  # as right and as predicted class
     scores = 2 * hits / np.maximum(occurrences, 1)
-    if num_classes == 2:
-        values = scores[occurrences[:, 1] > 0, 1]
-    else:
-        values = scores.sum(axis=1) / (occurrences > 0).sum(axis=1)
+    classes = scored_classes(num_classes, positive)
+    scores, occurs = scores[:, classes], occurrences[:, classes] > 0
+    defined = occurs.any(axis=1)
+    values = scores[defined].sum(axis=1) / occurs[defined].sum(axis=1)
     return percentile_interval(values) if len(np.unique(values)) > 1 else None
 
 

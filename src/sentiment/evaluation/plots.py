@@ -14,7 +14,7 @@ from sentiment.display.console import truncate
 from sentiment.display.plots import COLORS, new_figure
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.metrics import NUM_BINS, calibration_bins, ranking_scores
+from sentiment.evaluation.metrics import NUM_BINS, calibration_bins, ranking_scores, scored_classes
 from sentiment.evaluation.slices import KEEPS, Group, Truncation, group_by_length
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def draw_predictions(
     ``fitted_here`` says whether ``temperature`` was fitted on these reviews.
     """
     labels, num_classes = predictions.labels, len(class_names)
+    classes = scored_classes(num_classes, predictions.positive)
     confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
     np.add.at(confusion, (labels, predictions.predicted), 1)
     scores = ranking_scores(predictions.log_probabilities)
@@ -39,12 +40,12 @@ def draw_predictions(
     after = np.exp(apply_temperature(predictions.log_probabilities, temperature))
     return {
         "confusion": draw_confusion(confusion, class_names),
-        "roc": draw_roc(scores, labels, class_names),
-        "precision_recall": draw_precision_recall(scores, labels, class_names),
+        "roc": draw_roc(scores, labels, class_names, classes),
+        "precision_recall": draw_precision_recall(scores, labels, class_names, classes),
         "reliability": draw_reliability(
             before, after, labels, temperature=temperature, fitted_here=fitted_here
         ),
-        "scores": draw_scores(after, labels, class_names),
+        "scores": draw_scores(after, labels, class_names, classes),
     }
 
 
@@ -70,13 +71,15 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> Figure:
     return figure
 
 
-def draw_roc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """ROC curves: of the second of two classes, or of each of more against the rest."""
+def draw_roc(
+    scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], classes: Sequence[int]
+) -> Figure:
+    """ROC curves of some classes, each against the rest."""
     from sklearn.metrics import auc, roc_curve
 
     _, axes = new_figure(4.2, 3.6)
     axes.plot([0, 1], [0, 1], color=_FAINT, linestyle=":", label="by chance")
-    for label in _drawn_classes(labels, scores.shape[1]):
+    for label in _drawn_classes(labels, classes):
         false_positives, true_positives, _ = roc_curve(labels == label, scores[:, label])
         area = auc(false_positives, true_positives)
         name = _name(class_names[label], 16)
@@ -85,13 +88,13 @@ def draw_roc(scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
 
 
 def draw_precision_recall(
-    scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    scores: np.ndarray, labels: np.ndarray, class_names: Sequence[str], classes: Sequence[int]
 ) -> Figure:
-    """Precision over recall, of the same classes as :func:`draw_roc`."""
+    """Precision over recall of some classes, each against the rest."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     _, axes = new_figure(4.2, 3.6)
-    for color, label in zip(COLORS, _drawn_classes(labels, scores.shape[1]), strict=False):
+    for color, label in zip(COLORS, _drawn_classes(labels, classes), strict=False):
         is_positive = labels == label
         precision, recall, _ = precision_recall_curve(is_positive, scores[:, label])
         mean = average_precision_score(is_positive, scores[:, label])
@@ -138,18 +141,22 @@ def draw_reliability(
 
 
 def draw_scores(
-    probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    classes: Sequence[int],
 ) -> Figure:
-    """Histograms by right class: of the second of two classes' probability, else of its own."""
+    """Histograms by right class: of a single scored class's probability, else of its own."""
     figure, axes = new_figure(4.2, 3.6)
-    is_binary = probabilities.shape[1] == 2
-    edges = np.linspace(0, 1, 41 if is_binary and len(labels) > 5_000 else 21)
+    positive = classes[0] if len(classes) == 1 else None
+    edges = np.linspace(0, 1, 41 if positive is not None and len(labels) > 5_000 else 21)
     most = 0
     for label in _most_frequent(labels, probabilities.shape[1]):
-        counts, _ = np.histogram(probabilities[labels == label, 1 if is_binary else label], edges)
+        column = label if positive is None else positive
+        counts, _ = np.histogram(probabilities[labels == label, column], edges)
         most = max(most, int(counts.max()))
         axes.stairs(counts, edges, label=_name(class_names[label], 16), linewidth=1.5)
-    which = f"“{_name(class_names[1], 16)}”" if is_binary else "the right class"
+    which = "the right class" if positive is None else f"“{_name(class_names[positive], 16)}”"
     axes.set(xlabel=f"probability of {which}", ylabel="reviews", xlim=(-0.01, 1.01))
     axes.set_title("Probabilities by right class")
     if most > 50:
@@ -194,12 +201,11 @@ def draw_truncation(truncations: Sequence[Truncation]) -> Figure:
     return figure
 
 
-def _drawn_classes(labels: np.ndarray, num_classes: int) -> list[int]:
-    """The most frequent classes for which a curve is defined."""
-    if num_classes == 2:
-        return [1] if len(np.unique(labels)) == 2 else []
-    counts = np.bincount(labels, minlength=num_classes)
-    return [label for label in _most_frequent(labels, num_classes) if counts[label] < len(labels)]
+def _drawn_classes(labels: np.ndarray, classes: Sequence[int]) -> list[int]:
+    """The most frequent of some classes for which a curve is defined."""
+    counts = np.bincount(labels, minlength=max(classes) + 1)
+    drawn = [label for label in classes if 0 < counts[label] < len(labels)]
+    return sorted(sorted(drawn, key=lambda label: -counts[label])[: len(COLORS)])
 
 
 def _most_frequent(labels: np.ndarray, num_classes: int) -> list[int]:

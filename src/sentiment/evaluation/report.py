@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from sentiment.data.batches import EncodedCorpus
+from sentiment.data.rare_classes import few_reviews
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import COLUMNS, format_table, truncate
-from sentiment.evaluation.calibration import Calibration, apply_temperature, measure_calibration
+from sentiment.evaluation.calibration import Calibration, measure_calibration
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import (
+    ClassScores,
     Interval,
     Metrics,
     auroc_interval,
     f1_interval,
     ranking_scores,
+    scored_classes,
 )
 from sentiment.evaluation.slices import (
     KEEPS,
@@ -33,6 +36,7 @@ from sentiment.evaluation.slices import (
     uncertain_reviews,
     unknown_shares,
 )
+from sentiment.evaluation.thresholds import ThresholdScores, measure_threshold
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Evaluation:
     calibrated: Predictions  # at the run's temperature, like the examples
     metrics: Metrics
     f1_ci95: Interval | None  # by bootstrap; None if undefined
-    auroc_ci95: Interval | None  # of two classes, by DeLong's method; else None
+    auroc_ci95: Interval | None  # of the positive class, by DeLong's method; None without one
+    threshold: ThresholdScores | None  # by F1 on the validation reviews; None if unknown
     calibration: Calibration
     groups: dict[str, list[Group]]  # accuracy by "length", "unknown" and "cut"
     mistakes: list[Example]
@@ -53,11 +58,28 @@ class Evaluation:
     was_cut: np.ndarray  # (num_reviews,) bool: longer than what the model reads
     unknown_token_share: float  # of all tokens, truncated ones included
 
+    @property
+    def positive_name(self) -> str | None:
+        """The class that F1, AUROC and average precision are about; None if they are means."""
+        scored = scored_classes(len(self.class_names), self.predictions.positive)
+        return self.class_names[scored[0]] if len(scored) == 1 else None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is wrong with the predictions of rare classes, and what to do."""
+        metrics = self.metrics
+        remarks = [describe_collapse(metrics.by_class, self.class_names)]
+        if few := few_reviews(self.class_names, [each.num_reviews for each in metrics.by_class]):
+            remarks.append(f"The split has {few}, which these figures depend on.")
+        return [remark for remark in remarks if remark]
+
     def as_dict(self) -> dict[str, Any]:
         return {
             **self.metrics.as_dict(),
             "f1_ci95": self.f1_ci95,
             "auroc_ci95": self.auroc_ci95,
+            "positive_class": self.positive_name,
+            "threshold": None if self.threshold is None else asdict(self.threshold),
             "calibration": asdict(self.calibration),
             "accuracy_by": {
                 name: [asdict(group) for group in groups] for name, groups in self.groups.items()
@@ -75,18 +97,21 @@ def evaluate_predictions(
     temperature: float,
     *,
     fitted_here: bool,
+    threshold: float | None = None,
 ) -> Evaluation:
     """Evaluate predictions made at temperature 1.
 
     ``corpus`` holds the reviews as the model read them; ``fitted_here`` says whether the run's
-    ``temperature`` was fitted on them.
+    ``temperature`` and ``threshold`` were fitted on them.
     """
     log_probabilities, labels = predictions.log_probabilities, predictions.labels
     metrics = predictions.metrics()
+    scored = scored_classes(log_probabilities.shape[1], predictions.positive)
     auroc_ci95 = None
-    if log_probabilities.shape[1] == 2:
-        auroc_ci95 = auroc_interval(ranking_scores(log_probabilities)[:, 1], labels == 1)
-    calibrated = Predictions(apply_temperature(log_probabilities, temperature), labels)
+    if len(scored) == 1:
+        scores = ranking_scores(log_probabilities)[:, scored[0]]
+        auroc_ci95 = auroc_interval(scores, labels == scored[0])
+    calibrated = predictions.calibrated(temperature)
     is_right = predictions.is_right
     num_tokens, was_cut = corpus.full_lengths.numpy(), corpus.was_cut().numpy()
     return Evaluation(
@@ -94,8 +119,11 @@ def evaluate_predictions(
         predictions=predictions,
         calibrated=calibrated,
         metrics=metrics,
-        f1_ci95=f1_interval(np.array(metrics.confusion)),
+        f1_ci95=f1_interval(np.array(metrics.confusion), predictions.positive),
         auroc_ci95=auroc_ci95,
+        threshold=None
+        if threshold is None
+        else measure_threshold(threshold, calibrated, fitted_here=fitted_here),
         calibration=measure_calibration(
             log_probabilities, labels, temperature, fitted_here=fitted_here
         ),
@@ -124,6 +152,7 @@ def report_table(evaluation: Evaluation, title: str) -> str:
         _calibration_table(evaluation.calibration),
         _groups_table(evaluation.groups),
         _confusion_table(evaluation.metrics, evaluation.class_names),
+        _classes_table(evaluation),
     ]
     return "\n\n".join(tables)
 
@@ -143,9 +172,9 @@ def truncation_table(truncations: Sequence[Truncation]) -> str:
 
 def _metrics_table(evaluation: Evaluation) -> str:
     metrics = evaluation.metrics
-    f1_name = f"F1 of {truncate(evaluation.class_names[1], 17)}"
-    if len(evaluation.class_names) > 2:
-        f1_name = "F1, mean over classes"
+    f1_name = "F1, mean over classes"
+    if evaluation.positive_name is not None:
+        f1_name = f"F1 of {truncate(evaluation.positive_name, 17)}"
     no_f1 = "undefined: the class neither occurs nor is predicted"
     rows = [
         ("", "", "95 % interval"),
@@ -226,3 +255,50 @@ def _confusions_table(metrics: Metrics, class_names: Sequence[str]) -> str:
             names = (truncate(class_names[label], 30) for label in (right, predicted))
             rows.append((*names, f"{count:,}"))
     return format_table(rows, align="<<>")
+
+
+_MOST_CLASSES = 20  # rows of a table that is still read
+
+
+def _classes_table(evaluation: Evaluation) -> str:
+    """Precision, recall and F1 of each class or, of many, of those with the lowest F1."""
+    metrics, names = evaluation.metrics, evaluation.class_names
+    classes = list(range(len(names)))
+    title, note = "class", ""
+    if len(names) > _MOST_CLASSES:
+        classes.sort(key=lambda label: metrics.by_class[label].f1 or 0)
+        classes, title = classes[:_MOST_CLASSES], "class, lowest F1 first"
+        note = f"\n  {_MOST_CLASSES} of {len(names)} classes; report.html has all."
+    rows: list[Sequence[str]] = [(title, "reviews", "predicted", "precision", "recall", "F1")]
+    rows += [(names[label], *_score_cells(metrics.by_class[label])) for label in classes]
+    rows.append(("mean over classes", "", "", "", "", f"{metrics.macro_f1:.4f}"))
+    if (fitted := evaluation.threshold) is not None:
+        name = truncate(evaluation.positive_name or "", 12)
+        rows.append((f"{name} from {fitted.threshold:g}", *_score_cells(fitted.scores)))
+        where = "these reviews, which is optimistic" if fitted.fitted_here else "validation"
+        note += (
+            f"\n  Last row: predicted from a probability of {fitted.threshold!r} on, the best F1 "
+            f"on\n  {where}; predict --threshold {fitted.threshold!r} does so."
+        )
+    return format_table(rows, min_widths=[_NAME_COLUMNS]) + note
+
+
+def _score_cells(scores: ClassScores) -> list[str]:
+    values = (scores.precision, scores.recall, scores.f1)
+    shares = ["-" if value is None else f"{value:.4f}" for value in values]
+    return [f"{scores.num_reviews:,}", f"{scores.num_predicted:,}", *shares]
+
+
+def describe_collapse(by_class: Sequence[ClassScores], class_names: Sequence[str]) -> str:
+    """What to do if reviews of several classes are all predicted to be of one; else empty."""
+    classes = list(zip(class_names, by_class, strict=True))
+    predicted = [name for name, scores in classes if scores.num_predicted]
+    missed = [name for name, scores in classes if scores.num_reviews and not scores.num_predicted]
+    if len(predicted) > 1 or not missed:
+        return ""
+    only = truncate(predicted[0], 30)
+    return (
+        f"Every review is predicted {only}. To learn the other classes, train "
+        "with --training.class_weights balanced, choose the epoch by --training.monitor nll or "
+        f"auroc, or give more reviews of {truncate(missed[0], 30)}."
+    )

@@ -25,7 +25,7 @@ from sentiment.inference.outputs import (
     partial_path,
     publish,
 )
-from sentiment.inference.predictor import Prediction, Predictor, make_prediction
+from sentiment.inference.predictor import Prediction, Predictor
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
@@ -53,7 +53,7 @@ def shard_predict(
     table = distributed.all_reduce_sum(table)  # each row is zero on all ranks but one
     report(len(texts))
     return [
-        make_prediction(predictor.class_names, probabilities, int(num_tokens), bool(was_cut))
+        predictor.decide(probabilities, int(num_tokens), bool(was_cut))
         for *probabilities, num_tokens, was_cut in table.tolist()
     ]
 

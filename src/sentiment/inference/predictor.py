@@ -26,27 +26,20 @@ WINDOW = 20_000
 class Prediction:
     """The prediction for one text."""
 
-    label: str  # name of the most probable class
+    label: str  # name of the most probable class, or the one that the threshold decides for
     probability: float  # of that class
     probabilities: tuple[float, ...]  # of all classes, in the order of Predictor.class_names
     num_tokens: int  # number of tokens in the text, before truncation
     was_cut: bool  # whether the text was truncated to the run's data.max_length tokens
 
 
-def make_prediction(
-    class_names: Sequence[str], probabilities: Sequence[float], num_tokens: int, was_cut: bool
-) -> Prediction:
-    """The prediction with the most probable class as its label."""
-    best = probabilities.index(max(probabilities))
-    label, probability = class_names[best], probabilities[best]
-    return Prediction(label, probability, tuple(probabilities), num_tokens, was_cut)
-
-
 class Predictor:
     """Classifies texts with a trained run. Create one with :func:`load`.
 
-    :attr:`temperature` is what logits are divided by before the softmax; :attr:`rounding` is how
-    far bf16 changed the probabilities of the first texts, None in fp32.
+    :attr:`temperature` is what logits are divided by before the softmax; :attr:`threshold` the
+    probability from which on the positive class of two is predicted, None for the most probable
+    class; :attr:`rounding` is how far bf16 changed the probabilities of the first texts, None in
+    fp32.
     """
 
     def __init__(
@@ -55,13 +48,17 @@ class Predictor:
         device: torch.device,
         *,
         calibrated: bool = True,
+        threshold: float | None = None,
         batch_tokens: int = BATCH_TOKENS,
         precision: str = "fp32",
     ) -> None:
+        check_threshold(threshold, run)
         self.run = run
         self.device = device
         self.model = run.model.to(device).eval()
         self.temperature = run.checkpoint.temperature if calibrated else 1.0
+        self.threshold = threshold
+        self._positive = run.config.training.positive_index(run.class_names)
         self._batch_tokens = batch_tokens
         self._precision = find_inference_precision(precision, device)
         self.rounding: Rounding | None = None
@@ -134,7 +131,29 @@ class Predictor:
         probabilities = np.exp(log_probabilities).tolist()
         lengths, was_cut = corpus.full_lengths.tolist(), corpus.was_cut().tolist()
         rows = zip(probabilities, lengths, was_cut, strict=True)
-        return [make_prediction(self.class_names, *row) for row in rows]
+        return [self.decide(*row) for row in rows]
+
+    def decide(self, probabilities: Sequence[float], num_tokens: int, was_cut: bool) -> Prediction:
+        """The prediction for a text whose classes have these probabilities."""
+        best = probabilities.index(max(probabilities))
+        if self.threshold is not None and self._positive is not None:
+            is_positive = probabilities[self._positive] >= self.threshold
+            best = self._positive if is_positive else 1 - self._positive
+        label, probability = self.class_names[best], probabilities[best]
+        return Prediction(label, probability, tuple(probabilities), num_tokens, was_cut)
+
+
+def check_threshold(threshold: float | None, run: Run) -> None:
+    """Raise ``UserError`` unless a threshold fits the run's classes."""
+    if threshold is None:
+        return
+    if not 0 <= threshold <= 1:
+        raise UserError(f"the threshold is {threshold:g}, but must be from 0 to 1")
+    if len(run.class_names) != 2:
+        raise UserError(
+            f"a threshold decides between two classes, but {run.path} has {len(run.class_names)}: "
+            "leave it out"
+        )
 
 
 def _check_texts(texts: Iterable[str]) -> Iterator[str]:
@@ -170,6 +189,7 @@ def load(
     checkpoint: str = "best",
     device: str = "auto",
     calibrated: bool = True,
+    threshold: float | None = None,
     batch_tokens: int = BATCH_TOKENS,
     precision: str = "fp32",
 ) -> Predictor:
@@ -185,14 +205,17 @@ def load(
         checkpoint: which weights to load, ``best`` or ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         calibrated: whether to divide logits by the run's temperature.
+        threshold: probability from which on the positive class of two is predicted, which is the
+            run's ``training.positive_class``, or the second; None predicts the most probable class.
         batch_tokens: tokens in a batch, including padding; a longer text is a batch of its own.
         precision: arithmetic of matrix products, ``fp32`` or ``bf16``.
 
     Raises:
         FileNotFoundError: the folder is not a run, or one of its files is missing.
-        UserError: a file is damaged, or the device is missing or cannot compute in ``precision``.
+        UserError: a file is damaged, the device is missing or cannot compute in ``precision``, or
+            the threshold does not fit the classes.
     """
     return Predictor(
         load_run(Path(run), checkpoint=checkpoint), find_device(device),
-        calibrated=calibrated, batch_tokens=batch_tokens, precision=precision,
+        calibrated=calibrated, threshold=threshold, batch_tokens=batch_tokens, precision=precision,
     )  # fmt: skip

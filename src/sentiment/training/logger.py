@@ -24,7 +24,7 @@ from sentiment.data.batches import EncodedCorpus
 from sentiment.data.pipeline import TrainingData
 from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import clean
-from sentiment.display.console import sanitize
+from sentiment.display.console import sanitize, truncate
 from sentiment.display.plots import add_figure
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
@@ -229,7 +229,7 @@ class RunLogger:
         """Log hyperparameters with the best metrics, and the word embeddings."""
         final = {
             f"best/{name}": float(best[name])
-            for name in ("accuracy", "f1", "auroc", "nll")
+            for name in ("accuracy", "f1", "macro_f1", "auroc", "nll")
             if best.get(name) is not None
         }
         settings = {  # as values that TensorBoard can tabulate
@@ -333,6 +333,7 @@ class Validator:
     ) -> None:
         self._model, self._context, self._run_logger = model, context, run_logger
         self._class_names = data.class_names
+        self._positive = context.config.training.positive_index(data.class_names)
         self._corpus = data.validation.to(context.device)
         config = context.config
         self._samples = ValidationSamples(
@@ -345,8 +346,8 @@ class Validator:
     def predict(self, report: Callable[[int], object]) -> Predictions:
         """All predictions, on every rank; ``report`` takes the size of each finished batch."""
         return predict_corpus(
-            self._model, self._corpus, device=self._context.device, description="validating",
-            distributed=self._context.distributed, report=report,
+            self._model, self._corpus, device=self._context.device, positive=self._positive,
+            description="validating", distributed=self._context.distributed, report=report,
         )  # fmt: skip
 
     def log(
@@ -363,6 +364,10 @@ class Validator:
             return
         number, run_logger = epoch.epoch, self._run_logger
         run_logger.epoch(epoch, metrics, is_best=is_best)
+        predicted = np.unique(predictions.predicted)
+        if len(predicted) == 1:
+            name = truncate(self._class_names[predicted[0]], 30)
+            logger.info("         every validation review is predicted %s", name)
         run_logger.reviews(self._samples.verdicts(predictions, temperature), number)
         if self._context.config.training.pictures:
             pictures = draw_predictions(

@@ -16,6 +16,7 @@ from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
 from sentiment.display.progress import progress_bar
 from sentiment.evaluation.calibration import fit_temperature
+from sentiment.evaluation.thresholds import fit_threshold
 from sentiment.model import SentimentClassifier
 from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.runtime.device import autocast, mixed_seed, peak_memory_bytes
@@ -305,7 +306,8 @@ class Trainer:
         ).tolist()
         self._schedule.after_epoch(score)
         temperature = fit_temperature(predictions.log_probabilities, predictions.labels)
-        finished = WeightsInfo(epoch.epoch, epoch.update, metrics.as_dict(), temperature)
+        threshold = fit_threshold(predictions.calibrated(temperature))
+        finished = WeightsInfo(epoch.epoch, epoch.update, metrics.as_dict(), temperature, threshold)
         following = EpochProgress(epoch.epoch + 1, self._device)
         is_best = self._state.end_epoch(finished, (score, negated_nll), following)
         self._validator.log(epoch, predictions, metrics, temperature, is_best=is_best)

@@ -205,8 +205,9 @@ def predict_out_of_fold(folds: Sequence[Fold], device: torch.device) -> OutOfFol
         )
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.lexsort((columns[2], columns[0]))
-    repeats, numbers, rows, keys, *outputs = (column[order] for column in columns)
-    return OutOfFoldPredictions(class_names, repeats, numbers, rows, keys, Predictions(*outputs))
+    repeats, numbers, rows, keys, outputs, labels = (column[order] for column in columns)
+    predictions = Predictions(outputs, labels)
+    return OutOfFoldPredictions(class_names, repeats, numbers, rows, keys, predictions)
 
 
 def write_predictions(folder: Path, result: OutOfFoldPredictions) -> None:

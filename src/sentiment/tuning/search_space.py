@@ -35,6 +35,7 @@ _FIXED = {
     "data.shared_reviews",
     "data.exclude",
     "training.monitor",
+    "training.positive_class",
 }
 
 
@@ -207,7 +208,7 @@ def _kinds(hint: Any) -> str:
     return names.get(hint, "null")
 
 
-Metric = Literal["accuracy", "f1", "auroc", "nll"]
+Metric = Literal["accuracy", "f1", "macro_f1", "auroc", "nll"]
 
 _KEYS = ("config", "trials", "metric", "pruning", "space")
 
