@@ -20,7 +20,7 @@ MOVED = {"name": "a", "kind": "direction", "must_not_lower": "positive", "templa
         ({**GOOD, "templtes": []}, "test 'a': unknown key 'templtes' (did you mean templates?)"),
         ({**GOOD, "kind": "minimal"}, "test 'a': kind is 'minimal', which is unknown (did you mea"),
         ({**GOOD, "expect": "pos"}, "test 'a': expect is 'pos', which is unknown (one of neg"),
-        ({**GOOD, "tolerance": 0.1}, "test 'a': kind minimum has no tolerance, but name, kind, te"),
+        ({**GOOD, "tolerance": 0.1}, "test 'a': kind minimum takes no tolerance, only name, kind,"),
         ({**GOOD, "templates": []}, "test 'a': templates is empty: give at least one text"),
         ({**GOOD, "templates": "{part}"}, "test 'a': templates must be a list of texts"),
         ({**GOOD, "templates": ["a", "a"]}, "test 'a': templates has 'a' twice: delete one"),

@@ -75,11 +75,11 @@ def test_values_in_quotes_and_other_columns(tmp_path):
 @pytest.mark.parametrize(
     ("original", "message"),
     [
-        ("", "original.tsv: one column sentiment or label needed, but found: none"),
-        ("Text\nx\n", "original.tsv: one column sentiment or label needed, but found: 'Text'"),
-        ("label\tsentiment\ttext\n", "one column sentiment or label needed, but found: 'label', "),
-        ("label\treview\n", "one column text needed, but found: 'label', 'review'"),
-        (HEADER, "original.tsv: no rows, where pairs were expected"),
+        ("", "original.tsv must have one column sentiment or label, but has: none"),
+        ("Text\nx\n", "original.tsv must have one column sentiment or label, but has: 'Text'"),
+        ("label\tsentiment\ttext\n", "one column sentiment or label, but has: 'label', "),
+        ("label\treview\n", "one column text, but has: 'label', 'review'"),
+        (HEADER, "original.tsv has no rows: pairs were expected"),
         (HEADER + "pos\tx\n\npos\n", "original.tsv, row 2: 1 values, but the header names 2 col"),
         (HEADER + "pos\tx\nneg\tx\ty\n", "original.tsv, row 2: 3 values, but the header names 2"),
         (HEADER + "pos\t \n", "original.tsv, row 1: no text: fill it in or delete the pair"),

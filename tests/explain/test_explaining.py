@@ -21,7 +21,7 @@ from sentiment.data.batches import TextEncoder
 from sentiment.data.vocabulary import build_vocabulary
 from sentiment.display.console import width
 from sentiment.display.plots import save_figure
-from sentiment.explain.attribution import NO_WORDS, at_rest, integrated_gradients, read_words, shown
+from sentiment.explain.attribution import NO_WORDS, frozen, integrated_gradients, read_words, shown
 from sentiment.explain.explain import (
     Explanation,
     attention_weights,
@@ -204,7 +204,7 @@ def test_a_model_is_left_as_it_was():
     model.recurrence.eval()
     expected = integrated_gradients(make_model(embedding_dropout=0.5), IDS).values
     np.testing.assert_allclose(integrated_gradients(model, IDS).values, expected, atol=1e-6)
-    with pytest.raises(ZeroDivisionError), at_rest(model):
+    with pytest.raises(ZeroDivisionError), frozen(model):
         assert not model.training
         _ = 1 / 0
     assert model.training and not model.recurrence.training

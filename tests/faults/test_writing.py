@@ -69,7 +69,7 @@ def test_a_disk_that_fills_up(corpus, tmp_path):
 def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     assert cli.train(arguments(corpus, tmp_path / "run")) == 1
-    assert "nothing can be written in" in one_line(capsys.readouterr().err)
+    assert "cannot be written to" in one_line(capsys.readouterr().err)
 
 
 def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):

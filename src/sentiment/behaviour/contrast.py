@@ -129,7 +129,7 @@ def _read_file(path: Path, class_names: Sequence[str], roles: Roles | None) -> L
         texts.append(row[text_column])
         labels.append(label)
     if not texts:
-        raise UserError(f"{path}: no rows, where pairs were expected")
+        raise UserError(f"{path} has no rows: pairs were expected")
     return LabelledTexts(path, tuple(texts), tuple(labels))
 
 
@@ -155,5 +155,5 @@ def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
     columns = [index for index, name in enumerate(header) if name.strip().lower() in names]
     if len(columns) != 1:
         found = ", ".join(map(repr, header)) or "none"
-        raise UserError(f"{path}: one column {' or '.join(names)} needed, but found: {found}")
+        raise UserError(f"{path} must have one column {' or '.join(names)}, but has: {found}")
     return columns[0]

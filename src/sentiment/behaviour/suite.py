@@ -132,7 +132,7 @@ def read_behaviours(places: Sequence[Path]) -> list[Capability]:
         if capability.name in capabilities:
             raise UserError(
                 f"{path}: capability {capability.name!r} is also that of "
-                f"{capabilities[capability.name][1]}: give each file another, and each file once"
+                f"{capabilities[capability.name][1]}: name each file's own, and give each file once"
             )
         capabilities[capability.name] = capability, path
     return [capability for capability, _ in capabilities.values()]
@@ -192,7 +192,7 @@ def _read_test(where: str, path: Path, values: Any, lists: Lists) -> Behaviour:
     kind = read_choice(f"{where}: kind", values["kind"], tuple(_KEYS))
     allowed = (*_COMMON_KEYS, *_KEYS[kind])
     if others := [key for key in values if key not in allowed]:
-        raise UserError(f"{where}: kind {kind} has no {others[0]}, but {', '.join(allowed)}")
+        raise UserError(f"{where}: kind {kind} takes no {others[0]}, only {', '.join(allowed)}")
     details: dict[str, Any] = {"templates": _templates(where, "templates", values, lists)}
     if kind == "minimum":
         _one_of(where, values, ("expect",))

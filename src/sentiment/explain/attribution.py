@@ -21,7 +21,7 @@ from sentiment.runtime.device import exact_fp32
 
 
 @contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, exact fp32 and no gradients for weights; restores the model afterwards."""
     was_training = {module: module.training for module in model.modules()}
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -93,7 +93,7 @@ def integrated_gradients(
         most_steps = max(steps, min(16 * steps, _MOST_TOKENS // len(ids)))
     steps_of_piece = max(2, -(-steps // (len(_CUTS) - 1)))
     # cuDNN has a backward pass in training mode only.
-    with at_rest(model), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
+    with frozen(model), torch.backends.cudnn.flags(enabled=False, allow_tf32=False):
         path = _Path(model, ids)
         pieces = [path.piece(*ends, steps_of_piece) for ends in itertools.pairwise(_CUTS)]
         num_steps = steps_of_piece * len(pieces)

@@ -13,7 +13,7 @@ from sentiment.evaluation.evaluate import compute_logits
 from sentiment.explain.attribution import (
     Attribution,
     Words,
-    at_rest,
+    frozen,
     integrated_gradients,
     read_words,
     shown,
@@ -120,7 +120,7 @@ def trace_gates(model: SentimentClassifier, ids: np.ndarray) -> GateTrace | None
     )
     device = model.embedding.weight.device
     reference.to(device).load_state_dict(recurrence.state_dict())
-    with at_rest(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         embedded = model.embed(torch.from_numpy(ids).to(device).unsqueeze(0))
         initial = None if model.initial_states is None else model.initial_states(1)
         layers = reference.eval().trace(embedded, torch.tensor([len(ids)]), initial)
@@ -144,7 +144,7 @@ def attention_weights(model: SentimentClassifier, ids: np.ndarray) -> np.ndarray
     """Attention weights of the words, (num_words,), with sum 1; None without attention."""
     if model.attention is None:
         return None
-    with at_rest(model), torch.no_grad():
+    with frozen(model), torch.no_grad():
         tokens = torch.from_numpy(ids).to(model.embedding.weight.device).unsqueeze(0)
         lengths = torch.tensor([len(ids)])
         output, _ = model.run_recurrence(model.embed(tokens), lengths)
@@ -248,7 +248,7 @@ def explain_words(
     ``class_names`` are in the order of the model's logits; for the steps, see
     :func:`sentiment.explain.attribution.integrated_gradients`. The model is not changed.
     """
-    with at_rest(model):
+    with frozen(model):
         return Explanation(
             words=words,
             class_names=tuple(map(shown, class_names)),

@@ -68,7 +68,7 @@ def explanation_figure(
 def _draw_overview(axes: Any, explanation: Explanation, part: slice) -> None:
     _draw_curves(axes, explanation, slice(0, len(explanation.words)))
     axes.axvspan(part.start - 0.5, part.stop - 0.5, color="black", alpha=0.08, linewidth=0)
-    axes.set_title("opinion over the whole text, by words read; below: what is shaded", loc="left")
+    axes.set_title("opinion over the whole text, by words read; shaded: the part below", loc="left")
     axes.set_xlim(-0.5, len(explanation.words) - 0.5)
 
 
@@ -117,7 +117,7 @@ def _draw_attributions(axes: Any, explanation: Explanation, part: slice) -> None
 
 def _draw_attention(axes: Any, weights: np.ndarray, part: slice) -> None:
     axes.bar(np.arange(part.start, part.stop), weights[part], color=COLORS[3], width=0.8)
-    axes.set_title("what attention weighs each word", loc="left")
+    axes.set_title("attention weight of each word", loc="left")
     axes.set_ylim(0, 1.05 * float(weights.max()))
     _set_words(axes, part)
 
@@ -165,7 +165,7 @@ def _set_words(axes: Any, part: slice) -> None:
 
 
 def _drawn(text: str, longest: int = 60) -> str:
-    """The text with a box for what the font lacks, of which matplotlib would warn each time."""
+    """The text with a box for each character that the font lacks, which matplotlib warns of."""
     known = _font_characters()
     text = "".join(char if ord(char) in known else "□" for char in shown(text))
     return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -78,7 +78,7 @@ def check_writable(path: Path) -> None:
     if not existing.is_dir():
         raise NotADirectoryError(f"{existing} is a file: choose another folder to write to")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(f"nothing can be written in {existing}: choose another folder")
+        raise PermissionError(f"{existing} cannot be written to: choose another folder")
 
 
 def check_links(folder: Path) -> None:

@@ -144,7 +144,7 @@ def _failures(trials: Sequence[FrozenTrial]) -> list[str]:
     numbers: dict[str, list[str]] = {}
     for trial in trials:
         if trial.state == TrialState.FAIL:
-            reason = trial.user_attrs.get("message", "it was marked as failed from outside")
+            reason = trial.user_attrs.get("message", "another program marked it as failed")
             numbers.setdefault(reason, []).append(f"{trial.number:03d}")
     lines: list[str] = []
     for reason, failed in numbers.items():

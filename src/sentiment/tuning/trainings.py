@@ -82,7 +82,7 @@ class SignalForwarder:
 class TrainingOutcome:
     """How a training ended.
 
-    Stopped means by a signal to this process, or left to another one that trains in this folder.
+    It is stopped by a signal to this process, or because another process trains in this folder.
     """
 
     kind: Literal["complete", "pruned", "stopped", "failed"]
