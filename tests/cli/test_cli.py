@@ -257,25 +257,12 @@ def test_mistakes_in_evaluation_are_one_line(arguments, message, run_path, tmp_p
     assert not (tmp_path / "out").exists(), "nothing is written"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "it needs a header"),
-        ("review,stars\nx,1\n", "text"),
-        ("text,label\n", "no rows"),
-        ("text,label\na b c,neg\na b d,neg\n", "class"),
-        ("text,label\na b c,neg\na b d\n", "row 2"),
-    ],
-)
-def test_mistakes_in_training_data_are_one_line(content, message, tmp_path, capsys):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "train.csv").write_text(content)
-    output = tmp_path / "run"
-    assert cli.train([f"--data.path={tmp_path / 'data'}", f"--output_dir={output}"]) == 1
+def test_a_mistake_in_training_data_is_one_line_and_nothing_is_written(tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("text,label\na b c,neg\na b d,neg\n")
+    assert cli.train([f"--data.path={tmp_path}", f"--output_dir={tmp_path / 'run'}"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert message in error
-    assert not output.exists(), "nothing is written"
+    assert error.startswith("error: ") and "class" in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_does_not_overwrite_a_run(run_path, corpus, capsys):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
-import sys
+import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.processes import Processes
+from helpers.trainings import ended
 from helpers.vectors_files import LINES, load
 
 from sentiment.config.config import DataConfig
@@ -237,49 +239,33 @@ def test_an_endless_line_is_reported(tmp_path, suffix, monkeypatch):
             read(path)
 
 
+def peak_kilobytes() -> int:
+    return int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+
+
+def refuse_in_little_memory(read: Callable[[Path], object], path: Path) -> int:
+    before = peak_kilobytes()
+    with pytest.raises(ValueError, match=path.name):
+        read(path)
+    return int(peak_kilobytes() - before > 700_000)
+
+
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells peaks")
 @pytest.mark.parametrize(
-    ("name", "module", "call"),
+    ("name", "read"),
     [
-        ("a.csv", "data.sources", "read_files([path], with_labels=True)"),
-        ("a.jsonl", "data.sources", "read_files([path], with_labels=True)"),
-        (
-            "a.txt",
-            "data.vectors",
-            "load_vectors(path, ['', '', 'a'], [0, 0, 1], dimension=1, generator=None)",
-        ),
-        ("vocabulary.txt", "data.vocabulary", "load_vocabulary(path)"),
-        ("test.txt", "runtime.files", "read_text(path)"),
+        ("a.csv", rows), ("a.jsonl", rows), ("a.txt", load), ("vocabulary.txt", load_vocabulary),
+        ("test.txt", files.read_text),
     ],
-)
-def test_a_gigabyte_without_a_line_break(tmp_path, name, module, call):
+)  # fmt: skip
+def test_a_gigabyte_without_a_line_break(tmp_path, name, read):
     """1 GB of NULs, in a sparse file; a process of its own reads it, for its peak memory."""
     path = tmp_path / name
     with path.open("wb") as file:
         file.write(b"x")
         file.truncate(10**9)
-    code = f"""
-import pathlib
-WORDS = ["", "", "a"]
-from sentiment.{module} import {call.partition("(")[0]}
-def peak():  # ru_maxrss is at least that of the process that started this one
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-path = pathlib.Path({str(path)!r})
-before = peak()
-try:
-    {call}
-except ValueError as error:
-    print(error)
-print(peak() - before)
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
-    )
-    message, kilobytes = result.stdout.splitlines()
-    assert name in message, result.stderr
-    assert int(kilobytes) < 700_000
+    ended(Processes(refuse_in_little_memory, read, path))
 
 
 @pytest.mark.parametrize("name", ["tokens.npy", "offsets.npy", "lexicon.txt", "sha256"])

@@ -111,13 +111,6 @@ def test_an_unknown_choice_is_refused(choice, message):
         make_classifier(**choice)
 
 
-def test_what_stands_past_the_length_is_not_read():
-    model = make_classifier().eval()
-    tokens = make_tokens()
-    other = tokens.masked_fill(torch.arange(7) >= LENGTHS.unsqueeze(1), 17)
-    assert torch.equal(model(tokens, LENGTHS), model(other, LENGTHS))
-
-
 def test_padding_row_is_zero_and_stays_zero():
     vectors = torch.randn(30, 6)
     model = make_classifier(vectors=vectors)

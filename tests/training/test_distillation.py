@@ -101,16 +101,6 @@ def test_a_run_logs_the_labels_and_the_term(student):
     assert all(0 < value < 5 for value in points) and points[-1] < points[0]
 
 
-def test_the_provenance_names_the_teachers(student, teachers):
-    manifest = read_manifest(student)
-    assert [entry["path"] for entry in manifest["teachers"]] == [str(path) for path in teachers]
-    for entry, path in zip(manifest["teachers"], teachers, strict=True):
-        assert entry["identity"] == read_manifest(path)["identity"]
-        assert len(entry["sha256"]) == 64
-    assert manifest["data"]["unsupervised"]["rows"] == 70
-    assert "teachers" not in read_manifest(teachers[0])
-
-
 def test_knowledge_of_the_teachers_is_learned(reviews, teachers, tmp_path):
     """All labelled reviews are one text, with both labels: only the teacher knows the words."""
     poor = write_corpus(tmp_path / "poor", splits={"unsupervised": 300}, seed=5)
