@@ -199,7 +199,7 @@ def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
 
 @pytest.mark.parametrize(
     ("given", "answer"),
-    [("pretrian", "did you mean pretrain?"), ("xyz", "(one of train, ")],
+    [("pretrian", "did you mean pretrain?"), ("xyz", "(one of audit, ")],
 )
 def test_an_unknown_command_is_told_its_nearest(given, answer, capsys):
     with pytest.raises(SystemExit) as stopped:

@@ -202,9 +202,17 @@ def label_notes(audit: Audit) -> list[str]:
         f"The linear model predicts {percent(is_right.mean())} of the labels (95 %: "
         f"{100 * low:.1f} to {100 * high:.1f}), in {audit.out_of_fold.num_folds} folds held out "
         f"{held}.",
-        f"Confident learning doubts {len(audit.doubts):,} labels, more often by an error of the "
-        "model than of the label; the likeliest errors are first.",
+        _doubts_note(len(audit.doubts)),
     ]
+
+
+def _doubts_note(count: int) -> str:
+    if not count:
+        return "Confident learning doubts no label."
+    return (
+        f"Confident learning doubts {count:,} label{'s' * (count != 1)}, the likeliest errors "
+        "first; many a doubt is the model's own error."
+    )
 
 
 def _doubt_rows(audit: Audit) -> list[Row]:

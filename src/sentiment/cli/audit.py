@@ -15,7 +15,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "Look at reviews before training on them: classes, lengths, copies, damaged texts, words "
         "that give a class away, the vocabulary, and the labels that are most likely wrong.",
         epilog="Settings are given as to train: --config FILE, and any of them as --data.path "
-        "PATH, for which DATA is short; it stands first.",
+        "PATH, for which DATA is short.",
     )
     parser.usage = f"{prog} [DATA] [--config FILE] [--section.key VALUE …] [options]"
     parser.add_output(
@@ -24,10 +24,18 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     )
     help = "replace the files of an earlier audit, of which you may have edited label_errors.csv"
     parser.add_argument("--overwrite", action="store_true", help=help)
-    arguments = list(arguments)
-    if arguments and not arguments[0].startswith("-"):
-        arguments = [*arguments[1:], "--data.path", arguments[0]]
-    return parser.parse_with_settings(arguments, suffix="-audit", why="an audit cannot be resumed")
+    why = "an audit cannot be resumed"
+    return parser.parse_with_settings(_name_path(arguments), suffix="-audit", why=why)
+
+
+def _name_path(arguments: Sequence[str]) -> list[str]:
+    """The arguments with DATA, the one that is neither an option nor its value, as a setting."""
+    named, takes_value = [], False
+    for argument in arguments:
+        is_option = argument.startswith("-")
+        named.append(argument if is_option or takes_value else f"--data.path={argument}")
+        takes_value = is_option and "=" not in argument and argument != "--overwrite"
+    return named
 
 
 def execute(options: argparse.Namespace) -> None:

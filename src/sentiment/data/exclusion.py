@@ -26,6 +26,8 @@ def read_exclusions(path: Path) -> dict[str, dict[int, str]]:
 
     A file without the columns split, row and digest, or with invalid values, raises ``UserError``.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"data.exclude is {path}, which does not exist: {_MEND}")
     listed: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
     for block in open_source(path, "digest", ["split", "row"]).blocks(10_000):
         for index, problem in block.problems.items():
@@ -53,8 +55,8 @@ def excluded_rows(
     text_of = dict(zip((rows + 1).tolist(), texts, strict=True))
     if missing := sorted(listed.keys() - text_of.keys()):
         raise UserError(
-            f"{path} lists {len(missing):,} rows that are not among the labelled reviews of "
-            f"{split} (row {missing[0]} is the first): delete these lines, or {_MEND}"
+            f"{path} lists rows that are not among the labelled reviews of {split} "
+            f"({len(missing):,}, first row {missing[0]}): delete these lines, or {_MEND}"
         )
     for row, digest in listed.items():
         if row_digest(text_of[row]) != digest:
