@@ -35,7 +35,7 @@ def survive(num_kills: int, corpus: Path, folder: Path, *settings: str) -> int:
     assert cli.train(command) == 0
     diff = compare_runs(whole, broken)
     assert diff.is_equal, diff
-    assert not list(broken.rglob("*.new")) and not state_path(broken).exists()
+    assert not list(broken.rglob("*.new"))
     assert read_manifest(broken)["result"]["num_resumed"] > 0
     return num_inside
 

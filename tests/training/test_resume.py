@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.trainings import arguments, refusal, stop_after
+from helpers.trainings import PowerCutError, arguments, refusal, stop_after
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.config.config import TrainingConfig
 from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs import run as runs
 from sentiment.runs.manifest import read_manifest
+from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import CheckpointSchedule, load_state, state_path
 from sentiment.training.logger import Validator
@@ -183,7 +185,7 @@ def begun(reviews, tmp_path_factory) -> Path:
     ("changes", "message"),
     [
         (["--seed=1"], "seed is 1, but the run to resume has 0"),
-        (["--training.num_epochs=9"], "training.num_epochs is 9, but"),
+        (["--training.num_epochs=1"], "training.num_epochs is 1, but"),
         (["--config=configs/imdb.yaml"], "leave --config out"),
         (["--overwrite"], "give one of --overwrite, --resume"),
         (["--output_dir=elsewhere"], "output_dir is 'elsewhere', but"),
@@ -222,17 +224,76 @@ def finished(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "finished"))
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [["--training.average_decay=0.9"], ["--training.schedule=plateau", "--model.dropout=0.2"]],
+)
+def test_more_epochs_are_as_if_begun_with_them(variant, reviews, tmp_path):
+    """Also after a kill while settings are replaced, and one in an added epoch."""
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert cli.train(arguments(reviews, whole, *variant, "--training.num_epochs=4")) == 0
+    assert cli.train(arguments(reviews, run, *variant)) == 0
+    more = [f"--resume={run}", "--training.num_epochs=4"]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(runs, "save_config", lambda config, path: cut())
+        cli.train(more)
+    assert load_run(run).config.training.num_epochs == 2, "the former settings are valid"
+    stop_after(more, read_metrics(whole)[2]["training"]["update"] - 1)
+    assert load_run(run).config.training.num_epochs == 4
+    assert cli.train([f"--resume={run}"]) == 0
+    difference = compare_runs(whole, run)
+    assert difference.is_equal, difference
+
+
+def cut():
+    raise PowerCutError
+
+
+def test_more_epochs_keep_the_first_ones_warm_up(reviews, tmp_path):
+    run = tmp_path / "run"
+    half = "--training.warmup_share=0.5"
+    assert cli.train(arguments(reviews, run, half, "--training.num_epochs=1")) == 0
+    assert cli.train([f"--resume={run}", "--training.num_epochs=2"]) == 0
+    assert [epoch["training"]["learning_rate"] for epoch in read_metrics(run)] == [0.01, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("change", "loss", "message"),
+    [
+        ("--training.schedule=linear", None, "falls to 0 within its 2"),
+        ("--training.schedule=constant", "resume.safetensors", "that more epochs need is gone"),
+        ("--training.patience=1", None, "because of training.patience 1, and would end there"),
+    ],
+)
+def test_more_epochs_that_cannot_follow_start_a_new_run(
+    change, loss, message, reviews, tmp_path, capsys
+):
+    run, epochs = tmp_path / "run", "--training.num_epochs=2"
+    still = ["--training.learning_rate=1e-9", "--training.num_epochs=9"]  # so that patience ends it
+    changes = [change, *(still if "patience" in change else [epochs])]
+    assert cli.train(arguments(reviews, run, *changes)) == 0
+    if loss:
+        (run / "checkpoints" / loss).unlink()
+    capsys.readouterr()
+    try:
+        status = cli.train([f"--resume={run}", "--training.num_epochs=20"])
+    except SystemExit as stopped:
+        status = stopped.code
+    error = capsys.readouterr().err
+    assert status and message in error and error.count("\n") == 1
+    options = error.strip().partition("from its weights with ")[2].replace("FOLDER", f"{run}-new")
+    assert cli.train([*options.split(), epochs]) == 0, "the advice can be followed"
+    assert is_finished(run), "and the run is left alone"
+
+
 def test_a_finished_run_has_nothing_to_resume(reviews, finished, capsys):
-    assert not state_path(finished).exists(), "three times the weights' size for nothing"
+    assert state_path(finished).exists(), "for more epochs"
     before = (finished / "run.json").read_bytes()
     capsys.readouterr()
     for again in ([f"--resume={finished}"], [*arguments(reviews, finished), "--auto_resume"]):
         assert cli.train(again) == 0
         assert "is finished: there is nothing to resume" in capsys.readouterr().out
     assert (finished / "run.json").read_bytes() == before
-    state_path(finished).write_bytes(b"left by a kill after the result was written")
-    assert cli.train([f"--resume={finished}"]) == 0
-    assert not state_path(finished).exists()
 
 
 def test_auto_resume_begins_goes_on_and_minds_its_settings(reviews, tmp_path, capsys):

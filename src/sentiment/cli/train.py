@@ -119,7 +119,8 @@ def _train(
             raise
     if distributed.is_main:
         finish_run(path, result.entry())
-        state_path(path).unlink(missing_ok=True)
+        if not context.config.training.is_open_ended:
+            state_path(path).unlink(missing_ok=True)
         seconds = time.perf_counter() - started
         _report(result, path, data, context.device, seconds)
     distributed.barrier()

@@ -151,12 +151,27 @@ def _resumed_config(
         namespace.pop(name)
     before, config = flat_settings(saved), _to_config(parser, namespace)
     for key, value in flat_settings(config).items():
-        if value != before[key] and key not in _CHANGEABLE:
+        if key == "training.num_epochs" and value > before[key]:
+            if not saved.training.is_open_ended:
+                raise UserError(
+                    f"training.num_epochs is {value}, but the learning rate of {run} falls to 0 "
+                    f"within its {before[key]} (training.schedule {saved.training.schedule}): "
+                    f"{start_anew(saved, run)}"
+                )
+        elif value != before[key] and key not in _CHANGEABLE:
             raise UserError(
                 f"{key} is {value!r}, but the run to resume has {before[key]!r}: a resumed run "
                 "must be as if it had never stopped; train a new run to change it"
             )
     return replace(config, output_dir=run)
+
+
+def start_anew(config: Config, run: str | Path) -> str:
+    """The options that train on from a run that cannot be continued, for messages."""
+    options = f"--config {run}/config.yaml --training.init_from {run} --output_dir FOLDER"
+    if config.pretraining.is_wanted:
+        options += " --pretraining.path null --pretraining.num_epochs 0"
+    return f"start a new run from its weights with {options}"
 
 
 def _new_config(parser: SettingsParser, namespace: Namespace) -> Config:
@@ -183,8 +198,11 @@ def _to_config(parser: SettingsParser, namespace: Namespace) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Write all settings as a YAML file that ``--config`` reads back to the same settings."""
-    text = yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
-    atomic_write(path, text.encode("utf-8"))
+    atomic_write(path, as_yaml(config))
+
+
+def as_yaml(config: Config) -> bytes:
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True).encode("utf-8")
 
 
 # The defaults of earlier versions, for their runs whose settings files lack these keys.

@@ -138,6 +138,11 @@ class TrainingConfig:
     pictures: bool = True
     """Whether to add figures and explained reviews to TensorBoard each epoch (some seconds)."""
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether more epochs can follow the last one: the learning rate does not fall to 0."""
+        return self.schedule in ("constant", "plateau")
+
     def __post_init__(self) -> None:
         check_bounds(self, "training.")
         self._check_class_weights()

@@ -29,7 +29,7 @@ import torch
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, ModelConfig, deciding_settings
-from sentiment.config.parser import load_config, save_config
+from sentiment.config.parser import as_yaml, load_config, save_config
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary, token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.runs.manifest import (
@@ -149,6 +149,17 @@ def finish_run(path: Path, result: dict[str, Any]) -> None:
     write_manifest(path, {**read_manifest(path), "result": result})
 
 
+def extend_run(path: Path, config: Config) -> None:
+    """Give a run settings with more epochs, with which it is unfinished."""
+    manifest = read_manifest(path)
+    manifest.pop("result", None)
+    # run.json comes first and allows both files: a kill in between leaves the former settings.
+    manifest["former_config_sha256"] = file_sha256(path / "config.yaml")
+    manifest["config_sha256"] = hashlib.sha256(as_yaml(config)).hexdigest()
+    write_manifest(path, manifest)
+    save_config(config, path / "config.yaml")
+
+
 def is_finished(path: Path) -> bool:
     return "result" in read_manifest(path)
 
@@ -218,5 +229,6 @@ def _check_digest(path: Path, name: str) -> None:
     """Refuse a file that is missing or was changed since training."""
     if not (path / name).is_file():
         raise FileNotFoundError(f"the run has no {path / name}: copy it from where it was trained")
-    if file_sha256(path / name) != read_manifest(path)[f"{name.partition('.')[0]}_sha256"]:
+    manifest, key = read_manifest(path), f"{name.partition('.')[0]}_sha256"
+    if file_sha256(path / name) not in (manifest[key], manifest.get(f"former_{key}")):
         raise UserError(f"{path / name} is not the one this run was trained with")

@@ -46,7 +46,7 @@ class CheckpointData:
 
 
 def state_path(run: Path) -> Path:
-    """The checkpoint of an unfinished training."""
+    """The checkpoint of a training that is unfinished, or to which epochs can be added."""
     return run / "checkpoints" / "resume.safetensors"
 
 

@@ -121,11 +121,18 @@ class Schedule:
     def state(self) -> dict[str, Any]:
         by_metric = None if self._by_metric is None else self._by_metric.state_dict()
         by_update = self._by_update.state_dict()
-        return {"update": self._update, "by_update": by_update, "by_metric": by_metric}
+        return {
+            "update": self._update,
+            "num_warmup": self._num_warmup,
+            "by_update": by_update,
+            "by_metric": by_metric,
+        }
 
     def restore(self, values: dict[str, Any]) -> None:
         """Continue from :meth:`state`; the rates are restored with the optimizer."""
         self._update = values["update"]
+        # More epochs, given later, do not bring the warm-up back.
+        self._num_warmup = values.get("num_warmup", self._num_warmup)
         self._by_update.load_state_dict(values["by_update"])
         if self._by_metric is not None:
             self._by_metric.load_state_dict(values["by_metric"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from sentiment.config.config import Config, deciding_settings, first_difference
-from sentiment.config.parser import TrainingRequest
+from sentiment.config.parser import TrainingRequest, start_anew
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
 from sentiment.data.sources import has_validation
@@ -29,7 +29,14 @@ from sentiment.runs.pretrained import (
     start_from,
     starting_folder,
 )
-from sentiment.runs.run import build_model, create_run, is_finished, load_settings, load_words
+from sentiment.runs.run import (
+    build_model,
+    create_run,
+    extend_run,
+    is_finished,
+    load_settings,
+    load_words,
+)
 from sentiment.runtime.device import describe_device, mixed_seed, set_up
 from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
 from sentiment.runtime.errors import UserError
@@ -65,17 +72,21 @@ def resolve_start(
     request: TrainingRequest, path: Path, distributed: DistributedContext
 ) -> StartPlan:
     """Decide from a run's folder how to start; the main rank decides for all."""
-    kind = _NEW
+    kind, extends = _NEW, False
     if distributed.is_main:
         _check_is_run(path)
         if request.resumes:
             check_links(path)
-            load_settings(path)  # refuses an edited file, whose settings would be others
+            saved = load_settings(path)  # refuses an edited file, whose settings would be others
             kind = _RESUMED
+            extends = request.config.training.num_epochs > saved.training.num_epochs
+            if extends and is_finished(path):
+                _check_extension(path, saved)
         elif request.resumes_if_begun or _is_of_this_launch(path):
             kind = _compare_with_folder(request.config, path)
-        if kind == _RESUMED and is_finished(path):
-            state_path(path).unlink(missing_ok=True)  # left if the process was killed at its end
+        if kind == _RESUMED and is_finished(path) and not extends:
+            if not request.config.training.is_open_ended:
+                state_path(path).unlink(missing_ok=True)  # left by a kill at the run's end
             kind = _FINISHED
         if kind in (_NEW, _BEGUN):  # before a pre-training, which may take hours
             check_named_teachers(request.config)
@@ -89,6 +100,22 @@ def resolve_start(
 
 
 _NEW, _BEGUN, _RESUMED, _FINISHED = range(4)
+
+
+def _check_extension(path: Path, saved: Config) -> None:
+    """Refuse more epochs for a finished run that cannot go on as if it had been begun with them."""
+    num_epochs, training = read_manifest(path)["result"]["num_epochs"], saved.training
+    if num_epochs < training.num_epochs:
+        raise UserError(
+            f"{path} ended after epoch {num_epochs} of {training.num_epochs} because of "
+            f"training.patience {training.patience}, and would end there again: "
+            f"{start_anew(saved, path)}"
+        )
+    if not state_path(path).exists():
+        raise UserError(
+            f"{path} is finished, and the checkpoint that more epochs need is gone "
+            f"({state_path(path).name}): {start_anew(saved, path)}"
+        )
 
 
 def _check_is_run(path: Path) -> None:
@@ -161,8 +188,20 @@ def prepare(
     if config.distillation.is_wanted:  # read back, so that ranks and resumed runs have the same
         data = replace(data, soft_labels=read_soft_labels(path, data), unlabelled_reviews=None)
     if start.checkpoint is not None:
+        if distributed.is_main:
+            _extend(path, config.training.num_epochs)
         _log_resumed(context, start.checkpoint)
     return model, data
+
+
+def _extend(path: Path, num_epochs: int) -> None:
+    """Note in a resumed run's folder if it is to have more epochs than before."""
+    saved = load_settings(path)
+    before = saved.training.num_epochs
+    if num_epochs > before:
+        extend_run(path, replace(saved, training=replace(saved.training, num_epochs=num_epochs)))
+        warmup = "; the warm-up stays as it was" if saved.training.warmup_share > 0 else ""
+        logger.info("%s: %d epochs instead of %d%s", path, num_epochs, before, warmup)
 
 
 def build_fresh(config: Config, data: TrainingData, device: torch.device) -> SentimentClassifier:
