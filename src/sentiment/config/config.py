@@ -99,6 +99,12 @@ class Config:
         if not self.pretraining.is_wanted:
             return
         setting = "pretraining.path" if self.pretraining.path else "pretraining.num_epochs"
+        if self.training.init_from is not None:
+            raise UserError(
+                f"training.init_from is {self.training.init_from!r}, but {setting} says what to "
+                "start from too: set training.init_from to null, or pretraining.path to null and "
+                "pretraining.num_epochs to 0"
+            )
         model = self.model
         if model.cell != "lstm" or model.implementation != "packed":
             raise UserError(

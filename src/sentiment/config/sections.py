@@ -76,6 +76,12 @@ class VectorsConfig:
 class TrainingConfig:
     """Batches, optimizer, schedule, stopping and logging."""
 
+    init_from: Annotated[str | None, NonBlank("a folder")] = None
+    """A finished run with the same layers, whose best weights training starts from to learn from
+    other reviews; other classes get a new last layer. null starts anew."""
+    init_vocabulary: Literal["keep", "extend"] = "extend"
+    """Words with init_from: keep the run's, or extend them by those that the vocabulary settings
+    choose from these reviews, which start from the vectors, if there are any, else at random."""
     num_epochs: Count = 5
     """Largest number of passes over the training split."""
     batch_size: Count = 64

@@ -34,6 +34,7 @@ from sentiment.data.vocabulary import (
     build_vocabulary,
     count_groups,
     count_tokens,
+    extend_vocabulary,
     number_lexicon,
     token_counts,
 )
@@ -66,11 +67,16 @@ class TrainingData:
 
 
 def prepare_training(
-    config: Config, *, vocabulary: Vocab | None = None, with_vectors: bool = True
+    config: Config,
+    *,
+    vocabulary: Vocab | None = None,
+    extends_vocabulary: bool = False,
+    with_vectors: bool = True,
 ) -> TrainingData:
     """Read, split, tokenize and encode the reviews, and load the word vectors.
 
     A resumed training passes its ``vocabulary``, and needs no vectors as its weights hold them.
+    ``extends_vocabulary`` adds the words of the training reviews to it.
     """
     train, validation, unlabelled = load_training(config)
     is_held_out = not has_validation(config.data)
@@ -85,6 +91,9 @@ def prepare_training(
         warn_of_similar_neighbours(train_tokens, train.labels)
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(train, train_tokens)])
+    elif extends_vocabulary:
+        more = choose_vocabulary(config, [(train, train_tokens)])
+        vocabulary = extend_vocabulary(vocabulary, more)
     vectors, coverage, vectors_fingerprint = (
         _load_vectors(config, vocabulary) if with_vectors else (None, None, None)
     )

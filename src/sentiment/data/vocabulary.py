@@ -55,6 +55,14 @@ def build_vocabulary(
     return Vocab(counts, max_size=max_size, min_freq=min_frequency, specials=SPECIALS)
 
 
+def extend_vocabulary(vocabulary: Vocab, more: Vocab) -> Vocab:
+    """The words of both, by the sums of their counts."""
+    words = {*vocabulary.itos, *more.itos} - set(SPECIALS)
+    return build_vocabulary(
+        Counter({word: vocabulary.freqs[word] + more.freqs[word] for word in words})
+    )
+
+
 def number_lexicon(vocabulary: Vocab, lexicon: Sequence[str]) -> np.ndarray:
     """(len(lexicon),) int32 ids of the tokens of a lexicon, ``<unk>`` for unknown ones."""
     # stoi.get, not stoi[...]: torchtext's defaultdict would grow with each unknown token.

@@ -19,6 +19,7 @@ from sentiment.data.reviews import (
     load_unlabelled,
     reviews_fingerprint,
 )
+from sentiment.runs.initial import INITIAL
 from sentiment.runs.manifest import (
     check_fingerprints,
     git_state,
@@ -27,8 +28,8 @@ from sentiment.runs.manifest import (
     read_manifest,
     versions,
 )
-from sentiment.runs.pretrained import describe_pretraining
 from sentiment.runs.run import load_run
+from sentiment.runs.weights import describe_weights
 from sentiment.runtime.device import describe_device, find_device, find_precision
 from sentiment.runtime.errors import UserError
 from sentiment.training.distillation import (
@@ -89,6 +90,7 @@ class Provenance:
     vectors: dict[str, Any] | None  # fingerprint of the vectors' file
     teachers: list[dict[str, str]]  # path, identity and digest of the weights
     pretraining: dict[str, str] | None  # the same of the pre-training it started from
+    initial_run: dict[str, str] | None  # the same of the run it started from
     result: dict[str, Any]  # best epoch, its metrics, duration
 
     @property
@@ -137,6 +139,7 @@ def read_provenance(run: Path) -> Provenance:
             vectors=values["vectors"],
             teachers=[dict(teacher) for teacher in values.get("teachers", [])],
             pretraining=dict(values["pretraining"]) if "pretraining" in values else None,
+            initial_run=dict(values["initial_run"]) if "initial_run" in values else None,
             result=dict(values["result"]),
         )
         _check_types(provenance)
@@ -150,9 +153,10 @@ def read_provenance(run: Path) -> Provenance:
 
 def _check_types(provenance: Provenance) -> None:
     """Find missing or wrong values before hours of training."""
-    result, vectors, pretraining = provenance.result, provenance.vectors, provenance.pretraining
+    result, vectors = provenance.result, provenance.vectors
     fingerprints = [*provenance.data.values(), *([] if vectors is None else [vectors])]
-    sources = [*provenance.teachers, *([] if pretraining is None else [pretraining])]
+    starts = [start for start in (provenance.pretraining, provenance.initial_run) if start]
+    sources = [*provenance.teachers, *starts]
     expected = [
         (float | int, [*provenance.interval, provenance.accuracy, provenance.loss]),
         (float | int, [result["seconds"]]),
@@ -197,7 +201,9 @@ def check_inputs(provenance: Provenance, config: Config, run: Path) -> None:
     check_named_teachers(config)
     check_same_teachers(provenance.teachers, describe_teachers(config), run)
     if provenance.pretraining is not None:
-        _check_pretraining(provenance.pretraining, run)
+        _check_source(provenance.pretraining, "last", "pre-training", run)
+    if provenance.initial_run is not None:
+        _check_source(provenance.initial_run, INITIAL, "run", run)
     data = config.data
     if data.shared_reviews == "report":  # the training reports them; it changes no review
         data = replace(data, shared_reviews="ignore")
@@ -234,15 +240,15 @@ def _check_vectors(then: dict[str, Any], config: Config, run: Path) -> None:
         )
 
 
-def _check_pretraining(then: dict[str, str], run: Path) -> None:
+def _check_source(then: dict[str, str], weights: str, kind: str, run: Path) -> None:
     path = then["path"]
     try:
-        now = describe_pretraining(Path(path).expanduser())
+        now = describe_weights(Path(path).expanduser(), weights)
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"the pre-training {path} that {run} started from is missing ({error}): put it back"
+            f"the {kind} {path} that {run} started from is missing ({error}): put it back"
         ) from error
-    check_same_run(then, now, "pre-training", run)
+    check_same_run(then, now, kind, run)
 
 
 # These depend on the clock and on free memory, or follow from the confusion matrix and are missing

@@ -145,13 +145,6 @@ def start_from(model: SentimentClassifier, path: Path) -> None:
                 parameters[name].copy_(tensor)
 
 
-def describe_pretraining(path: Path) -> dict[str, str]:
-    """A pre-training's folder, identity and digest of the weights, for run.json."""
-    identity = read_manifest(path)["identity"]
-    weights = file_fingerprint(path / "checkpoints" / "last" / "model.safetensors")
-    return {"path": str(path), "identity": identity, "sha256": weights["sha256"]}
-
-
 def check_held_out(path: Path, validation: dict[str, Any], *, name: str | None = None) -> None:
     """Refuse a pre-training or run that may have learned from the validation reviews, of which
     ``validation`` is the fingerprint. ``name`` is for the message; None calls it a pre-training.

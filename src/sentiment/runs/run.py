@@ -5,7 +5,7 @@
                                         versions, device, revision, wall time, final metrics
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
-    checkpoints/resume.safetensors      while training is unfinished: what --resume needs
+    checkpoints/resume.safetensors      what --resume needs, while more epochs can follow
     checkpoints/soft_labels.safetensors teachers' labels of unlabelled reviews, if there are any
     metrics.json, train.log, tensorboard/, evaluation/, explanations/
 

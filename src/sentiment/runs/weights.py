@@ -16,7 +16,7 @@ from torch import nn
 from sentiment.display.console import truncate
 from sentiment.runs.manifest import FORMAT_VERSION, check_version, read_manifest
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write
+from sentiment.runtime.files import atomic_write, file_sha256
 
 _METADATA_KEY = "sentiment"
 
@@ -136,6 +136,12 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
     if values.get("name") != name:
         raise UserError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
     return tensors, info
+
+
+def describe_weights(run: Path, name: str) -> dict[str, str]:
+    """A run's folder, identity and digest of the weights ``checkpoints/NAME``, for run.json."""
+    digest = file_sha256(weights_path(run, name))
+    return {"path": str(run), "identity": read_manifest(run)["identity"], "sha256": digest}
 
 
 def weights_path(run: Path, name: str) -> Path:

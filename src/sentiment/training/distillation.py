@@ -15,14 +15,14 @@ from sentiment.config.config import Config, DistillationConfig, deciding_setting
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
 from sentiment.data.pipeline import TrainingData, encode_reviews, preload_reviews
-from sentiment.data.reviews import Reviews, file_fingerprint, reviews_fingerprint
+from sentiment.data.reviews import Reviews, reviews_fingerprint
 from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import holds_pretraining, is_baseline, is_pretraining, read_manifest
-from sentiment.runs.pretrained import check_held_out, describe_pretraining
+from sentiment.runs.pretrained import check_held_out
 from sentiment.runs.run import check_place, is_finished, load_run, load_settings
-from sentiment.runs.weights import read_tensors, weights_path, write_tensors
+from sentiment.runs.weights import describe_weights, read_tensors, weights_path, write_tensors
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 from sentiment.runtime.processes import Interrupted
@@ -111,14 +111,7 @@ def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str
 
 def describe_teachers(config: Config) -> list[dict[str, str]]:
     """Folder, identity and digest of the weights of each teacher, for run.json."""
-    return [
-        {
-            "path": str(path),
-            "identity": read_manifest(path)["identity"],
-            "sha256": file_fingerprint(weights_path(path, CHECKPOINT))["sha256"],
-        }
-        for path in teacher_folders(config)
-    ]
+    return [describe_weights(path, CHECKPOINT) for path in teacher_folders(config)]
 
 
 def check_same_teachers(before: list[dict[str, str]], now: list[dict[str, str]], run: Path) -> None:
@@ -281,7 +274,7 @@ def _find_problem(
         for split in ("train", "validation"):
             if manifest["data"][split] != reviews[split]:
                 return f"has other {split} reviews"
-        now = {} if pretraining is None else describe_pretraining(pretraining)
+        now = {} if pretraining is None else describe_weights(pretraining, "last")
     except (ValueError, FileNotFoundError) as error:
         return f"is damaged ({error})"
     before = manifest.get("pretraining", {})

@@ -12,9 +12,10 @@ from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest, start_anew
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
-from sentiment.data.sources import has_validation
+from sentiment.data.sources import has_validation, is_same_source
 from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
+from sentiment.runs.initial import INITIAL, find_initial_run, start_from_run
 from sentiment.runs.manifest import (
     check_fingerprints,
     collect_provenance,
@@ -25,7 +26,6 @@ from sentiment.runs.manifest import (
 )
 from sentiment.runs.pretrained import (
     check_held_out,
-    describe_pretraining,
     start_from,
     starting_folder,
 )
@@ -37,6 +37,7 @@ from sentiment.runs.run import (
     load_settings,
     load_words,
 )
+from sentiment.runs.weights import describe_weights
 from sentiment.runtime.device import describe_device, mixed_seed, set_up
 from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
 from sentiment.runtime.errors import UserError
@@ -89,6 +90,7 @@ def resolve_start(
                 state_path(path).unlink(missing_ok=True)  # left by a kill at the run's end
             kind = _FINISHED
         if kind in (_NEW, _BEGUN):  # before a pre-training, which may take hours
+            find_initial_run(request.config)
             check_named_teachers(request.config)
             plan_teachers(request, starting_folder(request.config), None)
     kind = int(distributed.broadcast(torch.tensor(kind)).item())
@@ -167,18 +169,18 @@ def prepare(
     broadcast later. Teachers label reviews once: their soft labels are saved.
     """
     config, path, distributed = context.config, context.path, context.distributed
-    source = path if start.resumes else pretrained
-    vocabulary = None if source is None else load_words(source)
-    with_vectors = distributed.is_main and source is None
     with distributed.local_main_first():
-        data = prepare_training(config, vocabulary=vocabulary, with_vectors=with_vectors)
+        if start.resumes:
+            data = prepare_training(config, vocabulary=load_words(path), with_vectors=False)
+        else:
+            data = read_data(config, pretrained, with_vectors=distributed.is_main)
     # Before the folder is created, because a refused teacher must not leave one behind.
     creates_run = distributed.is_main and not start.resumes
     soft_labels = teach(config, data, context.device) if creates_run else None
-    model = build_fresh(config, data, context.device)
-    if pretrained is not None:
-        check_held_out(pretrained, data.fingerprints["validation"])
-        start_from(model, pretrained)
+    if start.resumes:
+        model = build_fresh(config, data, context.device)
+    else:
+        model = build_start(config, data, context.device, pretrained)
     if distributed.is_distributed:  # dropout must differ between ranks
         set_up(context.device, mixed_seed(config.seed, distributed.rank))
     if creates_run:
@@ -202,6 +204,51 @@ def _extend(path: Path, num_epochs: int) -> None:
         extend_run(path, replace(saved, training=replace(saved.training, num_epochs=num_epochs)))
         warmup = "; the warm-up stays as it was" if saved.training.warmup_share > 0 else ""
         logger.info("%s: %d epochs instead of %d%s", path, num_epochs, before, warmup)
+
+
+def read_data(
+    config: Config, pretrained: Path | None, *, with_vectors: bool = True
+) -> TrainingData:
+    """The data of a new training; its vocabulary is, or begins with, that of the pre-training in
+    the folder ``pretrained`` or of the run in ``training.init_from``, if there is one.
+    """
+    initial = find_initial_run(config)
+    source = pretrained or initial
+    extends = initial is not None and config.training.init_vocabulary == "extend"
+    return prepare_training(
+        config,
+        vocabulary=None if source is None else load_words(source),
+        extends_vocabulary=extends,
+        with_vectors=with_vectors and (source is None or extends),
+    )
+
+
+def build_start(
+    config: Config, data: TrainingData, device: torch.device, pretrained: Path | None
+) -> SentimentClassifier:
+    """The model with the weights that a new training starts from; ``pretrained`` as for
+    :func:`read_data`.
+    """
+    model = build_fresh(config, data, device)
+    if pretrained is not None:
+        check_held_out(pretrained, data.fingerprints["validation"])
+        start_from(model, pretrained)
+    if (initial := find_initial_run(config)) is not None:
+        logger.info("%s", start_from_run(model, initial, data.vocabulary, data.class_names))
+        _warn_of_leak(config, data, initial)
+    return model
+
+
+def _warn_of_leak(config: Config, data: TrainingData, initial: Path) -> None:
+    """Warn if a run may have been trained on the validation reviews."""
+    held_out = read_manifest(initial).get("data", {}).get("validation")
+    is_same = is_same_source(config.data, load_settings(initial).data)
+    if is_same and held_out != data.fingerprints["validation"]:
+        logger.warning(
+            "%s was trained on the same source with other reviews held out, perhaps on some that "
+            "are held out now: metrics are then optimistic; %s has the settings of its hold-out",
+            initial, initial / "config.yaml",
+        )  # fmt: skip
 
 
 def build_fresh(config: Config, data: TrainingData, device: torch.device) -> SentimentClassifier:
@@ -236,7 +283,9 @@ def _create(
     if config.data.exclude is not None:
         provenance["exclude"] = file_fingerprint(Path(config.data.exclude).expanduser())
     if pretrained is not None:
-        provenance["pretraining"] = describe_pretraining(pretrained)
+        provenance["pretraining"] = describe_weights(pretrained, "last")
+    if (initial := find_initial_run(config)) is not None:
+        provenance["initial_run"] = describe_weights(initial, INITIAL)
     if soft_labels is not None:
         provenance["teachers"] = describe_teachers(config)
     create_run(path, config, data.class_names, data.vocabulary, provenance, overwrite=overwrite)

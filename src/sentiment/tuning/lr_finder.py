@@ -15,13 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.config.config import Config
 from sentiment.data.batches import BucketSampler, by_update
-from sentiment.data.pipeline import TrainingData, prepare_training
+from sentiment.data.pipeline import TrainingData
 from sentiment.display.console import format_table, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.display.progress import progress_bar
 from sentiment.model import SentimentClassifier
-from sentiment.runs.pretrained import check_fits, check_held_out, start_from
-from sentiment.runs.run import load_words
+from sentiment.runs.pretrained import check_fits
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
@@ -30,7 +29,7 @@ from sentiment.training.distillation import teach
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import MeanMeter
 from sentiment.training.optim import Schedule
-from sentiment.training.setup import build_fresh
+from sentiment.training.setup import build_start, read_data
 from sentiment.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -77,12 +76,7 @@ def prepare_range(config: Config) -> TrainingData:
             "a range test trains no teachers: set distillation.num_teachers to 0, and list "
             "finished ones in distillation.teachers or use none"
         )
-    pretrained = _pretrained_folder(config)
-    vocabulary = None if pretrained is None else load_words(pretrained)
-    data = prepare_training(config, vocabulary=vocabulary, with_vectors=pretrained is None)
-    if pretrained is not None:
-        check_held_out(pretrained, data.fingerprints["validation"])
-    return data
+    return read_data(config, _pretrained_folder(config))
 
 
 def _pretrained_folder(config: Config) -> Path | None:
@@ -114,9 +108,7 @@ def measure_range(
     Raises ``MemoryError`` if a batch is too large, ``UserError`` if the loss was never finite.
     """
     data = replace(data, soft_labels=teach(config, data, device))
-    model = build_fresh(config, data, device)
-    if (pretrained := _pretrained_folder(config)) is not None:
-        start_from(model, pretrained)
+    model = build_start(config, data, device, _pretrained_folder(config))
     model.train()
     context = TrainingContext(config, Path(config.output_dir), device, precision)
     trainer = _make_trainer(model, data, context, lowest, highest, num_updates)

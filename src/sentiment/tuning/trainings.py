@@ -121,6 +121,8 @@ def run_training(
     finally:
         forwarder.process = None
     if process.returncode == 0:
+        # Kept for more epochs, which no trial or fold gets; three times the weights' size.
+        (run / "checkpoints" / "resume.safetensors").unlink(missing_ok=True)
         return TrainingOutcome("complete")
     if forwarder.signal:
         return TrainingOutcome("stopped")
