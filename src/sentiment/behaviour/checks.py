@@ -206,7 +206,7 @@ def _judge(
     before = predictions[case.text]
     if case.changed is None:  # minimum functionality: the right class
         assert behaviour.role is not None
-        right = roles.index(behaviour.role)
+        right = getattr(roles, behaviour.role)
         expected, got = class_names[right], before.label
         if got == expected:
             return None
@@ -216,7 +216,7 @@ def _judge(
     moves = [new - old for old, new in zip(before.probabilities, after.probabilities, strict=True)]
     tolerance = (1.0 if behaviour.tolerance is None else behaviour.tolerance) + _ROUNDING
     if behaviour.role is not None:  # direction: one probability must not fall, or not rise
-        watched = roles.index(behaviour.role)
+        watched = getattr(roles, behaviour.role)
         distance = -moves[watched] if behaviour.must_not == "lower" else moves[watched]
         has_failed = distance > tolerance
     else:  # invariance: the same class, and probabilities within the tolerance

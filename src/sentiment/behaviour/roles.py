@@ -26,9 +26,6 @@ class Roles:
     negative: int
     positive: int
 
-    def index(self, role: Role) -> int:
-        return self.negative if role == "negative" else self.positive
-
 
 def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = None) -> Roles | None:
     """Find the negative and the positive class of a run; None if their names do not tell.
@@ -80,7 +77,7 @@ def class_of(label: str, class_names: Sequence[str], roles: Roles | None) -> int
         return lowered.index(label.lower())
     role = _role_by_name(label)
     if roles is not None and role in ROLES:
-        return roles.index(role)
+        return getattr(roles, role)
     are_integers = all(re.fullmatch(r"-?[0-9]+", name) for name in class_names)
     if not are_integers and re.fullmatch(r"[0-9]{1,6}", label) and int(label) < len(class_names):
         return int(label)

@@ -55,9 +55,9 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     run = load_run(options.run, checkpoint=options.checkpoint)
     check_writable(options.output.parent)
-    exported = export_run(run, options.output, options.format)
+    difference = export_run(run, options.output, options.format)
     seconds = time.perf_counter() - started
     print(
-        f"{sanitize(str(exported.path))}: {exported.num_bytes / 1e6:.1f} MB in {seconds:.1f} s; "
-        f"logits within {exported.difference:.1g} of the run's"
+        f"{sanitize(str(options.output))}: {options.output.stat().st_size / 1e6:.1f} MB in "
+        f"{seconds:.1f} s; logits within {difference:.1g} of the run's"
     )

@@ -46,10 +46,6 @@ class ReproductionPlan:
     provenance: Provenance
     environment: RunEnvironment  # of the new training
 
-    @property
-    def differences(self) -> list[Difference]:
-        return self.provenance.environment.differences(self.environment)
-
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -179,7 +175,8 @@ def reproduce(
 def differences_text(plan: ReproductionPlan) -> str:
     """What has changed since the run was trained, one line each."""
     provenance = plan.provenance
-    lines = [truncate(str(difference), COLUMNS) for difference in plan.differences]
+    differences = provenance.environment.differences(plan.environment)
+    lines = [truncate(str(difference), COLUMNS) for difference in differences]
     if not lines:
         lines = ["versions, revision, device, threads and precision: unchanged"]
     is_dirty = {"then": provenance.environment.is_dirty, "now": plan.environment.is_dirty}

@@ -7,7 +7,6 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -170,17 +169,8 @@ FORMAT_VERSION = 1
 _MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, minus room for the graph
 
 
-@dataclass(frozen=True)
-class Exported:
-    """An exported file."""
-
-    path: Path
-    num_bytes: int
-    difference: float  # the largest one between its logits and the run's
-
-
-def export_run(run: Run, path: Path, format: Format) -> Exported:
-    """Export a run's model, on the CPU, to one file, and check that it gives the same logits.
+def export_run(run: Run, path: Path, format: Format) -> float:
+    """Export a run's model, on the CPU, to one file; returns the largest difference of its logits.
 
     The format ``onnx`` is for onnxruntime and others, ``torch`` for ``torch.jit.load``. Nothing is
     written if the model cannot be exported or is too large, or if logits differ by more than
@@ -200,7 +190,7 @@ def export_run(run: Run, path: Path, format: Format) -> Exported:
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
-    return Exported(path, path.stat().st_size, difference)
+    return difference
 
 
 def describe(run: Run) -> dict[str, str]:

@@ -131,19 +131,10 @@ class GRUCell(RNNCell):
 class _Layer(torch.autograd.Function):
     """A layer in all its directions; differentiable once.
 
-    Args:
-        cell: the equations of a step.
-        x: (time, batch, features), finite on padding.
-        index: padding, last words and, if bidirectional, ``reversed_index``.
-        initial: (directions, batch, hidden), the initial states.
-        dtype: precision of matrix products; states and gates have the precision of ``initial``.
-        needs_grad: whether to keep what backward needs.
-        weights: W_ih (gates * hidden, features), W_hh (gates * hidden, hidden), b_ih and b_hh
-            (gates * hidden,) of each direction.
-
-    Returns:
-        output (time, batch, directions * hidden), zero on padding, and the final states
-        (directions, batch, hidden), both in ``dtype``.
+    From x (time, batch, features), finite on padding, initial states (directions, batch, hidden)
+    and each direction's W_ih, W_hh, b_ih and b_hh to the output (time, batch, directions * hidden),
+    zero on padding, and the final states. Products and results are in ``dtype``; states and gates
+    have the precision of ``initial``.
     """
 
     @staticmethod
