@@ -90,7 +90,7 @@ def bare_seconds(folder: Path | None) -> float:
 
 def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
     """From a file to a file, committed twice on the way."""
-    from sentiment.data.readers import open_source
+    from sentiment.data.formats import open_source
     from sentiment.inference.batch_predict import predict_to_file
     from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
@@ -103,7 +103,7 @@ def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
     def predict() -> None:
         with Bar(is_hidden=True) as bar:
             predict_to_file(
-                open_source(path, "text"),
+                open_source(path),
                 output,
                 predictor.predict,
                 AddedColumns(predictor.class_names),

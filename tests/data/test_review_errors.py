@@ -14,7 +14,7 @@ from sentiment.data.reviews import load_split, load_training_splits
 from sentiment.runtime.errors import UserError
 
 FILL_IN = "fill it in or delete the row"
-NEEDED = "columns text and label are needed"
+NEEDED = "no column is named as one of the"
 QUOTE = (
     'quote a value that holds quotes, delimiters or line breaks, and double the quotes inside ("")'
 )
@@ -29,9 +29,13 @@ QUOTE = (
         (
             "test.csv",
             "review,label,review\na,b,c\n",
-            f": no column 'text'; found: 'review', 'label', 'review': {NEEDED}",
+            ": column 'review' occurs twice: rename one of them",
         ),
-        ("test.tsv", "text,label\na,b\n", f": no column 'text'; found: 'text,label': {NEEDED}"),
+        (
+            "test.tsv",
+            "a,b\nc,d\n",
+            f": {NEEDED} texts usually is, {NEEDED} labels usually is; columns: 'a'",
+        ),
         (
             "test.csv",
             "text,label\na,neg\nb, c,pos\n",
@@ -41,25 +45,30 @@ QUOTE = (
         (
             "test.csv",
             'text,label\n"a,neg\n"b,pos\n',
-            f", in the row that begins in line 2: ',' expected after '\"': {QUOTE}",
+            ", in the row that begins in line 2: ',' expected after '\"': --data.quoting none",
         ),
         (
             "test.csv",
-            'text,label\n"a,neg\nb,pos\n',
+            'text,label\n"a,neg\nb,c,pos\n',
             f", in the row that begins in line 2: unexpected end of data: {QUOTE}",
         ),
         ("test.csv", "text,label\na,neg\nb, \n", f", row 2: no label: {FILL_IN}"),
-        ("test.csv", "text,label\na,neg\nb,\xe9\n", ", row 2: not UTF-8: save the file as UTF-8"),
+        (
+            "test.csv",
+            "text,label\na,neg\nb,\xe9\n",
+            ", row 2: not UTF-8, but probably cp1252: set --data.",
+        ),
         (
             "test.jsonl",
             '{"text": "a", "label": 0}\n{"text": "b"\n',
             ", row 2: Expecting ',' delimiter at character 13: write one JSON object a line",
         ),
-        ("test.jsonl", "[]\n", ", row 1: a JSON list, but must be an object"),
+        ("test.jsonl", "[]\n", ": no rows, where reviews were expected"),
+        ("test.jsonl", "[[]]\n", ", row 1: a JSON list, but must be an object"),
         (
             "test.jsonl",
-            '{"text": "a", "stars": 0}\n',
-            f": no column 'label'; found: 'text', 'stars': {NEEDED}",
+            '{"text": "a", "sterne": 0}\n',
+            f": {NEEDED} labels usually is; columns: 'text', 'sterne': set --data.label_",
         ),
         ("test.jsonl", '{"text": "a", "label": null}\n', f", row 1: no label: {FILL_IN}"),
         (
@@ -88,7 +97,11 @@ QUOTE = (
             ": not a whole Parquet file (Parquet magic bytes not found in footer. Either the file "
             "is corrupted or this is not a parquet file.): download or write it again",
         ),
-        ("test/pos/0_9.txt", "\xe9", ": not UTF-8 at byte 0, in line 1: "),
+        (
+            "test/pos/0_9.txt",
+            "\xe9",
+            ": not UTF-8, but probably cp1252: set --data.encoding cp1252",
+        ),
     ],
 )
 def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -102,14 +115,19 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
     ("columns", "message"),
     [
         (
-            {"sentence": ["a"], "label": [0]},
-            "no column 'text'; found: 'sentence', 'label': columns text and label are needed",
+            {"satz": ["a b", "c d"], "label": [0, 1]},
+            "no column is named as one of the texts usually is; columns: 'satz', 'label': set "
+            "--data.text_column satz",
         ),
         ({"text": ["a", None], "label": [0, 1]}, "row 2: no text: fill it in or delete the row"),
         ({"text": ["a", "b"], "label": [0, None]}, "row 2: no label: fill it in or delete the row"),
         ({"text": ["a"], "label": [None]}, "row 1: no label: fill it in or delete the row"),
         ({"text": ["a"], "label": [0.5]}, "row 1: label 0.5, but must be integers or names"),
-        ({"text": [b"a"], "label": [0]}, "column 'text' holds binary, but must hold strings"),
+        (
+            {"text": [b"a"], "label": [0]},
+            "column 'text' holds binary, but must hold strings: name the one with the texts "
+            "by --data.text_column NAME",
+        ),
         (
             {"text": pa.array([b"a", b"\xff"]).view(pa.string()), "label": [0, 1]},
             "row 2: the text is not UTF-8",
@@ -185,8 +203,9 @@ def test_missing_split(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
     write_text_folder(tmp_path, {"docs/readme.txt": "read me"})
     assert refusal(FileNotFoundError, tmp_path) == (
-        "FOLDER has no test split, which is a file test.parquet|.csv|.tsv|.jsonl, or a folder "
-        "test of text files by class; found: docs/, train.csv"
+        "FOLDER has no test split; found: docs/, train.csv: a split is a file named "
+        "test.csv|.tsv|.tab|.json|.jsonl|.ndjson|.txt|.parquet|.arrow|.feather, or a folder test "
+        "with a folder of text files for each class"
     )
 
 
@@ -195,22 +214,15 @@ def test_split_twice(tmp_path: Path) -> None:
         write(tmp_path / f"test.{suffix}", {"text": ["a"], "label": [0]})
     write_text_folder(tmp_path, {"test/pos/0_9.txt": "a"})
     assert refusal(ValueError, tmp_path) == (
-        "FOLDER has split test more than once: test.csv, test.jsonl, test/: keep one"
+        "FOLDER has split test more than once: test/, test.csv, test.jsonl: keep one"
     )
 
 
-def test_validation_split_by_another_name(tmp_path: Path) -> None:
-    for name in ("train", "dev"):
-        write(tmp_path / f"{name}.csv", {"text": ["a", "b"], "label": [0, 1]})
-    with pytest.raises(ValueError, match=r"dev\.csv looks like a validation split: rename it"):
-        load_training_splits(DataConfig(path=str(tmp_path)))
-
-
-def test_path_that_is_no_folder(tmp_path: Path) -> None:
+def test_path_without_reviews(tmp_path: Path) -> None:
     path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
-    with pytest.raises(ValueError, match="a file: give the folder that it is in"):
+    with pytest.raises(FileNotFoundError, match="train.csv has no test split: it is not divided"):
         load_split(DataConfig(path=str(path)), "test")
-    with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a file or"):
         load_training_splits(DataConfig(path=str(tmp_path / "nowhere")))
 
 

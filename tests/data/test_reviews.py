@@ -11,13 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.review_files import load, refusal, write, write_text_folder
+from helpers.review_files import load, read_file, refusal, write, write_text_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import Reviews, load_training_splits
-from sentiment.data.sources import read_files
 
 TEXTS = ['He said "no",\nand left.', "", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
 NAMES = ["neg", "pos", "pos", "neg"]
@@ -66,7 +65,7 @@ def test_any_text_survives_csv_and_json(
     folder = tmp_path_factory.getbasetemp() / "any"
     for suffix in ("csv", "tsv", "jsonl"):
         path = write(folder / f"test.{suffix}", {"text": texts, "label": [0] * len(texts)})
-        assert read_files([path], with_labels=True).texts == texts
+        assert read_file(path).texts == texts
 
 
 def test_byte_order_mark_and_long_reviews(tmp_path: Path) -> None:
@@ -172,7 +171,7 @@ def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
     load(tmp_path, "validation")
     names = [Path(name).name for name in list(opened) if name.startswith(str(tmp_path))]
     assert set(names) == {"train.csv"}
-    assert "test.csv: the header is not UTF-8" in refusal(ValueError, tmp_path)
+    assert "--data.encoding cp1252" in refusal(ValueError, tmp_path)
     assert any(name.endswith("test.csv") for name in opened)
 
 

@@ -6,6 +6,7 @@ is compared with that of another reader, so that a wrong one fails like a crash.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import functools
 import gzip
@@ -25,9 +26,9 @@ import yaml
 from sentiment.config.config import Config, DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import StrictLoader, read_mapping
-from sentiment.data.readers import open_source
+from sentiment.data.formats import open_source
+from sentiment.data.layouts import UNLABELLED_FOLDER
 from sentiment.data.reviews import load_split
-from sentiment.data.sources import UNLABELLED_FOLDER
 from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
@@ -73,7 +74,7 @@ def reviews(suffix: str) -> Target:
         loaded = result_or_error(lambda: load_split(config, "test"), f"test{suffix}")
         if loaded is None:
             return False
-        assert loaded.texts == _texts_of(data, suffix, "text")
+        assert loaded.texts in _texts_of(data, suffix, "text")
         assert len(loaded.class_names) >= 2
         assert ((loaded.labels >= 0) & (loaded.labels < len(loaded.class_names))).all()
         for text in (*loaded.texts, *loaded.class_names):
@@ -91,7 +92,7 @@ def predicted(suffix: str) -> Target:
         path.write_bytes(data)
 
         def read() -> list[str | None]:
-            blocks = open_source(path, "text").blocks(7)
+            blocks = open_source(path).blocks(7)
             return [text for block in blocks for text in block.texts]
 
         texts = result_or_error(read, path.name)
@@ -100,30 +101,37 @@ def predicted(suffix: str) -> Target:
         for text in filter(None, texts):
             text.encode()
         if None not in texts:
-            assert texts == _texts_of(data, suffix, "text")
+            assert texts in _texts_of(data, suffix, "text")
         return True
 
     return target
 
 
-def _texts_of(data: bytes, suffix: str, name: str) -> list[str]:
-    """A column of a file, read at once by another reader."""
+def _texts_of(data: bytes, suffix: str, name: str) -> list[list[str]]:
+    """What another reader finds in a column of a file, read at once, with each delimiter."""
     if suffix.endswith(".gz"):
         data, suffix = gzip.decompress(data), suffix.removesuffix(".gz")
     if suffix == ".parquet":
-        return pq.read_table(pa.BufferReader(data), columns=[name])[name].to_pylist()
-    text = data.decode().removeprefix("\ufeff")
+        return [pq.read_table(pa.BufferReader(data), columns=[name])[name].to_pylist()]
+    is_utf16 = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    text = data.decode("utf-16" if is_utf16 else "utf-8").removeprefix("\ufeff")
     if suffix == ".txt":
-        return [line.rstrip("\r\n") for line in text.removesuffix("\n").split("\n") if text]
+        return [[line.rstrip("\r\n") for line in text.removesuffix("\n").split("\n") if text]]
     if suffix == ".jsonl":
-        return [json.loads(line)[name] for line in text.split("\n") if line.strip()]
+        if text.lstrip().startswith("["):
+            return [[record[name] for record in json.loads(text)]]
+        return [[json.loads(line)[name] for line in text.split("\n") if line.strip()]]
     limit = csv.field_size_limit(2**31 - 1)
     try:
-        lines = io.StringIO(text, newline="")
-        header, *rows = filter(None, csv.reader(lines, delimiter="\t" if suffix == ".tsv" else ","))
+        return [_column_of(text, name, delimiter) for delimiter in ",\t;|"]
     finally:
         csv.field_size_limit(limit)
-    return [row[header.index(name)] for row in rows]
+
+
+def _column_of(text: str, name: str, delimiter: str) -> list[str]:
+    header, *rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    index = header.index(name) if name in header else 0
+    return [row[index] if index < len(row) else "" for row in rows]
 
 
 def text_folders(data: bytes, folder: Path) -> bool:

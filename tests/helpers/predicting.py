@@ -9,7 +9,8 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentiment.data.readers import open_source
+from sentiment.data.columns import FileOptions
+from sentiment.data.formats import open_source
 from sentiment.inference.batch_predict import check_output, predict_to_file
 from sentiment.inference.outputs import AddedColumns
 from sentiment.inference.predictor import Prediction
@@ -52,7 +53,7 @@ class Watcher:
 
 
 def predict(path, output, *, window=5, skip=False, resumes=False, column="text", prefix=""):
-    source = open_source(path, column)
+    source = open_source(path, FileOptions(text_column=(column,), prefix="--"))
     check_output(output, path, resumes=resumes, overwrites=False)
     watcher = Watcher()
     predict_to_file(

@@ -14,16 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.processes import Processes
+from helpers.review_files import read_file
 from helpers.trainings import ended
 from helpers.vectors_files import LINES, load
 
 from sentiment.config.config import DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import read_yaml
-from sentiment.data import readers
-from sentiment.data.readers import open_source
+from sentiment.data import arrow_formats
+from sentiment.data.formats import open_source
 from sentiment.data.reviews import load_split
-from sentiment.data.sources import read_files
 from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vocabulary import load_vocabulary
 from sentiment.runtime import files
@@ -33,11 +33,11 @@ MILLION = 1_000_000
 
 
 def rows(path: Path) -> object:
-    return read_files([path], with_labels=True)
+    return read_file(path)
 
 
 def texts(path: Path) -> object:
-    return [text for block in open_source(path, "text").blocks(100) for text in block.texts]
+    return [text for block in open_source(path).blocks(100) for text in block.texts]
 
 
 READERS = {
@@ -130,7 +130,7 @@ def test_batches_are_small_where_one_value_is_large(tmp_path, low_limit):
     path = parquet(tmp_path / "a.parquet", ["x" * 1_000_000, *"ab" * 500], compression="none")
     sizes = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "_num_bytes", lambda batch: sizes.append(len(batch)) or 0)
+        patch.setattr(arrow_formats, "_num_bytes", lambda batch: sizes.append(len(batch)) or 0)
         assert len(rows(path).texts) == 1_001
     assert max(sizes) == 100  # times the file's size may be decompressed at once
 
@@ -216,7 +216,7 @@ def test_a_settings_file_holds_nothing_but_settings(tmp_path, content, message):
         ('{"text": "a", "label": ' + "[" * 100_000, "row 1: nested too deeply"),
         ('{"text": "a", "label": ' + "9" * 5_000 + "}", "row 1: Exceeds the limit"),
         ('{"text": "a", "label": 1e999}', "row 1: label inf, but must be integers or names"),
-        ('{"text": "a", "label": "\\ud800"}', "row 1: character 1 of the label is half a surr"),
+        ('{"text": "a", "label": "\\ud800"}', "row 1: the label holds half a surrogate pair"),
         ('{"text": "a", "label": "' + "x" * 2_000 + '"}', "row 1: a label of 2,000 characters"),
         ("{" + ", ".join(f'"k{n}": 0' for n in range(9_999)) + "}", "'k19' and 9979 more"),
     ],

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from helpers.review_files import read_file
 
 from sentiment import load
 from sentiment.cli.main import main
 from sentiment.config.parser import load_config
-from sentiment.data.readers import open_source
-from sentiment.data.sources import read_files
+from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
@@ -118,10 +118,10 @@ def test_other_files(tmp_path, marker):
         load_vectors(path, ["<pad>", "<unk>", "a"], [0, 0, 1], dimension=2, generator=generator)
 
     def rows(path: Path) -> None:
-        read_files([path], with_labels=True)
+        read_file(path)
 
     def texts(path: Path) -> None:
-        list(open_source(path, "text").blocks(10))
+        list(open_source(path).blocks(10))
 
     for content in malicious_files(marker).values():
         for suffix, reads in {
@@ -149,8 +149,8 @@ def test_a_parquet_extension_type_is_not_unpickled(tmp_path, marker):
     field = table.schema.field("text").with_metadata(metadata)
     path = tmp_path / "test.parquet"
     pq.write_table(table.cast(pa.schema([field, table.schema.field("label")])), path)
-    assert read_files([path], with_labels=True).texts == ["a", "b"]
-    assert [text for block in open_source(path, "text").blocks(9) for text in block.texts]
+    assert read_file(path).texts == ["a", "b"]
+    assert [text for block in open_source(path).blocks(9) for text in block.texts]
     assert not marker.exists()
 
 

@@ -14,9 +14,9 @@ from helpers.predicting import TEXTS, predict, share, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentiment.data import readers
+from sentiment.data import arrow_formats, text_formats
 from sentiment.data.batches import TextEncoder, windows
-from sentiment.data.readers import open_source
+from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
 
@@ -97,9 +97,10 @@ def test_packed_files_and_lines_of_text(tmp_path):
 
 
 def test_windows_end_early_where_texts_are_long(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "_MAX_BLOCK_CHARACTERS", 100)
+    for module in (arrow_formats, text_formats):
+        monkeypatch.setattr(module, "MAX_BLOCK_CHARACTERS", 100)
     for name in ("in.csv", "in.jsonl"):
-        source = open_source(write(tmp_path / name, ["x" * 60] * 6), "text")
+        source = open_source(write(tmp_path / name, ["x" * 60] * 6))
         assert [len(block) for block in source.blocks(4)] == [2, 2, 2]
     assert [len(each) for each in windows(["x"] * 7, 3)] == [3, 3, 1]
     assert [len(each) for each in windows(["x" * 30_000_000] * 3, 3)] == [2, 1]
@@ -176,11 +177,11 @@ def test_a_broken_quote_is_an_error_whatever_is_to_be_passed_over(tmp_path):
     ("name", "content", "message"),
     [
         ("in.csv", b"", "is empty: it needs a header"),
-        ("in.csv", b"Text,label\na,b\n", "no column 'text'; found: 'Text', 'label': .*--text-col"),
+        ("in.csv", b"T,label\na,b\n", "no column 'text'; columns: 'T', 'label': .*--text-col"),
         ("in.csv", b"text,a,a\n", "column 'a' occurs twice"),
-        ("in.csv", b"\xff\xfe\x00t\n", "header is not UTF-8"),
+        ("in.csv", b"\xff\xfe\x00t\n", "not utf-16-le text: truncated"),
         ("in.csv", b"text,predicted\nx,y\n", "a column 'predicted' already: .*--prefix"),
-        ("in.jsonl", b'{"review": "x"}\n', "no column 'text'; found: 'review'"),
+        ("in.jsonl", b'{"review": "x"}\n', "no column 'text'; columns: 'review'"),
         ("in.jsonl", b'{"text": "x"}\n{"text": "x", "was_cut": 1}\n', "'was_cut' already"),
         ("in.parquet", b"PAR1 but not really", "not a whole Parquet file"),
         ("in.xlsx", b"", "cannot tell what kind of file"),
@@ -214,8 +215,8 @@ def test_no_rows_give_no_rows(tmp_path, ending):
 
 
 def test_rows_of_json_that_differ_do_not_fit_into_columns(tmp_path):
-    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n{"text": "y", "more": 1}\n')
-    with pytest.raises(ValueError, match="row 2: 'more' is not among .*--output NAME.jsonl"):
+    (tmp_path / "in.jsonl").write_text('{"text": "x"}\n' * 100 + '{"text": "y", "more": 1}\n')
+    with pytest.raises(ValueError, match="row 101: 'more' is not among .*--output NAME.jsonl"):
         predict(tmp_path / "in.jsonl", tmp_path / "out.csv")
     predict(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
 

@@ -20,7 +20,7 @@ from sentiment.audit.texts import Fault, count_scripts, find_faults
 from sentiment.config.config import Config
 from sentiment.data.pipeline import cache_dir, choose_vocabulary, tokenize_reviews, vectors_path
 from sentiment.data.reviews import Reviews, load_labelled, load_split
-from sentiment.data.sources import is_on_hub
+from sentiment.data.sources import is_imdb
 from sentiment.data.splits import (
     NeighbourSimilarity,
     dedup_key,
@@ -156,7 +156,7 @@ def _groups(reviews: Reviews) -> list[int]:
 def _unlabelled_keys(config: Config) -> dict[str, list[bytes]]:
     """The keys of the reviews without labels, and of the test reviews, whose labels stay unread."""
     keys = {}
-    if not is_on_hub(config.data):  # which would download them
+    if not is_imdb(config.data):  # which would download them
         try:
             texts = load_split(config.data, "unsupervised").texts
             keys["unsupervised"] = [dedup_key(text) for text in texts]

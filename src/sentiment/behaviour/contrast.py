@@ -8,20 +8,18 @@ matching rows.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sentiment.behaviour.checks import Predict, Proportion
 from sentiment.behaviour.roles import Roles, class_of
+from sentiment.data.columns import FileOptions
+from sentiment.data.formats import open_source
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LONGEST_LINE, read_text
 
-_LABELS, _TEXTS = ("sentiment", "label"), ("text",)  # names of the columns, in any case
-_DELIMITERS = {".tsv": "\t", ".csv": ","}
-_MAX_BYTES = 2**30
+_BLOCK_ROWS = 1_000
+_DEFAULTS = FileOptions(prefix="--")
 
 
 @dataclass(frozen=True)
@@ -58,17 +56,21 @@ class PairsOutcome:
 
 
 def read_pairs(
-    original: Path, contrast: Path, class_names: Sequence[str], roles: Roles | None
+    original: Path,
+    contrast: Path,
+    class_names: Sequence[str],
+    roles: Roles | None,
+    options: FileOptions = _DEFAULTS,
 ) -> tuple[LabelledTexts, LabelledTexts]:
-    """Read two CSV or TSV files with columns ``Sentiment`` or ``label``, and ``Text``."""
-    files = _read_file(original, class_names, roles), _read_file(contrast, class_names, roles)
-    num_originals, num_contrasts = (len(file.texts) for file in files)
+    """Read two files of labelled texts, whose rows belong together."""
+    first, second = (_read_file(p, class_names, roles, options) for p in (original, contrast))
+    num_originals, num_contrasts = (len(file.texts) for file in (first, second))
     if num_originals != num_contrasts:
         raise UserError(
             f"{original} has {num_originals} rows, but {contrast} has {num_contrasts}: row by row "
             "they must belong together"
         )
-    return files
+    return first, second
 
 
 def run_pairs(
@@ -108,52 +110,26 @@ def _proportion(answers: Sequence[bool]) -> Proportion:
     return Proportion(sum(answers), len(answers))
 
 
-def _read_file(path: Path, class_names: Sequence[str], roles: Roles | None) -> LabelledTexts:
-    header, rows = _read_rows(path)
-    label_column, text_column = _column(path, header, _LABELS), _column(path, header, _TEXTS)
+def _read_file(
+    path: Path, class_names: Sequence[str], roles: Roles | None, options: FileOptions
+) -> LabelledTexts:
     texts, labels = [], []
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(header):
-            raise UserError(
-                f"{path}, row {number}: {len(row)} values, but the header names {len(header)} "
-                "columns: quote a value that holds the delimiter"
-            )
-        if not row[text_column].strip():
-            raise UserError(f"{path}, row {number}: no text: fill it in or delete the pair")
-        label = class_of(row[label_column], class_names, roles)
-        if label is None:
-            raise UserError(
-                f"{path}, row {number}: label {row[label_column]!r} is not one of the "
-                f"classes {', '.join(class_names)}"
-            )
-        texts.append(row[text_column])
-        labels.append(label)
+    source = open_source(path, options, with_label=True, others=[])
+    for block in source.blocks(_BLOCK_ROWS):
+        for index, problem in block.bad_rows.items():
+            raise UserError(f"{block.place(index)}: {problem}")
+        names = block.values(str(source.label_column))
+        for index, (text, name) in enumerate(zip(block.texts, names, strict=True)):
+            if not text or not text.strip():
+                raise UserError(f"{block.place(index)}: no text: fill it in or delete the pair")
+            label = class_of(str(name), class_names, roles)
+            if label is None:
+                raise UserError(
+                    f"{block.place(index)}: label {name!r} is not one of the classes "
+                    f"{', '.join(class_names)}"
+                )
+            texts.append(text)
+            labels.append(label)
     if not texts:
         raise UserError(f"{path} has no rows: pairs were expected")
     return LabelledTexts(path, tuple(texts), tuple(labels))
-
-
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows without empty lines."""
-    if (delimiter := _DELIMITERS.get(path.suffix.lower())) is None:
-        raise UserError(f"{path}: pairs are read from .tsv and .csv files")
-    text = io.StringIO(read_text(path, max_bytes=_MAX_BYTES), newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(LONGEST_LINE)  # by default, reviews over 128 KiB are refused
-    try:
-        return next(reader, []), [row for row in reader if row]
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, line {reader.line_num}: {error}: quote a value that holds quotes, "
-            'delimiters or line breaks, and double the quotes inside ("")'
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> int:
-    columns = [index for index, name in enumerate(header) if name.strip().lower() in names]
-    if len(columns) != 1:
-        found = ", ".join(map(repr, header)) or "none"
-        raise UserError(f"{path} must have one column {' or '.join(names)}, but has: {found}")
-    return columns[0]

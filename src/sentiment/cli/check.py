@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sentiment.cli.options import CommandParser, number
+from sentiment.cli.options import CommandParser, file_options, number
 from sentiment.config.bounds import Bounds
 from sentiment.runtime.errors import UserError
 
@@ -25,10 +25,11 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--tests", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help=help)
     metavar = ("ORIGINAL", "CONTRAST")
     help = (
-        "contrast pairs: two .tsv or .csv files with columns Sentiment and Text, row by row; "
+        "contrast pairs: two files of labelled texts (columns sentiment and text), row by row; "
         "without --tests, only they are run"
     )
     parser.add_argument("--pairs", type=Path, nargs=2, metavar=metavar, help=help)
+    parser.add_file_options(with_label=True)
     metavar = ("negative=NAME", "positive=NAME")
     help = (
         "classes that the tests call negative and positive (default: by their names, or the first "
@@ -74,7 +75,9 @@ def execute(options: argparse.Namespace) -> None:
     behaviours, sides = [], None
     if options.pairs:
         original, contrast = options.pairs
-        sides = read_pairs(original, contrast, class_names, find_roles(class_names, given))
+        sides = read_pairs(
+            original, contrast, class_names, find_roles(class_names, given), file_options(options)
+        )
     if capabilities:
         roles = require_roles(class_names, given)
         predict, seed = predictor.predict, options.seed

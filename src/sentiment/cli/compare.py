@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "cross-validations",
     )
     parser.add_split("validation")
-    parser.add_path("data.path", "folder with the reviews (default: the source of the first run)")
+    parser.add_reading_settings("the source of the first run")
     parser.add_output(
         "folder for compare.html and .json (default: FIRST_RUN/evaluation/compare-SPLIT-OTHERS)"
     )
@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> None:
     groups = run_groups.load_groups(options.runs, checkpoint=options.checkpoint)
     check_writable(output)
     runs = [run for group in groups for run in group.runs]
-    reviews, notes = run_groups.load_common_reviews(runs, options.split, options.data_path)
+    reviews, notes = run_groups.load_common_reviews(runs, options.split, options.reading)
     predictions = {
         group.name: run_groups.predict_group(group, reviews, device=device) for group in groups
     }

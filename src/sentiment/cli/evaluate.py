@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str], prog: str, *, raises: bool = False) -> argpa
     parser.add_argument("folder", nargs="?", type=Path, metavar="RUN", help=help)
     parser.add_argument("--run", type=Path, help="the same, as an option")
     parser.add_split("test")
-    parser.add_path("data.path", "folder with the reviews (default: the run's source)")
+    parser.add_reading_settings("the run's source")
     parser.add_output(
         "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
         "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)"
@@ -79,10 +79,8 @@ def evaluate(options: argparse.Namespace) -> Outcome | None:
 def _evaluate(
     options: argparse.Namespace, device: torch.device, distributed: DistributedContext
 ) -> Outcome | None:
-    from dataclasses import replace
-
     from sentiment.data.pipeline import prepare_split
-    from sentiment.data.sources import is_same_source
+    from sentiment.data.sources import choose_reviews, is_same_source
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
     from sentiment.evaluation.outputs import describe_run, write_evaluation
@@ -96,9 +94,9 @@ def _evaluate(
     output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
     own = run.config.data
-    data = own if options.data_path is None else replace(own, path=options.data_path)
+    data, split = choose_reviews(own, options.split, options.reading)
     with distributed.local_main_first():
-        reviews, corpus = prepare_split(data, options.split, run.vocabulary, run.class_names)
+        reviews, corpus = prepare_split(data, split, run.vocabulary, run.class_names)
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
     positive = run.config.training.positive_index(run.class_names)
     predictions = predict_corpus(run.model.to(device), corpus, positive=positive, **where)

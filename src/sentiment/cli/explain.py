@@ -7,10 +7,14 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
-from sentiment.cli.options import CommandParser, positive
+from sentiment.cli.options import CommandParser, file_options, positive
 from sentiment.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from sentiment.data.columns import FileOptions
 
 _LONGEST_NAME = 40
 
@@ -19,9 +23,10 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, "Show what each word of a text contributed, and the LSTM's gates.")
     parser.add_run()
     parser.add_argument("text", nargs="?", metavar="TEXT", help="the text, in quotes")
-    help = "CSV, TSV, JSONL or Parquet file to take the text from"
+    help = "file to take the text from, as for predict"
     parser.add_argument("--file", type=Path, help=help)
     parser.add_argument("--row", type=positive, help="row of the file, from 1 without the header")
+    parser.add_file_options()
     parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
     help = (
         "integration steps to begin with; more are taken, up to 16 times as many, until the "
@@ -50,7 +55,8 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     text, name = options.text, None
     if text is None:
-        text, name = _read_row(options.file, options.row), f"{options.file.stem}-{options.row}"
+        text = _read_row(options.file, options.row, file_options(options))
+        name = f"{options.file.stem}-{options.row}"
     output = options.output or options.run / "explanations" / (name or _name(text))
     predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
     check_writable(output)
@@ -65,17 +71,17 @@ def execute(options: argparse.Namespace) -> None:
     print(f"page: {sanitize(str(output / 'explain.html'))}")
 
 
-def _read_row(path: Path, row: int) -> str:
-    from sentiment.data.sources import FORMATS, read_files
-    from sentiment.runtime.files import require_file
+def _read_row(path: Path, row: int, options: FileOptions) -> str:
+    from sentiment.data.formats import open_source
 
-    require_file(path)
-    if path.suffix not in FORMATS:
-        raise UserError(f"{path} ends in {path.suffix!r}, but must end in {', '.join(FORMATS)}")
-    texts = read_files([path], with_labels=False).texts
-    if row > len(texts):
-        raise UserError(f"{path} has {len(texts):,} rows, but --row asks for {row:,}")
-    return texts[row - 1]
+    num_rows = 0
+    for block in open_source(path, options, others=[]).blocks(1_000):
+        index, num_rows = row - block.first_row, block.last_row
+        if row <= num_rows:
+            if index in block.bad_rows:
+                raise UserError(f"{block.place(index)}: {block.bad_rows[index]}")
+            return str(block.texts[index])
+    raise UserError(f"{path} has {num_rows:,} rows, but --row asks for {row:,}")
 
 
 def _name(text: str) -> str:

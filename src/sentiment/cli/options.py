@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sentiment.config.bounds import Bounds
-from sentiment.config.config import Config, check_device_name
+from sentiment.config.config import Config, DataConfig, check_device_name
 from sentiment.config.parser import parse_training
 from sentiment.display.console import sanitize
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
+
+if TYPE_CHECKING:
+    from sentiment.data.columns import FileOptions
 
 Number = TypeVar("Number", int, float)
 
@@ -47,6 +50,45 @@ class CommandParser(argparse.ArgumentParser):
         splits = ("train", "validation", "test")
         help = f"split to read (default: {default})"
         self.add_argument("--split", default=default, choices=splits, help=help)
+
+    def add_file_options(self, *, with_label: bool = False) -> None:
+        """How a file of texts is read; see :func:`file_options`."""
+        help = (
+            "column of the texts (default: text, review or another well-known name); given several "
+            "times, these are joined"
+        )
+        self.add_argument("--text-column", action="append", default=[], metavar="NAME", help=help)
+        self.set_defaults(label_column=None)
+        if with_label:
+            help = "column of the labels (default: label, sentiment or another well-known name)"
+            self.add_argument("--label-column", metavar="NAME", help=help)
+        help = "names of the columns of a file without a header, as [id,text]"
+        self.add_argument("--column-names", type=_names, metavar="NAMES", help=help)
+        help = "what separates values, or tab (default: as the file shows)"
+        self.add_argument("--delimiter", metavar="CHARACTER", help=help)
+        help = "whether double quotes enclose values (default: double)"
+        self.add_argument("--quoting", default="double", choices=("double", "none"), help=help)
+        help = "encoding of a text file, as cp1252 (default: utf-8)"
+        self.add_argument("--encoding", help=help)
+
+    def add_reading_settings(self, default: str) -> None:
+        """The settings of the reviews that may differ from a run's, collected as ``reading``."""
+        helps = {
+            "path": f"file or folder with the reviews (default: {default})",
+            "hub": "dataset of the hub, NAME or NAME:CONFIG",
+            "text_column": "column of the texts, or several as [title,body]",
+            "label_column": "column of the labels",
+            "split_column": "column that says which rows train, validate and test",
+            "column_names": "names of the columns of a file without a header, as [label,text]",
+            "delimiter": "what separates values, or tab",
+            "quoting": "double or none",
+            "encoding": "encoding of text files, as cp1252",
+        }
+        self.set_defaults(reading={})
+        for name, help in helps.items():
+            self.add_argument(
+                f"--data.{name}", action=_Collect, type=_names, metavar="VALUE", help=help
+            )
 
     def add_path(self, setting: str, help: str) -> None:
         """An option with a setting's name, as --data.path, for files that have moved."""
@@ -92,6 +134,59 @@ class CommandParser(argparse.ArgumentParser):
         folder = options.output or Path(beside(options.config.output_dir, suffix))
         options.output = folder.expanduser()
         return options
+
+
+def file_options(options: argparse.Namespace) -> FileOptions:
+    """How to read a file, from the options of ``add_file_options``."""
+    from sentiment.data.columns import FileOptions
+
+    names = options.column_names
+    data = DataConfig(  # which checks them
+        column_names=(names,) if isinstance(names, str) else names,
+        delimiter=options.delimiter,
+        encoding=options.encoding,
+    )
+    return FileOptions(
+        text_column=tuple(options.text_column),
+        label_column=options.label_column,
+        column_names=data.column_names,
+        delimiter=data.delimiter_character,
+        quoting=options.quoting,
+        encoding=data.encoding,
+        prefix="--",
+    )
+
+
+def given_file_options(options: argparse.Namespace) -> dict[str, object]:
+    """The options that say how a file is divided into values, if any was given."""
+    given = {
+        "--column-names": options.column_names,
+        "--delimiter": options.delimiter,
+        "--quoting": None if options.quoting == "double" else options.quoting,
+        "--encoding": options.encoding,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+class _Collect(argparse.Action):
+    """Puts a setting's value into the dictionary ``reading``, under its name in its section."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name = self.dest.removeprefix("data.")
+        namespace.reading = {**namespace.reading, name: values}
+
+
+def _names(text: str) -> str | tuple[str, ...]:
+    """A name, or names as [a,b]."""
+    if not (text.startswith("[") and text.endswith("]")):
+        return text
+    return tuple(name.strip().strip("'\"") for name in text[1:-1].split(","))
 
 
 def _device_name(text: str) -> str:

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sentiment.cli.options import CommandParser
+from sentiment.cli.options import CommandParser, file_options, given_file_options
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from sentiment.data.readers import Source
+    from sentiment.data.file_source import Source
     from sentiment.inference.predictor import Predictor
     from sentiment.runtime.distributed import DistributedContext
 
@@ -32,11 +32,13 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_run()
     help = "texts; without any, or with -, lines of standard input"
     parser.add_argument("texts", nargs="*", default=[], metavar="TEXT", help=help)
-    help = "file of texts: .csv, .tsv, .jsonl, .txt (a text per line), also with .gz, .parquet"
+    help = (
+        "file of texts: .csv, .tsv, .json, .jsonl, .txt (a text per line), compressed (.gz, .bz2, "
+        ".xz, .zip) or not; .parquet, .arrow"
+    )
     parser.add_argument("--file", type=Path, help=help)
     parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
-    help = "the texts' column (default: text)"
-    parser.add_argument("--text-column", default="text", metavar="NAME", help=help)
+    parser.add_file_options()
     parser.add_argument("--prefix", default="", help="prefix of the added columns' names")
     help = "at a bad row, stop (default), or skip it with a message and empty added columns"
     parser.add_argument("--on-error", default="stop", choices=("skip", "stop"), help=help)
@@ -103,16 +105,21 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _open_source(options: argparse.Namespace) -> Source:
-    from sentiment.data.readers import open_source
+    from sentiment.data.formats import open_source
     from sentiment.inference.live import LiveSource, TextsSource
 
+    given = file_options(options)
     if options.file is not None:
-        return open_source(options.file, options.text_column)
+        source = open_source(options.file, given)
+        if note := source.describe():
+            print(f"{options.file}: {note}", file=sys.stderr)
+        return source
+    column = (*given.text_column, "text")[0]
     if options.texts and options.texts != ["-"]:
-        return TextsSource(options.texts, options.text_column)
+        return TextsSource(options.texts, column)
     if sys.stdin.isatty():
         print("one text per line; Ctrl-D ends", file=sys.stderr)
-    return LiveSource(sys.stdin.fileno(), options.text_column)
+    return LiveSource(sys.stdin.fileno(), column)
 
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
@@ -162,7 +169,7 @@ def _predict_to_file(
             before, done = predict_to_file(
                 source, options.output, classify,
                 AddedColumns(predictor.class_names, options.prefix),
-                request=_request(options, predictor, distributed) if is_file else None,
+                request=_request(options, source, predictor, distributed) if is_file else None,
                 resumes=options.resume, window=options.window,
                 skips_bad_rows=options.on_error == "skip", bar=bar, distributed=distributed,
             )  # fmt: skip
@@ -184,7 +191,10 @@ def _predict_to_file(
 
 
 def _request(
-    options: argparse.Namespace, predictor: Predictor, distributed: DistributedContext
+    options: argparse.Namespace,
+    source: Source,
+    predictor: Predictor,
+    distributed: DistributedContext,
 ) -> dict[str, Any]:
     """Everything that decides the output's bytes, for --resume to compare."""
     from sentiment.inference.batch_predict import describe_file, describe_weights
@@ -195,11 +205,12 @@ def _request(
         "the temperature": predictor.temperature,
         "the device": predictor.device.type,
         "the number of ranks": distributed.world_size,
-        "--text-column": options.text_column,
+        "--text-column": ", ".join(source.text_columns),
         "--prefix": options.prefix,
         "--window": options.window,
         "--batch-tokens": options.batch_tokens,
         # Absent by default, so that outputs begun before these options existed can be continued.
         **({"--precision": options.precision} if options.precision != "fp32" else {}),
         **({"--threshold": options.threshold} if options.threshold is not None else {}),
+        **given_file_options(options),
     }

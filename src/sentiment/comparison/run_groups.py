@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from sentiment.baseline.folder import load_baseline
 from sentiment.config.config import WITHOUT_EFFECT, Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
 from sentiment.data.reviews import Reviews, Split, load_split
-from sentiment.data.sources import has_validation, is_same_source, source_name
+from sentiment.data.sources import choose_reviews, has_validation, is_same_source, source_name
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
 from sentiment.evaluation.calibration import apply_temperature
@@ -193,21 +193,21 @@ def _format_value(value: Any) -> str:
 
 
 def load_common_reviews(
-    runs: Sequence[Classifier], split: Split, path: str | None = None
+    runs: Sequence[Classifier], split: Split, settings: dict[str, Any] | None = None
 ) -> tuple[Reviews, list[str]]:
     """The reviews to compare runs of the same classes on, and notes on them.
 
-    ``path`` replaces the first run's ``data.path``.
+    ``settings``, as path, replace those of the first run's data.
 
     Raises:
         UserError: a run was, or may have been, trained on reviews that others were not.
     """
     first = runs[0]
-    data = first.config.data if path is None else replace(first.config.data, path=path)
-    if path is None and split in ("train", "validation"):
+    data, read_as = choose_reviews(first.config.data, split, settings or {})
+    if not settings and split in ("train", "validation"):
         for run in runs[1:]:
             _check_same_hold_out(run, first)
-    reviews = load_split(data, split, first.class_names)
+    reviews = load_split(data, read_as, first.class_names)
     if split == "train":
         return reviews, ["A good fit to the training reviews says little about other reviews."]
     notes = _overlap_notes(runs, reviews, data, split)

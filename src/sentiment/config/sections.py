@@ -184,9 +184,27 @@ class DataConfig:
 
     source: Literal["mini", "imdb"] = "mini"
     """Where reviews come from without a path: the embedded corpus, or IMDB from the hub."""
-    path: Annotated[str | None, NonBlank("a folder")] = None
-    """Local reviews instead of the source: a folder with train|validation|test.parquet, .csv,
-    .tsv or .jsonl (columns text and label), or the original aclImdb folder."""
+    hub: Annotated[str | None, NonBlank("NAME or NAME:CONFIG")] = None
+    """A dataset of the Hugging Face hub instead of the source, as NAME or NAME:CONFIG."""
+    path: Annotated[str | None, NonBlank("a file or a folder")] = None
+    """Local reviews instead of the source: a file (.csv, .tsv, .json, .jsonl, .parquet, .arrow or
+    fastText's .txt, compressed or not), or a folder with train|validation|test files or folders,
+    as the original aclImdb. Of a file, some rows are held out for validation."""
+    text_column: str | tuple[str, ...] | None = None
+    """Column of the texts, or several to join, as [title, body]; null takes text, review, sentence
+    or another well-known name."""
+    label_column: str | None = None
+    """Column of the labels; null takes label, sentiment, stars or another well-known name."""
+    split_column: str | None = None
+    """Column that says which rows train, validate and test, as split or is_valid."""
+    column_names: tuple[str, ...] | None = None
+    """Names of the columns of CSV and TSV files without a header."""
+    delimiter: str | None = None
+    """What separates the values of CSV and TSV files: a character or tab; null finds it out."""
+    quoting: Literal["double", "none"] = "double"
+    """Quotes in CSV and TSV files: double quotes enclose values, or are characters like others."""
+    encoding: str | None = None
+    """Encoding of text files, as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None
     """Names of the classes in the order of their integers; null takes them from the labels."""
     validation: Literal["random", "stretches", "groups"] | None = None
@@ -238,6 +256,7 @@ class DataConfig:
         is_code = re.fullmatch("[a-z]{2,3}", self.language) is not None
         expected = "a code of two or three letters, as en, de or zh, or xx for any language"
         require(is_code, "data.language", self.language, expected)
+        self._check_reading()
         column, expected = self.group_column, "another column than text and label, or null"
         require(column not in ("", "text", "label"), "data.group_column", column, expected)
         if (self.validation == "groups") != (column is not None):
@@ -248,6 +267,36 @@ class DataConfig:
             )
         last = self.num_folds or 1
         require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")
+
+    def _check_reading(self) -> None:
+        if self.path is not None and self.hub is not None:
+            raise UserError(
+                f"data.path is {self.path!r} and data.hub is {self.hub!r}: set one of them to null"
+            )
+        names = self.column_names
+        if names is not None:
+            require(len(set(names)) == len(names) > 0, "data.column_names", names, "distinct names")
+        is_delimiter = self.delimiter is None or self.delimiter_character is not None
+        expected = "one character or tab, or null"
+        require(is_delimiter, "data.delimiter", self.delimiter, expected)
+        if self.encoding is not None:
+            try:
+                "".encode(self.encoding)
+            except (LookupError, ValueError):
+                expected = "an encoding of text that Python knows, as cp1252 or utf-16"
+                require(False, "data.encoding", self.encoding, expected)
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """``text_column`` as a tuple; empty where it is null."""
+        column = self.text_column
+        return (column,) if isinstance(column, str) else tuple(column or ())
+
+    @property
+    def delimiter_character(self) -> str | None:
+        """The delimiter as one character; None where the setting names none."""
+        delimiter = {"tab": "\t", "\\t": "\t"}.get(self.delimiter or "", self.delimiter or "")
+        return delimiter if len(delimiter) == 1 and delimiter not in '"\r\n' else None
 
     @property
     def hold_out(self) -> Literal["random", "stretches", "groups"]:

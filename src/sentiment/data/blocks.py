@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from sentiment.runtime.errors import UserError
+
+NO_TEXT = "no text: fill it in or delete the row"
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Block(ABC):
     origin: str  # the source, for messages
     first_row: int  # counted from 1 without the header
     columns: Sequence[str]
-    texts: list[str | None]  # None in a bad row
-    problems: dict[int, str]  # what is wrong with each bad row, by its index in the block
+    texts: list[str | None]  # None where there is none, or the row can't be read
+    problems: dict[int, str]  # why rows can't be read, by their index in the block
     share_read: float  # of the file up to the end of this block, between 0 and 1
 
     def __len__(self) -> int:
@@ -40,6 +42,12 @@ class Block(ABC):
     def keys(self) -> set[str]:
         """All names that occur in the rows."""
         return set(self.columns)
+
+    @property
+    def bad_rows(self) -> dict[int, str]:
+        """What is wrong with each row that has no text, by its index in the block."""
+        bad = dict.fromkeys((i for i, text in enumerate(self.texts) if text is None), NO_TEXT)
+        return bad | self.problems
 
     @abstractmethod
     def values(self, column: str) -> list[Any]:
@@ -88,52 +96,77 @@ def delimited_block(
     origin: str,
     first: int,
     columns: Sequence[str],
-    text_index: int,
+    text_indices: Sequence[int],
     rows: list[list[str]],
     share_read: float,
+    wrong_encoding: Callable[[], str] = lambda: "not UTF-8",
 ) -> DelimitedBlock:
-    """A block of rows of cells, with the texts in the column at ``text_index``."""
+    """A block of rows of cells, with the texts in the columns at ``text_indices``."""
     texts: list[str | None] = []
     problems: dict[int, str] = {}
+    width = len(columns)
     for index, row in enumerate(rows):
-        if len(row) != len(columns):
+        if len(row) > width and not any(row[width:]):
+            del row[width:]  # as spreadsheets fill up rows
+        if len(row) != width:
             problems[index] = (
-                f"{len(row)} values, but the header names {len(columns)} columns: quote a value "
+                f"{len(row)} values, but the header names {width} columns: quote a value "
                 "that holds the delimiter"
             )
         elif not all(map(is_utf8, row)):
-            problems[index] = "not UTF-8: save the file as UTF-8"
-        texts.append(None if index in problems else row[text_index])
+            problems[index] = wrong_encoding()
+        is_bad = index in problems
+        texts.append(None if is_bad else join_texts([row[cell] for cell in text_indices]))
     return DelimitedBlock(origin, first, columns, texts, problems, share_read, rows)
+
+
+def join_texts(parts: Sequence[str | None]) -> str | None:
+    """The texts of one row's columns, as of a title and a body, with blank lines between them."""
+    if len(parts) == 1:
+        return parts[0]
+    given = [part for part in parts if part]
+    return "\n\n".join(given) if given else next((p for p in parts if p is not None), None)
+
+
+@dataclass(frozen=True)
+class JsonRow:
+    """A row of JSON."""
+
+    line: str | None  # as JSON Lines has it, carried over to the character; None in an array
+    record: dict[str, Any] | None  # None if it can't be read
+    problem: str  # why; empty if it can be read
 
 
 @dataclass(frozen=True)
 class JsonBlock(Block):
-    """Rows of JSON Lines."""
+    """Rows of JSON."""
 
-    lines: list[str]  # as the file has them; carried over to the character
-    records: list[dict[str, Any] | None]  # None where a line is not a JSON object
+    rows: list[JsonRow]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [row.record or {} for row in self.rows]
 
     def keys(self) -> set[str]:
-        return set().union(*filter(None, self.records))
+        return set().union(*self.records)
 
     def values(self, column: str) -> list[Any]:
-        return [record and record.get(column) for record in self.records]
+        return [record.get(column) for record in self.records]
 
     def json_objects(self) -> list[str]:
-        pairs = zip(self.lines, self.records, strict=True)
-        return ["{}" if record is None else line for line, record in pairs]
+        return [
+            "{}" if row.record is None else row.line or to_json(row.record) for row in self.rows
+        ]
 
     def cells(self) -> list[list[str]]:
         rows = []
         known = set(self.columns)
         for index, record in enumerate(self.records):
-            record = record or {}
             if not record.keys() <= known:
                 extra = next(key for key in record if key not in known)
                 raise UserError(
-                    f"{self.place(index)}: {extra!r} is not among the keys of the first row, which "
-                    "become the columns: write JSON Lines, whose rows may differ "
+                    f"{self.place(index)}: {extra!r} is not among the keys of the first rows, "
+                    "which become the columns: write JSON Lines, whose rows may differ "
                     "(--output NAME.jsonl)"
                 )
             rows.append([_as_cell(record.get(name)) for name in self.columns])
@@ -141,8 +174,8 @@ class JsonBlock(Block):
 
 
 @dataclass(frozen=True)
-class ParquetBlock(Block):
-    """Rows of Parquet."""
+class TableBlock(Block):
+    """Rows of Parquet or Arrow."""
 
     rows: pa.Table  # with the types and the metadata of the file's schema
 
@@ -211,13 +244,13 @@ def is_utf8(text: str) -> bool:
     return True
 
 
-def value_problem(value: Any, name: str, kinds: tuple[type, ...], expected: str) -> str:
-    """What is wrong with a value that must be of one of some kinds; empty if nothing is."""
+def value_problem(value: Any, name: str) -> str:
+    """What is wrong with a value that must be a string or missing; empty if nothing is."""
     if value is None:
-        return f"no {name}: fill it in or delete the row"
-    if not isinstance(value, kinds):
-        return f"{name} {reprlib.repr(value)}, but must be {expected}"
-    if isinstance(value, str) and not is_utf8(value):
+        return ""
+    if not isinstance(value, str):
+        return f"{name} {reprlib.repr(value)}, but must be a string"
+    if not is_utf8(value):
         index = next(index for index, character in enumerate(value) if not is_utf8(character))
         return f"character {index + 1} of the {name} is half a surrogate pair"
     return ""

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sentiment.data.readers import open_source
+from sentiment.data.columns import FileOptions
+from sentiment.data.formats import open_source
 from sentiment.data.splits import dedup_key
 from sentiment.runtime.errors import UserError
 
@@ -29,7 +30,8 @@ def read_exclusions(path: Path) -> dict[str, dict[int, str]]:
     if not path.exists():
         raise FileNotFoundError(f"data.exclude is {path}, which does not exist: {_MEND}")
     listed: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
-    for block in open_source(path, "digest", ["split", "row"]).blocks(10_000):
+    options = FileOptions(text_column=("digest",))
+    for block in open_source(path, options, others=["split", "row"]).blocks(10_000):
         for index, problem in block.problems.items():
             raise UserError(f"{block.place(index)}: {problem}")
         columns = (block.values("split"), block.values("row"), block.texts)

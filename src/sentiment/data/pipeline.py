@@ -25,7 +25,7 @@ from sentiment.data.reviews import (
     load_unlabelled,
     reviews_fingerprint,
 )
-from sentiment.data.sources import has_validation, is_on_hub
+from sentiment.data.sources import has_validation, is_imdb
 from sentiment.data.splits import warn_of_similar_neighbours
 from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
@@ -301,7 +301,7 @@ def load_pretraining(config: Config) -> dict[str, Reviews]:
     try:
         splits["unsupervised"] = load_unlabelled(data, validation)
     except FileNotFoundError as error:
-        if is_on_hub(data):  # it has such a split, which could not be fetched
+        if is_imdb(data):  # it has such a split, which could not be fetched
             raise
         logger.info("pre-training on the training reviews alone: %s", error)
     return splits

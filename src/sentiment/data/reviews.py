@@ -8,18 +8,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from sentiment.config.config import DataConfig
+from sentiment.data.blocks import NO_TEXT
 from sentiment.data.exclusion import excluded_rows, read_exclusions
 from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
     Label,
     Rows,
+    Split,
     has_validation,
-    is_on_hub,
+    is_imdb,
     read_split,
 )
 from sentiment.data.splits import (
@@ -35,8 +37,6 @@ from sentiment.data.splits import (
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
-
-Split = Literal["train", "validation", "test", "unsupervised"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def load_split(
         UserError: a file or a label is invalid.
     """
     class_names = class_names or _configured_class_names(data)
-    if split in ("test", "unsupervised"):
+    if split in ("test", "unsupervised", "all"):
         return _read(data, split, class_names)
     drops_shared = data.shared_reviews == "drop"
     is_whole = not drops_shared and data.exclude is None
@@ -220,22 +220,31 @@ def _without(reviews: Reviews, excluded: np.ndarray) -> Reviews:
 
 
 def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
-    return data.class_names or (IMDB_CLASS_NAMES if is_on_hub(data) else None)
+    return data.class_names or (IMDB_CLASS_NAMES if is_imdb(data) else None)
 
 
 def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -> Reviews:
     rows = read_split(data, split, data.group_column if split == "train" else None)
-    groups, numbers = _group(data, rows), np.arange(len(rows.texts), dtype=np.int64)
+    texts = _require_texts(rows)
+    groups = _group(data, rows)
+    numbers = np.array(rows.numbers or range(len(texts)), dtype=np.int64)
     if split == "unsupervised":
-        labels = np.full(len(rows.texts), -1, dtype=np.int64)
-        return Reviews(rows.texts, labels, class_names or (), rows.origin, groups, numbers)
+        labels = np.full(len(texts), -1, dtype=np.int64)
+        return Reviews(texts, labels, class_names or (), rows.origin, groups, numbers)
     labels, names = _number_labels(rows, class_names)
     if split == "train" and labels.min() == labels.max():
         raise UserError(
             f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
             "training needs two classes"
         )
-    return Reviews(rows.texts, labels, names, rows.origin, groups, numbers)
+    return Reviews(texts, labels, names, rows.origin, groups, numbers)
+
+
+def _require_texts(rows: Rows) -> list[str]:
+    for index, text in enumerate(rows.texts):
+        if text is None:
+            raise UserError(f"{rows.place(index)}: {NO_TEXT}")
+    return [text for text in rows.texts if text is not None]
 
 
 def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:

@@ -1,30 +1,42 @@
-"""Reading a split's rows from a folder of files, a folder of text files, or the hub."""
+"""Reading a split's rows: from a file, a folder of files, or the hub."""
 
 from __future__ import annotations
 
+import functools
+import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from sentiment.config.config import DataConfig
-from sentiment.data.blocks import Block, is_utf8, value_problem
-from sentiment.data.readers import open_source
+from sentiment.data.blocks import Block, is_utf8
+from sentiment.data.columns import FileOptions, normalize
+from sentiment.data.formats import open_source
+from sentiment.data.hub import IMDB, cached_imdb_file, load_hub, load_imdb
+from sentiment.data.layouts import (
+    SPLIT_NAMES,
+    Files,
+    class_folders,
+    describe_missing,
+    find_split,
+    find_whole,
+)
+from sentiment.data.opening import read_text_file
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import read_text
+
+logger = logging.getLogger(__name__)
+
+# ``all`` are all rows of a file without splits, to evaluate on.
+Split = Literal["train", "validation", "test", "unsupervised", "all"]
 
 IMDB_CLASS_NAMES = ("neg", "pos")
-FORMATS = (".parquet", ".csv", ".tsv", ".jsonl")
-UNLABELLED_FOLDER = "unsup"  # in aclImdb: reviews without labels, beside the folders of the classes
 
 # A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
 Label = int | str
 
 _MINI_FOLDER = Path(__file__).parent / "mini"
-_IMDB = "stanfordnlp/imdb"  # https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
-_HUB_FILE = "plain_text/{}-00000-of-00001.parquet"
-_OTHER_NAMES_OF_VALIDATION = ("valid", "val", "dev")
-_PROBE_SECONDS = 5.0
 _MAX_LISTED = 20
 _MAX_LABEL_CHARACTERS = 1_000
 _BLOCK_ROWS = 1_000
@@ -34,52 +46,111 @@ _BLOCK_ROWS = 1_000
 class Rows:
     """Reviews as files hold them."""
 
-    texts: list[str]
+    texts: list[str | None]  # None where a row has none
     labels: list[Label]  # one for each review; empty if no labels were requested
-    files: list[tuple[str, int]]  # name and number of reviews of each file, in the order of texts
+    files: list[tuple[str, int]]  # name and number of rows of each file, in order
     origin: str  # name of the file, files or data set, for messages
     groups: list[Label] = field(default_factory=list)  # from the group column, if requested
+    splits: list[Any] = field(default_factory=list)  # from the split column, if requested
+    label_names: tuple[str, ...] | None = None  # that the source declares for integers
+    numbers: list[int] | None = None  # of the rows that were selected; None means all
 
     def place(self, index: int) -> str:
         """The file and the row (from 1, without the header) of a review."""
+        index = index if self.numbers is None else self.numbers[index]
         for name, num_rows in self.files:
             if index < num_rows:
-                return name if name.endswith(".txt") else f"{name}, row {index + 1}"
+                is_text_file = name.endswith(".txt") and num_rows == 1
+                return name if is_text_file else f"{name}, row {index + 1}"
             index -= num_rows
         raise AssertionError("index beyond the last review")
 
+    def select(self, numbers: list[int]) -> Rows:
+        """The rows with these numbers, from 0."""
+        return replace(
+            self,
+            texts=[self.texts[number] for number in numbers],
+            labels=[self.labels[number] for number in numbers] if self.labels else [],
+            groups=[self.groups[number] for number in numbers] if self.groups else [],
+            splits=[self.splits[number] for number in numbers] if self.splits else [],
+            numbers=numbers,
+        )
+
+
+def file_options(data: DataConfig) -> FileOptions:
+    """How the settings say that files are read."""
+    return FileOptions(
+        text_column=data.text_columns,
+        label_column=data.label_column,
+        split_column=data.split_column,
+        column_names=data.column_names,
+        delimiter=data.delimiter_character,
+        quoting=data.quoting,
+        encoding=data.encoding,
+    )
+
 
 def read_files(
-    paths: Sequence[Path], *, with_labels: bool, group_column: str | None = None
+    files: Files,
+    options: FileOptions,
+    *,
+    with_labels: bool,
+    group_column: str | None = None,
+    split_column: str | None = None,
 ) -> Rows:
-    """Read files with the column ``text`` and, if requested, ``label`` and a group column."""
-    texts: list[str] = []
-    labels: list[Label] = []
-    groups: list[Label] = []
-    files = []
-    columns = ["label"] * with_labels + ([group_column] if group_column is not None else [])
-    for path in paths:
-        num_before = len(texts)
-        for block in open_source(path, "text", columns).blocks(_BLOCK_ROWS):
+    """Read the texts of a split's files and, if requested, labels, groups and splits."""
+    if files.tree is not None:
+        if column := group_column or split_column:
+            raise UserError(
+                f"{files.name} consists of texts without columns, and so has no {column!r}: set "
+                f"data.{'group' if group_column else 'split'}_column to null"
+                f"{' and data.validation to stretches' if group_column else ''}"
+            )
+        return read_text_folder(files.tree, options, with_labels=with_labels)
+    rows = Rows([], [], [], files.name)
+    others = [name for name in (group_column, split_column) if name is not None]
+    for path in files.paths:
+        source = open_source(path, options, with_label=with_labels, others=others)
+        _say(str(path), source.describe())
+        num_before = len(rows.texts)
+        for block in source.blocks(_BLOCK_ROWS):
             for index, problem in sorted(block.problems.items()):
                 raise UserError(f"{block.place(index)}: {problem}")
-            texts += [text for text in block.texts if text is not None]
-            if with_labels:
-                labels += _labels(block, "label")
+            rows.texts.extend(block.texts)
+            if source.label_column is not None:
+                rows.labels.extend(_labels(block, source.label_column))
             if group_column is not None:
-                groups += _labels(block, group_column)
-        files.append((str(path), len(texts) - num_before))
-    origin = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
-    if not texts:
-        raise UserError(f"{origin}: no rows, where reviews were expected")
-    return Rows(texts, labels, files, origin, groups)
+                rows.groups.extend(_labels(block, group_column))
+            if split_column is not None:
+                rows.splits.extend(block.values(split_column))
+        rows.files.append((str(path), len(rows.texts) - num_before))
+        names = source.label_names
+        if rows.label_names not in (None, names):
+            raise UserError(f"{path} declares other names of classes than {files.paths[0]}")
+        rows = replace(rows, label_names=names)
+    if not rows.texts:
+        raise UserError(f"{files.name}: no rows, where reviews were expected")
+    return rows
+
+
+@functools.cache
+def _say(path: str, what: str) -> None:
+    """Log once what was decided about a file."""
+    if what:
+        logger.info("%s: %s", path, what)
 
 
 def _labels(block: Block, column: str) -> list[Label]:
     """A column's integers and names; booleans count as integers."""
     values = block.values(column)
     for index, value in enumerate(values):
-        problem = value_problem(value, column, (int, str), "integers or names")
+        problem = ""
+        if value is None:
+            problem = f"no {column}: fill it in or delete the row"
+        elif not isinstance(value, int | str):
+            problem = f"{column} {value!r}, but must be integers or names"
+        elif isinstance(value, str) and not is_utf8(value):
+            problem = f"the {column} holds half a surrogate pair"
         if problem:
             raise UserError(f"{block.place(index)}: {problem}")
         if isinstance(value, str) and len(value) > _MAX_LABEL_CHARACTERS:
@@ -90,27 +161,23 @@ def _labels(block: Block, column: str) -> list[Label]:
     return [int(value) if isinstance(value, bool) else value for value in values]
 
 
-def read_text_folder(folder: Path, *, with_labels: bool) -> Rows:
+def read_text_folder(folder: Path, options: FileOptions, *, with_labels: bool) -> Rows:
     """Read the text files of each sub-folder, whose name is the label, or those of ``folder``.
 
     The files of a folder are read in the order of the numbers that their names begin with, as in
     aclImdb (``0_9.txt``, ``1_7.txt``, …).
     """
-    folders = [folder]
-    if with_labels:
-        folders = sorted(
-            path
-            for path in folder.iterdir()
-            if path.is_dir() and path.name != UNLABELLED_FOLDER and not path.name.startswith(".")
-        )
+    folders = class_folders(folder)
     for path in folders:
-        if with_labels and not is_utf8(path.name):
+        if not is_utf8(path.name):
             raise UserError(f"{folder}: the folder's name {path.name!r} is not UTF-8")
+    if not folders and not with_labels:
+        folders = [folder]
     paths = [path for parent in folders for path in sorted(parent.glob("*.txt"), key=_numeric_name)]
     if not paths:
         raise UserError(f"{folder}: no .txt files, where reviews were expected")
     return Rows(
-        texts=[read_text(path) for path in paths],
+        texts=[read_text_file(path, options) for path in paths],
         labels=[path.parent.name for path in paths] if with_labels else [],
         files=[(str(path), 1) for path in paths],
         origin=str(folder),
@@ -122,168 +189,181 @@ def _numeric_name(path: Path) -> tuple[float, str]:
     return (int(number.group()) if number else float("inf"), path.name)
 
 
-def is_on_hub(data: DataConfig) -> bool:
-    """Whether reviews come from IMDB on the Hugging Face hub."""
-    return data.path is None and data.source == "imdb"
+def is_imdb(data: DataConfig) -> bool:
+    """Whether reviews come from IMDB on the Hugging Face hub, split by split."""
+    return data.path is None and data.hub is None and data.source == "imdb"
 
 
 def source_name(data: DataConfig) -> str:
     """The place of the reviews, for messages."""
     if data.path is None:
-        return f"the source {data.source}"
+        return f"the source {data.hub or data.source}"
     return str(Path(data.path).expanduser().resolve())
 
 
 def is_same_source(first: DataConfig, second: DataConfig) -> bool:
-    """Whether two settings name the same folder, or both the hub."""
-    return _resolved_folder(first) == _resolved_folder(second)
+    """Whether two settings name the same file, folder or dataset of the hub."""
+    return _identify(first) == _identify(second)
 
 
-def _resolved_folder(data: DataConfig) -> Path | None:
-    """The folder of the reviews; None for the hub."""
-    if is_on_hub(data):
-        return None
-    return (_MINI_FOLDER if data.path is None else Path(data.path).expanduser()).resolve()
+def _identify(data: DataConfig) -> Path | str:
+    if data.path is not None:
+        return Path(data.path).expanduser().resolve()
+    if data.hub is not None:
+        return data.hub
+    return IMDB if is_imdb(data) else _MINI_FOLDER.resolve()
+
+
+def choose_reviews(
+    own: DataConfig, split: Split, settings: dict[str, Any]
+) -> tuple[DataConfig, Split]:
+    """The settings and the split to evaluate a run on, if ``settings`` change its ``own`` ones.
+
+    The test split of another file, which has no splits, is all of it.
+    """
+    if "path" in settings:
+        settings = {"hub": None, "split_column": None, **settings}
+    elif "hub" in settings:
+        settings = {"path": None, "split_column": None, **settings}
+    data = replace(own, **settings)
+    is_whole = split == "test" and not is_same_source(data, own) and is_undivided(data)
+    return data, "all" if is_whole else split
+
+
+def is_undivided(data: DataConfig) -> bool:
+    """Whether the reviews are one file, or files, that the settings do not split."""
+    is_one = data.path is not None and find_whole(_path(data)) is not None
+    return is_one and data.split_column is None
 
 
 def has_validation(data: DataConfig) -> bool:
-    """Whether the source has a validation split; names like ``dev``, which would be ignored, raise
-    ``UserError``.
-    """
-    if is_on_hub(data):
-        return False
-    folder = _folder(data)
-    if _find(folder, "validation"):
+    """Whether the source has a validation split, as files or in the split column."""
+    if data.split_column is not None and "validation" in _count_splits(data):
         return True
-    for name in _OTHER_NAMES_OF_VALIDATION:
-        for file_name in _find(folder, name):
-            raise UserError(
-                f"{folder}: {file_name} looks like a validation split: rename it to validation, "
-                "or take it out of the folder to hold reviews out of train"
-            )
-    return False
+    return not is_imdb(data) and _find(data, "validation") is not None
 
 
-def read_split(data: DataConfig, split: str, group_column: str | None = None) -> Rows:
+def read_split(
+    data: DataConfig, split: Split, group_column: str | None = None, *, with_labels: bool = True
+) -> Rows:
     """Read one split's texts, labels (except for ``unsupervised``) and, if requested, groups.
 
     Files of other splits are not opened. Raises as :func:`sentiment.data.reviews.load_split`.
     """
-    with_labels = split != "unsupervised"
-    if is_on_hub(data):
-        if group_column is not None:
-            raise UserError(_no_groups(_IMDB, group_column))
-        return _read_hub(split, with_labels)
-    folder = _folder(data)
-    paths_by_name = _find(folder, split)
-    if not paths_by_name:
-        names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
-        listed = ", ".join(names[:_MAX_LISTED]) or "nothing"
-        raise FileNotFoundError(
-            f"{folder} has no {split} split, which is a file {split}{'|'.join(FORMATS)}, or a "
-            f"folder {split} of text files by class; found: "
-            f"{listed}{', …' if len(names) > _MAX_LISTED else ''}"
+    options = file_options(data)
+    with_labels = with_labels and split != "unsupervised"
+    if data.split_column is not None and split != "all" and split in _count_splits(data):
+        rows = read_files(
+            _require(data, "train"),
+            options,
+            with_labels=with_labels,
+            group_column=group_column,
+            split_column=data.split_column,
         )
-    if len(paths_by_name) > 1:
-        listed = ", ".join(paths_by_name)
-        raise UserError(f"{folder} has split {split} more than once: {listed}: keep one")
-    (paths,) = paths_by_name.values()
-    if paths[0].is_dir():
-        if group_column is not None:
-            raise UserError(_no_groups(str(paths[0]), group_column))
-        return read_text_folder(paths[0], with_labels=with_labels)
-    return read_files(paths, with_labels=with_labels, group_column=group_column)
+        splits = [_split_of(value, data.split_column) for value in rows.splits]
+        return rows.select([number for number, name in enumerate(splits) if name == split])
+    files = _require(data, split)
+    return read_files(files, options, with_labels=with_labels, group_column=group_column)
 
 
-def _no_groups(place: str, group_column: str) -> str:
-    return (
-        f"{place} has no columns but texts and labels, and so no {group_column!r} to hold out by: "
-        "set data.validation to stretches and data.group_column to null"
+def _require(data: DataConfig, split: Split) -> Files:
+    """A split's files; ``FileNotFoundError`` if it has none."""
+    files = _find(data, split)
+    if files is not None:
+        return files
+    if data.hub is not None:
+        raise FileNotFoundError(
+            f"{data.hub} has no {split} split; it has {', '.join(load_hub(data.hub))}"
+        )
+    path = _path(data)
+    if find_whole(path) is None:
+        raise FileNotFoundError(describe_missing(path, split))
+    if data.split_column is not None:
+        counts = ", ".join(_count_splits(data))
+        raise FileNotFoundError(
+            f"{path} has no {split} split: column {data.split_column!r} names {counts}"
+        )
+    raise FileNotFoundError(
+        f"{path} has no {split} split: it is not divided. To divide it by a column, name that by "
+        "--data.split_column; to evaluate, give other reviews with --data.path, or choose those "
+        "held out with --split validation"
     )
 
 
-def _folder(data: DataConfig) -> Path:
+def _find(data: DataConfig, split: Split) -> Files | None:
+    """A split's files; None if the source has no such split."""
+    if is_imdb(data):
+        cached = cached_imdb_file(split)
+        return Files(f"{IMDB} {split}", load_imdb(split) if cached is None else [cached])
+    if data.hub is not None:
+        paths = load_hub(data.hub).get(split)
+        return None if paths is None else Files(f"{data.hub} {split}", paths)
+    path = _path(data)
+    whole = find_whole(path)
+    if whole is not None:
+        return whole if split in ("train", "all") else None
+    return find_split(path, split)
+
+
+def _path(data: DataConfig) -> Path:
     if data.path is None:
         if not _MINI_FOLDER.is_dir():
             raise FileNotFoundError(
                 f"{_MINI_FOLDER} is missing: reinstall the package, or give reviews with "
-                "--data.path FOLDER"
+                "--data.path"
             )
         return _MINI_FOLDER
-    folder = Path(data.path).expanduser()
-    if folder.is_file():
-        raise UserError(
-            f"data.path is {data.path}, a file: give the folder that it is in, with files named "
-            f"train, validation and test ({', '.join(FORMATS)})"
-        )
-    if not folder.is_dir():
-        raise FileNotFoundError(f"data.path is {data.path}, which does not exist: give a folder")
-    return folder
-
-
-def _find(folder: Path, split: str) -> dict[str, list[Path]]:
-    """A split's files or folder by name; shards, as ``train-00000-of-00002.parquet``, share one."""
-    paths_by_name: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in FORMATS:
-            continue
-        if path.stem == split:
-            paths_by_name[path.name] = [path]
-        elif shard := re.fullmatch(rf"{split}-\d+-of-(\d+)", path.stem):
-            name = f"{split}-*-of-{shard.group(1)}{path.suffix}"
-            paths_by_name.setdefault(name, []).append(path)
-    for name, paths in paths_by_name.items():
-        num_shards = int(name.split("-of-")[1].split(".")[0]) if "-of-" in name else 1
-        if len(paths) != num_shards:
-            raise UserError(f"{folder} has {len(paths)} of the files {name}: fetch the others")
-    texts = folder / "train" / UNLABELLED_FOLDER if split == "unsupervised" else folder / split
-    if texts.is_dir():
-        paths_by_name[f"{texts.relative_to(folder).as_posix()}/"] = [texts]
-    return paths_by_name
-
-
-def cached_hub_file(split: str) -> Path | None:
-    """A split's file in the hub's cache; None if it was not downloaded."""
-    import huggingface_hub  # here for start-up time
-
-    path = huggingface_hub.try_to_load_from_cache(
-        _IMDB, _HUB_FILE.format(split), repo_type="dataset"
-    )
-    return Path(path) if isinstance(path, str) else None
-
-
-def _read_hub(split: str, with_labels: bool) -> Rows:
-    """Read one split of IMDB; download its file, and no other, unless the cache has it."""
-    # load_dataset contacts the hub at every start, and offline it does not find what it loaded with
-    # data_files before; the file itself stays in the hub's cache.
-    if (cached := cached_hub_file(split)) is not None:
-        return read_files([cached], with_labels=with_labels)
-    # Imported here for start-up time: the two imports take a second.
-    import datasets
-    import huggingface_hub
-
-    file_name = _HUB_FILE.format(split)
-    url = huggingface_hub.hf_hub_url(_IMDB, file_name, repo_type="dataset")
-    try:
-        # A quick request first: load_dataset waits over 20 s if the hub cannot be reached.
-        huggingface_hub.get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
-        table = datasets.load_dataset(
-            _IMDB,
-            data_files={split: file_name},
-            split=split,
-            # Some versions raise an error because the other splits are missing
-            # (https://github.com/huggingface/datasets/pull/8215).
-            verification_mode="no_checks",
-        )
-    except Exception as error:  # from datasets, the hub's client or its HTTP library
-        reason = (str(error).splitlines() or [""])[0]
+    path = Path(data.path).expanduser()
+    if not path.exists():
         raise FileNotFoundError(
-            f"IMDB's {split} split is not in the cache, and {url} can't be reached or read "
-            f"({type(error).__name__}: {reason}): give a local copy with --data.path FOLDER"
-        ) from error
-    return Rows(
-        texts=table["text"][:],
-        labels=table["label"][:] if with_labels else [],
-        files=[(f"{_IMDB} {split}", len(table))],
-        origin=f"{_IMDB} {split}",
+            f"data.path is {data.path}, which does not exist: give a file or a folder"
+        )
+    return path
+
+
+def _count_splits(data: DataConfig) -> dict[str, int]:
+    """The number of rows that the split column gives to each split."""
+    assert data.split_column is not None
+    files = _require(data, "train")
+    stamps = tuple((path, path.stat().st_mtime_ns) for path in files.paths)
+    return _count_values(stamps, data.split_column, file_options(data))
+
+
+@functools.cache
+def _count_values(
+    stamps: tuple[tuple[Path, int], ...], column: str, options: FileOptions
+) -> dict[str, int]:
+    """Called once for each state of the files, since it reads them."""
+    counts: Counter[str] = Counter()
+    for path, _ in stamps:
+        for block in open_source(path, options, others=[column]).blocks(_BLOCK_ROWS):
+            for index, value in enumerate(block.values(column)):
+                split = _split_of(value, column)
+                if split is None:
+                    raise UserError(
+                        f"{block.place(index)}: {column} {value!r}, but must be train, validation "
+                        "(or valid, val, dev), test or unsupervised; true and false are understood "
+                        "in a column named like is_valid or is_test"
+                    )
+                counts[split] += 1
+    if not counts["train"]:
+        raise UserError(f"{stamps[0][0]}: column {column!r} gives no row to train")
+    return dict(counts)
+
+
+def _split_of(value: Any, column: str) -> str | None:
+    """The split that a value of the split column names."""
+    word = str(value).strip().lower()
+    for split, names in SPLIT_NAMES.items():
+        if word in names or word == f"{split}ing":
+            return split
+    name = normalize(column)
+    marked = next(
+        (split for split, names in SPLIT_NAMES.items() if any(alias in name for alias in names)),
+        None,
     )
+    if marked is not None and word in ("true", "1", "1.0"):
+        return marked
+    if marked is not None and word in ("false", "0", "0.0"):
+        return "validation" if marked == "train" else "train"
+    return None

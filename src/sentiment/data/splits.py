@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 from scipy import sparse
 
 from sentiment.config.config import DataConfig
-from sentiment.data.sources import (
-    FORMATS,
-    cached_hub_file,
-    is_on_hub,
-    read_files,
-    read_split,
-    read_text_folder,
-    source_name,
-)
+from sentiment.data.hub import cached_imdb_file
+from sentiment.data.sources import is_imdb, read_split, source_name
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.runtime.errors import UserError
 
@@ -261,18 +252,11 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
 
 
 def _read_test_texts(data: DataConfig) -> list[str]:
-    if is_on_hub(data):
-        cached = cached_hub_file("test")
-        return [] if cached is None else read_files([cached], with_labels=False).texts
-    if data.path is None:
-        return read_split(data, "test").texts
-    # Not by read_split, which requires labels: a test split for use elsewhere may have none.
-    folder = Path(data.path).expanduser()
-    if (folder / "test").is_dir():
-        return read_text_folder(folder / "test", with_labels=True).texts
-    files = sorted(path for path in folder.iterdir() if path.suffix in FORMATS)
-    files = [path for path in files if re.fullmatch(r"test(-\d+-of-\d+)?", path.stem)]
-    return read_files(files, with_labels=False).texts if files else []
+    if is_imdb(data) and cached_imdb_file("test") is None:
+        return []  # it is not downloaded for this
+    # Without labels: a test split for use elsewhere may have none.
+    texts = read_split(data, "test", with_labels=False).texts
+    return [text for text in texts if text is not None]
 
 
 _MAX_TEXTS = 50_000  # the first ones of a larger corpus suffice, and take seconds

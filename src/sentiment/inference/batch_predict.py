@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from sentiment.data.readers import Source
+from sentiment.data.file_source import Source
 from sentiment.inference.live import Bar
 from sentiment.inference.outputs import (
     AddedColumns,
@@ -152,16 +152,16 @@ def predict_rows(
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
             bar.expect(round(block.last_row / block.share_read))
-        for index, problem in sorted(block.problems.items()):
+        for index, problem in sorted(block.bad_rows.items()):
             message = f"{block.place(index)}: {problem}"
             if not skips_bad_rows:
                 raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
             bar.bad_row(message)
         texts = [text for text in block.texts if text is not None]
         predictions = iter(classify(texts, report=bar.update))
-        bar.update(len(block.problems))
+        bar.update(len(block.bad_rows))
         output.write(block, [None if text is None else next(predictions) for text in block.texts])
-        num_bad = done.num_bad + len(block.problems)
+        num_bad = done.num_bad + len(block.bad_rows)
         done = replace(done, num_rows=block.last_row, num_bad=num_bad)
         if save is not None:
             done = replace(done, position=output.commit())

@@ -13,7 +13,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from sentiment.data.blocks import Block, delimited_block, replace_surrogates
-from sentiment.data.readers import Source
+from sentiment.data.file_source import Source
 from sentiment.display.console import pad, sanitize, truncate, width
 from sentiment.inference.outputs import Output, Predictions
 from sentiment.inference.predictor import Prediction
@@ -29,14 +29,14 @@ class TextsSource(Source):
 
     def __init__(self, texts: Sequence[str], text_column: str) -> None:
         self.origin = "the command line"
-        self.columns = [text_column]
+        self.columns, self.text_columns = [text_column], (text_column,)
         self._texts = texts
 
     def blocks(self, window: int) -> Iterator[Block]:
         for start in range(0, len(self._texts), window):
             rows = [[text] for text in self._texts[start : start + window]]
             share = (start + len(rows)) / len(self._texts)
-            yield delimited_block(self.origin, start + 1, self.columns, 0, rows, share)
+            yield delimited_block(self.origin, start + 1, self.columns, [0], rows, share)
 
 
 class LiveSource(Source):
@@ -48,7 +48,7 @@ class LiveSource(Source):
 
     def __init__(self, descriptor: int, text_column: str) -> None:
         self.origin = "standard input"
-        self.columns = [text_column]
+        self.columns, self.text_columns = [text_column], (text_column,)
         self._descriptor = descriptor
 
     def blocks(self, window: int) -> Iterator[Block]:
@@ -57,7 +57,7 @@ class LiveSource(Source):
             texts = [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
             for start in range(0, len(texts), window):
                 rows = [[text] for text in texts[start : start + window]]
-                yield delimited_block(self.origin, first, self.columns, 0, rows, 0.0)
+                yield delimited_block(self.origin, first, self.columns, [0], rows, 0.0)
                 first += len(rows)
 
     def _start_reading(self) -> queue.Queue[list[bytes] | Exception | None]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sentiment.data.blocks import Block, to_json
-from sentiment.data.readers import DELIMITERS, Source
+from sentiment.data.dialect import DELIMITERS
+from sentiment.data.file_source import Source
 from sentiment.inference.predictor import Prediction
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder

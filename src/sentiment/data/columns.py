@@ -1,0 +1,129 @@
+"""Which columns hold the texts and the labels: as the settings say, or by well-known names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sentiment.display.console import truncate
+
+# Compared without case, spaces and punctuation. The first name wins over all others.
+TEXT_NAMES = (
+    "text", "review", "reviews", "sentence", "content", "body", "comment", "comments", "tweet",
+    "reviewtext", "textreview", "reviewbody", "reviewcontent", "reviewcomment", "commenttext",
+    "tweettext", "sentencetext", "message", "phrase", "document", "headline", "post",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "labels", "sentiment", "stars", "rating", "class", "target", "category", "polarity",
+    "score", "overall", "reviewrating", "starrating", "sentimentlabel", "airlinesentiment",
+)  # fmt: skip
+SPLIT_COLUMNS = ("split", "isvalid", "isvalidation", "isval", "istest", "istrain", "partition")
+
+_MAX_LISTED = 20
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """What is known of a file besides its name; the fields are those of the data's settings."""
+
+    text_column: tuple[str, ...] = ()  # joined by blank lines; empty takes a well-known name
+    label_column: str | None = None  # None takes a well-known name
+    split_column: str | None = None  # None takes files as splits
+    column_names: tuple[str, ...] | None = None  # of a file without a header
+    delimiter: str | None = None  # None finds it out
+    quoting: str = "double"
+    encoding: str | None = None  # None means UTF-8, or what a byte order mark says
+    prefix: str = "--data."  # of the options in messages
+
+    def name_of(self, field: str) -> str:
+        return self.prefix + (field if self.prefix == "--data." else field.replace("_", "-"))
+
+    def option(self, name: str, value: str | Sequence[str]) -> str:
+        """An option with its value as one writes it in a shell."""
+        if not isinstance(value, str):
+            quoted = (re.sub(r"[^\w.-]", "_", item.strip()) for item in value)
+            value = f"'[{','.join(quoted)}]'"
+        elif not re.fullmatch(r"[\w.-]+", value):
+            value = f"'{value}'"
+        return f"{self.name_of(name)} {value}"
+
+
+class ColumnProblem(Exception):
+    """No column, or more than one, may hold the texts or the labels."""
+
+
+def find_texts(columns: Sequence[str], options: FileOptions, *, alone: bool) -> tuple[str, ...]:
+    """The columns of the texts; the only column if they stand ``alone``, without labels."""
+    if options.text_column:
+        return tuple(_named(columns, name) for name in options.text_column)
+    if len(columns) == 1 and alone:
+        return tuple(columns)
+    return (_well_known(columns, TEXT_NAMES, "the texts"),)
+
+
+def find_label(columns: Sequence[str], options: FileOptions) -> str:
+    """The column of the labels."""
+    if options.label_column is not None:
+        return _named(columns, options.label_column)
+    return _well_known(columns, LABEL_NAMES, "the labels")
+
+
+def _named(columns: Sequence[str], name: str) -> str:
+    """The column with a name, or else the only one whose name differs in case and spaces."""
+    if name in columns:
+        return name
+    similar = [column for column in columns if column.strip().lower() == name.strip().lower()]
+    if len(similar) != 1:
+        raise ColumnProblem(f"no column {name!r}")
+    return similar[0]
+
+
+def normalize(name: str) -> str:
+    """A column's name without case, spaces and punctuation."""
+    return re.sub(r"[\W_]", "", name.lower())
+
+
+def _well_known(columns: Sequence[str], names: Sequence[str], what: str) -> str:
+    if names[0] in columns:
+        return names[0]
+    found = [column for column in columns if normalize(column) in names]
+    first = [column for column in found if normalize(column) == names[0]]
+    if len(set(found)) == 1 or len(first) == 1:
+        return (first or found)[0]
+    if found:
+        raise ColumnProblem(f"{' and '.join(map(repr, found))} may hold {what}")
+    raise ColumnProblem(f"no column is named as one of {what} usually is")
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether a row consists of names of which some are well-known."""
+    names = set(map(normalize, cells))
+    return not names.isdisjoint(TEXT_NAMES) and not names.isdisjoint(LABEL_NAMES)
+
+
+def list_columns(columns: Sequence[str]) -> str:
+    listed = ", ".join(repr(truncate(name, 60)) for name in columns[:_MAX_LISTED]) or "none"
+    more = len(columns) - _MAX_LISTED
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def guess_columns(
+    columns: Sequence[str], values: Callable[[str], Sequence[Any]]
+) -> tuple[str | None, str | None]:
+    """The columns that look like texts (the longest strings) and labels (few values, repeated)."""
+    lengths, variety = {}, {}
+    for column in columns:
+        cells = [value for value in values(column) if value not in (None, "")]
+        if not cells:
+            continue
+        words = [len(cell.split()) if isinstance(cell, str) else 0 for cell in cells]
+        lengths[column] = sum(words) / len(cells)
+        distinct = len(set(map(str, cells)))
+        if 2 <= distinct <= max(2, len(cells) // 2):
+            variety[column] = distinct
+    text = max(lengths, key=lambda name: lengths[name], default=None)
+    candidates = [name for name in variety if name != text]
+    known = [name for name in candidates if normalize(name) in LABEL_NAMES]
+    return text, min(known or candidates, key=lambda name: variety[name], default=None)

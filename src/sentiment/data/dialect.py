@@ -1,0 +1,78 @@
+"""Delimited text: which delimiter it has, its rows, and quotes that swallow rows."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from sentiment.runtime import files
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by the endings of names
+
+_SNIFFED = ",;\t|"
+_SNIFFED_ROWS = 50
+_MIN_SWALLOWED = 2  # with a known label; 5 without labels
+
+
+def find_delimiter(lines: Sequence[str], usual: str, *, quotes: bool) -> str:
+    """The delimiter that splits the first lines of a file into equally many columns, two or more;
+    the usual one where it does so as well as others.
+    """
+    chosen, best = usual, (0.0, False, 0)
+    for delimiter in dict.fromkeys((usual, *_SNIFFED)):
+        widths = []
+        try:
+            for row in itertools.islice(read_rows(lines, delimiter, quotes=quotes), _SNIFFED_ROWS):
+                widths.append(len(row))
+        except csv.Error:
+            pass  # the lines may end within a value
+        if widths and widths[0] > 1:
+            share = Counter(widths)[widths[0]] / len(widths)
+            score = (share, delimiter == usual, widths[0])
+            if score > best:
+                chosen, best = delimiter, score
+    return chosen
+
+
+def read_rows(lines: Iterable[str], delimiter: str, *, quotes: bool) -> Iterator[list[str]]:
+    """Rows that are not empty; a broken one raises ``csv.Error`` with the line it begins in."""
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        strict=True,
+        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+    )
+    while True:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(files.LONGEST_LINE)  # it holds for the whole process
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise csv.Error(f"in the row that begins in line {line}: {error}") from error
+        finally:
+            csv.field_size_limit(limit)
+        if row is None:
+            return
+        if row:
+            yield row
+
+
+def count_swallowed(
+    value: str, delimiter: str, width: int, label_index: int | None, labels: Collection[str]
+) -> int:
+    """How many rows a value has swallowed after an unpaired quote; 0 if it just has many lines.
+
+    A line within it counts if it has as many columns as the file and one of the other rows'
+    ``labels``; without labels, every line must have as many columns.
+    """
+    lines = value.splitlines()[1:-1]
+    if len(lines) < _MIN_SWALLOWED or width < 2:
+        return 0
+    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
+    complete = [row for row in rows if len(row) == width]
+    if label_index is None:
+        return len(rows) if len(complete) == len(rows) >= 5 else 0
+    count = sum(row[label_index].strip() in labels for row in complete)
+    return count if count >= _MIN_SWALLOWED else 0

@@ -1,0 +1,86 @@
+"""Reviews from the Hugging Face hub: IMDB, split by split, and any other dataset."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from sentiment.data.layouts import SPLIT_NAMES
+from sentiment.runtime.errors import UserError
+
+IMDB = "stanfordnlp/imdb"  # https://huggingface.co/datasets/stanfordnlp/imdb/tree/main/plain_text
+_IMDB_FILE = "plain_text/{}-00000-of-00001.parquet"
+_PROBE_SECONDS = 5.0
+
+
+def cached_imdb_file(split: str) -> Path | None:
+    """The file of a split of IMDB in the hub's cache; None if it was not downloaded."""
+    import huggingface_hub  # here for start-up time
+
+    path = huggingface_hub.try_to_load_from_cache(
+        IMDB, _IMDB_FILE.format(split), repo_type="dataset"
+    )
+    return Path(path) if isinstance(path, str) else None
+
+
+def load_imdb(split: str) -> list[Path]:
+    """Download the file of one split of IMDB, and no other; its Arrow files in the cache."""
+    # Imported here for start-up time: the two imports take a second.
+    import datasets
+    import huggingface_hub
+
+    file_name = _IMDB_FILE.format(split)
+    url = huggingface_hub.hf_hub_url(IMDB, file_name, repo_type="dataset")
+    try:
+        # A quick request first: load_dataset waits over 20 s if the hub cannot be reached.
+        huggingface_hub.get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
+        dataset = datasets.load_dataset(
+            IMDB,
+            data_files={split: file_name},
+            split=split,
+            # Some versions raise an error because the other splits are missing
+            # (https://github.com/huggingface/datasets/pull/8215).
+            verification_mode="no_checks",
+        )
+    except Exception as error:  # from datasets, the hub's client or its HTTP library
+        reason = (str(error).splitlines() or [""])[0]
+        raise FileNotFoundError(
+            f"IMDB's {split} split is not in the cache, and {url} can't be reached or read "
+            f"({type(error).__name__}: {reason}): give a local copy with --data.path FOLDER"
+        ) from error
+    return _cache_files(dataset)
+
+
+def _cache_files(dataset: Any) -> list[Path]:
+    return [Path(file["filename"]) for file in dataset.cache_files]
+
+
+@functools.cache
+def load_hub(name: str) -> dict[str, list[Path]]:
+    """The Arrow files of ``NAME[:CONFIG]`` in the cache, by this program's names of splits.
+
+    They are downloaded once, and then read from the cache of the datasets library.
+    """
+    import datasets  # here for start-up time
+
+    repository, _, config = name.partition(":")
+    try:
+        loaded = datasets.load_dataset(repository, config or None)
+    except Exception as error:  # from datasets, the hub's client or its HTTP library
+        reason = " ".join(str(error).split())
+        if "onfig" in reason and "pick one" in reason:
+            raise UserError(
+                f"{repository} has several configurations, so give --data.hub "
+                f"{repository}:CONFIG: {reason}"
+            ) from error
+        raise FileNotFoundError(
+            f"{repository} is neither in the cache of datasets, nor can it be fetched from the hub "
+            f"({type(error).__name__}: {reason}): check the name, or give files with --data.path"
+        ) from error
+    return {
+        split: _cache_files(loaded[alias])
+        for split, names in SPLIT_NAMES.items()
+        for alias in reversed(names)
+        if alias in loaded
+    }

@@ -1,0 +1,336 @@
+"""Formats of text: lines, fastText's lines, CSV and TSV, JSON and JSON Lines."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import Any, BinaryIO, NoReturn, TextIO
+
+from sentiment.data.blocks import (
+    Block,
+    JsonBlock,
+    JsonRow,
+    delimited_block,
+    is_utf8,
+    join_texts,
+    value_problem,
+)
+from sentiment.data.columns import is_header, list_columns
+from sentiment.data.dialect import DELIMITERS, count_swallowed, find_delimiter, read_rows
+from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
+from sentiment.data.opening import (
+    guess_encoding,
+    is_readable,
+    open_text,
+    unpacked_suffix,
+    wrong_encoding,
+)
+from sentiment.runtime import files
+from sentiment.runtime.errors import UserError
+from sentiment.runtime.files import limited_lines
+
+_SAMPLE_CHARACTERS = 1 << 17
+_CHUNK = 1 << 20
+_LONGEST_NAME = 60  # of a column
+_FASTTEXT = "__label__"
+_WHITE = " \t\r\n"
+_BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
+_QUOTE_ADVICE = (
+    'quote a value that holds quotes, delimiters or line breaks, and double the quotes inside ("")'
+)
+
+
+class TextSource(FileSource):
+    """Base of the formats that consist of characters, compressed or not."""
+
+    def open_text(self, newline: str) -> Any:
+        return open_text(self.path, self.options.encoding, newline=newline)
+
+    def _encoding_settings(self) -> list[str]:
+        if is_readable(self.path, self.options.encoding):
+            return []
+        encoding = guess_encoding(self.path)
+        return [] if encoding is None else [self.options.option("encoding", encoding)]
+
+    @cached_property
+    def wrong_encoding(self) -> str:
+        return wrong_encoding(self.path, self.options)
+
+    def group(
+        self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
+    ) -> Iterator[tuple[int, list[Any], float]]:
+        """Group rows, given with their sizes: (number of the first, rows, share of the file)."""
+        num_bytes = max(1, self.path.stat().st_size)
+        first, group, num_characters = 1, [], 0
+        for characters, row in rows:
+            group.append(row)
+            num_characters += characters
+            if len(group) == size or num_characters >= MAX_BLOCK_CHARACTERS:
+                yield first, group, min(1.0, raw.tell() / num_bytes)
+                first, group, num_characters = first + len(group), [], 0
+        if group:
+            yield first, group, 1.0
+
+
+class LineSource(TextSource):
+    """Plain text: each line is a text, empty lines too; or fastText's lines of label and text."""
+
+    def _read_columns(self) -> Sequence[str]:
+        with self.open_text(newline="\n") as (file, _):
+            head = next((line for line in limited_lines(file, self.path) if line.strip()), "")
+        self._is_fasttext = head.startswith(_FASTTEXT)
+        name = self.options.text_column[0] if self.options.text_column else "text"
+        return ["label", name] if self._is_fasttext else [name]
+
+    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
+        delimited = [self.options.option("delimiter", "tab")]
+        delimited.append(self.options.option("column_names", ["text", "label"]))
+        raise UserError(
+            f"{self.path} has no labels, as lines that begin with {_FASTTEXT}NAME: add them, or if "
+            f"it is a table, set {' '.join([*delimited, *self._encoding_settings()])} (its columns "
+            "in their order)"
+        )
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        with self.open_text(newline="\n") as (file, raw):
+            lines = (line.rstrip("\r\n") for line in limited_lines(file, self.path))
+            if self._is_fasttext:
+                rows = ((len(line), _fasttext_row(line)) for line in lines if line.strip())
+            else:
+                rows = ((len(line), [line]) for line in lines)
+            text_index = [len(self.columns) - 1]
+            for first, group, share in self.group(rows, size, raw):
+                yield delimited_block(
+                    self.origin, first, self.columns, text_index, group, share,
+                    lambda: self.wrong_encoding,
+                )  # fmt: skip
+
+
+def _fasttext_row(line: str) -> list[str]:
+    label, _, text = line.strip().partition(" ")
+    if not label.startswith(_FASTTEXT) or text.startswith(_FASTTEXT):
+        return [line]  # no label, or several: a row of the wrong width
+    return [label.removeprefix(_FASTTEXT), text.strip()]
+
+
+class DelimitedSource(TextSource):
+    """CSV or TSV; empty lines are skipped."""
+
+    def _read_columns(self) -> Sequence[str]:
+        options = self.options
+        usual = DELIMITERS.get(unpacked_suffix(self.path), "\t")
+        with self.open_text(newline="") as (file, _):
+            head, num_characters = [], 0
+            for line in limited_lines(file, self.path):
+                head.append(line)
+                num_characters += len(line)
+                if num_characters > _SAMPLE_CHARACTERS:
+                    break
+        self._quotes = options.quoting == "double"
+        self._delimiter = options.delimiter or find_delimiter(head, usual, quotes=self._quotes)
+        self._is_unusual = self._delimiter not in (usual, options.delimiter)
+        self._is_unusual = self._delimiter not in (usual, options.delimiter)
+        header = next(self._rows(head), None)
+        if header is None:
+            raise UserError(f"{self.path} is empty: it needs a header that names its columns")
+        names = options.column_names
+        if names is None:
+            return header
+        setting = options.name_of("column_names")
+        if len(names) != len(header):
+            raise UserError(
+                f"{self.path}: {setting} names {len(names)} columns, but the first row has "
+                f"{len(header)}: {list_columns(header)}"
+            )
+        if is_header(header):
+            raise UserError(
+                f"{self.path}: {setting} is for files without a header, but the first row is one "
+                f"({list_columns(header)}): leave {setting} out"
+            )
+        return names
+
+    def _prepare(self) -> None:
+        if not all(map(is_utf8, self.columns)):
+            raise UserError(f"{self.path}: the header is {self.wrong_encoding}")
+        if any("\0" in name for name in self.columns):
+            raise UserError(f"{self.path}: the header holds zero bytes: save the file as UTF-8")
+
+    def describe(self) -> str:
+        name = "tab" if self._delimiter == "\t" else repr(self._delimiter)
+        said = [super().describe(), f"delimiter {name}" if self._is_unusual else ""]
+        return ", ".join(filter(None, said))
+
+    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
+        block = next(self.blocks(SAMPLE_ROWS), None)
+        text, label = self._guess_columns()
+        if self.options.column_names is None and block is not None and text is not None:
+            looks_like_data = any(
+                re.fullmatch(r"[-+]?[\d.]+", name.strip()) or len(name) > _LONGEST_NAME
+                for name in self.columns
+            )
+            if looks_like_data or (label is not None and label in block.values(label)):
+                roles = {self.columns.index(text): "text"}
+                if label is not None:
+                    roles[self.columns.index(label)] = "label"
+                names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
+                settings = [self.options.option("column_names", names), *self._encoding_settings()]
+                raise UserError(
+                    f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
+                    f"data rather than a header: name the columns by {' '.join(settings)}"
+                )
+        super()._refuse_columns(problems)
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        indices = [self.columns.index(name) for name in self.text_columns]
+        start = 0 if self.options.column_names is not None else 1
+        with self.open_text(newline="") as (file, raw):
+            rows = itertools.islice(self._rows(limited_lines(file, self.path)), start, None)
+            sized_rows = ((sum(map(len, row)), row) for row in rows)
+            for first, group, share in self.group(sized_rows, size, raw):
+                block = delimited_block(
+                    self.origin, first, self.columns, indices, group, share,
+                    lambda: self.wrong_encoding,
+                )  # fmt: skip
+                if self._quotes:
+                    self._check_swallowed(block)
+                yield block
+
+    def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        try:
+            yield from read_rows(lines, self._delimiter, quotes=self._quotes)
+        except csv.Error as error:
+            raise UserError(f"{self.path}, {error}: {self._quote_advice}") from error
+
+    def _check_swallowed(self, block: Block) -> None:
+        """Add a problem for each value that holds rows after an unpaired quote."""
+        if self.label_column is None:
+            label_index, labels = None, set()
+        else:
+            label_index = self.columns.index(self.label_column)
+            labels = {label.strip() for label in block.values(self.label_column)}
+        for index, cells in enumerate(block.cells()):
+            for cell in cells:
+                if cell.count("\n") <= 1:
+                    continue
+                width = len(self.columns)
+                count = count_swallowed(cell, self._delimiter, width, label_index, labels)
+                if count:
+                    block.problems[index] = (
+                        f"a value holds {count} lines that look like rows, as after a quote that "
+                        f"is not closed: {self._quote_advice}"
+                    )
+                    block.texts[index] = None
+
+    @cached_property
+    def _quote_advice(self) -> str:
+        """How to mend quotes; not to read them as such is named only if it works."""
+        try:
+            with self.open_text(newline="") as (file, _):
+                lines = limited_lines(file, self.path)
+                widths = {len(row) for row in read_rows(lines, self._delimiter, quotes=False)}
+        except csv.Error:
+            widths = set()
+        if self._quotes and widths == {len(self.columns)} != {1}:
+            setting = self.options.option("quoting", "none")
+            return f'{setting} reads quotes like other characters; or double quotes inside ("")'
+        return _QUOTE_ADVICE
+
+
+class JsonSource(TextSource):
+    """JSON: an object on each line, whose keys may differ, or an array of objects.
+
+    Blank lines are skipped. The keys of the first rows are the columns.
+    """
+
+    def _read_columns(self) -> Sequence[str]:
+        with self.open_text(newline="\n") as (file, _):
+            records = [
+                record
+                for _, row in itertools.islice(self._rows(file), SAMPLE_ROWS)
+                if (record := row.record) is not None
+            ]
+        if len(records) == 1 and all(isinstance(v, list | dict) for v in records[0].values()):
+            raise UserError(
+                f"{self.path} is one object, but must be an array of objects or an object on each "
+                'line: with pandas, DataFrame.to_json(path, orient="records")'
+            )
+        columns = list(dict.fromkeys(key for record in records for key in record))
+        return columns or ["text", "label"]  # without rows, which is refused later
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        with self.open_text(newline="\n") as (file, raw):
+            for first, group, share in self.group(self._rows(file), size, raw):
+                yield self._block(first, group, share)
+
+    def _rows(self, file: TextIO) -> Iterator[tuple[int, JsonRow]]:
+        """The rows with their sizes."""
+        first = file.read(1)
+        while first and first in _WHITE:
+            first = file.read(1)
+        if first == "[":
+            yield from self._array(file)
+            return
+        lines = limited_lines(file, self.path)  # only \n ends a line: strings may hold U+2028
+        for line in itertools.chain([first + next(lines, "")], lines):
+            stripped = line.strip(_WHITE)
+            if stripped:
+                yield len(line), self._parse(stripped)
+
+    def _array(self, file: TextIO) -> Iterator[tuple[int, JsonRow]]:
+        decoder = json.JSONDecoder()
+        buffer, position = "", 0
+        for number in itertools.count(1):
+            while True:
+                position = _BETWEEN_ITEMS.match(buffer, position).end()  # type: ignore[union-attr]
+                if buffer.startswith("]", position):
+                    return
+                try:
+                    record, end = decoder.raw_decode(buffer, position)
+                    break
+                except (ValueError, RecursionError) as error:  # perhaps because the buffer ends
+                    length = len(buffer) - position
+                    more = file.read(max(_CHUNK, length))
+                    if not more or length > files.LONGEST_LINE:
+                        reason = getattr(error, "msg", str(error))
+                        raise UserError(f"{self.path}, row {number}: {reason}") from error
+                    buffer, position = buffer[position:] + more, 0
+            is_readable_row = is_utf8(buffer[position:end])
+            problem = _object_problem(record) if is_readable_row else self.wrong_encoding
+            yield end - position, JsonRow(None, None if problem else record, problem)
+            position = end
+
+    def _parse(self, line: str) -> JsonRow:
+        if not is_utf8(line):
+            return JsonRow(line, None, self.wrong_encoding)
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            problem = f"{error.msg} at character {error.colno}: write one JSON object a line"
+        except RecursionError:
+            problem = "nested too deeply: write one flat JSON object a line"
+        except ValueError as error:  # an integer with more digits than Python reads
+            problem = str(error).split(";")[0]
+        else:
+            problem = _object_problem(record)
+        return JsonRow(line, None if problem else record, problem)
+
+    def _block(self, first: int, rows: list[JsonRow], share_read: float) -> Block:
+        texts: list[str | None] = []
+        problems = {}
+        for index, row in enumerate(rows):
+            values = [(row.record or {}).get(name) for name in self.text_columns]
+            found = filter(None, map(value_problem, values, self.text_columns))
+            problem = row.problem or next(found, "")
+            if problem:
+                problems[index] = problem
+            texts.append(None if problem else join_texts(values))
+        return JsonBlock(self.origin, first, self.columns, texts, problems, share_read, rows)
+
+
+def _object_problem(value: Any) -> str:
+    is_object = isinstance(value, dict)
+    return "" if is_object else f"a JSON {type(value).__name__}, but must be an object"
