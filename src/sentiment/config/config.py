@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
+from sentiment.config.data import DataConfig
 from sentiment.config.sections import (
-    DataConfig,
     DistillationConfig,
     ModelConfig,
     ObjectivesConfig,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
 from sentiment.display.console import did_you_mean
@@ -176,153 +175,6 @@ class TrainingConfig:
         # Names of classes are texts, also those that YAML reads as numbers.
         texts = {str(name): weight for name, weight in weights.items()}
         object.__setattr__(self, "class_weights", texts)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which reviews are read, how they are split, and how their text becomes tokens."""
-
-    source: Literal["mini", "imdb"] = "mini"
-    """Where reviews come from without a path: the embedded corpus, or IMDB from the hub."""
-    hub: Annotated[str | None, NonBlank("NAME or NAME:CONFIG")] = None
-    """A dataset of the Hugging Face hub instead of the source, as NAME or NAME:CONFIG."""
-    path: Annotated[str | None, NonBlank("a file or a folder")] = None
-    """Local reviews instead of the source: a file (.csv, .tsv, .json, .jsonl, .parquet, .arrow or
-    fastText's .txt, compressed or not), or a folder with train|validation|test files or folders,
-    as the original aclImdb. Of a file, some rows are held out for validation."""
-    text_column: str | tuple[str, ...] | None = None
-    """Column of the texts, or several to join, as [title, body]; null takes text, review, sentence
-    or another well-known name."""
-    label_column: str | None = None
-    """Column of the labels; null takes label, sentiment, stars or another well-known name."""
-    split_column: str | None = None
-    """Column that says which rows train, validate and test, as split or is_valid."""
-    column_names: tuple[str, ...] | None = None
-    """Names of the columns of CSV and TSV files without a header."""
-    delimiter: str | None = None
-    """What separates the values of CSV and TSV files: a character or tab; null finds it out."""
-    quoting: Literal["double", "none"] = "double"
-    """Quotes in CSV and TSV files: double quotes enclose values, or are characters like others."""
-    encoding: str | None = None
-    """Encoding of text files, as cp1252; null means UTF-8, or what a byte order mark says."""
-    class_names: tuple[str, ...] | None = None
-    """Names of the classes in the order of their integers; null takes them from the labels."""
-    validation: Literal["random", "stretches", "groups"] | None = None
-    """Which training reviews are held out where the data brings no validation split: single
-    reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
-    product are adjacent; or whole groups, by a column. null means stretches for the source imdb,
-    else random."""
-    stretch_length: Count = 50
-    """Rows in a stretch, with data.validation stretches."""
-    group_column: str | None = None
-    """Column that names a row's group (a film, an author), with data.validation groups."""
-    validation_share: OpenShare = 0.1
-    """Share of the training reviews held out where the data brings no validation split."""
-    validation_seed: Annotated[int, Bounds(ge=0)] = 0
-    """Seed of that hold-out, apart from the run's seed so that runs with different seeds are
-    compared on the same reviews."""
-    num_folds: Annotated[int | None, Bounds(ge=2, le=MAX_COUNT)] = None
-    """Hold out one of this many folds of the training reviews; null holds out a share."""
-    fold: int = 1
-    """Which of the folds is held out, from 1."""
-    shared_reviews: Literal["report", "drop", "ignore"] = "report"
-    """What to do with reviews that occur in two splits: report how many there are; drop them from
-    train, and from validation where test holds them; or ignore them, the only choice that leaves
-    the test split unopened."""
-    exclude: Annotated[str | None, NonBlank("a file")] = None
-    """A list of rows to leave out of training and validation, as sentiment audit writes it: a .csv
-    with the columns split, row and digest."""
-    max_length: Count = 400
-    """Tokens kept of a review; longer reviews are truncated."""
-    keep: Literal["head", "tail", "head+tail"] = "head"
-    """Which tokens of a longer review are kept: the first, the last, or half from each end."""
-    language: str = "en"
-    """Language by whose rules spaCy finds the words: en, de, es, fr, ru and 70 others; xx for any
-    with white space between words; zh reads each character as a word."""
-    lower_case: bool = True
-    """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
-    num_processes: Annotated[int | None, Bounds(ge=1, le=256)] = None
-    """Processes that tokenize; null takes as many as are worth starting on the available cores."""
-    cache_dir: str | None = None
-    """Folder for tokenized reviews and downloaded vectors; null means ~/.cache/sentiment."""
-
-    def __post_init__(self) -> None:
-        check_bounds(self, "data.")
-        require(self.source in ("mini", "imdb"), "data.source", self.source, "mini or imdb")
-        names = self.class_names
-        if names is not None:
-            require(len(names) >= 2, "data.class_names", names, "two names or more, or null")
-            require(len(set(names)) == len(names), "data.class_names", names, "distinct names")
-        is_code = re.fullmatch("[a-z]{2,3}", self.language) is not None
-        expected = "a code of two or three letters, as en, de or zh, or xx for any language"
-        require(is_code, "data.language", self.language, expected)
-        self._check_reading()
-        column, expected = self.group_column, "another column than text and label, or null"
-        require(column not in ("", "text", "label"), "data.group_column", column, expected)
-        if (self.validation == "groups") != (column is not None):
-            raise UserError(
-                f"data.validation is {self.validation!r} and data.group_column is {column!r}: to "
-                "hold out whole groups, set data.validation to groups and data.group_column to the "
-                "column that names them"
-            )
-        last = self.num_folds or 1
-        require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")
-
-    def _check_reading(self) -> None:
-        if self.path is not None and self.hub is not None:
-            raise UserError(
-                f"data.path is {self.path!r} and data.hub is {self.hub!r}: set one of them to null"
-            )
-        names = self.column_names
-        if names is not None:
-            require(len(set(names)) == len(names) > 0, "data.column_names", names, "distinct names")
-        is_delimiter = self.delimiter is None or self.delimiter_character is not None
-        expected = "one character or tab, or null"
-        require(is_delimiter, "data.delimiter", self.delimiter, expected)
-        if self.encoding is not None:
-            try:
-                "".encode(self.encoding)
-            except (LookupError, ValueError):
-                expected = "an encoding of text that Python knows, as cp1252 or utf-16"
-                require(False, "data.encoding", self.encoding, expected)
-
-    @property
-    def text_columns(self) -> tuple[str, ...]:
-        """``text_column`` as a tuple; empty where it is null."""
-        column = self.text_column
-        return (column,) if isinstance(column, str) else tuple(column or ())
-
-    @property
-    def delimiter_character(self) -> str | None:
-        """The delimiter as one character; None where the setting names none."""
-        delimiter = {"tab": "\t", "\\t": "\t"}.get(self.delimiter or "", self.delimiter or "")
-        return delimiter if len(delimiter) == 1 and delimiter not in '"\r\n' else None
-
-    @property
-    def hold_out(self) -> Literal["random", "stretches", "groups"]:
-        """``validation`` with its default resolved."""
-        return self.validation or ("stretches" if self.source == "imdb" else "random")
-
-    def hold_out_settings(self) -> dict[str, Any]:
-        """The settings that decide which reviews are held out, under their dotted keys."""
-        settings: dict[str, Any] = {"data.validation": self.hold_out}
-        if self.hold_out == "stretches":
-            settings["data.stretch_length"] = self.stretch_length
-        if self.hold_out == "groups":
-            settings["data.group_column"] = self.group_column
-        if self.num_folds is None:
-            settings["data.validation_share"] = self.validation_share
-        else:
-            settings |= {"data.num_folds": self.num_folds, "data.fold": self.fold}
-        return settings | {"data.validation_seed": self.validation_seed}
-
-    def describe_hold_out(self) -> str:
-        words = {
-            "random": "at random",
-            "stretches": f"by stretches of {self.stretch_length} neighbouring rows",
-            "groups": f"by groups of {self.group_column}",
-        }[self.hold_out]
-        return words if self.num_folds is None else f"{words}, fold {self.fold} of {self.num_folds}"
 
 
 _POOLINGS = ("last", "mean", "max", "attention")
