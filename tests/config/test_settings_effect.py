@@ -79,7 +79,7 @@ def test_the_base_is_reproduced(tiny, base, tmp_path):
         "--training.gradient_clip=0.001",
         "--training.gradient_clip=null",
         "--training.label_smoothing=0.2",
-        "--training.class_weights={pos: 3}",
+        "--training.class_weights.pos=3",
         "--training.precision=bf16",
         "--model.embedding_dropout=0.5",
         "--model.dropout=0.5",

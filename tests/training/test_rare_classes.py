@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.trainings import arguments, refusal
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -31,6 +31,7 @@ SCORES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(epochs=SCORES, restored_after=st.integers(0, 9))
 def test_the_best_epoch_breaks_ties_by_nll_also_when_resumed(epochs, restored_after):
     state = TrainerState(EpochProgress(1, CPU))
@@ -46,6 +47,7 @@ def test_the_best_epoch_breaks_ties_by_nll_also_when_resumed(epochs, restored_af
     assert state.best_epoch == 1 + keys.index(max(keys))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2).filter(lambda labels: len(set(labels)) > 1))
 def test_balanced_weights_are_those_of_scikit_learn(labels):
     names = ["a", "b", "c", "d"]
@@ -129,8 +131,8 @@ def test_training_says_what_is_rare_and_what_is_never_predicted(skewed, tmp_path
 
 def test_a_positive_class_is_what_f1_and_the_threshold_are_about(skewed, tmp_path, capsys):
     run = tmp_path / "run"
-    settings = ["--training.positive_class=a spam", "--training.monitor=f1"]
-    assert cli.train(arguments(skewed, run, *settings)) == 0
+    changes = ["--training.positive_class=a spam", "--training.monitor=f1"]
+    assert cli.train(arguments(skewed, run, *changes)) == 0
     assert "F1, average precision" not in capsys.readouterr().out
     predictor = load(run)
     share = np.sort([row.probabilities[0] for row in predictor.predict(["won", "lunch train"])])
@@ -146,9 +148,9 @@ def test_the_hold_out_that_is_advised_holds_ten_of_each_class(tmp_path, caplog):
     names = ["common"] * 160 + ["rare"] * 30
     rows = [f"text number {n},{name}" for n, name in enumerate(names)]
     (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    settings = [f"--data.path={tmp_path}", "--vocabulary.min_frequency=1"]
-    prepare_training(parse(settings, "train").config)
+    command = [f"--data.path={tmp_path}", "--vocabulary.min_frequency=1"]
+    prepare_training(parse(command, "train").config)
     (share,) = re.findall(r"rare \(3\), .* by --data.validation_share ([0-9.]+),", caplog.text)
-    data = prepare_training(parse([*settings, f"--data.validation_share={share}"], "train").config)
+    data = prepare_training(parse([*command, f"--data.validation_share={share}"], "train").config)
     assert np.bincount(data.validation.labels).min() >= 10
     assert caplog.text.count("fewer than ten") == 1

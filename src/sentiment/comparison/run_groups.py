@@ -19,7 +19,6 @@ from sentiment.data.reviews import Reviews, Split, load_split
 from sentiment.data.sources import choose_reviews, has_validation, is_same_source, source_name
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
-from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
@@ -141,8 +140,7 @@ def predict_group(group: RunGroup, reviews: Reviews, *, device: torch.device) ->
 def calibrate_group(group: RunGroup, predictions: Sequence[Predictions]) -> list[Predictions]:
     """The predictions of :func:`predict_group` at each run's temperature."""
     return [
-        Predictions(apply_temperature(raw.log_probabilities, run.temperature), raw.labels)
-        for run, raw in zip(group.runs, predictions, strict=True)
+        raw.calibrated(run.temperature) for run, raw in zip(group.runs, predictions, strict=True)
     ]
 
 

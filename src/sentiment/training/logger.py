@@ -364,6 +364,10 @@ class Validator:
             return
         number, run_logger = epoch.epoch, self._run_logger
         run_logger.epoch(epoch, metrics, is_best=is_best)
+        monitor = self._context.config.training.monitor
+        if monitor not in ("accuracy", "nll"):  # which the lines above show
+            value = getattr(metrics, monitor)
+            logger.info("         %s %s", monitor, "undefined" if value is None else f"{value:.4f}")
         predicted = np.unique(predictions.predicted)
         if len(predicted) == 1:
             name = truncate(self._class_names[predicted[0]], 30)
