@@ -20,7 +20,6 @@ from sentiment.evaluation.slices import KEEPS, Group, Truncation, group_by_lengt
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_CURVE_POINTS = 200
 _FAINT = "#9aa0a6"
 
 
@@ -83,7 +82,7 @@ def draw_roc(
         false_positives, true_positives, _ = roc_curve(labels == label, scores[:, label])
         area = auc(false_positives, true_positives)
         name = _name(class_names[label], 16)
-        axes.plot(*_thin(false_positives, true_positives), label=f"{name}: area {area:.4f}")
+        axes.plot(false_positives, true_positives, label=f"{name}: area {area:.4f}")
     return _finish_curves(axes, "false positive rate", "true positive rate", "ROC")
 
 
@@ -101,7 +100,7 @@ def draw_precision_recall(
         axes.axhline(is_positive.mean(), color=color, linestyle=":", linewidth=1)
         name = f"{_name(class_names[label], 16)}: mean {mean:.4f}"
         # In steps, as the average precision adds them up.
-        axes.step(*_thin(recall, precision), where="pre", color=color, label=name)
+        axes.step(recall, precision, where="pre", color=color, label=name)
     return _finish_curves(axes, "recall", "precision", "Precision and recall (dotted: by chance)")
 
 
@@ -213,17 +212,6 @@ def _most_frequent(labels: np.ndarray, num_classes: int) -> list[int]:
     counts = np.bincount(labels, minlength=num_classes)
     chosen = np.argsort(-counts, kind="stable")[: len(COLORS)]
     return sorted(int(label) for label in chosen if counts[label])
-
-
-def _thin(xs: np.ndarray, ys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most 200 points of a curve in the unit square, evenly spaced along its length."""
-    if len(xs) <= _CURVE_POINTS:
-        return xs, ys
-    steps = np.abs(np.diff(xs)) + np.abs(np.diff(ys))
-    lengths = np.concatenate(([0], np.cumsum(steps)))
-    wanted = np.linspace(0, lengths[-1], _CURVE_POINTS)
-    kept = np.unique(np.searchsorted(lengths, wanted).clip(max=len(xs) - 1))
-    return xs[kept], ys[kept]
 
 
 def _finish_curves(axes: Any, xlabel: str, ylabel: str, title: str) -> Figure:
