@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torchtext.vocab import Vocab
 
-from sentiment.config.config import Config, DataConfig, VectorsConfig
+from sentiment.config.config import Config, DataConfig, VectorsConfig, VocabularyConfig
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.download import cached_vectors, fetch_vectors
 from sentiment.data.rare_classes import warn_of_rare_classes
@@ -27,6 +27,7 @@ from sentiment.data.reviews import (
 )
 from sentiment.data.sources import has_validation, is_imdb
 from sentiment.data.splits import warn_of_similar_neighbours
+from sentiment.data.text_checks import warn_of_coverage, warn_of_unspaced, warn_of_vocabulary
 from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
 from sentiment.data.vocabulary import (
@@ -89,17 +90,18 @@ def prepare_training(
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
         warn_of_similar_neighbours(train_tokens, train.labels)
+    validation_tokens = tokenize_reviews(validation, config.data)
     if vocabulary is None:
-        vocabulary = choose_vocabulary(config, [(train, train_tokens)])
+        vocabulary = _choose_and_check(config, train, train_tokens, validation_tokens)
     elif extends_vocabulary:
         more = choose_vocabulary(config, [(train, train_tokens)])
         vocabulary = extend_vocabulary(vocabulary, more)
     vectors, coverage, vectors_fingerprint = (
-        _load_vectors(config, vocabulary) if with_vectors else (None, None, None)
+        _load_vectors(config, vocabulary, train.texts) if with_vectors else (None, None, None)
     )
     data = TrainingData(
         train=encode_tokens(train, train_tokens, vocabulary, config.data),
-        validation=encode_reviews(validation, vocabulary, config.data),
+        validation=encode_tokens(validation, validation_tokens, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
         vectors=vectors,
@@ -207,6 +209,21 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
     return vocabulary
 
 
+def _choose_and_check(
+    config: Config, train: Reviews, train_tokens: TokenizedTexts, validation_tokens: TokenizedTexts
+) -> Vocab:
+    """The vocabulary of the training reviews, with warnings if it hardly serves."""
+
+    def build(settings: VocabularyConfig) -> Vocab:
+        return choose_vocabulary(replace(config, vocabulary=settings), [(train, train_tokens)])
+
+    vocabulary = build(config.vocabulary)
+    if not warn_of_unspaced(train.texts, config.data.language):
+        counts = count_tokens(train_tokens), count_tokens(validation_tokens)
+        warn_of_vocabulary(vocabulary, config.vocabulary, build, *counts)
+    return vocabulary
+
+
 def prepare_split(
     data: DataConfig, split: Split, vocabulary: Vocab, class_names: tuple[str, ...]
 ) -> tuple[Reviews, EncodedCorpus]:
@@ -246,7 +263,7 @@ def encode_tokens(
 
 
 def _load_vectors(
-    config: Config, vocabulary: Vocab
+    config: Config, vocabulary: Vocab, texts: Sequence[str]
 ) -> tuple[torch.Tensor | None, Coverage | None, dict[str, Any] | None]:
     """The initial embedding, its coverage and the fingerprint of its file; None without vectors."""
     path = vectors_path(config.vectors, cache_dir(config.data))
@@ -260,6 +277,7 @@ def _load_vectors(
         generator=torch.Generator().manual_seed(config.seed),
     )
     logger.info("%s", coverage.summary())
+    warn_of_coverage(config, path, coverage, texts)
     return vectors, coverage, file_fingerprint(path)
 
 
@@ -326,7 +344,8 @@ def prepare_pretraining(
     vectors = vectors_fingerprint = None
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(splits[name], tokens[name]) for name in splits])
-        vectors, _, vectors_fingerprint = _load_vectors(config, vocabulary)
+        warn_of_unspaced(train.texts, config.data.language)
+        vectors, _, vectors_fingerprint = _load_vectors(config, vocabulary, train.texts)
     data = replace(config.data, max_length=config.pretraining.max_length, keep="head")
     corpora = [encode_tokens(splits[name], tokens[name], vocabulary, data) for name in splits]
     logger.info(

@@ -184,10 +184,15 @@ class _FileStats:
         self.check_dimension()
         if not coverage.types_found:
             malformed = _malformed_text(self.num_malformed, self.malformed_lines)
+            advice = "give a file of lines «word value value …» in the language of the reviews"
+            if coverage.tokens_in_other_case:
+                advice = (
+                    "it has some in another case, set --data.lower_case true and lower-case the "
+                    "file (tr A-Z a-z < FILE > NEW)"
+                )
             raise UserError(
                 f"none of the {coverage.num_types:,} words of the vocabulary is among the "
-                f"{self.num_lines:,} lines of {self.path} ({malformed}): give a file of lines "
-                f"«word value value …» in the language of the reviews, in lower case if they are"
+                f"{self.num_lines:,} lines of {self.path} ({malformed}): {advice}"
             )
 
 
