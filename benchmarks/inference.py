@@ -109,7 +109,7 @@ def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
                 AddedColumns(predictor.class_names),
                 request={},
                 window=_NUM_TEXTS // 2,
-                watcher=bar,
+                bar=bar,
             )
 
     return timed(predict)
