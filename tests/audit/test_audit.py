@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.corpus import BAD, GOOD, SHARED, needs_imdb, write_corpus
-from helpers.review_files import write
+from helpers.review_files import write, write_text_folder
 
 from sentiment.audit.audit import Audit, audit
 from sentiment.audit.copies import find_copies
@@ -166,6 +166,17 @@ def test_groups_stay_in_one_fold_and_validation_is_judged_too(tmp_path):
     assert len(both.predictions.labels) == 320 and both.place(300) == "validation row 1"
 
 
+def test_reviews_in_a_folder_are_named_by_their_files(tmp_path):
+    rows = corpus_rows(40)
+    rows[5] = (rows[5][0], "neg")
+    files = {f"train/{label}/{number}_x.txt": text for number, (text, label) in enumerate(rows)}
+    write_text_folder(tmp_path, files)
+    result = look(tmp_path)
+    doubt = result.doubts[0]
+    assert result.files[doubt.index].endswith("5_x.txt")
+    assert result.reviews.texts[doubt.index] == rows[5][0]
+
+
 def test_too_few_reviews_are_said_not_judged(tmp_path):
     result = look(write_rows(tmp_path, [("good film good", "pos"), ("bad film bad film", "neg")]))
     assert result.doubts == [] and "too few reviews or words" in audit_table(result)
@@ -183,6 +194,7 @@ def test_the_command_writes_a_list_that_train_leaves_out(planted, tmp_path, caps
         listed = list(csv.DictReader(file))
     reviews = load_split(DataConfig(path=str(folder)), "train", NAMES)
     assert {int(row["row"]) - 1 for row in listed[:10]} <= {*flipped, 401}
+    assert {row["file"] for row in listed} == {str(folder / "train.csv")}
     assert all(row["split"] == "train" and row["suggested"] != row["label"] for row in listed)
 
     kept = listed[:5]  # as after deleting the other lines

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.corpus import write_corpus
-from helpers.review_files import refusal
+from helpers.review_files import refusal, write
 
 from sentiment.config.config import DataConfig
 from sentiment.data.exclusion import row_digest
 from sentiment.data.reviews import Reviews, load_split, load_training_splits
+from sentiment.data.sources import choose_reviews
 
 
 def write_list(path: Path, rows: list[tuple[str, int, str]]) -> str:
@@ -100,3 +101,31 @@ def test_a_missing_list_or_column_is_named(folder, tmp_path):
     (tmp_path / "list.csv").write_text("split,row\ntrain,1\n")
     error = refusal(ValueError, folder, "train", exclude=str(tmp_path / "list.csv"))
     assert "no column 'digest'" in error
+
+
+def test_a_spreadsheet_may_have_saved_the_list(folder, tmp_path):
+    """With semicolons and an encoding of its own."""
+    row, text, _ = identify(load_split(DataConfig(path=str(folder)), "train"))[0]
+    path = tmp_path / "list.csv"
+    lines = f"split;row;digest;text\r\ntrain;{row + 1};{row_digest(text)};déjà vu\r\n"
+    path.write_bytes(lines.encode("cp1252"))
+    assert text not in load_split(DataConfig(path=str(folder), exclude=str(path)), "train").texts
+
+
+def test_rows_of_a_file_that_a_column_splits_keep_its_numbers(tmp_path):
+    parts = ["train", "validation"] * 20
+    texts = [f"film {number} {part}" for number, part in enumerate(parts)]
+    labels = ["neg", "neg", "pos", "pos"] * 10
+    file = write(tmp_path / "all.csv", {"text": texts, "label": labels, "part": parts})
+    path = write_list(tmp_path / "list.csv", [("validation", 4, texts[3]), ("train", 7, texts[6])])
+    settings = {"path": str(file), "split_column": "part"}
+    before = load_training_splits(DataConfig(**settings))
+    after = load_training_splits(DataConfig(**settings, exclude=path))
+    gone = [{*old.texts} - {*new.texts} for old, new in zip(before, after, strict=True)]
+    assert gone == [{texts[6]}, {texts[3]}]
+
+
+def test_other_reviews_are_evaluated_without_the_list(folder):
+    own = DataConfig(path=str(folder), exclude="list.csv")
+    assert choose_reviews(own, "test", {})[0] == own
+    assert choose_reviews(own, "test", {"path": "elsewhere"})[0].exclude is None

@@ -51,6 +51,7 @@ class Audit:
     config: Config
     reviews: Reviews
     splits: np.ndarray  # (num_reviews,) the name of each review's split
+    files: list[str]  # (num_reviews,) and of its file
     num_unlabelled: dict[str, int]  # reviews that were read without labels, by split
     num_tokens: np.ndarray
     copies: Copies
@@ -118,6 +119,7 @@ def audit(config: Config) -> Audit:
         config=config,
         reviews=reviews,
         splits=splits,
+        files=[name for part in labelled.values() for name in part.file_names()],
         num_unlabelled={split: len(part) for split, part in unlabelled.items()},
         num_tokens=num_tokens,
         copies=copies,

@@ -65,14 +65,15 @@ def _write_table(audit: Audit, path: Path) -> None:
     reviews, table = audit.reviews, io.StringIO(newline="")
     assert reviews.rows is not None
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow([*COLUMNS, "label", "suggested", "probability", "text"])
+    writer.writerow([*COLUMNS, "file", "label", "suggested", "probability", "text"])
     for doubt in audit.doubts[:NUM_SHOWN]:
-        text = reviews.texts[doubt.index]
-        writer.writerow([
-            audit.splits[doubt.index], reviews.rows[doubt.index] + 1, row_digest(text),
-            reviews.class_names[reviews.labels[doubt.index]], reviews.class_names[doubt.suggested],
-            f"{doubt.suggested_probability:.4f}", " ".join(text[:_TEXT_CHARACTERS].split()),
-        ])  # fmt: skip
+        index, text = doubt.index, reviews.texts[doubt.index]
+        label, suggested = (
+            reviews.class_names[i] for i in (reviews.labels[index], doubt.suggested)
+        )
+        start = " ".join(text[:_TEXT_CHARACTERS].split())
+        row = (audit.splits[index], reviews.rows[index] + 1, row_digest(text), audit.files[index])
+        writer.writerow([*row, label, suggested, f"{doubt.suggested_probability:.4f}", start])
     atomic_write(path, table.getvalue().encode("utf-8", "replace"))
 
 

@@ -30,7 +30,8 @@ def read_exclusions(path: Path) -> dict[str, dict[int, str]]:
     if not path.exists():
         raise FileNotFoundError(f"data.exclude is {path}, which does not exist: {_MEND}")
     listed: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
-    options = FileOptions(text_column=("digest",))
+    # These columns are ASCII, whatever encoding a spreadsheet has saved the texts in.
+    options = FileOptions(text_column=("digest",), encoding="latin-1")
     for block in open_source(path, options, others=["split", "row"]).blocks(10_000):
         for index, problem in block.problems.items():
             raise UserError(f"{block.place(index)}: {problem}")

@@ -57,6 +57,7 @@ class Reviews:
     groups: np.ndarray | None = None
     # (num_reviews,) int64, index of each review in its split's files; None without files.
     rows: np.ndarray | None = None
+    files: tuple[tuple[str, int], ...] = ()  # name and number of rows of the split's files
 
     def __post_init__(self) -> None:
         assert self.labels.shape == (len(self.texts),)
@@ -64,6 +65,11 @@ class Reviews:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def file_names(self) -> list[str]:
+        """(num_reviews,) the name of each review's file."""
+        names = [name for name, num_rows in self.files for _ in range(num_rows)]
+        return [] if self.rows is None else [names[row] for row in self.rows.tolist()]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Reviews:
         """The reviews at ``indices`` (num_selected,), in that order."""
@@ -237,7 +243,7 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
             f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
             "training needs two classes"
         )
-    return Reviews(texts, labels, names, rows.origin, groups, numbers)
+    return Reviews(texts, labels, names, rows.origin, groups, numbers, tuple(rows.files))
 
 
 def _require_texts(rows: Rows) -> list[str]:

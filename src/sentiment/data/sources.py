@@ -219,12 +219,13 @@ def choose_reviews(
 ) -> tuple[DataConfig, Split]:
     """The settings and the split to evaluate a run on, if ``settings`` change its ``own`` ones.
 
-    The test split of another file, which has no splits, is all of it.
+    The test split of another file, which has no splits, is all of it. Rows to leave out, which are
+    listed for the run's own reviews, are forgotten with the path.
     """
     if "path" in settings:
-        settings = {"hub": None, "split_column": None, **settings}
+        settings = {"hub": None, "split_column": None, "exclude": None, **settings}
     elif "hub" in settings:
-        settings = {"path": None, "split_column": None, **settings}
+        settings = {"path": None, "split_column": None, "exclude": None, **settings}
     data = replace(own, **settings)
     is_whole = split == "test" and not is_same_source(data, own) and is_undivided(data)
     return data, "all" if is_whole else split
