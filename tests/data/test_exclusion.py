@@ -125,7 +125,7 @@ def test_rows_of_a_file_that_a_column_splits_keep_its_numbers(tmp_path):
     assert gone == [{texts[6]}, {texts[3]}]
 
 
-def test_other_reviews_are_evaluated_without_the_list(folder):
+def test_other_reviews_are_evaluated_without_the_list(folder, both):
     own = DataConfig(path=str(folder), exclude="list.csv")
     assert choose_reviews(own, "test", {})[0] == own
-    assert choose_reviews(own, "test", {"path": "elsewhere"})[0].exclude is None
+    assert choose_reviews(own, "test", {"path": str(both)})[0].exclude is None
