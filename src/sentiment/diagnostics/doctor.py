@@ -56,7 +56,6 @@ WITH_TORCH: Checks = {
 
 _NAME_WIDTH = 14
 _STATUS_WIDTH = 4
-_MESSAGE_WIDTH = COLUMNS - _NAME_WIDTH - _STATUS_WIDTH - 4
 
 
 def run_checks() -> Iterator[tuple[str, CheckResult]]:
@@ -85,9 +84,9 @@ def _run(check: Callable[[], CheckResult]) -> CheckResult:
 
 def format_result(name: str, result: CheckResult) -> str:
     """The row of the table for one check; a long message takes several lines."""
-    lines = textwrap.wrap(sanitize(result.message), _MESSAGE_WIDTH) or [""]
-    rows = [(name, lines[0], result.status), *(("", line, "") for line in lines[1:])]
-    return format_table(rows, align="<", min_widths=(_NAME_WIDTH, _MESSAGE_WIDTH), indent=0)
+    widths = (_NAME_WIDTH, COLUMNS - _NAME_WIDTH - _STATUS_WIDTH - 4, _STATUS_WIDTH)
+    row = (name, result.message, result.status)
+    return format_table([row], align="<", min_widths=widths, flexible=1, wrap=True, indent=0)
 
 
 def format_advice(results: Mapping[str, CheckResult]) -> str:
