@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 import pytest
 import torch
-from helpers.trainings import arguments
+from helpers.trainings import arguments, stop_after
 
 from sentiment.cli import main as cli
 from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
+from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.checkpoint import load_state
 from sentiment.training.optim import NonFiniteGuard, StepInfo
 
 
-def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
-    """Make the logits of some forward passes in training infinite."""
+def infinite(logits: torch.Tensor) -> torch.Tensor:
+    return logits * float("inf")
+
+
+def without_first_class(logits: torch.Tensor) -> torch.Tensor:
+    """Probabilities of 0: reviews of the first class have an infinite loss, but a gradient."""
+    return torch.cat((torch.full_like(logits[:, :1], float("-inf")), logits[:, 1:]), dim=1)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int, change=infinite) -> None:
+    """Change the logits of some forward passes in training."""
     forward, passes = SentimentClassifier.forward, []
 
     def poisoned(self, tokens, lengths):
@@ -26,7 +39,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> None:
         if self.training:
             passes.append(len(lengths))
             if first <= len(passes) <= last:
-                return logits * float("inf")
+                return change(logits)
         return logits
 
     monkeypatch.setattr(SentimentClassifier, "forward", poisoned)
@@ -48,13 +61,40 @@ def test_training_stops_and_names_the_update(corpus, tmp_path, monkeypatch, caps
     assert cli.train([f"--resume={run}"]) == 0
 
 
-def test_non_finite_updates_can_be_skipped(corpus, tmp_path, monkeypatch):
-    poison(monkeypatch, 8, 9)
+@pytest.mark.parametrize("change", [infinite, without_first_class])
+def test_non_finite_updates_can_be_skipped(change, corpus, tmp_path, monkeypatch):
+    poison(monkeypatch, 8, 9, change)
     run = tmp_path / "run"
     updates: list[int] = []
     execute(parse(arguments(corpus, run, "--training.nonfinite=skip"), "train"), updates.append)
     assert len(updates) == 30, "skipped updates are counted too"
     assert all(parameter.isfinite().all() for parameter in load_run(run).model.parameters())
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    assert all(math.isfinite(epoch["training"]["loss"]) for epoch in epochs)
+
+
+def test_a_checkpoint_between_skipped_updates_continues_exactly(corpus, tmp_path, monkeypatch):
+    """The first updates are skipped too, when the optimizer has no moments to save yet."""
+    forward = SentimentClassifier.forward
+
+    def poisoned(self, tokens, lengths):
+        logits = forward(self, tokens, lengths)
+        is_bad = self.training and int(tokens.sum()) % 3 != 0  # the same batches again
+        return infinite(logits) if is_bad else logits
+
+    monkeypatch.setattr(SentimentClassifier, "forward", poisoned)
+    changes = ["--training.nonfinite=skip", "--training.checkpoint_updates=1",
+               "--training.average_decay=0.9"]  # fmt: skip
+    whole, broken = (arguments(corpus, tmp_path / name, *changes) for name in ("whole", "broken"))
+    assert cli.train(whole) == 0
+    stop_after(broken, 1)
+    for update in (3, 8, 17, 22):
+        stop_after([f"--resume={tmp_path / 'broken'}"], update)
+    num_skipped = load_state(tmp_path / "broken").values["updates"]["num_skipped"]
+    assert 5 < num_skipped < 22
+    assert cli.train([f"--resume={tmp_path / 'broken'}"]) == 0
+    difference = compare_runs(tmp_path / "whole", tmp_path / "broken")
+    assert difference.is_equal, difference
 
 
 def test_skipping_ends_after_fifty_updates_in_a_row(corpus, tmp_path, monkeypatch, capsys):
@@ -65,7 +105,9 @@ def test_skipping_ends_after_fifty_updates_in_a_row(corpus, tmp_path, monkeypatc
 
 
 def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
-    guard = NonFiniteGuard("stop", torch.device("cuda"))  # tensors on the CPU will do
+    guard = NonFiniteGuard(
+        "stop", torch.device("cuda"), DistributedContext()
+    )  # tensors on the CPU will do
     step = StepInfo(3, 1, 0.1, [4, 5], 9)
     bad = torch.tensor(float("nan"))
     assert guard.allows(step, torch.tensor(1.0), torch.tensor(1.0))

@@ -92,7 +92,14 @@ SMALL_BATCHES = ["--training.batch_size=4"]
 @pytest.mark.parametrize(
     ("num_ranks", "settings"),
     [
-        (3, ["--training.accumulation_steps=2", "--training.class_weights={pos: 5}"]),
+        (
+            3,
+            [
+                "--training.accumulation_steps=2",
+                "--training.class_weights={pos: 5}",
+                "--training.nonfinite=skip",
+            ],
+        ),
         (3, [*BY_POWER, "--training.class_weights={pos: 5}"]),
         pytest.param(5, SMALL_BATCHES, marks=pytest.mark.long),
         pytest.param(5, [*SMALL_BATCHES, *OBJECTIVES], marks=pytest.mark.long),

@@ -20,6 +20,7 @@ from sentiment.config.config import TrainingConfig
 from sentiment.data.batches import Batch
 from sentiment.model import SentimentClassifier
 from sentiment.model.classifier import InitialStates
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 
 
@@ -251,11 +252,17 @@ class NonFiniteGuard:
 
     Reading a number from a GPU means waiting for it. If training is to stop at a non-finite number,
     all are therefore read later, together and before anything is saved; if updates are to be
-    skipped, norms are read at once.
+    skipped, they are read at once.
     """
 
-    def __init__(self, reaction: Literal["stop", "skip"], device: torch.device) -> None:
+    def __init__(
+        self,
+        reaction: Literal["stop", "skip"],
+        device: torch.device,
+        distributed: DistributedContext,
+    ) -> None:
         self._skips = reaction == "skip"
+        self._distributed = distributed
         self._reads_at_once = device.type == "cpu"
         self._unread: list[tuple[StepInfo, torch.Tensor]] = []
         self._num_skipped = 0
@@ -267,21 +274,23 @@ class NonFiniteGuard:
         The loss () is this rank's; the gradient's norm () is the same on all ranks.
         """
         if self._skips:
-            return self._is_finite(step, norm)
+            return self._is_finite(step, loss, norm)
         self._unread.append((step, torch.stack((loss.detach().double(), norm.double()))))
         if self._reads_at_once:
             self.check()
         return True
 
-    def _is_finite(self, step: StepInfo, norm: torch.Tensor) -> bool:
-        if math.isfinite(norm.item()):
+    def _is_finite(self, step: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+        # A label of probability 0 has an infinite loss, but a finite gradient.
+        is_finite = math.isfinite(norm.item()) and math.isfinite(loss.item())
+        if not any(self._distributed.all_reduce_max([int(not is_finite)])):
             self._num_in_a_row = 0
             return True
         self._num_skipped += 1
         self._num_in_a_row += 1
         if self._num_in_a_row > _MAX_SKIPPED_IN_A_ROW:
             raise UserError(
-                f"the gradient was not finite {self._num_in_a_row} times in a row, last at "
+                f"loss or gradient were not finite {self._num_in_a_row} times in a row, last at "
                 f"{step}: train again with a lower training.learning_rate"
             )
         return False

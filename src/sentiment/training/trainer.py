@@ -108,7 +108,7 @@ class Trainer:
         decay = training.average_decay
         self._average = None if decay is None else WeightAverage(model, decay)
         self._kept_model = model if self._average is None else self._average.model
-        self._guard = NonFiniteGuard(training.nonfinite, device)
+        self._guard = NonFiniteGuard(training.nonfinite, device, self._distributed)
         self._validator = Validator(self._kept_model, data, context, run_logger)
         self._checkpoint_schedule = CheckpointSchedule(training)
         self._stop = StopRequests(ends_at_second=not self._distributed.is_distributed)
