@@ -151,15 +151,6 @@ def test_directions_and_invariances_fail_beyond_their_tolerance(tmp_path):
     assert flipping.tests[4].failures[0].got == "neg"
 
 
-def test_wilson_interval_against_its_equation():
-    """Both bounds solve (share - bound)² = z² bound (1 - bound) / total."""
-    for count, total in [(0, 20), (3, 20), (20, 20), (347, 1494)]:
-        for bound in Proportion(count, total).interval:
-            left = (count / total - bound) ** 2
-            assert left == pytest.approx(1.959964**2 * bound * (1 - bound) / total, abs=1e-6)
-    assert Proportion(0, 0).share == 0 and Proportion(0, 0).interval == (0, 1)
-
-
 def test_shipped_files_hold_what_they_should():
     capabilities = read_behaviours(PLACES)
     assert len(capabilities) >= 8

@@ -80,13 +80,6 @@ def test_truncated_text_fits_and_is_as_long_as_possible(text, columns, keep_end)
     assert width(kept) + spaces + width(following) >= columns
 
 
-def test_truncating_by_example():
-    assert truncate("short", 5) == "short" and truncate("longer", 5) == "long…"
-    assert truncate("良い映画", 5) == "良い…" and truncate("良い映画", 4) == "良…"
-    assert truncate("/a/long/path/to/seed0", 10, keep_end=True) == "…/to/seed0"
-    assert truncate("a film of words", 8) == "a film…"
-
-
 def test_a_table_aligns_its_columns():
     rows = [("run", "reviews", "NLL"), ("良い", "1,000", "0.2"), (), ("b\n", "7")]
     assert format_table(rows) == "  run   reviews  NLL\n  良い    1,000  0.2\n\n  b␊          7"

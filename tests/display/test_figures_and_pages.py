@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sentiment.display.pages import render_page, write_page
 from sentiment.display.plots import as_svg, new_figure, save_figure
 
 
@@ -37,9 +36,3 @@ def test_a_figure_is_saved_in_the_format_of_its_suffix(name, start, tmp_path):
     save_figure(draw(1), tmp_path / "new" / name)
     assert (tmp_path / "new" / name).read_bytes() == content
     assert len(list((tmp_path / "new").iterdir())) == 1
-
-
-def test_a_page_is_complete(tmp_path):
-    assert render_page("base.html").startswith("<!doctype html>")
-    write_page(tmp_path / "new" / "page.html", "base.html")
-    assert "</html>" in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")

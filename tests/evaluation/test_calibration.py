@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sentiment.evaluation.calibration import apply_temperature, fit_temperature, measure_calibration
+from sentiment.evaluation.calibration import fit_temperature, measure_calibration
 
 
 def draw(temperature: float, num_classes: int, count: int = 10_000, seed: int = 0):
@@ -27,15 +27,6 @@ def test_no_temperature_on_a_fine_grid_is_better():
     assert fit_temperature(log_probabilities, labels) == pytest.approx(
         grid[np.argmin(nlls)], abs=2e-3
     )
-
-
-def test_no_prediction_changes_and_probabilities_add_up():
-    log_probabilities, _ = draw(1.0, 3, count=300)
-    for temperature in (0.1, 2.0, 15.0):
-        changed = apply_temperature(log_probabilities, temperature)
-        assert (changed.argmax(1) == log_probabilities.argmax(1)).all()
-        assert np.exp(changed).sum(1) == pytest.approx(1)
-    assert apply_temperature(log_probabilities, 1.0) == pytest.approx(log_probabilities)
 
 
 def test_perfect_and_hopeless_predictions_have_a_finite_temperature():
