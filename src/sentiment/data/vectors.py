@@ -278,6 +278,11 @@ def _binary_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _File
             else:
                 stats.note_malformed(number)
         position = space + 1 + size
+    if buffer[position:].strip(b"\n") or next(blocks, b""):
+        raise UserError(
+            f"{stats.path} is damaged: it goes on after the {num_rows:,} rows that its first line "
+            "names: get it again"
+        )
 
 
 def _is_header(line: bytes) -> bool:
