@@ -162,7 +162,9 @@ def test_groups_stay_in_one_fold_and_validation_is_judged_too(tmp_path):
     honest = look(tmp_path, validation="stretches", stretch_length=5)
     assert look(tmp_path).predictions.is_right.mean() > 0.9 > honest.predictions.is_right.mean()
     write_rows(tmp_path, corpus_rows(20, seed=3), "validation")
+    write_rows(tmp_path, corpus_rows(5), "test")
     both = look(tmp_path, validation="stretches", stretch_length=5)
+    assert "Read without labels: 5 of test." in audit_table(both)
     assert len(both.predictions.labels) == 320 and both.place(300) == "validation row 1"
 
 

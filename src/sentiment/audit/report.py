@@ -11,7 +11,7 @@ from sentiment.audit.audit import Audit
 from sentiment.display.console import format_table, truncate, wrap_text
 from sentiment.evaluation.metrics import accuracy_interval
 
-PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
+_PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 _MAX_CLASSES = 12  # on a terminal; the page shows more
 _MAX_TABLES = 4
 _MAX_NGRAMS = 5
@@ -34,7 +34,7 @@ class Section:
 def describe(audit: Audit) -> list[Section]:
     """All that an audit found but n-grams and labels, which the page shows in its own way."""
     return [
-        Section("Classes", _class_rows(audit), []),
+        Section("Classes", _class_rows(audit), _unlabelled_notes(audit)),
         Section("Lengths", _length_rows(audit), [_cut_note(audit)]),
         Section("Copies", _copy_rows(audit), [_neighbours_note(audit)]),
         Section("Texts", _fault_rows(audit), [_scripts_note(audit)]),
@@ -81,10 +81,15 @@ def _class_rows(audit: Audit) -> list[Row]:
     return rows
 
 
+def _unlabelled_notes(audit: Audit) -> list[str]:
+    counts = [f"{count:,} of {split}" for split, count in audit.num_unlabelled.items()]
+    return [f"Read without labels: {', '.join(counts)}."] if counts else []
+
+
 def _length_rows(audit: Audit) -> list[Row]:
     names = {0: "least", 50: "median", 100: "most"}
-    header = ("", *(names.get(percentile, f"{percentile} %") for percentile in PERCENTILES))
-    values = np.percentile(audit.num_tokens, PERCENTILES)
+    header = ("", *(names.get(percentile, f"{percentile} %") for percentile in _PERCENTILES))
+    values = np.percentile(audit.num_tokens, _PERCENTILES)
     return [header, ("tokens", *(f"{value:,.0f}" for value in values))]
 
 
