@@ -13,7 +13,7 @@ from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
 from sentiment.runtime.errors import UserError
 
-FILL_IN = "fill it in or delete the row"
+FILL_IN = "fill them in, or leave them out by --data.missing skip"
 NEEDED = "no column is named as one of the"
 QUOTE = (
     'quote a value that holds quotes, delimiters or line breaks, and double the quotes inside ("")'
@@ -52,7 +52,8 @@ QUOTE = (
             'text,label\n"a,neg\nb,c,pos\n',
             f", in the row that begins in line 2: unexpected end of data: {QUOTE}",
         ),
-        ("test.csv", "text,label\na,neg\nb, \n", f", row 2: no label: {FILL_IN}"),
+        ("test.csv", "text,label\na,neg\n ,pos\n", f", row 2: no text in 1 of 2 rows: {FILL_IN}"),
+        ("test.csv", "text,label\na,\nb, \n", ": no row has a label, but there must be two "),
         (
             "test.csv",
             "text,label\na,neg\nb,\xe9\n",
@@ -70,7 +71,6 @@ QUOTE = (
             '{"text": "a", "sterne": 0}\n',
             f": {NEEDED} labels usually is; columns: 'text', 'sterne': set --data.label_",
         ),
-        ("test.jsonl", '{"text": "a", "label": null}\n', f", row 1: no label: {FILL_IN}"),
         (
             "test.jsonl",
             '{"text": ["a"], "label": 0}\n',
@@ -78,18 +78,13 @@ QUOTE = (
         ),
         (
             "test.jsonl",
-            '{"text": "a", "label": 0.5}\n',
-            ", row 1: label 0.5, but must be integers or names",
+            '{"text": "a", "label": [0]}\n',
+            ", row 1: label [0], but must be numbers or names",
         ),
         (
             "test.jsonl",
             '{"text": "a\\ud83d", "label": 0}\n',
             ", row 1: character 2 of the text is half a surrogate pair",
-        ),
-        (
-            "test.jsonl",
-            '{"text": "a", "label": 0}\n{"text": "b", "label": "pos"}\n',
-            ", row 2: label 'pos', but the first is 0: use integers or names, not both",
         ),
         (
             "test.parquet",
@@ -119,10 +114,8 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
             "no column is named as one of the texts usually is; columns: 'satz', 'label': set "
             "--data.text_column satz",
         ),
-        ({"text": ["a", None], "label": [0, 1]}, "row 2: no text: fill it in or delete the row"),
-        ({"text": ["a", "b"], "label": [0, None]}, "row 2: no label: fill it in or delete the row"),
-        ({"text": ["a"], "label": [None]}, "row 1: no label: fill it in or delete the row"),
-        ({"text": ["a"], "label": [0.5]}, "row 1: label 0.5, but must be integers or names"),
+        ({"text": ["a", None], "label": [0, 1]}, f"row 2: no text in 1 of 2 rows: {FILL_IN}"),
+        ({"text": ["a"], "label": [[0]]}, "row 1: label [0], but must be numbers or names"),
         (
             {"text": [b"a"], "label": [0]},
             "column 'text' holds binary, but must hold strings: name the one with the texts "
@@ -155,10 +148,9 @@ def test_truncated_parquet(tmp_path: Path, share: float) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["pos", "pos"], "all 2 reviews have label 'pos', but there must be two classes: "),
-        ([1, 1], "all 2 reviews have label 1, but there must be two classes: "),
-        ([1, 2], "labels are 1, 2, but integers must count from 0 without a gap: "),
-        ([-1, 0], "labels are -1, 0, but integers must count from 0 without a gap: "),
+        (["pos", "pos"], "all labels are 'pos', but there must be two classes: "),
+        ([1, 1], "all labels are '1', but there must be two classes: "),
+        ([-1, -1], "no row has a label, but there must be two classes: "),
     ],
 )
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
@@ -188,7 +180,6 @@ def test_training_on_one_class(tmp_path: Path) -> None:
         ("Positiv", "label 'Positiv' is not one of the classes negative, positive (did you mean "),
         ("so-so", "label 'so-so' is not one of the classes negative, positive"),
         (2, "label 2, but the classes are 0 to 1 (negative, positive)"),
-        (-1, "label -1, but the classes are 0 to 1 (negative, positive)"),
     ],
 )
 def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
@@ -196,7 +187,7 @@ def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
     write(tmp_path / "test.csv", {"text": ["a\n", "b"], "label": [first, label]})
     message = refusal(ValueError, tmp_path, class_names=("negative", "positive"))
     assert message.startswith(f"test.csv, row 2: {found}")
-    assert message.endswith("positive?)" if label == "Positiv" else ("positive", "positive)"))
+    assert ("did you mean positive?" in message) == (label == "Positiv")
 
 
 def test_missing_split(tmp_path: Path) -> None:

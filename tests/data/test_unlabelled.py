@@ -9,7 +9,7 @@ import pytest
 from helpers.review_files import write
 
 from sentiment.config.config import DataConfig
-from sentiment.data.reviews import load_split, load_unlabelled
+from sentiment.data.reviews import load_training_splits, load_unlabelled
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def reviews(tmp_path: Path) -> Path:
 def test_copies_are_left_out(reviews, shared, expected, caplog):
     data = DataConfig(path=str(reviews), shared_reviews=shared)
     with caplog.at_level(logging.INFO):
-        found = load_unlabelled(data, load_split(data, "validation"))
+        found = load_unlabelled(data, *load_training_splits(data))
     assert found.texts == expected
     assert set(found.labels.tolist()) == {-1}
     assert "1 unlabelled review repeats a validation review (left out)" in caplog.text
@@ -45,11 +45,27 @@ def test_nothing_remains(reviews):
     write(reviews / "unsupervised.csv", {"text": ["a poor film"]})
     data = DataConfig(path=str(reviews))
     with pytest.raises(ValueError, match="every review has a copy in another split"):
-        load_unlabelled(data, load_split(data, "validation"))
+        load_unlabelled(data, *load_training_splits(data))
 
 
 def test_no_such_split(reviews):
     (reviews / "unsupervised.csv").unlink()
     data = DataConfig(path=str(reviews))
     with pytest.raises(FileNotFoundError, match="has no unsupervised split"):
-        load_unlabelled(data, load_split(data, "validation"))
+        load_unlabelled(data, *load_training_splits(data))
+
+
+@pytest.mark.parametrize("has_split", [True, False])
+def test_rows_of_train_without_a_label_are_added(reviews, has_split, caplog):
+    texts = ["good one", "bad one", "no idea", "a poor film"]
+    write(reviews / "train.csv", {"text": texts, "label": ["pos", "neg", "", " "]})
+    if not has_split:
+        (reviews / "unsupervised.csv").unlink()
+    data = DataConfig(path=str(reviews), shared_reviews="ignore")
+    with caplog.at_level(logging.INFO):
+        train, validation = load_training_splits(data)
+        found = load_unlabelled(data, train, validation)
+    assert train.texts == texts[:2]
+    assert found.texts[-1] == "no idea"
+    assert len(found) == (4 if has_split else 1)
+    assert "2 of 4 reviews without a label: left out" in caplog.text

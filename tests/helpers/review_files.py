@@ -50,7 +50,7 @@ def write_text_folder(folder: Path, texts: dict[str, str]) -> None:
 
 
 def load(folder: Path, split: Any = "test", class_names: Any = None, **settings: Any) -> Reviews:
-    return load_split(DataConfig(path=str(folder), **settings), split, class_names)
+    return load_split(DataConfig(path=str(folder), class_names=class_names, **settings), split)
 
 
 def refusal(error: type[Exception], folder: Path, split: Any = "test", **settings: Any) -> str:

@@ -22,7 +22,12 @@ from sentiment.baseline.linear import LONGEST, REGULARIZATION, Ngrams, find_ngra
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.pipeline import tokenize_reviews
-from sentiment.data.reviews import Reviews, load_training_splits, reviews_fingerprint
+from sentiment.data.reviews import (
+    Reviews,
+    load_training_splits,
+    log_classes,
+    reviews_fingerprint,
+)
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vocabulary import UNK_ID
 from sentiment.display.console import format_table, truncate
@@ -65,6 +70,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     started = time.perf_counter()
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     train, validation = load_training_splits(config.data)
+    log_classes(config.data, train)
     before = time.perf_counter()
     tokens = tokenize_reviews(train, config.data)
     validation_tokens = tokenize_reviews(validation, config.data)

@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import yaml
+
 from sentiment.config.bounds import Bounds
 from sentiment.config.config import Config, DataConfig, check_device_name
 from sentiment.config.parser import parse_training
+from sentiment.config.yaml import StrictLoader
 from sentiment.display.console import sanitize
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
@@ -83,11 +86,14 @@ class CommandParser(argparse.ArgumentParser):
             "delimiter": "what separates values, or tab",
             "quoting": "double or none",
             "encoding": "encoding of text files, as cp1252",
+            "labels": "classes of labels that the run does not know, as {0: neg, 2: null}",
+            "missing": "error or skip: what to do with rows without a text",
         }
         self.set_defaults(reading={})
         for name, help in helps.items():
+            kind = _mapping if name == "labels" else _names
             self.add_argument(
-                f"--data.{name}", action=_Collect, type=_names, metavar="VALUE", help=help
+                f"--data.{name}", action=_Collect, type=kind, metavar="VALUE", help=help
             )
 
     def add_path(self, setting: str, help: str) -> None:
@@ -187,6 +193,16 @@ def _names(text: str) -> str | tuple[str, ...]:
     if not (text.startswith("[") and text.endswith("]")):
         return text
     return tuple(name.strip().strip("'\"") for name in text[1:-1].split(","))
+
+
+def _mapping(text: str) -> dict[Any, Any]:
+    try:
+        value = yaml.load(text, Loader=StrictLoader)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be a mapping, as {{0: neg, 4: pos}}")
+    return value
 
 
 def _device_name(text: str) -> str:

@@ -23,11 +23,13 @@ from sentiment.config.sections import (
 )
 from sentiment.runtime.errors import UserError
 
-# Settings that do not change what is learned: where files lie, and how it is computed and shown.
+# Settings that do not change what is learned: where files lie, and how it is computed and shown;
+# and whether rows without a text are an error, since reviews are compared themselves.
 WITHOUT_EFFECT = {
     "output_dir",
     "device",
     "data.cache_dir",
+    "data.missing",
     "data.num_processes",
     "training.pictures",
     "training.checkpoint_minutes",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
@@ -39,7 +39,14 @@ class DataConfig:
     encoding: str | None = None
     """Encoding of text files, as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None
-    """Names of the classes in the order of their integers; null takes them from the labels."""
+    """The classes in order, which also names labels that are integers from 0; null takes the
+    labels themselves, which equal each other by value: 1, 1.0 and the text 1."""
+    labels: dict | None = field(default=None, hash=False)  # jsonargparse would parse Any twice
+    """Classes of labels, as {0: neg, 4: pos, 2: null}: renames and merges them, and null leaves
+    rows out. Labels that are not listed are classes of their own."""
+    missing: Literal["error", "skip"] = "error"
+    """What to do with rows without a text: refuse them, or leave them out. Rows without a label
+    (empty, null, or -1 beside classes from 0) are left out in any case, as unlabelled reviews."""
     validation: Literal["random", "stretches", "groups"] | None = None
     """Which training reviews are held out where the data brings no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
@@ -89,6 +96,7 @@ class DataConfig:
         is_code = re.fullmatch("[a-z]{2,3}", self.language) is not None
         expected = "a code of two or three letters, as en, de or zh, or xx for any language"
         require(is_code, "data.language", self.language, expected)
+        self._check_labels()
         self._check_reading()
         column, expected = self.group_column, "another column than text and label, or null"
         require(column not in ("", "text", "label"), "data.group_column", column, expected)
@@ -100,6 +108,23 @@ class DataConfig:
             )
         last = self.num_folds or 1
         require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")
+
+    def _check_labels(self) -> None:
+        """Check ``labels``, and make them texts, as a settings file or JSON may order them."""
+        if self.labels is None:
+            return
+        example = "labels with their classes, as {0: neg, 4: pos, 2: null}"
+        require(len(self.labels) > 0, "data.labels", self.labels, f"{example}, or null")
+        for label, name in self.labels.items():
+            is_quoted = not isinstance(name, bool)
+            hint = "a name: YAML reads yes, no, on and off as true and false, so quote them"
+            require(is_quoted, f"data.labels.{label}", name, hint)
+            is_name = name is None or (isinstance(name, str | int | float) and str(name).strip())
+            require(bool(is_name), f"data.labels.{label}", name, "a name, or null")
+            is_label = isinstance(label, str | int | float) and str(label).strip()
+            require(bool(is_label), "data.labels", self.labels, example)
+        names = {str(k): None if v is None else str(v) for k, v in self.labels.items()}
+        object.__setattr__(self, "labels", names)
 
     def _check_reading(self) -> None:
         if self.path is not None and self.hub is not None:

@@ -10,15 +10,32 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, get_args, get_type_hints
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    Namespace,
+    set_loader,
+    set_parsing_settings,
+)
 
 from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
-from sentiment.config.yaml import read_yaml
+from sentiment.config.yaml import StrictLoader, read_yaml
 from sentiment.display.console import did_you_mean, sanitize, truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write
 
+
+def _load_yaml(text: str) -> Any:
+    """What jsonargparse's loader makes of an option's value; that one fails on ``{-1: null}``."""
+    value = yaml.load(text, Loader=StrictLoader)
+    is_key = isinstance(value, dict) and value and all(item is None for item in value.values())
+    if is_key and (":" not in text or text.strip().endswith(":")):
+        return text  # such as a path, C:
+    return value
+
+
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))
 
 _MAX_MESSAGE = 600  # characters; jsonargparse may quote a whole file
 _FLAGS = ("overwrite", "resume", "auto_resume", "verify_resume")
@@ -206,7 +223,7 @@ def as_yaml(config: Config) -> bytes:
 
 
 # The defaults of earlier versions, for their runs whose settings files lack these keys.
-_EARLIER_DEFAULTS = ("--data.validation=random",)
+_EARLIER_DEFAULTS = ("--data.validation=random", "--data.missing=skip")
 
 
 def load_config(path: Path) -> Config:
@@ -259,6 +276,8 @@ def _nearest_choice(message: str, options: Sequence[str]) -> str:
         return ""
     if "Expected tuple" in message:
         return " (a list, as [a, b])"
+    if "Expected dict" in message:
+        return " (a mapping, as {a: b, c: d})"
     choices = _literal_values(keys.get(wrong_value.group(1)))
     return did_you_mean(wrong_value.group(2), choices)
 

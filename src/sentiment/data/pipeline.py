@@ -23,6 +23,7 @@ from sentiment.data.reviews import (
     load_split,
     load_training_splits,
     load_unlabelled,
+    log_classes,
     reviews_fingerprint,
 )
 from sentiment.data.sources import has_validation, is_imdb
@@ -71,15 +72,16 @@ def prepare_training(
     config: Config,
     *,
     vocabulary: Vocab | None = None,
+    class_names: tuple[str, ...] | None = None,
     extends_vocabulary: bool = False,
     with_vectors: bool = True,
 ) -> TrainingData:
     """Read, split, tokenize and encode the reviews, and load the word vectors.
 
-    A resumed training passes its ``vocabulary``, and needs no vectors as its weights hold them.
-    ``extends_vocabulary`` adds the words of the training reviews to it.
+    A resumed training passes its ``vocabulary`` and ``class_names``, and needs no vectors as its
+    weights hold them. ``extends_vocabulary`` adds the words of the training reviews to it.
     """
-    train, validation, unlabelled = load_training(config)
+    train, validation, unlabelled = load_training(config, class_names)
     is_held_out = not has_validation(config.data)
     how = f" (held out {config.data.describe_hold_out()})" if is_held_out else ""
     warn_of_rare_classes(config, train, validation, is_held_out=is_held_out)
@@ -87,6 +89,7 @@ def prepare_training(
     logger.info("reviews: %s for training, %s for validation%s", *counts, how)
     if unlabelled is not None:
         logger.info("reviews: %s without labels to learn from", f"{len(unlabelled):,}")
+    log_classes(config.data, train)
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
         warn_of_similar_neighbours(train_tokens, train.labels)
@@ -125,19 +128,22 @@ def prepare_training(
     return data
 
 
-def load_training(config: Config) -> tuple[Reviews, Reviews, Reviews | None]:
+def load_training(
+    config: Config, class_names: tuple[str, ...] | None = None
+) -> tuple[Reviews, Reviews, Reviews | None]:
     """Read the training and validation reviews, and the unlabelled ones if they are needed.
 
-    A missing split raises ``FileNotFoundError``, invalid files or labels a ``UserError``.
+    ``class_names`` are those of a run that is resumed. A missing split raises
+    ``FileNotFoundError``, invalid files or labels a ``UserError``.
     """
-    train, validation = load_training_splits(config.data)
+    train, validation = load_training_splits(config.data, class_names)
     if len(set(validation.labels.tolist())) < 2:
         raise UserError(
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
     _check_class_names(config, train)
-    unlabelled = _load_unlabelled(config, validation) if reads_unlabelled(config) else None
+    unlabelled = _load_unlabelled(config, train, validation) if reads_unlabelled(config) else None
     return train, validation, unlabelled
 
 
@@ -172,9 +178,9 @@ def reads_unlabelled(config: Config) -> bool:
     return objectives.unlabelled and (weight > 0 or config.distillation.is_wanted)
 
 
-def _load_unlabelled(config: Config, validation: Reviews) -> Reviews:
+def _load_unlabelled(config: Config, train: Reviews, validation: Reviews) -> Reviews:
     try:
-        return load_unlabelled(config.data, validation)
+        return load_unlabelled(config.data, train, validation)
     except FileNotFoundError as error:
         needed = (
             "objectives.virtual_adversarial and objectives.entropy learn from it too: give it, or "
@@ -317,7 +323,7 @@ def load_pretraining(config: Config) -> dict[str, Reviews]:
     if not config.pretraining.unlabelled:
         return splits
     try:
-        splits["unsupervised"] = load_unlabelled(data, validation)
+        splits["unsupervised"] = load_unlabelled(data, train, validation)
     except FileNotFoundError as error:
         if is_imdb(data):  # it has such a split, which could not be fetched
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +12,27 @@ from typing import Any
 import numpy as np
 
 from sentiment.config.config import DataConfig
-from sentiment.data.blocks import NO_TEXT
 from sentiment.data.exclusion import excluded_rows, read_exclusions
+from sentiment.data.labels import (
+    LEFT_OUT,
+    UNLABELLED,
+    LabelRules,
+    NumberedLabels,
+    check_listed,
+    describe_classes,
+    label_name,
+    labels_option,
+    number_labels,
+    similar_names,
+)
 from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
-    Label,
     Rows,
     Split,
     has_validation,
     is_imdb,
     read_split,
+    source_name,
 )
 from sentiment.data.splits import (
     SplitOverlap,
@@ -34,14 +44,11 @@ from sentiment.data.splits import (
     number_keys,
     read_test_keys,
 )
-from sentiment.display.console import did_you_mean
+from sentiment.display.console import COLUMNS
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 
 logger = logging.getLogger(__name__)
-
-_INTEGER = re.compile(r"-?[0-9]+")
-_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -58,6 +65,7 @@ class Reviews:
     # (num_reviews,) int64, index of each review in its split's files; None without files.
     rows: np.ndarray | None = None
     files: tuple[tuple[str, int], ...] = ()  # name and number of rows of the split's files
+    unlabelled: tuple[str, ...] = ()  # further texts of the split, which have no label
 
     def __post_init__(self) -> None:
         assert self.labels.shape == (len(self.texts),)
@@ -110,14 +118,16 @@ def load_split(
     return train if split == "train" else validation
 
 
-def load_training_splits(data: DataConfig) -> tuple[Reviews, Reviews]:
+def load_training_splits(
+    data: DataConfig, class_names: tuple[str, ...] | None = None
+) -> tuple[Reviews, Reviews]:
     """Read the training and validation reviews, and compare them with the test split.
 
     Without a validation split, some training reviews are held out. Reviews that occur in two splits
-    are reported, dropped or ignored, as ``data.shared_reviews`` says. Raises as :func:`load_split`,
-    and if one split contains another.
+    are reported, dropped or ignored, as ``data.shared_reviews`` says. ``class_names`` are those of
+    a run that is resumed. Raises as :func:`load_split`, and if one split contains another.
     """
-    train, validation = _split_training(data, _configured_class_names(data))
+    train, validation = _split_training(data, class_names or _configured_class_names(data))
     if data.shared_reviews == "ignore":
         return train, validation
     overlaps = find_overlaps(data, train.texts, validation.texts)
@@ -231,107 +241,101 @@ def _configured_class_names(data: DataConfig) -> tuple[str, ...] | None:
 
 def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -> Reviews:
     rows = read_split(data, split, data.group_column if split == "train" else None)
-    texts = _require_texts(rows)
-    groups = _group(data, rows)
-    numbers = np.array(rows.numbers or range(len(texts)), dtype=np.int64)
+    numbers = _rows_with_text(data, rows)
+    unlabelled: tuple[str, ...] = ()
     if split == "unsupervised":
-        labels = np.full(len(texts), -1, dtype=np.int64)
-        return Reviews(texts, labels, class_names or (), rows.origin, groups, numbers)
-    labels, names = _number_labels(rows, class_names)
+        labels, class_names = np.full(len(numbers), UNLABELLED, dtype=np.int64), class_names or ()
+    else:
+        numbered = _number(data, rows, numbers, class_names)
+        if split == "train":
+            _check_listed(data, numbered)
+        labels, class_names = numbered.labels, numbered.class_names
+        _log_left_out(data, rows, numbered)
+        unlabelled = tuple(str(rows.texts[row]) for row in numbers[labels == UNLABELLED])
+        numbers, labels = numbers[labels >= 0], labels[labels >= 0]
+        if len(labels) == 0:
+            raise UserError(f"{rows.origin}: no review has a label of one of the classes")
     if split == "train" and labels.min() == labels.max():
         raise UserError(
-            f"{rows.origin}: all {len(labels)} reviews are of class {names[labels[0]]!r}: "
+            f"{rows.origin}: all {len(labels)} reviews are of class {class_names[labels[0]]!r}: "
             "training needs two classes"
         )
-    return Reviews(texts, labels, names, rows.origin, groups, numbers, tuple(rows.files))
+    texts, groups = [str(rows.texts[row]) for row in numbers], _group(data, rows, numbers)
+    if rows.numbers is not None:
+        numbers = np.array(rows.numbers, dtype=np.int64)[numbers]
+    files = tuple(rows.files)
+    return Reviews(texts, labels, class_names, rows.origin, groups, numbers, files, unlabelled)
 
 
-def _require_texts(rows: Rows) -> list[str]:
-    for index, text in enumerate(rows.texts):
-        if text is None:
-            raise UserError(f"{rows.place(index)}: {NO_TEXT}")
-    return [text for text in rows.texts if text is not None]
+def _rows_with_text(data: DataConfig, rows: Rows) -> np.ndarray:
+    """(num_reviews,) the rows with a text; others are refused or left out by data.missing."""
+    has_text = np.array([bool(text and not text.isspace()) for text in rows.texts], dtype=bool)
+    numbers, num_missing = np.flatnonzero(has_text), int(np.count_nonzero(~has_text))
+    if num_missing and (data.missing == "error" or len(numbers) == 0):
+        found = f"no text in {num_missing:,} of {len(has_text):,} rows"
+        place = rows.place(int(np.argmin(has_text)))
+        mend = "fill them in, or leave them out by --data.missing skip"
+        raise UserError(f"{place}: {found}: {mend if len(numbers) else 'give other reviews'}")
+    if num_missing:
+        logger.info("%s: %d rows without a text left out", rows.origin, num_missing)
+    return numbers
 
 
-def _group(data: DataConfig, rows: Rows) -> np.ndarray | None:
+def _number(
+    data: DataConfig, rows: Rows, numbers: np.ndarray, class_names: tuple[str, ...] | None
+) -> NumberedLabels:
+    are_imdbs = data.source == "imdb" and class_names == IMDB_CLASS_NAMES
+    rules = LabelRules(
+        declared=rows.label_names or (),
+        renames=data.labels or {},
+        class_names=class_names,
+        names_integers=data.class_names is not None or are_imdbs,
+    )
+    return number_labels(
+        [rows.labels[row] for row in numbers],
+        rules,
+        place=lambda index: rows.place(int(numbers[index])),
+        origin=rows.origin,
+    )
+
+
+def _check_listed(data: DataConfig, train: NumberedLabels) -> None:
+    """Refuse labels that data.labels lists, but that neither train nor validation has."""
+    unused, found = train.unused, train.found
+    if unused and has_validation(data):
+        labels = {label_name(value) for value in read_split(data, "validation").labels}
+        unused = [label for label in unused if label not in labels]
+        found = [*found, *sorted(filter(None, labels.difference(found)))]
+    check_listed(unused, found)
+
+
+def _log_left_out(data: DataConfig, rows: Rows, numbered: NumberedLabels) -> None:
+    labels, renames = numbered.labels, data.labels or {}
+    if count := int(np.count_nonzero(labels == UNLABELLED)):
+        of_all = f"{rows.origin}: {count:,} of {len(labels):,} reviews without a label"
+        if "-1" in numbered.unlabelled and not rows.label_names:
+            option = labels_option({**renames, "-1": "NAME"})
+            logger.warning(
+                "%s (-1 is taken for none): left out; %s makes it a class", of_all, option
+            )
+        else:
+            logger.info("%s: left out", of_all)
+    if count := int(np.count_nonzero(labels == LEFT_OUT)):
+        logger.info("%s: data.labels leaves out %s reviews", rows.origin, f"{count:,}")
+
+
+def _group(data: DataConfig, rows: Rows, numbers: np.ndarray) -> np.ndarray | None:
     """(num_reviews,) the group of each review; None if every review is a group."""
     if data.hold_out == "stretches":
-        return np.arange(len(rows.texts), dtype=np.int64) // data.stretch_length
+        return numbers // data.stretch_length
     if not rows.groups:
         return None
-    names = [str(group).strip() for group in rows.groups]
+    groups = [rows.groups[row] for row in numbers]
+    names = ["" if group is None else str(group).strip() for group in groups]
     if "" in names:
-        raise UserError(
-            f"{rows.place(names.index(''))}: no {data.group_column}: fill it in or delete the row"
-        )
+        place = rows.place(int(numbers[names.index("")]))
+        raise UserError(f"{place}: no {data.group_column}: fill it in or delete the row")
     return number_keys(names)
-
-
-def _number_labels(
-    rows: Rows, class_names: tuple[str, ...] | None
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The labels, (num_reviews,) int64, and the class names that they index.
-
-    A name is numbered by its position in the class names. An integer is that number itself, unless
-    the class names are integers (stars 1 to 5). Digits count as integers: CSV has no types.
-    """
-    values = _integers_or_names(rows, class_names)
-    if class_names is None:
-        class_names = _names_from_labels(rows, values)
-    index_by_label: dict[Label, int] = {name: index for index, name in enumerate(class_names)}
-    are_integers = all(_INTEGER.fullmatch(name) for name in class_names)
-    index_by_label.update(
-        (int(name) if are_integers else index, index) for index, name in enumerate(class_names)
-    )
-    try:
-        labels = np.array([index_by_label[value] for value in values], dtype=np.int64)
-    except KeyError:
-        row = next(row for row, value in enumerate(values) if value not in index_by_label)
-        label, listed = values[row], ", ".join(class_names[:_MAX_LISTED])
-        problem = f"label {label}, but the classes are 0 to {len(class_names) - 1} ({listed})"
-        if are_integers:
-            problem = f"label {label} is not one of the classes {listed}"
-        if isinstance(label, str):
-            hint = did_you_mean(label, class_names)
-            problem = f"label {label!r} is not one of the classes {listed}{hint}"
-        raise UserError(f"{rows.place(row)}: {problem}") from None
-    return labels, class_names
-
-
-def _integers_or_names(rows: Rows, class_names: tuple[str, ...] | None) -> list[int] | list[str]:
-    integers = [label for label in rows.labels if isinstance(label, int)]
-    if len(integers) == len(rows.labels):
-        return integers
-    if integers:
-        kind = type(rows.labels[0])
-        row = next(row for row, label in enumerate(rows.labels) if not isinstance(label, kind))
-        raise UserError(
-            f"{rows.place(row)}: label {rows.labels[row]!r}, but the first is {rows.labels[0]!r}: "
-            "use integers or names, not both"
-        )
-    names = [str(label).strip() for label in rows.labels]
-    distinct = set(names)
-    if "" in distinct:
-        raise UserError(f"{rows.place(names.index(''))}: no label: fill it in or delete the row")
-    if distinct <= set(class_names or ()) or not all(_INTEGER.fullmatch(name) for name in distinct):
-        return names
-    return [int(name) for name in names]
-
-
-def _names_from_labels(rows: Rows, values: list[int] | list[str]) -> tuple[str, ...]:
-    distinct: list[Any] = sorted(set(values))  # all of one type
-    if len(distinct) == 1:
-        raise UserError(
-            f"{rows.origin}: all {len(values)} reviews have label {distinct[0]!r}, but there must "
-            "be two classes: add reviews of another, or name the classes with --data.class_names"
-        )
-    if isinstance(distinct[0], int) and distinct != list(range(len(distinct))):
-        listed = ", ".join(map(str, distinct[:_MAX_LISTED]))
-        raise UserError(
-            f"{rows.origin}: labels are {listed}, but integers must count from 0 without a gap: "
-            "renumber them, or write names instead"
-        )
-    return tuple(map(str, distinct))
 
 
 def reviews_fingerprint(reviews: Reviews) -> dict[str, Any]:
@@ -351,13 +355,21 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
     return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
-    """Read the ``unsupervised`` split without copies of validation reviews.
+def load_unlabelled(data: DataConfig, train: Reviews, validation: Reviews) -> Reviews:
+    """Read the ``unsupervised`` split, add unlabelled rows of train, drop copies of validation.
 
     Copies of test reviews are dropped or reported too, as ``data.shared_reviews`` says. Raises as
     :func:`load_split`, and if no review remains.
     """
-    reviews = load_split(data, "unsupervised", validation.class_names)
+    try:
+        texts = load_split(data, "unsupervised").texts
+    except FileNotFoundError:
+        if not train.unlabelled:
+            raise
+        texts = []
+    texts = [*texts, *train.unlabelled]
+    labels = np.full(len(texts), UNLABELLED, dtype=np.int64)
+    reviews = Reviews(texts, labels, train.class_names, f"{source_name(data)}, without labels")
     keys = [dedup_key(text) for text in reviews.texts]
     kept = ~is_in(keys, [dedup_key(text) for text in validation.texts])
     _log_copies(int(np.count_nonzero(~kept)), "validation", dropped=True)
@@ -370,6 +382,16 @@ def load_unlabelled(data: DataConfig, validation: Reviews) -> Reviews:
     if not kept.any():
         raise UserError(f"{reviews.origin}: every review has a copy in another split")
     return reviews.select(np.flatnonzero(kept))
+
+
+def log_classes(data: DataConfig, train: Reviews) -> None:
+    """Log the classes with their numbers of training reviews; warn of almost equal names."""
+    logger.info("classes: %s", describe_classes(train.labels, train.class_names, COLUMNS - 9))
+    if similar := similar_names(train.class_names):
+        logger.warning(
+            "%s: classes that differ by case or white space only: %s makes them one",
+            train.origin, labels_option({**(data.labels or {}), **similar}),
+        )  # fmt: skip
 
 
 def _log_copies(count: int, other: str, *, dropped: bool) -> None:

@@ -15,6 +15,7 @@ from sentiment.data.blocks import Block, is_utf8
 from sentiment.data.columns import FileOptions, normalize
 from sentiment.data.formats import open_source
 from sentiment.data.hub import IMDB, cached_imdb_file, load_hub, load_imdb
+from sentiment.data.labels import RawLabel
 from sentiment.data.layouts import (
     SPLIT_NAMES,
     Files,
@@ -33,9 +34,6 @@ Split = Literal["train", "validation", "test", "unsupervised", "all"]
 
 IMDB_CLASS_NAMES = ("neg", "pos")
 
-# A label as files hold it: an integer, or a name (which in CSV may be an integer's digits).
-Label = int | str
-
 _MINI_FOLDER = Path(__file__).parent / "mini"
 _MAX_LISTED = 20
 _MAX_LABEL_CHARACTERS = 1_000
@@ -47,10 +45,11 @@ class Rows:
     """Reviews as files hold them."""
 
     texts: list[str | None]  # None where a row has none
-    labels: list[Label]  # one for each review; empty if no labels were requested
+    # One for each review, None where a row has none; empty if no labels were requested.
+    labels: list[RawLabel | None]
     files: list[tuple[str, int]]  # name and number of rows of each file, in order
     origin: str  # name of the file, files or data set, for messages
-    groups: list[Label] = field(default_factory=list)  # from the group column, if requested
+    groups: list[Any] = field(default_factory=list)  # from the group column, if requested
     splits: list[Any] = field(default_factory=list)  # from the split column, if requested
     label_names: tuple[str, ...] | None = None  # that the source declares for integers
     numbers: list[int] | None = None  # of the rows that were selected; None means all
@@ -140,15 +139,13 @@ def _say(path: str, what: str) -> None:
         logger.info("%s: %s", path, what)
 
 
-def _labels(block: Block, column: str) -> list[Label]:
-    """A column's integers and names; booleans count as integers."""
+def _labels(block: Block, column: str) -> list[RawLabel | None]:
+    """A column's numbers, booleans and names; None where one is missing."""
     values = block.values(column)
     for index, value in enumerate(values):
         problem = ""
-        if value is None:
-            problem = f"no {column}: fill it in or delete the row"
-        elif not isinstance(value, int | str):
-            problem = f"{column} {value!r}, but must be integers or names"
+        if not isinstance(value, int | float | str | None):
+            problem = f"{column} {value!r}, but must be numbers or names"
         elif isinstance(value, str) and not is_utf8(value):
             problem = f"the {column} holds half a surrogate pair"
         if problem:
@@ -158,7 +155,7 @@ def _labels(block: Block, column: str) -> list[Label]:
                 f"{block.place(index)}: a {column} of {len(value):,} characters: are the columns "
                 f"text and {column} swapped?"
             )
-    return [int(value) if isinstance(value, bool) else value for value in values]
+    return values
 
 
 def read_text_folder(folder: Path, options: FileOptions, *, with_labels: bool) -> Rows:
@@ -226,6 +223,8 @@ def choose_reviews(
         settings = {"hub": None, "split_column": None, "exclude": None, **settings}
     elif "hub" in settings:
         settings = {"path": None, "split_column": None, "exclude": None, **settings}
+    if "labels" in settings:
+        settings = {**settings, "labels": {**(own.labels or {}), **settings["labels"]}}
     data = replace(own, **settings)
     is_whole = split == "test" and not is_same_source(data, own) and is_undivided(data)
     return data, "all" if is_whole else split

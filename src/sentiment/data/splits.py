@@ -256,7 +256,7 @@ def _read_test_texts(data: DataConfig) -> list[str]:
         return []  # it is not downloaded for this
     # Without labels: a test split for use elsewhere may have none.
     texts = read_split(data, "test", with_labels=False).texts
-    return [text for text in texts if text is not None]
+    return [text for text in texts if text]
 
 
 _MAX_TEXTS = 50_000  # the first ones of a larger corpus suffice, and take seconds

@@ -210,7 +210,7 @@ def check_inputs(provenance: Provenance, config: Config, run: Path) -> None:
     train, validation = load_training_splits(data)
     now = {"train": reviews_fingerprint(train), "validation": reviews_fingerprint(validation)}
     if reads_unlabelled(config):
-        now["unsupervised"] = reviews_fingerprint(load_unlabelled(data, validation))
+        now["unsupervised"] = reviews_fingerprint(load_unlabelled(data, train, validation))
     check_reviews(provenance.data, now, run)
     if provenance.vectors is not None:
         _check_vectors(provenance.vectors, config, run)

@@ -171,7 +171,10 @@ def prepare(
     config, path, distributed = context.config, context.path, context.distributed
     with distributed.local_main_first():
         if start.resumes:
-            data = prepare_training(config, vocabulary=load_words(path), with_vectors=False)
+            names = tuple(read_manifest(path)["class_names"])
+            data = prepare_training(
+                config, vocabulary=load_words(path), class_names=names, with_vectors=False
+            )
         else:
             data = read_data(config, pretrained, with_vectors=distributed.is_main)
     # Before the folder is created, because a refused teacher must not leave one behind.

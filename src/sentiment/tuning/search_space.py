@@ -25,6 +25,7 @@ _FIXED = {
     "data.source",
     "data.path",
     "data.class_names",
+    "data.labels",
     "data.validation",
     "data.stretch_length",
     "data.group_column",

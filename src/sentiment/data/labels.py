@@ -1,0 +1,334 @@
+"""What labels mean: values of any type as names, and names as the numbers of classes."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+import numpy as np
+
+from sentiment.display.console import did_you_mean, truncate, width
+from sentiment.runtime.errors import UserError
+
+# A label as a file holds it.
+RawLabel = int | float | bool | str
+
+UNLABELLED = -1  # instead of a class's number: the row has no label
+LEFT_OUT = -2  # data.labels leaves the row out
+
+_NUMBER = re.compile(r"([+-]?)(?=\.?\d)0*(\d*)(?:\.(\d*?)0*)?", re.ASCII)
+_TWINS = {"0": "False", "1": "True", "False": "0", "True": "1"}
+_PLAIN = re.compile(r"[A-Za-z_][\w-]*|-?[1-9]\d*|0", re.ASCII)  # in YAML, and not reserved
+_RESERVED = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+_MAX_LISTED = 20
+_MAX_MAPPED = 8  # labels that a message maps
+
+
+@dataclass(frozen=True)
+class LabelRules:
+    """What the source, the settings and a run say about labels."""
+
+    declared: tuple[str, ...] = ()  # the source's names of the integers from 0, as a ClassLabel's
+    renames: Mapping[str, str | None] = field(default_factory=dict)  # data.labels
+    class_names: tuple[str, ...] | None = None  # None takes those of the labels
+    names_integers: bool = False  # whether class_names are also those of the integers from 0
+
+
+@dataclass(frozen=True, eq=False)  # == of arrays is an array
+class NumberedLabels:
+    """The labels of a split."""
+
+    labels: np.ndarray  # (num_rows,) int64, index into class_names, or UNLABELLED, or LEFT_OUT
+    class_names: tuple[str, ...]
+    found: list[str]  # names of the labels before data.labels, in order
+    unlabelled: list[str]  # those of them that mean that there is no label: -1, if it does
+    unused: list[str]  # what data.labels lists, but no row has
+
+
+def label_name(value: RawLabel | None) -> str | None:
+    """The name of a label, the same for equal values of any type; None for a missing one.
+
+    The number 1 is ``1`` as an integer, as a float and in the texts ``1``, ``1.0`` and ``01``. A
+    boolean is ``True`` or ``False``, and so are the texts ``true`` and ``TRUE``.
+    """
+    if value is None or value != value:
+        return None
+    if isinstance(value, str):
+        text = value.strip()
+    elif isinstance(value, bool):
+        text = str(value)
+    else:
+        text = format(Decimal(str(value)), "f")  # without an exponent
+    if text.lower() in ("", "nan"):
+        return None
+    if text.lower() in ("true", "false"):
+        return text.capitalize()
+    if number := _NUMBER.fullmatch(text):
+        sign, whole, fraction = number.groups()
+        text = (whole or "0") + (f".{fraction}" if fraction else "")
+        return f"-{text}" if sign == "-" and text != "0" else text
+    return text
+
+
+def _order(name: str) -> tuple[bool, Decimal, str]:
+    """A key that sorts numbers by value, and other names after them by their characters."""
+    return (False, Decimal(name), "") if _is_number(name) else (True, Decimal(0), name)
+
+
+def _is_number(name: str) -> bool:
+    return _NUMBER.fullmatch(name) is not None
+
+
+def number_labels(
+    values: Sequence[RawLabel | None],
+    rules: LabelRules,
+    *,
+    place: Callable[[int], str],
+    origin: str,
+) -> NumberedLabels:
+    """Number the labels of a split, matching names by value and never by order of occurrence.
+
+    An integer is the index of a class only where the source or ``data.class_names`` says so.
+    ``place`` names the file and row of a label for messages, ``origin`` the split.
+
+    Raises:
+        UserError: a label is none of the classes, or there are fewer than two classes.
+    """
+    names = _names(values)
+    found = sorted(set(filter(None, names)), key=_order)
+    rules = replace(rules, renames=_canonical(rules.renames))
+    classes = None
+    if rules.class_names is not None:
+        classes = _Classes(rules.class_names, names_integers=rules.names_integers)
+    if classes is not None and _are_other_words(rules, classes):
+        rules = replace(rules, declared=())
+    meanings = {name: _meaning(name, rules)[1] for name in found}
+    unlabelled = [name for name in found if _is_unlabelled(name, meanings, rules, classes)]
+    meanings = {name: meaning for name, meaning in meanings.items() if name not in unlabelled}
+    if classes is None:
+        classes = _Classes(_name_classes(meanings.values(), rules, origin))
+    targets: dict[str | None, int | None] = {
+        name: LEFT_OUT if meaning is None else classes.find(meaning)
+        for name, meaning in meanings.items()
+    }
+    if None in targets.values():
+        unknown = {name for name, target in targets.items() if target is None}
+        row = next(row for row, name in enumerate(names) if name in unknown)
+        problem = _describe_unknown(values[row], meanings[names[row] or ""], classes)
+        mend = _suggest([name for name in found if name in unknown], found, rules, classes)
+        raise UserError(f"{place(row)}: {problem}: {mend}")
+    labels = np.array([targets.get(name, UNLABELLED) for name in names], dtype=np.int64)
+    named = {*found, *map(str, range(len(rules.declared)))}
+    used = {_meaning(name, rules)[0] for name in named}
+    unused = [key for key in rules.renames if key not in used]
+    return NumberedLabels(labels, classes.names, found, unlabelled, unused)
+
+
+def _names(values: Sequence[RawLabel | None]) -> list[str | None]:
+    known: dict[tuple[type, RawLabel | None], str | None] = {}  # 1, 1.0 and True are one key
+    names = []
+    for value in values:
+        key = (type(value), value)
+        if key not in known:
+            known[key] = label_name(value)
+        names.append(known[key])
+    return names
+
+
+class _Classes:
+    """The classes that a label is looked up in."""
+
+    def __init__(self, names: tuple[str, ...], *, names_integers: bool = False) -> None:
+        self.names = names
+        self.by_value: dict[str, int] = {}
+        for index, name in enumerate(names):
+            other = self.by_value.setdefault(label_name(name) or name, index)
+            if other != index:
+                raise UserError(
+                    f"the classes {names[other]} and {name} have one value: leave one out of "
+                    "data.class_names"
+                )
+        indices = {str(index): index for index in range(len(names))}
+        has_numbers = any(map(_is_number, self.by_value))
+        self.by_position = indices if names_integers and not has_numbers else {}
+        self.are_indexed = bool(self.by_position) or self.by_value == indices
+
+    def find(self, name: str) -> int | None:
+        for index_by_name in (self.by_value, self.by_position):
+            if (key := _equal(name, index_by_name)) is not None:
+                return index_by_name[key]
+        return None
+
+
+def _equal(name: str, known: Collection[str]) -> str | None:
+    """The known name of the same value: with 0 and 1 alone, or False and True, also the others."""
+    if name in known:
+        return name
+    twin = _TWINS.get(name)
+    return twin if twin is not None and set(known) in ({"0", "1"}, {"False", "True"}) else None
+
+
+def _canonical(renames: Mapping[str, str | None]) -> dict[str, str | None]:
+    canonical: dict[str, str | None] = {}
+    for key, value in renames.items():
+        name = label_name(key) or key
+        if name in canonical:
+            raise UserError(f"data.labels lists {name} twice: leave one out")
+        canonical[name] = None if value is None else label_name(value)
+    return canonical
+
+
+def _meaning(name: str, rules: LabelRules) -> tuple[str | None, str | None]:
+    """What data.labels lists a label as, if it does, and the class that it names, None for none."""
+    is_index = name.isascii() and name.isdigit() and int(name) < len(rules.declared)
+    means = rules.declared[int(name)] if is_index else name
+    means = label_name(means) or means
+    key = _equal(name, rules.renames) or _equal(means, rules.renames)
+    return key, means if key is None else rules.renames[key]
+
+
+def _are_other_words(rules: LabelRules, classes: _Classes) -> bool:
+    """Whether the source's names of integers are other words for all classes, by their index."""
+    meanings = [_meaning(str(index), rules)[1] for index in range(len(rules.declared))]
+    return (
+        classes.are_indexed
+        and len(meanings) == len(classes.names)
+        and all(name is not None and name not in classes.by_value for name in meanings)
+    )
+
+
+def _is_unlabelled(
+    name: str, meanings: Mapping[str, str | None], rules: LabelRules, classes: _Classes | None
+) -> bool:
+    """Whether a label is -1 and means that there is none; not if data.labels lists it.
+
+    So it does beside exactly the integers from 0 that stand for all classes: then it cannot be the
+    first of -1, 0, … or of -1, 1, which another split numbers from 0.
+    """
+    if name != "-1" or name in rules.renames:
+        return False
+    if classes is not None and classes.find(name) is not None:
+        return False
+    others = [other for other in meanings if other != name]
+    if rules.declared or not others:
+        return True
+    if len(others) < 2 or others != [str(index) for index in range(len(others))]:
+        return False
+    if classes is None:
+        return True
+    reached = {classes.find(meaning) for other in others if (meaning := meanings[other])}
+    return reached == set(range(len(classes.names)))
+
+
+def _name_classes(
+    meanings: Iterable[str | None], rules: LabelRules, origin: str
+) -> tuple[str, ...]:
+    """The names of new classes: the source's in its order, or those of the labels, sorted."""
+    names = set(filter(None, meanings))
+    if names <= _TWINS.keys() and not names <= {"0", "1"}:
+        names = {_TWINS[name] if _is_number(name) else name for name in names}
+    ordered = sorted(names, key=_order)
+    if rules.declared:
+        every = [_meaning(str(index), rules)[1] for index in range(len(rules.declared))]
+        ordered = list(dict.fromkeys(filter(None, every)))
+    if len(ordered) >= 2:
+        return tuple(ordered)
+    found = f"all labels are {ordered[0]!r}" if ordered else "no row has a label"
+    raise UserError(
+        f"{origin}: {found}, but there must be two classes: add reviews of another, or name the "
+        "classes with --data.class_names"
+    )
+
+
+def _describe_unknown(value: RawLabel | None, meaning: str | None, classes: _Classes) -> str:
+    name, meaning = label_name(value) or "", meaning or ""
+    is_text = isinstance(value, str) and not _is_number(name)
+    shown = repr(truncate(str(value).strip(), 60)) if is_text else name
+    if meaning != name:
+        shown += f", which means {meaning!r},"
+    listed = ", ".join(classes.names[:_MAX_LISTED])
+    if classes.by_position and _is_number(meaning):
+        return f"label {shown}, but the classes are 0 to {len(classes.names) - 1} ({listed})"
+    hint = "" if _is_number(meaning) else did_you_mean(meaning, classes.names)
+    return f"label {shown} is not one of the classes {listed}{hint}"
+
+
+def _suggest(
+    unknown: Sequence[str], found: Sequence[str], rules: LabelRules, classes: _Classes
+) -> str:
+    """How to settle unknown labels: by data.labels, unless that would change known ones too."""
+    if len(unknown) > _MAX_MAPPED:
+        return f"so are {len(unknown) - 1:,} more: are these labels of the same kind?"
+    near = {name: difflib.get_close_matches(name, classes.names, n=1) for name in unknown}
+    pairs = {name: None if _is_number(name) or not near[name] else near[name][0] for name in near}
+    option = labels_option({**rules.renames, **pairs})
+    if list(unknown) == ["-1"]:
+        return f"if -1 means that there is no label: {option}"
+    if all(_is_number(name) or name in _TWINS for name in found):
+        num_known = len(found) - len(unknown)
+        if 0 < num_known < len(classes.names):
+            return "the split's numbers may count otherwise: write the labels of train into it"
+        if len(found) == len(classes.names):
+            pairs = dict(zip(found, classes.names, strict=True))
+            meant = ", ".join(f"{key} means {name}" for key, name in pairs.items())
+            return f"if {meant}: {labels_option({**rules.renames, **pairs})}"
+    return f"name its class, or null to leave such rows out, as {option}"
+
+
+def labels_option(labels: Mapping[str, str | None]) -> str:
+    """The option that sets ``data.labels``, quoted for a shell."""
+    pairs = [
+        f"{_scalar(key)}: {'null' if name is None else _scalar(name)}"
+        for key, name in labels.items()
+    ]
+    return f"--data.labels {shlex.quote('{' + ', '.join(pairs) + '}')}"
+
+
+def _scalar(text: str) -> str:
+    is_plain = _PLAIN.fullmatch(text) and text.lower() not in _RESERVED
+    return text if is_plain else json.dumps(text, ensure_ascii=False)
+
+
+def check_listed(unused: Sequence[str], found: Sequence[str]) -> None:
+    """Refuse what ``data.labels`` lists but no review has: it is probably misspelled."""
+    if not unused:
+        return
+    listed = ", ".join(found[:_MAX_LISTED]) + (", …" if len(found) > _MAX_LISTED else "")
+    hint = did_you_mean(unused[0], found)
+    if unused[0] in ("True", "False"):
+        hint = " (YAML reads yes, no, on and off as true and false: quote them)"
+    raise UserError(
+        f"data.labels lists {', '.join(unused)}, but the labels are {listed}{hint}: leave it out "
+        "or correct it"
+    )
+
+
+def describe_classes(labels: np.ndarray, class_names: Sequence[str], columns: int) -> str:
+    """Classes with their counts, at most ``columns`` wide: of many, the first."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    parts = [
+        f"{truncate(name, 30)} ({count:,})"
+        for name, count in zip(class_names, counts.tolist(), strict=True)
+    ]
+    for num_shown in range(len(parts), 0, -1):
+        rest = len(parts) - num_shown
+        line = ", ".join(parts[:num_shown]) + (f" and {rest:,} more" if rest else "")
+        if width(line) <= columns:
+            return line
+    return f"{len(parts):,}"
+
+
+def similar_names(class_names: Sequence[str]) -> dict[str, str]:
+    """Names that differ from an earlier one by case or white space only, with that one."""
+    first: dict[str, str] = {}
+    similar = {}
+    for name in class_names:
+        key = "".join(name.split()).casefold()
+        if first.setdefault(key, name) != name:
+            similar[name] = first[key]
+    return similar
