@@ -18,9 +18,9 @@ from filelock import FileLock, Timeout
 from sentiment.data.file_source import Source
 from sentiment.inference.live import Bar
 from sentiment.inference.outputs import (
+    OUTPUT_FORMATS,
     AddedColumns,
     Output,
-    check_format,
     open_output,
     partial_path,
     publish,
@@ -180,7 +180,10 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
     ``source``, or it or an interrupted one exists and the user does not allow to resume or to
     overwrite it.
     """
-    check_format(path)
+    if path.suffix not in OUTPUT_FORMATS:
+        raise UserError(
+            f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} to")
     if path.is_dir():

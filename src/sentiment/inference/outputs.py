@@ -129,13 +129,6 @@ def open_output(path: Path, source: Source, added: AddedColumns, position: int =
     return TextOutput(path, source, added, position)
 
 
-def check_format(path: Path) -> None:
-    if path.suffix not in OUTPUT_FORMATS:
-        raise UserError(
-            f"{path}: its name must end in {', '.join(OUTPUT_FORMATS)}, which decides the format"
-        )
-
-
 class TextOutput(Output):
     """CSV, TSV or JSON Lines."""
 

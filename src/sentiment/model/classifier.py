@@ -29,8 +29,12 @@ from sentiment.model.rnn_base import VariableLengthRNN
 Cell = Literal["lstm", "gru", "rnn"]
 Implementation = Literal["packed", "reference"]
 
-_PACKED: dict[str, type[VariableLengthRNN]]
-_PACKED = {"lstm": PackedLSTM, "gru": PackedGRU, "rnn": PackedRNN}
+_RECURRENCES: dict[tuple[str, str], type[VariableLengthRNN]] = {  # by cell and implementation
+    ("lstm", "packed"): PackedLSTM,
+    ("gru", "packed"): PackedGRU,
+    ("rnn", "packed"): PackedRNN,
+    ("lstm", "reference"): ReferenceLSTM,
+}
 
 _EMBEDDING_STD = 0.3  # of random embeddings, close to that of GloVe vectors
 
@@ -85,7 +89,12 @@ class SentimentClassifier(nn.Module):
         self._embedding_dropout = embedding_dropout
         self._locked_dropout = locked_dropout
         self._weight_dropout = weight_dropout
-        self.recurrence = choose_recurrence(cell, implementation)(
+        if (cell, implementation) not in _RECURRENCES:
+            known = ", ".join(" ".join(pair) for pair in _RECURRENCES)
+            raise ValueError(
+                f"cell {cell!r} has no implementation {implementation!r}, but these exist: {known}"
+            )
+        self.recurrence = _RECURRENCES[cell, implementation](
             embedding_size, hidden_size, num_layers, bidirectional=bidirectional, dropout=dropout
         )
         self.initial_states = InitialStates(self.recurrence) if learned_initial_state else None
@@ -159,19 +168,6 @@ class SentimentClassifier(nn.Module):
         else:
             weight.copy_(vectors)
         weight[0] = 0
-
-
-def choose_recurrence(cell: Cell, implementation: Implementation) -> type[VariableLengthRNN]:
-    """The class that runs a cell; ``ValueError`` if the implementation does not have the cell."""
-    if cell not in _PACKED:
-        raise ValueError(f"cell is {cell!r}, but must be lstm, gru or rnn")
-    if implementation == "packed":
-        return _PACKED[cell]
-    if implementation != "reference":
-        raise ValueError(f"implementation is {implementation!r}, but must be packed or reference")
-    if cell != "lstm":
-        raise ValueError(f"implementation is 'reference', which needs lstm, but cell is {cell!r}")
-    return ReferenceLSTM
 
 
 def describe_recurrence(
