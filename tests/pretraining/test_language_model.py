@@ -80,20 +80,6 @@ def test_windows_of_a_batch_equal_whole_reviews(window, directions, layers, by_o
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_all_candidates_make_the_whole_softmax():
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(7, 4, generator=generator)
-    table, biases = torch.randn(WORDS, 4, generator=generator), torch.randn(WORDS)
-    targets = torch.randint(0, WORDS, (7,), generator=generator)
-    everything = torch.arange(WORDS)
-    found = log_likelihood(
-        hidden, targets, (table[targets], biases[targets]), everything, (table, biases),
-        torch.zeros(WORDS),
-    )  # fmt: skip
-    expected = (hidden @ table.t() + biases).log_softmax(dim=1)[torch.arange(7), targets]
-    torch.testing.assert_close(found, expected)
-
-
 def test_candidates_come_as_often_as_their_chances_say():
     counts = torch.tensor([0.0, 50, 400, 10, 3, 1, 90, 7])
     candidates = Candidates(counts, num_candidates=3, seed=5)

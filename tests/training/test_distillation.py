@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.corpus import BAD, FILLER, GOOD, write_corpus
+from helpers.corpus import write_corpus
 from helpers.distilling import SPLITS, learn_from, rewrite
 from helpers.objectives import CPU
 from helpers.processes import start_ranks
@@ -99,28 +98,6 @@ def test_a_run_logs_the_labels_and_the_term(student):
     points = [point.value for point in events.Scalars("objectives/distillation")]
     assert len(points) == len(events.Scalars("loss/by_update")) > 2
     assert all(0 < value < 5 for value in points) and points[-1] < points[0]
-
-
-def test_knowledge_of_the_teachers_is_learned(reviews, teachers, tmp_path):
-    """All labelled reviews are one text, with both labels: only the teacher knows the words."""
-    poor = write_corpus(tmp_path / "poor", splits={"unsupervised": 300}, seed=5)
-    shutil.copy(reviews / "validation.csv", poor)
-    rows = [(" ".join([*GOOD, *FILLER, *BAD]), label) for label in ("neg", "pos")] * 10
-    with (poor / "train.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([("text", "label"), *rows])
-    accuracy = {}
-    settings = [
-        "--training.num_epochs=10", "--training.learning_rate=0.03", "--training.batch_size=2",
-        "--vocabulary.min_frequency=1", "--objectives.unlabelled_batch_size=32",
-        "--model.dropout=0", "--model.embedding_dropout=0",
-    ]  # fmt: skip
-    for name, more in {"alone": [], "taught": [learn_from(teachers[0])]}.items():
-        assert cli.train(arguments(poor, tmp_path / name, *settings, *more)) == 0
-        epochs = json.loads((tmp_path / name / "metrics.json").read_text())["epochs"]
-        accuracy[name] = epochs[-1]["validation"]["accuracy"]
-    assert read_manifest(teachers[0])["result"]["metrics"]["accuracy"] > 0.9
-    assert accuracy["taught"] > 0.9
-    assert accuracy["alone"] < 0.8
 
 
 def test_resumed_equals_never_stopped_and_needs_no_teacher(reviews, teachers, tmp_path):
