@@ -26,11 +26,11 @@ from sentiment.runs.manifest import (
     write_manifest,
 )
 from sentiment.runs.run import HALF_MADE, load_settings, occupant
-from sentiment.runs.weights import read_tensors, write_tensors
+from sentiment.runs.weights import BASELINE_WEIGHTS, read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write, check_links, file_sha256
+from sentiment.runtime.files import atomic_write, beside, check_links, file_sha256
 
-_CONTENTS = ("run.json", "config.yaml", "ngrams.txt", "weights.safetensors", "evaluation")
+_CONTENTS = ("run.json", "config.yaml", "ngrams.txt", BASELINE_WEIGHTS, "evaluation")
 # A baseline reads whole reviews.
 _UNUSED = {"data.max_length", "data.keep"} | WITHOUT_EFFECT
 
@@ -49,15 +49,23 @@ class Baseline:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide what it learns, by their dotted keys."""
-        values = flat_settings(self.config)
-        return {
-            key: values[key] for key in values if key.startswith("data.") and key not in _UNUSED
-        }
+        return baseline_settings(self.config)
 
     def predict(self, reviews: Reviews) -> Predictions:
         """Predictions at temperature 1, computed on the CPU."""
         matrix = self.ngrams.matrix(tokenize_reviews(reviews, self.config.data))
         return Predictions(self.model.log_probabilities(matrix), reviews.labels)
+
+
+def baseline_settings(config: Config) -> dict[str, Any]:
+    """The settings that decide what a baseline learns, by their dotted keys."""
+    values = flat_settings(config)
+    return {key: values[key] for key in values if key.startswith("data.") and key not in _UNUSED}
+
+
+def baseline_folder(run: Path) -> Path:
+    """The folder next to a run that its baseline belongs in."""
+    return Path(beside(str(run), "-baseline"))
 
 
 def check_replaceable(path: Path, *, overwrite: bool) -> None:
@@ -113,7 +121,7 @@ def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
     write_manifest(path, {**manifest, **provenance})
     tensors = {"weights": torch.from_numpy(model.weights), "biases": torch.from_numpy(model.biases)}
     values = {"temperature": baseline.temperature}
-    write_tensors(path / "weights.safetensors", tensors, values, identity)
+    write_tensors(path / BASELINE_WEIGHTS, tensors, values, identity)
 
 
 def finish_baseline(path: Path) -> None:
@@ -134,7 +142,7 @@ def load_baseline(path: Path) -> Baseline:
     if not is_baseline(manifest):
         raise UserError(f"{path} is not a baseline: make one with sentiment baseline")
     config, class_names = load_settings(path), tuple(manifest["class_names"])
-    ngrams_file, file = path / "ngrams.txt", path / "weights.safetensors"
+    ngrams_file, file = path / "ngrams.txt", path / BASELINE_WEIGHTS
     for needed in (ngrams_file, file):
         if not needed.is_file():
             raise FileNotFoundError(f"the baseline has no {needed}: make it again")

@@ -92,7 +92,7 @@ def _train(
     from sentiment.pretraining.run import find_pretraining
     from sentiment.runs.run import finish_run
     from sentiment.training.checkpoint import state_path
-    from sentiment.training.distillation import train_teachers
+    from sentiment.training.distillation import train_baseline_teacher, train_teachers
     from sentiment.training.logger import RunLogger
     from sentiment.training.setup import prepare
     from sentiment.training.trainer import Trainer
@@ -102,6 +102,7 @@ def _train(
     pretrained = None
     if not start.resumes:
         pretrained = find_pretraining(context)
+        train_baseline_teacher(request, distributed)
         train_teachers(request, pretrained, execute, is_distributed=distributed.is_distributed)
     model, data = prepare(context, start, pretrained)
     begin_log()

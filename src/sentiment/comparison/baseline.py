@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sentiment.baseline.folder import evaluation_folder
+from sentiment.baseline.folder import baseline_folder, evaluation_folder
 from sentiment.comparison.report import format_p, format_points
 from sentiment.comparison.significance import mcnemar
 from sentiment.config.parser import parse_training
@@ -18,12 +18,6 @@ from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import beside
-
-
-def baseline_folder(run: Path) -> Path:
-    """The folder next to a run that its baseline belongs in."""
-    return Path(beside(str(run), "-baseline"))
 
 
 def baseline_command(run: Path) -> str:

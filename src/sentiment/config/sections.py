@@ -328,8 +328,12 @@ class DistillationConfig:
     """
 
     teachers: tuple[str, ...] | None = None
-    """Folders of finished runs, as [runs/a, runs/b], that held out the same validation reviews: the
-    mean of their probabilities labels the source's unsupervised split. null for none."""
+    """Folders of finished runs or baselines, as [runs/a, runs/b], that held out the same validation
+    reviews: the mean of their probabilities labels the source's unsupervised split. null for
+    none."""
+    baseline: bool = False
+    """Whether the linear model of sentiment baseline teaches too: it is trained first, into a
+    folder next to the run's, unless that holds the baseline of the same reviews."""
     num_teachers: Annotated[int, Bounds(ge=0, le=MAX_TEACHERS)] = 0
     """Number of teachers to train first, with the same settings and other seeds, next to the run's
     folder. Finished ones are used again; --overwrite replaces those with other settings. 0 trains
@@ -351,14 +355,19 @@ class DistillationConfig:
 
     @property
     def is_wanted(self) -> bool:
-        return self.teachers is not None or self.trains_teachers
+        return self.teachers is not None or self.trains_teachers or self.baseline
 
     @property
     def off(self) -> str:
-        """The setting that turns distillation off, for messages."""
+        """The settings that turn distillation off, for messages."""
+        settings = []
         if self.trains_teachers:
-            return "distillation.num_teachers to 0"
-        return "distillation.teachers to null"
+            settings.append("distillation.num_teachers to 0")
+        if self.teachers is not None:
+            settings.append("distillation.teachers to null")
+        if self.baseline:
+            settings.append("distillation.baseline to false")
+        return " and ".join(settings)
 
     @property
     def trains_teachers(self) -> bool:

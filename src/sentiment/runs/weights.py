@@ -14,10 +14,11 @@ from safetensors.torch import save
 from torch import nn
 
 from sentiment.display.console import truncate
-from sentiment.runs.manifest import FORMAT_VERSION, check_version, read_manifest
+from sentiment.runs.manifest import FORMAT_VERSION, check_version, is_baseline, read_manifest
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write, file_sha256
 
+BASELINE_WEIGHTS = "weights.safetensors"
 _METADATA_KEY = "sentiment"
 
 
@@ -139,9 +140,12 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
 
 
 def describe_weights(run: Path, name: str) -> dict[str, str]:
-    """A run's folder, identity and digest of the weights ``checkpoints/NAME``, for run.json."""
-    digest = file_sha256(weights_path(run, name))
-    return {"path": str(run), "identity": read_manifest(run)["identity"], "sha256": digest}
+    """Folder, identity and digest of the weights ``name`` of a run, or of a baseline's only ones,
+    for run.json.
+    """
+    manifest = read_manifest(run)
+    path = run / BASELINE_WEIGHTS if is_baseline(manifest) else weights_path(run, name)
+    return {"path": str(run), "identity": manifest["identity"], "sha256": file_sha256(path)}
 
 
 def weights_path(run: Path, name: str) -> Path:

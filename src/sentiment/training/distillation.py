@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
+from sentiment.baseline.train import train_baseline
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
@@ -19,12 +21,19 @@ from sentiment.data.reviews import Reviews, reviews_fingerprint
 from sentiment.display.console import truncate
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import predict_corpus
-from sentiment.runs.manifest import holds_pretraining, is_baseline, is_pretraining, read_manifest
+from sentiment.runs.manifest import (
+    holds_baseline,
+    holds_pretraining,
+    is_baseline,
+    is_pretraining,
+    read_manifest,
+)
 from sentiment.runs.pretrained import check_held_out
-from sentiment.runs.run import check_place, is_finished, load_run, load_settings
+from sentiment.runs.run import HALF_MADE, check_place, is_finished, load_run, load_settings
 from sentiment.runs.weights import describe_weights, read_tensors, weights_path, write_tensors
+from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import beside
+from sentiment.runtime.files import beside, run_lock
 from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import has_lost_state
 
@@ -35,9 +44,12 @@ _NAME = "soft_labels"
 
 
 def teacher_folders(config: Config) -> list[Path]:
-    """Folders of a student's teachers: those that it names, or those trained for it."""
+    """Folders of a student's teachers: those that it names, and those trained for it."""
     trained = [Path(teacher.output_dir).expanduser() for teacher in own_teachers(config, None)]
-    return trained or named_teachers(config)
+    folders = trained or named_teachers(config)
+    if config.distillation.baseline:
+        folders.append(baseline_folder(Path(config.output_dir).expanduser()))
+    return folders
 
 
 def named_teachers(config: Config) -> list[Path]:
@@ -88,8 +100,11 @@ def _check_finished(path: Path) -> None:
             "--pretraining.path, or name the run that did"
         )
     if is_baseline(manifest):
-        raise UserError(f"the teacher {path} is a baseline: only an LSTM's run can be a teacher")
-    if not is_finished(path):
+        if (path / HALF_MADE).exists():
+            raise FileNotFoundError(
+                f"the teacher {path} is not finished: train it again with sentiment baseline"
+            )
+    elif not is_finished(path):
         raise FileNotFoundError(
             f"the teacher {path} is not finished: resume it with python train.py --resume {path}"
         )
@@ -158,6 +173,12 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Ten
 
 def _predict(path: Path, reviews: Reviews, config: Config, device: torch.device) -> np.ndarray:
     """(num_reviews, num_classes) probabilities of one teacher."""
+    if holds_baseline(path):
+        baseline = load_baseline(path)
+        logs = baseline.predict(reviews).log_probabilities
+        return np.exp(
+            apply_temperature(logs, baseline.temperature * config.distillation.temperature)
+        )
     run = load_run(path, checkpoint=CHECKPOINT)
     cache_dir, num_processes = config.data.cache_dir, config.data.num_processes
     settings = replace(run.config.data, cache_dir=cache_dir, num_processes=num_processes)
@@ -281,6 +302,36 @@ def _find_problem(
     if any(now.get(name) != before.get(name) for name in ("identity", "sha256")):
         return "started from another pre-training"
     return None
+
+
+def train_baseline_teacher(request: TrainingRequest, distributed: DistributedContext) -> None:
+    """Train the baseline that teaches a student, if its settings ask for one; a collective call.
+
+    A baseline of the same settings and reviews is kept. Raises as
+    :func:`sentiment.baseline.train.train_baseline`.
+    """
+    config = request.config
+    if not config.distillation.baseline:
+        return
+    if distributed.is_main:
+        path = baseline_folder(Path(config.output_dir).expanduser())
+        with run_lock(path):
+            if _is_baseline_of(config, path):
+                logger.info("linear model trained before: %s", path)
+            else:
+                logger.info("training a linear model first: %s", path)
+                train_baseline(config, path, overwrite=request.overwrites)
+    distributed.barrier()
+
+
+def _is_baseline_of(config: Config, path: Path) -> bool:
+    """Whether a folder holds a finished baseline of the settings' reviews."""
+    if (path / HALF_MADE).exists() or not holds_baseline(path):
+        return False
+    if load_baseline(path).settings != baseline_settings(config):
+        return False
+    splits, data = preload_reviews(config), read_manifest(path)["data"]
+    return all(data[name] == reviews_fingerprint(splits[name]) for name in splits)
 
 
 def train_teachers(
