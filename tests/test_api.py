@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import signal
+import sys
 import threading
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from helpers.trainings import SMALL, arguments
 import sentiment
 from sentiment.cli import main as cli
 from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.display.progress import progress_bar
 from sentiment.training.trainer import Trainer
 
 TINY = dict(option.removeprefix("--").split("=") for option in SMALL)
@@ -157,3 +161,15 @@ def test_lines_are_shown_once_and_only_if_wanted(by_command, capsys):
     own.clear()
     sentiment.train(resume=by_command)
     assert capsys.readouterr().out == "" and not own
+
+
+def test_bars_are_shown_on_terminals_and_in_notebooks(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert progress_bar(total=1).disable, "a file"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert not progress_bar(total=1).disable
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    assert not progress_bar(total=1).disable
+    assert progress_bar(total=1, is_hidden=True).disable

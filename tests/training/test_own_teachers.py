@@ -128,6 +128,7 @@ def test_an_unusable_teacher_is_refused_before_any_training(reviews, teachers, t
     assert "run-teacher-2 has lost its weights" in refusal(command, capsys)
     assert plan(replacing) == [(second, True)]
     rewrite(second, result=None)
+    (second / "checkpoints" / "resume.safetensors").unlink()
     assert "run-teacher-2 has lost its checkpoint" in refusal(command, capsys)
     assert plan(replacing) == [(second, True)]
     with (second / "config.yaml").open("a", encoding="utf-8") as file:

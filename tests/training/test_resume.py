@@ -249,11 +249,14 @@ def cut():
     raise PowerCutError
 
 
-def test_more_epochs_keep_the_first_ones_warm_up(reviews, tmp_path):
+def test_more_epochs_keep_the_first_ones_warm_up(reviews, tmp_path, capsys):
     run = tmp_path / "run"
     half = "--training.warmup_share=0.5"
     assert cli.train(arguments(reviews, run, half, "--training.num_epochs=1")) == 0
-    assert cli.train([f"--resume={run}", "--training.num_epochs=2"]) == 0
+    again = [*arguments(reviews, run, half, "--training.num_epochs=2"), "--auto_resume"]
+    advice = f"--resume {run} --training.num_epochs 2"
+    assert f"go on with {advice}, choose another" in refusal(again, capsys)
+    assert cli.train(advice.split()) == 0
     assert [epoch["training"]["learning_rate"] for epoch in read_metrics(run)] == [0.01, 0.01]
 
 

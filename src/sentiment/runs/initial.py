@@ -52,9 +52,8 @@ def find_initial_run(config: Config) -> Path | None:
     if others:
         options = " ".join(f"--{key} {_as_option(before[key])}" for key in others)
         raise UserError(
-            f"{path}, which training.init_from names, has another {others[0]}"
-            f"{f', {others[1]}' * (len(others) == 2)}"
-            f"{f' and {len(others) - 1} more settings' * (len(others) > 2)}: give {options}"
+            f"the run {path}, which training.init_from names, differs in {', '.join(others)}: give "
+            f"{options}"
         )
     return path
 

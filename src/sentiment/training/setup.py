@@ -145,9 +145,12 @@ def _compare_with_folder(config: Config, path: Path) -> int:
         return _NEW
     saved, asked = deciding_settings(load_settings(path)), deciding_settings(config)
     if (key := first_difference(saved, asked)) is not None:
+        more = ""
+        if key == "training.num_epochs" and asked[key] > saved[key]:
+            more = f"go on with --resume {path} --{key} {asked[key]}, "
         raise UserError(
-            f"{path} holds a run whose {key} is {saved[key]!r}, not {asked[key]!r}: choose another "
-            "output_dir, or begin this one with --overwrite"
+            f"{path} holds a run whose {key} is {saved[key]!r}, not {asked[key]!r}: {more}choose "
+            "another output_dir, or begin this one with --overwrite"
         )
     if is_finished(path) or state_path(path).exists():
         return _RESUMED
