@@ -36,9 +36,7 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def new_figure(
-    width: float = 5.0, height: float = 3.6, *, rows: int = 1, columns: int = 1
-) -> tuple[Figure, Any]:
+def new_figure(width: float = 5.0, height: float = 3.6, *, rows: int = 1) -> tuple[Figure, Any]:
     """A figure, sized in inches, with its axes: one, or an array of several."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # takes half a second to import
@@ -46,7 +44,7 @@ def new_figure(
 
     with rc_context({**_STYLE, "axes.prop_cycle": cycler(color=COLORS)}):
         figure = Figure(figsize=(width, height))
-        return figure, figure.subplots(rows, columns)
+        return figure, figure.subplots(rows)
 
 
 def as_svg(figure: Figure) -> str:

@@ -92,16 +92,10 @@ class BatchPlan:
 
 
 class PretrainingLogger:
-    """Writes the curves of a pre-training.
+    """Writes the curves of a pre-training; losses are summed on the device, without waiting for it.
 
-    Args:
-        path: the pre-training's folder.
-        num_directions: of the language model.
-        device: where losses are summed, so that adding one does not wait for the device.
-        state: result of :meth:`state` at a checkpoint; whatever was written later is removed.
-
-    Attributes:
-        last_point: the last point as text, None before the first.
+    ``state`` is what :meth:`state` returned at a checkpoint; whatever was written later is removed.
+    :attr:`last_point` is the last point as text, None before the first.
     """
 
     def __init__(
