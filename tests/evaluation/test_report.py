@@ -168,7 +168,7 @@ def test_of_many_classes_the_worst_are_listed():
     f1 = {f"c{n:02}": scores.f1 for n, scores in enumerate(evaluation.metrics.by_class)}
     listed = [line.split()[0] for line in table.split("\n") if line.count(".") == 3]
     assert set(listed) & set(f1) == set(sorted(f1, key=f1.get)[:20])
-    assert "20 of 30 classes" in table
+    assert "lowest F1 of 30 classes" in table
 
 
 def test_rare_and_unpredicted_classes_are_remarked(tmp_path):

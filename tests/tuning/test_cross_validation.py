@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
@@ -25,6 +26,7 @@ from sentiment.tuning.cross_validation import (
     predict_out_of_fold,
     read_predictions,
     summarize,
+    summary_table,
     write_predictions,
 )
 from sentiment.tuning.trainings import TrainingOutcome
@@ -165,6 +167,11 @@ def test_figures_are_those_of_the_predictions():
     assert summary.deviation == pytest.approx(np.std(by_fold, ddof=1))
     nll = -found.predictions.log_probabilities[np.arange(40), found.predictions.labels].mean()
     assert summary.nll == pytest.approx(nll)
+    labels, predicted = found.predictions.labels, found.predictions.predicted
+    f1 = f1_score(labels, predicted, average=None)
+    assert [scores.f1 for scores in summary.by_class] == pytest.approx(f1.tolist())
+    table = summary_table(found, summary, "title")
+    assert all(f"{value:.4f}" in table for value in (*f1, summary.macro_f1))
 
 
 def test_repeats_of_a_review_do_not_narrow_the_interval():

@@ -21,7 +21,7 @@ from sentiment.baseline.folder import (
 from sentiment.baseline.linear import LONGEST, REGULARIZATION, Ngrams, find_ngrams, fit_linear
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus, encode
-from sentiment.data.pipeline import tokenize_reviews
+from sentiment.data.pipeline import check_class_names, tokenize_reviews
 from sentiment.data.reviews import (
     Reviews,
     load_training_splits,
@@ -59,8 +59,8 @@ class TrainedBaseline:
 def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> TrainedBaseline:
     """Train on a run's training reviews, evaluate on its validation reviews, write the folder.
 
-    ``config`` holds the run's settings, of which the data section counts; ``overwrite`` allows an
-    existing baseline to be replaced.
+    ``config`` holds the run's settings, of which the data section and ``training.positive_class``
+    count; ``overwrite`` allows an existing baseline to be replaced.
 
     Raises:
         OSError: the folder holds something else or cannot be written, or reviews are missing.
@@ -70,6 +70,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     started = time.perf_counter()
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     train, validation = load_training_splits(config.data)
+    check_class_names(config, train)
     log_classes(config.data, train)
     before = time.perf_counter()
     tokens = tokenize_reviews(train, config.data)
@@ -86,7 +87,9 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     temperature = fit_temperature(log_probabilities, validation.labels)
     baseline = Baseline(path, config, train.class_names, ngrams, model, temperature)
     evaluation = evaluate_predictions(
-        Predictions(log_probabilities, validation.labels),
+        Predictions(
+            log_probabilities, validation.labels, config.training.positive_index(train.class_names)
+        ),
         validation,
         _encode(validation, validation_tokens, ngrams),
         temperature,

@@ -16,7 +16,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "Train the linear model that a run has to beat, naive-Bayes-weighted n-grams and logistic "
         "regression, on the run's training reviews, and evaluate it on its validation reviews.",
         epilog="Settings are given as to train: --config FILE, and any of them as --data.path "
-        "FOLDER. Those of the data decide which reviews are read; the others have no effect.",
+        "FOLDER. Those of the data decide which reviews are read, training.positive_class which "
+        "class F1 is about; the others have no effect.",
     )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
     parser.add_output(

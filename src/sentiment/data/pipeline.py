@@ -142,12 +142,12 @@ def load_training(
             f"{validation.origin}: the validation reviews are of one class only: give some of "
             "another, or none at all to hold reviews out of train"
         )
-    _check_class_names(config, train)
+    check_class_names(config, train)
     unlabelled = _load_unlabelled(config, train, validation) if reads_unlabelled(config) else None
     return train, validation, unlabelled
 
 
-def _check_class_names(config: Config, train: Reviews) -> None:
+def check_class_names(config: Config, train: Reviews) -> None:
     """Refuse names in the settings that are none of the classes."""
     weights, positive = config.training.class_weights, config.training.positive_class
     named = [("positive_class", positive)] if positive is not None else []

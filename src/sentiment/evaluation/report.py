@@ -260,27 +260,31 @@ def _confusions_table(metrics: Metrics, class_names: Sequence[str]) -> str:
 _MOST_CLASSES = 20  # rows of a table that is still read
 
 
-def _classes_table(evaluation: Evaluation) -> str:
+def classes_table(
+    metrics: Metrics, names: Sequence[str], last_row: Sequence[Sequence[str]] = ()
+) -> str:
     """Precision, recall and F1 of each class or, of many, of those with the lowest F1."""
-    metrics, names = evaluation.metrics, evaluation.class_names
-    classes = list(range(len(names)))
-    title, note = "class", ""
+    classes, title = list(range(len(names))), "class"
     if len(names) > _MOST_CLASSES:
         classes.sort(key=lambda label: metrics.by_class[label].f1 or 0)
-        classes, title = classes[:_MOST_CLASSES], "class, lowest F1 first"
-        note = f"\n  {_MOST_CLASSES} of {len(names)} classes; report.html has all."
+        classes, title = classes[:_MOST_CLASSES], f"lowest F1 of {len(names):,} classes"
     rows: list[Sequence[str]] = [(title, "reviews", "predicted", "precision", "recall", "F1")]
     rows += [(names[label], *_score_cells(metrics.by_class[label])) for label in classes]
     rows.append(("mean over classes", "", "", "", "", f"{metrics.macro_f1:.4f}"))
-    if (fitted := evaluation.threshold) is not None:
-        name = truncate(evaluation.positive_name or "", 12)
-        rows.append((f"{name} from {fitted.threshold:g}", *_score_cells(fitted.scores)))
-        where = "these reviews, which is optimistic" if fitted.fitted_here else "validation"
-        note += (
-            f"\n  Last row: predicted from a probability of {fitted.threshold!r} on, the best F1 "
-            f"on\n  {where}; predict --threshold {fitted.threshold!r} does so."
-        )
-    return format_table(rows, min_widths=[_NAME_COLUMNS]) + note
+    return format_table([*rows, *last_row], min_widths=[_NAME_COLUMNS])
+
+
+def _classes_table(evaluation: Evaluation) -> str:
+    metrics, names, fitted = evaluation.metrics, evaluation.class_names, evaluation.threshold
+    if fitted is None:
+        return classes_table(metrics, names)
+    name = f"{truncate(evaluation.positive_name or '', 12)} from {fitted.threshold:g}"
+    where = "these reviews, which is optimistic" if fitted.fitted_here else "validation"
+    return (
+        f"{classes_table(metrics, names, [(name, *_score_cells(fitted.scores))])}\n"
+        f"  Last row: predicted from a probability of {fitted.threshold!r} on, the best F1 on\n"
+        f"  {where}; predict --threshold {fitted.threshold!r} does so."
+    )
 
 
 def _score_cells(scores: ClassScores) -> list[str]:

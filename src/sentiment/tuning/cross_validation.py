@@ -20,7 +20,13 @@ from sentiment.data.reviews import reviews_fingerprint
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import format_table, wrap_text
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
-from sentiment.evaluation.metrics import Interval, accuracy_interval, percentile_interval
+from sentiment.evaluation.metrics import (
+    ClassScores,
+    Interval,
+    accuracy_interval,
+    percentile_interval,
+)
+from sentiment.evaluation.report import classes_table
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runtime.errors import UserError
@@ -267,6 +273,8 @@ class Summary:
     accuracy: float  # share of all predictions that are correct
     accuracy_ci95: Interval  # for other reviews
     nll: float  # mean negative log-likelihood of the correct class, in nats
+    macro_f1: float  # of all predictions, as by_class
+    by_class: tuple[ClassScores, ...]
 
 
 def summarize(result: OutOfFoldPredictions) -> Summary:
@@ -278,6 +286,7 @@ def summarize(result: OutOfFoldPredictions) -> Summary:
     else:  # repeated predictions of a review are not independent
         margin = 1.96 * float(shares.std(ddof=1)) / len(rows) ** 0.5
         interval = max(0.0, accuracy - margin), min(1.0, accuracy + margin)
+    metrics = result.predictions.metrics()
     return Summary(
         num_reviews=len(rows),
         num_repeats=result.num_repeats,
@@ -286,7 +295,9 @@ def summarize(result: OutOfFoldPredictions) -> Summary:
         deviation=float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else None,
         accuracy=accuracy,
         accuracy_ci95=interval,
-        nll=result.predictions.metrics().nll,
+        nll=metrics.nll,
+        macro_f1=metrics.macro_f1,
+        by_class=metrics.by_class,
     )
 
 
@@ -312,6 +323,7 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
     ]  # fmt: skip
     return "\n\n".join([
         title, format_table(rows, min_widths=(18,)), format_table(figures, align="<"),
+        classes_table(result.predictions.metrics(), result.class_names),
         "Each fold's epoch was chosen by the reviews it is measured on, which makes the\n"
         "figures a little too good.",
     ])  # fmt: skip
