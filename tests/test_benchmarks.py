@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
@@ -25,8 +23,7 @@ def test_pages_hold_the_figures_of_the_results_files(page):
     assert fill(text, PAGES[page](load_results())) == text, "run python -m benchmarks.publish"
 
 
-@pytest.fixture
-def two_machines() -> list[dict[str, Any]]:
+def test_machines_are_shown_side_by_side():
     """The published results, and a second machine with one row less and a goal missed."""
     old = load_results()[0]
     changed = [
@@ -34,15 +31,11 @@ def two_machines() -> list[dict[str, Any]]:
         for row in old["rows"][1:]
     ]
     processor = {"name": "AMD EPYC", "family": 25, "model": 1, "flags": ["avx2"]}
-    return [old, {**old, "date": "2030-01-01", "processor": processor, "rows": changed}]
-
-
-def test_machines_are_shown_side_by_side(two_machines):
-    lines = machines_side_by_side(two_machines).splitlines()
+    new = {**old, "date": "2030-01-01", "processor": processor, "rows": changed}
+    lines = machines_side_by_side([old, new]).splitlines()
     (heading,) = [line for line in lines if line.startswith("| comparison")]
     assert heading.endswith(
-        f"2 threads, {two_machines[0]['date']} | "
-        "AMD EPYC (family 25, model 1), 2 threads, 2030-01-01 | goal |"
+        f"2 threads, {old['date']} | AMD EPYC (family 25, model 1), 2 threads, 2030-01-01 | goal |"
     )
     (single,) = [
         line for line in lines if "fp32 in the default environment" in line and line[-5:] == " 30 |"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.corpus import ROOT, write_corpus
+from helpers.review_files import write
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import doctor
@@ -168,31 +169,22 @@ def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_p
     assert [(each.step, each.value) for each in shown] == [(1, pytest.approx(report["accuracy"]))]
 
 
-@pytest.fixture(scope="module")
-def hostile_run(tmp_path_factory) -> Path:
-    """A run whose classes and reviews hold what could run in a page or move a cursor."""
-    folder = tmp_path_factory.mktemp("hostile")
-    names = ["<script>alert(1)</script>", "\x1b[31mred", "$良い_{"]
-    for split, count in (("train", 60), ("test", 12)):
-        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label"])
-            for n in range(count):
-                text = f"word{n % 3} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬 {n}"
-                writer.writerow([text, names[n % 3]])
-    run = folder / "run"
-    assert cli.train([f"--data.path={folder}", f"--output_dir={run}", *QUICK, *PICTURES]) == 0
-    return run
-
-
 @pytest.mark.filterwarnings("error:Glyph")
-def test_hostile_names_and_texts_are_shown_only(hostile_run, capsys):
+def test_hostile_names_and_texts_are_shown_only(tmp_path, capsys):
+    """Classes and reviews hold what could run in a page or move a cursor."""
+    names = ["<script>alert(1)</script>", "\x1b[31mred", "$良い_{"]
+    text = "word{} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬 {}"
+    for split, count in (("train", 60), ("test", 12)):
+        texts = [text.format(n % 3, n) for n in range(count)]
+        write(tmp_path / f"{split}.csv", {"text": texts, "label": names * (count // 3)})
+    run = tmp_path / "run"
+    assert cli.train([f"--data.path={tmp_path}", f"--output_dir={run}", *QUICK, *PICTURES]) == 0
     capsys.readouterr()
-    assert cli.evaluate([str(hostile_run)]) == 0
+    assert cli.evaluate([str(run)]) == 0
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert "␛[31mred" in printed.out and "<script>" in printed.out
-    page = (hostile_run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
+    page = (run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "<img" not in page and "\x1b" not in page
     assert "&lt;script&gt;" in page and "&lt;img src=x" in page and "🎬" in page
 

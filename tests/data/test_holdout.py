@@ -228,22 +228,15 @@ def test_too_few_groups_of_a_class(labels, groups, options, message) -> None:
         hold_out(list("abcd"), labels, groups=np.array(groups), **options)
 
 
-@pytest.fixture(scope="module")
-def imdb_texts() -> list[str]:
-    table = pq.ParquetFile(IMDB / "train.parquet").read(columns=["text"])
-    texts: list[str] = table["text"].to_pylist()
-    return texts
-
-
 @needs_imdb
-def test_imdb_is_held_out_by_stretches(imdb_texts: list[str]) -> None:
+def test_imdb_is_held_out_by_stretches() -> None:
+    texts = pq.read_table(IMDB / "train.parquet", columns=["text"])["text"].to_pylist()
     data = DataConfig(source="imdb", path=str(IMDB), class_names=("neg", "pos"))
     train, validation = load_training_splits(data)
     assert np.bincount(validation.labels).tolist() == [1250, 1250]
     held = set(validation.groups.tolist())
     assert len(held) == 50, "whole stretches of 50 rows"
     assert held.isdisjoint(train.groups.tolist())
-    rows = [row for row in range(len(imdb_texts)) if row // 50 in held]
-    assert validation.texts == [imdb_texts[row] for row in rows]
+    assert validation.texts == [text for row, text in enumerate(texts) if row // 50 in held]
     folded = {fold(text) for text in validation.texts}
     assert not any(fold(text) in folded for text in train.texts)

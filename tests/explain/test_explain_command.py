@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.review_files import write
 
 from sentiment import load
 from sentiment.cli import main as cli
@@ -112,24 +112,12 @@ def test_runs_of_other_settings_and_classes_are_explained(settings, tmp_path, ca
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_row_of_a_file_is_explained(run, ending, tmp_path, capsys):
     texts = ["first film", 'second\nfilm, "great"', "third"]
-    path = tmp_path / f"reviews.{ending}"
-    write_rows(path, texts)
+    path = write(tmp_path / f"reviews.{ending}", {"text": texts})
     assert explain_by_command(run, "--file", path, "--row", 2, "--steps", 2) == 0
     assert '6 words\n3 unknown: second, "' in capsys.readouterr().out
     assert (run / "explanations" / "reviews-2" / "explain.html").is_file()
     assert explain_by_command(run, "--file", path, "--row", 4) == 1
     assert f"{path} has 3 rows, but --row asks for 4" in capsys.readouterr().err
-
-
-def write_rows(path: Path, texts: list[str]) -> None:
-    if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.table({"text": texts}), path)
-    else:
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([["text"], *([text] for text in texts)])
 
 
 def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -79,25 +78,19 @@ def attempt(read):
         read()
 
 
-@pytest.fixture(scope="module")
-def trained_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    for name, content in samples.run_folder().items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def test_files_of_a_run(trained_run, tmp_path, marker):
-    run = shutil.copytree(trained_run, tmp_path / "run")
-    names = read_of_a_run(samples.run_folder())
+def test_files_of_a_run(tmp_path, marker):
+    run, contents = tmp_path / "run", samples.run_folder()
+    for name, content in contents.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content)
+    names = read_of_a_run(contents)
     assert any(name.endswith(".safetensors") for name in names)
     for name in names:
         for content in malicious_files(marker).values():
             (run / name).write_bytes(content)
             attempt(lambda: load(run, device="cpu"))
             assert not marker.exists(), name
-        shutil.copyfile(trained_run / name, run / name)
+        (run / name).write_bytes(contents[name])
     assert load(run, device="cpu")
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 
 import pytest
+from helpers.review_files import write
 from helpers.untrained_run import make_run
 
 from sentiment import load
@@ -31,14 +32,6 @@ def run_path(tmp_path_factory):
 
 def texts(count):
     return [" ".join(f"word{(n * k) % 45}" for k in range(n % 37)) for n in range(count)]
-
-
-def write_csv(path, count):
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text"])
-        writer.writerows([text] for text in texts(count))
-    return path
 
 
 def predict(*arguments):
@@ -62,7 +55,7 @@ def test_texts_are_answered_in_json_lines_where_there_is_no_terminal(run_path, c
 
 
 def test_a_file_is_its_texts_one_by_one(run_path, tmp_path, capsys):
-    path, output = write_csv(tmp_path / "in.csv", 60), tmp_path / "out.csv"
+    path, output = write(tmp_path / "in.csv", {"text": texts(60)}), tmp_path / "out.csv"
     arguments = [run_path, "--file", path, "--output", output, "--window=25", "--batch-tokens=90"]
     assert predict(*arguments) == 0
     assert "60 rows in" in capsys.readouterr().out
@@ -124,7 +117,7 @@ def test_a_reader_that_stops_early_is_not_an_error(run_path, monkeypatch, capfd)
 
 
 def test_an_interrupted_file_is_resumed(run_path, tmp_path, capsys):
-    path = write_csv(tmp_path / "in.csv", 110)
+    path = write(tmp_path / "in.csv", {"text": texts(110)})
     with path.open("a") as file:
         file.write("bad,row\nlast\n")
     output, expected = tmp_path / "out.jsonl", tmp_path / "expected.jsonl"

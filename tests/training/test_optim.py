@@ -107,13 +107,9 @@ def test_schedules():
     assert warm[4:] == pytest.approx([1 - i / 7 for i in range(1, 7)])
 
 
-def tiny_model() -> SentimentClassifier:
-    return SentimentClassifier(vocabulary_size=5, num_classes=2, embedding_size=2, hidden_size=3)
-
-
 def test_the_average_is_that_of_its_definition():
     torch.manual_seed(0)
-    model = tiny_model()
+    model = build()
     average = WeightAverage(model, 0.6)
     expected: torch.Tensor | None = None
     for number in range(30):

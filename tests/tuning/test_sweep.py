@@ -41,10 +41,6 @@ SPACE = {
     "model.hidden_size": {"low": 8, "high": 24, "step": 8},
     "model.pooling": {"choices": ["max", "mean"]},
 }
-TINY = [
-    "--model.embedding_size=8", "--training.num_epochs=1", "--training.precision=fp32",
-    "--training.pictures=false", "--data.num_processes=1",
-]  # fmt: skip
 
 
 def write_search(folder: Path, **changes) -> Path:
@@ -410,19 +406,14 @@ def write_program(folder: Path, monkeypatch, end: str = "") -> None:
     monkeypatch.setattr(trainings, "_TRAIN", [sys.executable, str(program)])
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_training_and_the_sweep_goes_on_later(number, sweep_command, tmp_path):
     path = tmp_path / "s" / "trials" / "000" / "metrics.json"
 
     def send() -> None:
-        wait_for(path)
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=send)
@@ -519,13 +510,12 @@ def test_a_training_that_fails_is_quoted(end, message, sweep_command, tmp_path):
     assert not (tmp_path / "s" / "best.yaml").exists()
 
 
-def arguments(corpus: Path, folder: Path, **changes) -> list[str]:
-    file = write_search(folder, **changes)
-    return ["sweep", str(file), f"--output_dir={folder / 's'}", f"--data.path={corpus}", *TINY]
-
-
 def test_a_sweep_trains_runs_that_are_like_others(corpus, tmp_path, capsys):
-    command = arguments(corpus, tmp_path, trials=1, metric="nll")
+    command = [
+        "sweep", str(write_search(tmp_path, trials=1, metric="nll")), f"--data.path={corpus}",
+        f"--output_dir={tmp_path / 's'}", "--model.embedding_size=8", "--training.num_epochs=1",
+        "--training.precision=fp32", "--training.pictures=false", "--data.num_processes=1",
+    ]  # fmt: skip
     assert cli.main(command) == 0
     output = capsys.readouterr().out
     (trial,), _ = read_trials(tmp_path / "s")
