@@ -104,6 +104,8 @@ def test_weights_of_unknown_classes_are_refused(corpus, tmp_path, capsys):
     error = refusal([*command, "--training.class_weights={poss: 2}"], capsys)
     assert "names 'poss', but the classes of" in error
     assert "are neg, pos (did you mean pos?)" in error
+    error = refusal([*command, "--training.positive_class=good"], capsys)
+    assert "training.positive_class is 'good', but must be one of neg, pos, or null" in error
     assert not (tmp_path / "run").exists()
 
 

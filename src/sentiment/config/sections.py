@@ -159,9 +159,11 @@ class TrainingConfig:
 
     def positive_index(self, class_names: Sequence[str]) -> int | None:
         """The number of the positive class; None if there is none, with more than two classes."""
-        if self.positive_class is not None:
-            return class_names.index(self.positive_class)
-        return 1 if len(class_names) == 2 else None
+        name, key = self.positive_class, "training.positive_class"
+        if name is None:
+            return 1 if len(class_names) == 2 else None
+        require(name in class_names, key, name, f"one of {', '.join(class_names[:20])}, or null")
+        return class_names.index(name)
 
     def _check_class_weights(self) -> None:
         weights, key = self.class_weights, "training.class_weights"

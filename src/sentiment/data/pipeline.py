@@ -149,15 +149,13 @@ def load_training(
 
 def check_class_names(config: Config, train: Reviews) -> None:
     """Refuse names in the settings that are none of the classes."""
-    weights, positive = config.training.class_weights, config.training.positive_class
-    named = [("positive_class", positive)] if positive is not None else []
-    if isinstance(weights, dict):
-        named += [("class_weights", name) for name in weights]
-    for key, name in named:
+    config.training.positive_index(train.class_names)
+    weights = config.training.class_weights
+    for name in weights if isinstance(weights, dict) else ():
         if name not in train.class_names:
             listed = ", ".join(train.class_names[:20])
             raise UserError(
-                f"training.{key} names {name!r}, but the classes of {train.origin} are "
+                f"training.class_weights names {name!r}, but the classes of {train.origin} are "
                 f"{listed}{did_you_mean(name, train.class_names)}"
             )
 

@@ -132,6 +132,8 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
         info = WeightsInfo(**values["checkpoint"])
         if not 0 < info.temperature < float("inf"):
             raise UserError(f"temperature is {info.temperature}")
+        if info.threshold is not None and not 0 <= info.threshold <= 1:
+            raise UserError(f"threshold is {info.threshold}")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if values.get("name") != name:
