@@ -329,9 +329,6 @@ def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):
         assert "holds a baseline" in error_line(capsys)
     assert cli.train(["--resume", str(made)]) == 1
     assert "holds a baseline" in error_line(capsys)
-    teacher = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'student'}", *TINY]
-    assert cli.train([*teacher, f"--distillation.teachers=[{made}]"]) == 1
-    assert "is a baseline" in error_line(capsys)
     assert load_baseline(made).class_names == ("neg", "pos"), "it was left as it was"
 
 
