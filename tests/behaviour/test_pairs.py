@@ -76,7 +76,7 @@ def test_values_in_quotes_and_other_columns(tmp_path):
     ("original", "message"),
     [
         ("", "original.tsv is empty: it needs a header"),
-        ("Text\nx\n", "labels usually is; columns: 'Text': set --label-column NAME"),
+        ("Text\nx\n", "original.tsv has one column, but needs one of texts and one of labels"),
         ("rating\tsentiment\ttext\n", "'rating' and 'sentiment' may hold the labels; columns: "),
         (HEADER, "original.tsv has no rows: pairs were expected"),
         (HEADER + "pos\tx\n\npos\n", "original.tsv, row 2: 1 values, but the header names 2 col"),
@@ -85,8 +85,8 @@ def test_values_in_quotes_and_other_columns(tmp_path):
         (HEADER + "pos\tx\ngreat\tx\n", "row 2: label 'great' is not one of the classes neg, pos"),
         (HEADER + "\tx\n", "original.tsv, row 1: label '' is not one of the classes"),
         (HEADER + "2\tx\n", "original.tsv, row 1: label '2' is not one of the classes"),
-        (HEADER + 'pos\t"x" y\n', "in line 2: '\t' expected after '\"': --quoting none"),
-        (HEADER + 'pos\t"x\n', "unexpected end of data: --quoting none reads quotes like"),
+        (HEADER + 'pos\t"x" y\n', "in line 2: '\t' expected after '\"': set --quoting none"),
+        (HEADER + 'pos\t"x\n', "unexpected end of data: set --quoting none"),
         (HEADER + "pos\tx\n", r"original.tsv has 1 rows, but "),
     ],
 )

@@ -14,7 +14,7 @@ from sentiment.data.reviews import load_split, load_training_splits
 from sentiment.runtime.errors import UserError
 
 FILL_IN = "fill them in, or leave them out by --data.missing skip"
-NEEDED = "no column is named as one of the"
+NEEDED = "no column has a usual name of"
 QUOTE = (
     'quote a value that holds quotes, delimiters or line breaks, and double the quotes inside ("")'
 )
@@ -34,7 +34,7 @@ QUOTE = (
         (
             "test.tsv",
             "a,b\nc,d\n",
-            f": {NEEDED} texts usually is, {NEEDED} labels usually is; columns: 'a'",
+            f": {NEEDED} texts (text, review, reviews, sentence, …), {NEEDED} labels (",
         ),
         (
             "test.csv",
@@ -45,7 +45,7 @@ QUOTE = (
         (
             "test.csv",
             'text,label\n"a,neg\n"b,pos\n',
-            ", in the row that begins in line 2: ',' expected after '\"': --data.quoting none",
+            ", in the row that begins in line 2: ',' expected after '\"': set --data.quoting",
         ),
         (
             "test.csv",
@@ -69,7 +69,7 @@ QUOTE = (
         (
             "test.jsonl",
             '{"text": "a", "sterne": 0}\n',
-            f": {NEEDED} labels usually is; columns: 'text', 'sterne': set --data.label_",
+            f": {NEEDED} labels (label, labels, sentiment, stars, …); columns: 'text', 'sterne': ",
         ),
         (
             "test.jsonl",
@@ -111,7 +111,7 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
     [
         (
             {"satz": ["a b", "c d"], "label": [0, 1]},
-            "no column is named as one of the texts usually is; columns: 'satz', 'label': set "
+            f"{NEEDED} texts (text, review, reviews, sentence, …); columns: 'satz', 'label': set "
             "--data.text_column satz",
         ),
         ({"text": ["a", None], "label": [0, 1]}, f"row 2: no text in 1 of 2 rows: {FILL_IN}"),

@@ -69,8 +69,9 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--column-names", type=_names, metavar="NAMES", help=help)
         help = "what separates values, or tab (default: as the file shows)"
         self.add_argument("--delimiter", metavar="CHARACTER", help=help)
-        help = "whether double quotes enclose values (default: double)"
-        self.add_argument("--quoting", default="double", choices=("double", "none"), help=help)
+        help = "how quotes inside quoted values are written; none: quotes are not special"
+        choices = ("double", "backslash", "none")
+        self.add_argument("--quoting", default="double", choices=choices, help=help)
         help = "encoding of a text file, as cp1252 (default: utf-8)"
         self.add_argument("--encoding", help=help)
 
@@ -84,7 +85,7 @@ class CommandParser(argparse.ArgumentParser):
             "split_column": "column that says which rows train, validate and test",
             "column_names": "names of the columns of a file without a header, as [label,text]",
             "delimiter": "what separates values, or tab",
-            "quoting": "double or none",
+            "quoting": "double, backslash or none",
             "encoding": "encoding of text files, as cp1252",
             "labels": "classes of labels that the run does not know, as {0: neg, 2: null}",
             "missing": "error or skip: what to do with rows without a text",

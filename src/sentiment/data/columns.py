@@ -60,14 +60,14 @@ def find_texts(columns: Sequence[str], options: FileOptions, *, alone: bool) -> 
         return tuple(_named(columns, name) for name in options.text_column)
     if len(columns) == 1 and alone:
         return tuple(columns)
-    return (_well_known(columns, TEXT_NAMES, "the texts"),)
+    return (_well_known(columns, TEXT_NAMES, "texts"),)
 
 
 def find_label(columns: Sequence[str], options: FileOptions) -> str:
     """The column of the labels."""
     if options.label_column is not None:
         return _named(columns, options.label_column)
-    return _well_known(columns, LABEL_NAMES, "the labels")
+    return _well_known(columns, LABEL_NAMES, "labels")
 
 
 def _named(columns: Sequence[str], name: str) -> str:
@@ -93,8 +93,8 @@ def _well_known(columns: Sequence[str], names: Sequence[str], what: str) -> str:
     if len(set(found)) == 1 or len(first) == 1:
         return (first or found)[0]
     if found:
-        raise ColumnProblem(f"{' and '.join(map(repr, found))} may hold {what}")
-    raise ColumnProblem(f"no column is named as one of {what} usually is")
+        raise ColumnProblem(f"{' and '.join(map(repr, found))} may hold the {what}")
+    raise ColumnProblem(f"no column has a usual name of {what} ({', '.join(names[:4])}, …)")
 
 
 def is_header(cells: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ _SNIFFED_ROWS = 50
 _MIN_SWALLOWED = 2  # with a known label; 5 without labels
 
 
-def find_delimiter(lines: Sequence[str], usual: str, *, quotes: bool) -> str:
+def find_delimiter(lines: Sequence[str], usual: str, quoting: str) -> str:
     """The delimiter that splits the first lines of a file into equally many columns, two or more;
     the usual one where it does so as well as others.
     """
@@ -24,7 +24,7 @@ def find_delimiter(lines: Sequence[str], usual: str, *, quotes: bool) -> str:
     for delimiter in dict.fromkeys((usual, *_SNIFFED)):
         widths = []
         try:
-            for row in itertools.islice(read_rows(lines, delimiter, quotes=quotes), _SNIFFED_ROWS):
+            for row in itertools.islice(read_rows(lines, delimiter, quoting), _SNIFFED_ROWS):
                 widths.append(len(row))
         except csv.Error:
             pass  # the lines may end within a value
@@ -36,13 +36,14 @@ def find_delimiter(lines: Sequence[str], usual: str, *, quotes: bool) -> str:
     return chosen
 
 
-def read_rows(lines: Iterable[str], delimiter: str, *, quotes: bool) -> Iterator[list[str]]:
+def read_rows(lines: Iterable[str], delimiter: str, quoting: str) -> Iterator[list[str]]:
     """Rows that are not empty; a broken one raises ``csv.Error`` with the line it begins in."""
     reader = csv.reader(
         lines,
         delimiter=delimiter,
         strict=True,
-        quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
+        escapechar="\\" if quoting == "backslash" else None,
+        quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
     )
     while True:
         line = reader.line_num + 1

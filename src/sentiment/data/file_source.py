@@ -65,6 +65,7 @@ class FileSource(Source):
     ) -> None:
         self.path, self.options, self.origin = path, options, str(path)
         self.text_columns = ()
+        self._settings: list[str] = []  # options that a refusal names besides the columns
         self.label_column: str | None = None
         self.columns = self._all_columns = columns = self._read_columns()
         problems = {}
@@ -117,7 +118,7 @@ class FileSource(Source):
         settings = [self.options.option(name, guesses[name] or "NAME") for name in problems]
         raise UserError(
             f"{self.path}: {', '.join(problems.values())}; columns: {list_columns(self.columns)}: "
-            f"set {' '.join([*settings, *self._encoding_settings()])}"
+            f"set {' '.join([*settings, *self._settings])}"
         )
 
     def _guess_columns(self) -> tuple[str | None, str | None]:
@@ -126,7 +127,3 @@ class FileSource(Source):
             return None, None
         known = [name for name in self.columns if name.strip()]
         return guess_columns(list(dict.fromkeys(known)), block.values)
-
-    def _encoding_settings(self) -> list[str]:
-        """The option that names the encoding, if the file needs one."""
-        return []

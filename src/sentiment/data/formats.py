@@ -9,7 +9,7 @@ from sentiment.data.arrow_formats import ArrowSource, ParquetSource
 from sentiment.data.columns import FileOptions
 from sentiment.data.file_source import FileSource
 from sentiment.data.opening import COMPRESSIONS, unpacked_suffix
-from sentiment.data.text_formats import DelimitedSource, JsonSource, LineSource
+from sentiment.data.text_formats import DelimitedSource, JsonSource, LineSource, is_fasttext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 
@@ -56,7 +56,8 @@ def open_source(
     require_file(path)
     suffix = unpacked_suffix(path)
     kind = _TEXT_FORMATS.get(suffix)
-    if suffix == ".txt" and (options.delimiter or options.column_names):
+    is_table = options.delimiter is not None or options.column_names is not None
+    if suffix == ".txt" and (is_table or (with_label and not is_fasttext(path, options))):
         kind = DelimitedSource
     if path.suffix.lower() not in COMPRESSIONS:
         kind = kind or _BINARY_FORMATS.get(suffix)

@@ -33,6 +33,7 @@ _CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
     "mac_roman", "gb18030", "shift_jis", "euc_jp", "big5", "cp949",
 ]  # fmt: skip
+_NEARLY_AS_GOOD = 0.02  # difference of charset-normalizer's measure of chaos, 0 to 1
 _HEAD_BYTES = 4_096
 _SAMPLE_BYTES = 1 << 16
 
@@ -169,9 +170,11 @@ def guess_encoding(path: Path) -> str | None:
     best = matches.best()
     if best is None:
         return None
-    ties = [match for match in matches if _rank(match) == _rank(best)]
-    names = {name for match in ties for name in match.could_be_from_charset}
-    found = [name for name in (*_CANDIDATES, best.encoding) if name in names]
+    likely = [match for match in matches if match.chaos <= best.chaos + _NEARLY_AS_GOOD]
+    coherence = max(match.coherence for match in likely)
+    likely = [match for match in likely if match.coherence == coherence]
+    names = {name for match in likely for name in match.could_be_from_charset}
+    found = [name for name in _CANDIDATES if name in names]
     return next((name for name in found if is_readable(path, name)), None)
 
 
@@ -186,10 +189,6 @@ def _lines_beyond_ascii(path: Path) -> bytes:
                 lines, rest = [*lines, rest], b""
             sample += b"\n".join(line for line in lines if not line.isascii())
     return sample + rest
-
-
-def _rank(match: Any) -> tuple[float, float]:
-    return match.chaos, match.coherence
 
 
 def is_readable(path: Path, encoding: str | None) -> bool:

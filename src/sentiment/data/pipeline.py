@@ -205,10 +205,12 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
     )
     if len(vocabulary) == len(SPECIALS):
         wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
+        mend = "set vocabulary.min_frequency to 1"
         if min_groups > 1:
             wanted += f" and in vocabulary.min_groups = {min_groups} groups of reviews"
+            mend += " and vocabulary.min_groups to 1"
         raise UserError(
-            f"no word of {corpora[0][0].origin} occurs {wanted}: lower it, or give more reviews"
+            f"no word of {corpora[0][0].origin} occurs {wanted}: {mend}, or give more reviews"
         )
     return vocabulary
 

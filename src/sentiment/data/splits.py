@@ -107,7 +107,7 @@ def hold_out(
     elif groups is None:
         ways.append("or give a validation split of your own")
     else:
-        ways.append("or set data.validation to random")
+        ways.append("or set data.validation to random (and data.group_column to null)")
     raise UserError(
         f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
         f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: "
@@ -253,6 +253,11 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
 
 def _read_test_texts(data: DataConfig) -> list[str]:
     if is_imdb(data) and cached_imdb_file("test") is None:
+        if data.shared_reviews == "drop":
+            logger.warning(
+                "data.shared_reviews drop leaves no copies of test reviews out: IMDB's test split "
+                "is not in the hub's cache, where evaluating a run on it puts it"
+            )
         return []  # it is not downloaded for this
     # Without labels: a test split for use elsewhere may have none.
     texts = read_split(data, "test", with_labels=False).texts

@@ -7,7 +7,9 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 
 from sentiment.data.blocks import (
@@ -19,7 +21,7 @@ from sentiment.data.blocks import (
     join_texts,
     value_problem,
 )
-from sentiment.data.columns import is_header, list_columns
+from sentiment.data.columns import FileOptions, is_header, list_columns
 from sentiment.data.dialect import DELIMITERS, count_swallowed, find_delimiter, read_rows
 from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
 from sentiment.data.opening import (
@@ -36,7 +38,7 @@ from sentiment.runtime.files import limited_lines
 _SAMPLE_CHARACTERS = 1 << 17
 _CHUNK = 1 << 20
 _LONGEST_NAME = 60  # of a column
-_FASTTEXT = "__label__"
+FASTTEXT = "__label__"
 _WHITE = " \t\r\n"
 _BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
 _QUOTE_ADVICE = (
@@ -50,11 +52,19 @@ class TextSource(FileSource):
     def open_text(self, newline: str) -> Any:
         return open_text(self.path, self.options.encoding, newline=newline)
 
-    def _encoding_settings(self) -> list[str]:
-        if is_readable(self.path, self.options.encoding):
-            return []
-        encoding = guess_encoding(self.path)
-        return [] if encoding is None else [self.options.option("encoding", encoding)]
+    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
+        """Names and values are shown in the encoding of the file, which the message names too."""
+        encoding = None
+        if not is_readable(self.path, self.options.encoding):
+            encoding = guess_encoding(self.path)
+        if encoding is not None:
+            self._settings.append(self.options.option("encoding", encoding))
+            self.options = replace(self.options, encoding=encoding)
+            self.columns = self._read_columns()
+        self._refuse_readable_columns(problems)
+
+    def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
+        super()._refuse_columns(problems)
 
     @cached_property
     def wrong_encoding(self) -> str:
@@ -80,20 +90,9 @@ class LineSource(TextSource):
     """Plain text: each line is a text, empty lines too; or fastText's lines of label and text."""
 
     def _read_columns(self) -> Sequence[str]:
-        with self.open_text(newline="\n") as (file, _):
-            head = next((line for line in limited_lines(file, self.path) if line.strip()), "")
-        self._is_fasttext = head.startswith(_FASTTEXT)
+        self._is_fasttext = is_fasttext(self.path, self.options)
         name = self.options.text_column[0] if self.options.text_column else "text"
         return ["label", name] if self._is_fasttext else [name]
-
-    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
-        delimited = [self.options.option("delimiter", "tab")]
-        delimited.append(self.options.option("column_names", ["text", "label"]))
-        raise UserError(
-            f"{self.path} has no labels, as lines that begin with {_FASTTEXT}NAME: add them, or if "
-            f"it is a table, set {' '.join([*delimited, *self._encoding_settings()])} (its columns "
-            "in their order)"
-        )
 
     def blocks(self, size: int) -> Iterator[Block]:
         with self.open_text(newline="\n") as (file, raw):
@@ -110,11 +109,18 @@ class LineSource(TextSource):
                 )  # fmt: skip
 
 
+def is_fasttext(path: Path, options: FileOptions) -> bool:
+    """Whether the first line that is not blank begins with a label."""
+    with open_text(path, options.encoding, newline="\n") as (file, _):
+        head = next((line for line in limited_lines(file, path) if line.strip()), "")
+    return head.startswith(FASTTEXT)
+
+
 def _fasttext_row(line: str) -> list[str]:
     label, _, text = line.strip().partition(" ")
-    if not label.startswith(_FASTTEXT) or text.startswith(_FASTTEXT):
+    if not label.startswith(FASTTEXT) or text.startswith(FASTTEXT):
         return [line]  # no label, or several: a row of the wrong width
-    return [label.removeprefix(_FASTTEXT), text.strip()]
+    return [label.removeprefix(FASTTEXT), text.strip()]
 
 
 class DelimitedSource(TextSource):
@@ -130,8 +136,10 @@ class DelimitedSource(TextSource):
                 num_characters += len(line)
                 if num_characters > _SAMPLE_CHARACTERS:
                     break
-        self._quotes = options.quoting == "double"
-        self._delimiter = options.delimiter or find_delimiter(head, usual, quotes=self._quotes)
+        hint = re.fullmatch(r"sep=[,;\t|]\s*", head[0]) if head else None  # Excel's first line
+        self._num_skipped = int(hint is not None)
+        head = head[self._num_skipped :]
+        self._delimiter = options.delimiter or find_delimiter(head, usual, options.quoting)
         self._is_unusual = self._delimiter not in (usual, options.delimiter)
         self._is_unusual = self._delimiter not in (usual, options.delimiter)
         header = next(self._rows(head), None)
@@ -164,7 +172,12 @@ class DelimitedSource(TextSource):
         said = [super().describe(), f"delimiter {name}" if self._is_unusual else ""]
         return ", ".join(filter(None, said))
 
-    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
+    def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
+        if len(self.columns) == 1 and "label_column" in problems:
+            raise UserError(
+                f"{self.path} has one column, but needs one of texts and one of labels (or, in a "
+                f".txt file, lines that begin with {FASTTEXT}NAME)"
+            )
         block = next(self.blocks(SAMPLE_ROWS), None)
         text, label = self._guess_columns()
         if self.options.column_names is None and block is not None and text is not None:
@@ -177,16 +190,16 @@ class DelimitedSource(TextSource):
                 if label is not None:
                     roles[self.columns.index(label)] = "label"
                 names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
-                settings = [self.options.option("column_names", names), *self._encoding_settings()]
+                settings = [self.options.option("column_names", names), *self._settings]
                 raise UserError(
                     f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
                     f"data rather than a header: name the columns by {' '.join(settings)}"
                 )
-        super()._refuse_columns(problems)
+        super()._refuse_readable_columns(problems)
 
     def blocks(self, size: int) -> Iterator[Block]:
         indices = [self.columns.index(name) for name in self.text_columns]
-        start = 0 if self.options.column_names is not None else 1
+        start = self._num_skipped + (self.options.column_names is None)
         with self.open_text(newline="") as (file, raw):
             rows = itertools.islice(self._rows(limited_lines(file, self.path)), start, None)
             sized_rows = ((sum(map(len, row)), row) for row in rows)
@@ -195,13 +208,13 @@ class DelimitedSource(TextSource):
                     self.origin, first, self.columns, indices, group, share,
                     lambda: self.wrong_encoding,
                 )  # fmt: skip
-                if self._quotes:
+                if self.options.quoting != "none":
                     self._check_swallowed(block)
                 yield block
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         try:
-            yield from read_rows(lines, self._delimiter, quotes=self._quotes)
+            yield from read_rows(lines, self._delimiter, self.options.quoting)
         except csv.Error as error:
             raise UserError(f"{self.path}, {error}: {self._quote_advice}") from error
 
@@ -227,16 +240,17 @@ class DelimitedSource(TextSource):
 
     @cached_property
     def _quote_advice(self) -> str:
-        """How to mend quotes; not to read them as such is named only if it works."""
-        try:
-            with self.open_text(newline="") as (file, _):
-                lines = limited_lines(file, self.path)
-                widths = {len(row) for row in read_rows(lines, self._delimiter, quotes=False)}
-        except csv.Error:
-            widths = set()
-        if self._quotes and widths == {len(self.columns)} != {1}:
-            setting = self.options.option("quoting", "none")
-            return f'{setting} reads quotes like other characters; or double quotes inside ("")'
+        """How to mend quotes; another setting is named only if it reads the whole file."""
+        for quoting, meaning in (("backslash", 'quotes inside written \\"'), ("none", "no quotes")):
+            try:
+                with self.open_text(newline="") as (file, _):
+                    lines = limited_lines(file, self.path)
+                    widths = {len(row) for row in read_rows(lines, self._delimiter, quoting)}
+            except csv.Error:
+                continue
+            if self.options.quoting == "double" and len(widths) == 1 and max(widths) > 1:
+                setting = self.options.option("quoting", quoting)
+                return f'set {setting} ({meaning}), or double the quotes inside ("")'
         return _QUOTE_ADVICE
 
 
@@ -256,7 +270,8 @@ class JsonSource(TextSource):
         if len(records) == 1 and all(isinstance(v, list | dict) for v in records[0].values()):
             raise UserError(
                 f"{self.path} is one object, but must be an array of objects or an object on each "
-                'line: with pandas, DataFrame.to_json(path, orient="records")'
+                "line: with pandas, read_json(path).to_json(path, orient='records') writes that; "
+                "or write the array inside to a file of its own"
             )
         columns = list(dict.fromkeys(key for record in records for key in record))
         return columns or ["text", "label"]  # without rows, which is refused later
