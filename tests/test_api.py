@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -18,7 +19,9 @@ from helpers.corpus import write_corpus
 from helpers.trainings import SMALL, arguments
 
 import sentiment
+from sentiment import api
 from sentiment.cli import main as cli
+from sentiment.config.parser import parse_training
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.display.progress import progress_bar
 from sentiment.training.trainer import Trainer
@@ -87,6 +90,19 @@ def test_settings_are_a_mapping_dotted_or_nested_of_python_values(reviews, tmp_p
     config = run.predictor.run.config
     assert (config.model.hidden_size, config.model.bidirectional) == (4, False)
     assert (config.training.num_epochs, config.data.class_names) == (1, ("neg", "pos"))
+
+
+def test_values_may_be_mappings_and_paths():
+    settings = {
+        "data": {"labels": {0: "neg", "4": "pos", 2: None}},
+        "training.class_weights": {"neg": np.float32(0.5)},
+        "distillation": {"teachers": [Path("a, b"), "c"]},
+    }
+    options = [f"--{key}={api._as_text(value)}" for key, value in api._flatten(settings).items()]
+    config = parse_training(options, "test").config
+    assert config.data.labels == {"0": "neg", "4": "pos", "2": None}
+    assert config.training.class_weights == {"neg": 0.5}
+    assert config.distillation.teachers == ("a, b", "c")
 
 
 def test_an_evaluation_has_what_the_report_has(reviews, by_command, tmp_path, capsys):

@@ -7,7 +7,6 @@ the command line: in Python, ``--data.path FOLDER`` is ``**{"data.path": "FOLDER
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -18,11 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 
 from sentiment.cli import evaluate as evaluate_command
 from sentiment.cli import train as train_command
-from sentiment.config.parser import parse_training
+from sentiment.config.parser import parse_training, setting_keys
 from sentiment.inference.predictor import Prediction, Predictor, load
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.device import find_device
@@ -128,8 +129,8 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
     Args:
         run: the run's folder.
         split: ``train``, ``validation`` or ``test``.
-        options: the command's, without dashes: ``data.path``, ``output``, ``max_lengths``,
-            ``checkpoint``, ``device``, ``precision``.
+        options: the command's, without dashes: ``data.path`` and other settings of the reviews,
+            ``output``, ``max_lengths``, ``checkpoint``, ``device``, ``precision``.
 
     Raises:
         UserError: an option or a file is wrong.
@@ -137,8 +138,8 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
     """
     arguments = [os.fspath(run), f"--split={split}"]
     for key, value in options.items():
-        if isinstance(value, list | tuple):
-            arguments += [f"--{key}", *map(str, value)]
+        if isinstance(value, list | tuple) and key not in setting_keys():
+            arguments += [f"--{key}", *map(_as_text, value)]
         else:
             arguments.append(f"--{key}={_as_text(value)}")
     parsed = evaluate_command.parse(arguments, "sentiment.evaluate", raises=True)
@@ -164,19 +165,32 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys, of sections that may be nested."""
+    """Settings by their dotted keys, of sections that may be nested; some values are mappings."""
     flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        nested = isinstance(value, Mapping)
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        is_section = isinstance(value, Mapping) and key not in setting_keys()
+        flat |= _flatten(value, f"{key}.") if is_section else {key: value}
     return flat
 
 
 def _as_text(value: Any) -> str:
     """A value as on the command line."""
-    if isinstance(value, str | os.PathLike):
+    value = _plain(value)
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=1e9).splitlines()[0]
+
+
+def _plain(value: Any) -> Any:
+    """A value without paths, NumPy's numbers, tuples and other mappings than dict."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return json.dumps(value, default=lambda number: number.item())  # NumPy's
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @contextmanager

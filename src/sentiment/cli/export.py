@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace) -> None:
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if options.format == "onnx" and missing:
         raise UserError(
-            f'{" and ".join(missing)} not installed: pip install "sentiment[export]" (or --format '
+            f"{' and '.join(missing)} not installed: pip install {' '.join(missing)} (or --format "
             "torch, which needs no other package)"
         )
 

@@ -93,8 +93,8 @@ class Config:
             if size is not None and size < self.data.max_length:
                 raise UserError(
                     f"{key} is {size} tokens, but data.max_length is {self.data.max_length}: a "
-                    f"batch must hold at least one review; set {key} to about 10,000 or "
-                    "training.batch_unit to reviews"
+                    f"batch must hold at least one review; set {key} to "
+                    f"{max(10_000, self.data.max_length)} or training.batch_unit to reviews"
                 )
 
     def _check_pretraining(self) -> None:

@@ -34,8 +34,9 @@ class DataConfig:
     """Names of the columns of CSV and TSV files without a header."""
     delimiter: str | None = None
     """What separates the values of CSV and TSV files: a character or tab; null finds it out."""
-    quoting: Literal["double", "none"] = "double"
-    """Quotes in CSV and TSV files: double quotes enclose values, or are characters like others."""
+    quoting: Literal["double", "backslash", "none"] = "double"
+    """Quotes in CSV and TSV files: they enclose values, where those inside are doubled or follow a
+    backslash; or they are characters like others (none)."""
     encoding: str | None = None
     """Encoding of text files, as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None

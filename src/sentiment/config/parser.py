@@ -197,7 +197,8 @@ def _new_config(parser: SettingsParser, namespace: Namespace) -> Config:
     if config.distillation.teachers is not None and config.distillation.num_teachers > 0:
         raise UserError(
             f"distillation.num_teachers is {config.distillation.num_teachers}, but "
-            "distillation.teachers names some already: set num_teachers to 0, or teachers to null"
+            "distillation.teachers names some already: set distillation.num_teachers to 0, or "
+            "distillation.teachers to null"
         )
     return config
 
