@@ -76,7 +76,10 @@ def test_values_in_quotes_and_other_columns(tmp_path):
     ("original", "message"),
     [
         ("", "original.tsv is empty: it needs a header"),
-        ("Text\nx\n", "original.tsv has one column, but needs one of texts and one of labels"),
+        (
+            "Text\nx\n",
+            "original.tsv: no labels found in its columns 'Text': add a column",
+        ),
         ("rating\tsentiment\ttext\n", "'rating' and 'sentiment' may hold the labels; columns: "),
         (HEADER, "original.tsv has no rows: pairs were expected"),
         (HEADER + "pos\tx\n\npos\n", "original.tsv, row 2: 1 values, but the header names 2 col"),

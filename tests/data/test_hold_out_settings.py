@@ -101,8 +101,8 @@ def test_aclimdb_is_cut_by_the_numbers_of_its_files(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--data.group_column=film"], "no columns but texts and labels, and so no 'film'"),
-        (["--data.group_column=director"], "no 'director' to hold out by"),
+        (["--data.group_column=film"], "texts without columns, and so has no 'film': set data."),
+        (["--data.group_column=director"], "has no 'director'"),
     ],
 )
 def test_text_files_have_no_groups(tmp_path, options, message, capsys):

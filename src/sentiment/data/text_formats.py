@@ -173,13 +173,15 @@ class DelimitedSource(TextSource):
         return ", ".join(filter(None, said))
 
     def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
-        if len(self.columns) == 1 and "label_column" in problems:
-            raise UserError(
-                f"{self.path} has one column, but needs one of texts and one of labels (or, in a "
-                f".txt file, lines that begin with {FASTTEXT}NAME)"
-            )
         block = next(self.blocks(SAMPLE_ROWS), None)
         text, label = self._guess_columns()
+        is_text = unpacked_suffix(self.path) == ".txt"
+        if "label_column" in problems and label is None and (is_text or len(self.columns) == 1):
+            lines = f", or begin each line with {FASTTEXT}NAME"
+            raise UserError(
+                f"{self.path}: no labels found in its columns {list_columns(self.columns)}: add a "
+                f"column of labels{lines if is_text else ''}"
+            )
         if self.options.column_names is None and block is not None and text is not None:
             looks_like_data = any(
                 re.fullmatch(r"[-+]?[\d.]+", name.strip()) or len(name) > _LONGEST_NAME
