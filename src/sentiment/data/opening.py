@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ _CANDIDATES = [
     "mac_roman", "gb18030", "shift_jis", "euc_jp", "big5", "cp949",
 ]  # fmt: skip
 _NEARLY_AS_GOOD = 0.02  # difference of charset-normalizer's measure of chaos, 0 to 1
+_ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that an encoding does not know
 _HEAD_BYTES = 4_096
 _SAMPLE_BYTES = 1 << 16
 
@@ -193,8 +195,15 @@ def _lines_beyond_ascii(path: Path) -> bytes:
 
 def is_readable(path: Path, encoding: str | None) -> bool:
     """Whether an encoding knows all bytes of a file."""
+    return not any(map(_ESCAPED.search, _text_blocks(path, encoding)))
+
+
+def is_unicode(path: Path) -> bool:
+    """Whether a file has characters beyond ASCII, all in UTF-8 or as a byte order mark says."""
+    return is_readable(path, None) and not all(map(str.isascii, _text_blocks(path, None)))
+
+
+def _text_blocks(path: Path, encoding: str | None) -> Iterator[str]:
     with open_text(path, encoding) as (file, _):
         while block := file.read(_SAMPLE_BYTES):
-            if any("\udc80" <= character <= "\udcff" for character in set(block)):
-                return False
-    return True
+            yield block

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -27,6 +28,7 @@ from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSo
 from sentiment.data.opening import (
     guess_encoding,
     is_readable,
+    is_unicode,
     open_text,
     unpacked_suffix,
     wrong_encoding,
@@ -69,6 +71,13 @@ class TextSource(FileSource):
     @cached_property
     def wrong_encoding(self) -> str:
         return wrong_encoding(self.path, self.options)
+
+    def describe(self) -> str:
+        said, encoding = super().describe(), self.options.encoding
+        if encoding is None or not is_unicode(self.path):
+            return said
+        setting = self.options.name_of("encoding")
+        return f"{said}{', ' * bool(said)}read as {encoding}, but it is UTF-8: leave {setting} out"
 
     def group(
         self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
@@ -242,18 +251,22 @@ class DelimitedSource(TextSource):
 
     @cached_property
     def _quote_advice(self) -> str:
-        """How to mend quotes; another setting is named only if it reads the whole file."""
-        for quoting, meaning in (("backslash", 'quotes inside written \\"'), ("none", "no quotes")):
+        """How to mend quotes; a setting is named only if it reads the whole file."""
+        meanings = {"backslash": 'quotes inside written \\"', "none": "no quotes"}
+        best, most = None, 0
+        for quoting in meanings if self.options.quoting == "double" else ():
             try:
                 with self.open_text(newline="") as (file, _):
                     lines = limited_lines(file, self.path)
-                    widths = {len(row) for row in read_rows(lines, self._delimiter, quoting)}
+                    widths = Counter(map(len, read_rows(lines, self._delimiter, quoting)))
             except csv.Error:
                 continue
-            if self.options.quoting == "double" and len(widths) == 1 and max(widths) > 1:
-                setting = self.options.option("quoting", quoting)
-                return f'set {setting} ({meaning}), or double the quotes inside ("")'
-        return _QUOTE_ADVICE
+            if len(widths) == 1 and max(widths) > 1 and widths.total() > most:
+                best, most = quoting, widths.total()
+        if best is None:
+            return _QUOTE_ADVICE
+        setting = self.options.option("quoting", best)
+        return f'set {setting} ({meanings[best]}), or double the quotes inside ("")'
 
 
 class JsonSource(TextSource):
