@@ -13,11 +13,11 @@ from helpers.behaviour_files import LISTS, cases, write
 
 from sentiment.behaviour.checks import CapabilityOutcome, Proportion, make_cases, run_behaviours
 from sentiment.behaviour.roles import Roles
-from sentiment.behaviour.suite import SHIPPED, read_behaviours, read_capability
+from sentiment.behaviour.suite import read_behaviours, read_capability, shipped_behaviours
 from sentiment.behaviour.templates import Fillings
 from sentiment.inference.predictor import Prediction
 
-PLACES = [SHIPPED]
+PLACES = [shipped_behaviours()]
 PRAISE, BLAME = {"good", "superb", "lovely"}, {"bad", "awful", "dull"}
 
 

@@ -120,7 +120,7 @@ def test_a_finished_one_trains_nothing_again(validated, capsys):
     ("changes", "message"),
     [
         (["--folds=10"], "has 9 groups among 18 reviews, too few to make 10 folds"),
-        (["--data.group_column=director"], "columns text and label and director are needed"),
+        (["--data.group_column=director"], "no column 'director'"),
         (["--data.group_column=null"], "to hold out whole groups, set data.validation to groups"),
     ],
 )

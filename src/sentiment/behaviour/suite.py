@@ -77,7 +77,7 @@ Kind = Literal["minimum", "invariance", "direction"]
 SHARED_LISTS = "lexicon.yaml"  # word lists for all files of its folder
 DEFAULT_TOLERANCE = 0.1  # of kind direction
 
-SHIPPED = Path(__file__).parent / "shipped"  # the tests that come with the package
+_SHIPPED = Path(__file__).parent / "shipped"
 _FILE_KEYS = ("capability", "about", "lexicon", "tests")
 _COMMON_KEYS = ("name", "kind", "templates", "max_cases")
 _KEYS: dict[str, tuple[str, ...]] = {
@@ -112,6 +112,16 @@ class Capability:
     name: str
     about: str
     tests: tuple[Behaviour, ...]
+
+
+def shipped_behaviours() -> Path:
+    """The folder of the tests that come with the package."""
+    if not _SHIPPED.is_dir():
+        raise FileNotFoundError(
+            f"{_SHIPPED} is missing: reinstall the package, or give tests of your own with "
+            "--tests FILE_OR_FOLDER"
+        )
+    return _SHIPPED
 
 
 def read_behaviours(places: Sequence[Path]) -> list[Capability]:

@@ -56,7 +56,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.behaviour.contrast import read_pairs, run_pairs
     from sentiment.behaviour.report import Check, report_text, write_reports
     from sentiment.behaviour.roles import find_roles, require_roles
-    from sentiment.behaviour.suite import SHIPPED, read_behaviours
+    from sentiment.behaviour.suite import read_behaviours, shipped_behaviours
     from sentiment.display.console import sanitize
     from sentiment.inference.predictor import load
     from sentiment.runtime.device import describe_device, prepare_threads
@@ -65,7 +65,7 @@ def execute(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     prepare_threads()
     output = options.output or options.run / "evaluation" / "check"
-    paths = options.tests or ([] if options.pairs else [SHIPPED])
+    paths = options.tests or ([] if options.pairs else [shipped_behaviours()])
     capabilities = read_behaviours(paths)  # first, so that mistakes in them show at once
     predictor = load(options.run, checkpoint=options.checkpoint, device=options.device)
     if not (options.tests or options.pairs):
