@@ -36,6 +36,7 @@ _CANDIDATES = [
 ]  # fmt: skip
 _NEARLY_AS_GOOD = 0.02  # difference of charset-normalizer's measure of chaos, 0 to 1
 _ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that an encoding does not know
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _HEAD_BYTES = 4_096
 _SAMPLE_BYTES = 1 << 16
 
@@ -177,7 +178,7 @@ def guess_encoding(path: Path) -> str | None:
     likely = [match for match in likely if match.coherence == coherence]
     names = {name for match in likely for name in match.could_be_from_charset}
     found = [name for name in _CANDIDATES if name in names]
-    return next((name for name in found if is_readable(path, name)), None)
+    return next((name for name in found if _is_text(path, name)), None)
 
 
 def _lines_beyond_ascii(path: Path) -> bytes:
@@ -196,6 +197,12 @@ def _lines_beyond_ascii(path: Path) -> bytes:
 def is_readable(path: Path, encoding: str | None) -> bool:
     """Whether an encoding knows all bytes of a file."""
     return not any(map(_ESCAPED.search, _text_blocks(path, encoding)))
+
+
+def _is_text(path: Path, encoding: str) -> bool:
+    """Whether an encoding reads a file without control characters, which binary files have."""
+    blocks = _text_blocks(path, encoding)
+    return not any(_ESCAPED.search(block) or _CONTROL.search(block) for block in blocks)
 
 
 def is_unicode(path: Path) -> bool:

@@ -56,10 +56,10 @@ class TextSource(FileSource):
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
         """Names and values are shown in the encoding of the file, which the message names too."""
-        encoding = None
         if not is_readable(self.path, self.options.encoding):
             encoding = guess_encoding(self.path)
-        if encoding is not None:
+            if encoding is None:
+                raise UserError(f"{self.path} is {self.wrong_encoding}")
             self._settings.append(self.options.option("encoding", encoding))
             self.options = replace(self.options, encoding=encoding)
             self.columns = self._read_columns()

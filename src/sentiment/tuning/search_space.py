@@ -23,7 +23,16 @@ Value = bool | int | float | str | None
 # These decide which reviews validate or what the score is, so trials could not be compared.
 _FIXED = {
     "data.source",
+    "data.hub",
     "data.path",
+    "data.text_column",
+    "data.label_column",
+    "data.split_column",
+    "data.column_names",
+    "data.delimiter",
+    "data.quoting",
+    "data.encoding",
+    "data.missing",
     "data.class_names",
     "data.labels",
     "data.validation",
