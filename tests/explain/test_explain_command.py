@@ -123,14 +123,14 @@ def test_a_row_of_a_file_is_explained(run, ending, tmp_path, capsys):
 def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
-    (tmp_path / "text.txt").write_text("great")
-    (tmp_path / "column.csv").write_text("review\ngreat\n")
+    (tmp_path / "text.doc").write_text("great")
+    (tmp_path / "column.csv").write_text("id,rezension\n1,great\n")
     for name, message in {
         "none.csv": "there is no file",
         "folder.csv": "is a folder, where a file was expected",
         "binary.csv": "not UTF-8",
-        "text.txt": "must end in .parquet, .csv, .tsv, .jsonl",
-        "column.csv": "no column 'text'; found: 'review'",
+        "text.doc": "must end in .csv, .tsv",
+        "column.csv": "columns: 'id', 'rezension': set --text-column rezension",
     }.items():
         assert explain_by_command(run, "--file", tmp_path / name, "--row", 1) == 1
         error = capsys.readouterr().err
