@@ -62,7 +62,7 @@ def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
 
 def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path, capsys):
     """Another folder with a test split alone, of a mark alone and an unknown word."""
-    (tmp_path / "test.csv").write_text('text,label\n?,pos\nzzzz,pos\n')
+    (tmp_path / "test.csv").write_text("text,label\n?,pos\nzzzz,pos\n")
     output = tmp_path / "out"
     arguments = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(output)]
     assert cli.evaluate(arguments) == 0

@@ -212,7 +212,7 @@ def test_every_setting_has_an_explanation(section):
 
 
 def test_every_setting_is_read_by_the_program():
-    """Each setting is read by its name outside of the config package.
+    """Each setting is read by its name, or a property that derives from it is, outside of config.
 
     The model's settings are passed on as keywords, so the classifier has a parameter for each.
     """
@@ -227,8 +227,13 @@ def test_every_setting_is_read_by_the_program():
             elif path.name == "classifier.py" and isinstance(node, ast.arg):
                 read.add(f"model.{node.arg}")
     for section, hint in SECTIONS.items():
+        derived: dict[str, list[str]] = {}
+        for name, member in vars(hint).items():
+            if isinstance(member, property):
+                for source in member.fget.__code__.co_names:
+                    derived.setdefault(source, []).append(name)
         for field in fields(hint):
             owners = {"training": ("training", "config"), "": ("config",)}.get(section, (section,))
-            names = (field.name, f"{field.name}s")  # the plural is a property of the section
+            names = [field.name, *derived.get(field.name, ())]
             accesses = {f"{owner}.{name}" for owner in owners for name in names}
             assert accesses & read, (section, field.name)

@@ -124,7 +124,7 @@ def test_bad_files_are_told_in_one_line(run, tmp_path, capsys):
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     (tmp_path / "text.doc").write_text("great")
-    (tmp_path / "column.csv").write_text("id,rezension\n1,great\n")
+    (tmp_path / "column.csv").write_text("id,rezension\n1,a great film\n")
     for name, message in {
         "none.csv": "there is no file",
         "folder.csv": "is a folder, where a file was expected",

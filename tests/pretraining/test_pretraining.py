@@ -21,6 +21,7 @@ from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.runs.pretrained import check_fits
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runs.weights import read_weights
+from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import load_state, state_path
 
 
@@ -149,7 +150,7 @@ def test_a_resumed_training_needs_it_no_more(reviews, finished, tmp_path):
         if update == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(Interrupted):
         execute(parse(arguments, "train"), stop)
     elsewhere = finished.rename(finished.with_name("elsewhere"))
     try:

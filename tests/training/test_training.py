@@ -81,7 +81,7 @@ def test_tensorboard_holds_every_curve(run_path):
         "peak_memory_bytes",
     }  # fmt: skip
     assert set(train.Tags()["scalars"]) == shared | {f"training/{name}" for name in figures}
-    best = {"best/accuracy", "best/f1", "best/auroc", "best/nll"}
+    best = {"best/accuracy", "best/f1", "best/macro_f1", "best/auroc", "best/nll"}
     more = {"f1/by_epoch", "auroc/by_epoch", *best}
     assert set(validation.Tags()["scalars"]) == shared | more
     parameters = {name for name, _ in load_run(run_path).model.named_parameters()}
@@ -133,7 +133,9 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):
-    config = small_config(corpus, num_epochs=30, patience=2, learning_rate=0.05)
+    config = small_config(
+        corpus, num_epochs=30, patience=2, learning_rate=0.05, label_smoothing=0.5
+    )
     result = make_trainer(config, tmp_path / "run").fit()
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
     assert len(history) == result.best_epoch + 2 < 30

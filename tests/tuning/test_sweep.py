@@ -172,7 +172,10 @@ def test_numbers_may_be_written_as_in_settings_files(tmp_path):
         ("trials: 3\n", "space must list settings"),
         ("trails: 3\n", "unknown key 'trails' (did you mean trials?)"),
         ("trials: 0\n", "trials is 0, but must be an integer of at least 1"),
-        ("metric: loss\n", "metric is 'loss', but must be one of accuracy, f1, macro_f1, auroc, nll"),
+        (
+            "metric: loss\n",
+            "metric is 'loss', but must be one of accuracy, f1, macro_f1, auroc, nll",
+        ),
         ("pruning: 3\n", "pruning is 3, but must be true or false"),
         ("config: [a]\n", "config is ['a'], but must be the path of a settings file"),
     ],
