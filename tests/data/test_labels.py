@@ -28,6 +28,7 @@ from sentiment.data.labels import (
     similar_names,
 )
 from sentiment.data.reviews import load_split, load_training_splits, log_classes
+from sentiment.data.sources import choose_reviews
 from sentiment.runtime.errors import UserError
 
 # How a column may hold an integer, or a boolean as 0 and 1.
@@ -277,3 +278,16 @@ def test_names_that_differ_by_case_or_white_space(tmp_path, caplog):
     train, _ = load_training_splits(data)
     log_classes(data, train)
     assert caplog.text.count("case or white space only: --data.labels '{good: Good}'") == 1
+
+
+def test_a_run_keeps_its_names_and_learns_further_labels(tmp_path):
+    reviews_folder(tmp_path, [1.0, 2.0], [1, 2])
+    data = DataConfig(path=str(tmp_path))
+    train, _ = load_training_splits(data, ("1.0", "2.0"))  # as earlier versions named them
+    assert train.class_names == ("1.0", "2.0")
+    assert train.labels.tolist() == [0, 1, 0, 1]
+    own = DataConfig(path=str(tmp_path), labels={0: "neg", 4: "pos"})
+    settings = {"path": str(tmp_path / "train.csv"), "labels": {1: "neg", 2.0: "pos"}}
+    data, split = choose_reviews(own, "test", settings)
+    assert data.labels == {"0": "neg", "4": "pos", "1": "neg", "2.0": "pos"}
+    assert load_split(data, split, ("neg", "pos")).labels.tolist() == [0, 1, 0, 1]

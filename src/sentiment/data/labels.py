@@ -268,7 +268,7 @@ def _suggest(
     pairs = {name: None if _is_number(name) or not near[name] else near[name][0] for name in near}
     option = labels_option({**rules.renames, **pairs})
     if list(unknown) == ["-1"]:
-        return f"if -1 means that there is no label: {option}"
+        return f"if -1 means that there is no label (else name a class, not null): {option}"
     if all(_is_number(name) or name in _TWINS for name in found):
         num_known = len(found) - len(unknown)
         if 0 < num_known < len(classes.names):
