@@ -26,7 +26,7 @@ _NUM_TEXTS = 4_000
 
 
 def _imdb_model(vocabulary_size: int) -> SentimentClassifier:
-    """An untrained model of the size of configs/imdb.yaml, with max pooling."""
+    """An untrained model of the size of the default model, with max pooling."""
     torch.manual_seed(0)
     return SentimentClassifier(
         vocabulary_size=vocabulary_size, num_classes=2, embedding_size=100, hidden_size=256

@@ -142,7 +142,7 @@ def rows(prepared: Worker, plain: Worker) -> list[Row]:
         warm_up=0,
     )
     name = (
-        "training throughput of imdb.yaml (bf16) vs torchtext's BucketIterator and a "
+        "training throughput of the default model (bf16) vs torchtext's BucketIterator and a "
         "unidirectional packed nn.LSTM (fp32)"
     )
     results = [faster(_SECTION, name, seconds["tutorial"], seconds["ours"], headline=True)]

@@ -33,7 +33,7 @@ from sentiment.runtime.environment import VARIABLES
 from sentiment.training.meters import MeanMeter
 from sentiment.training.trainer import DDP_BUCKET_MB
 
-_SECTION = "ranks, configs/imdb.yaml"
+_SECTION = "ranks, the default model"
 _CPU = torch.device("cpu")
 _WARM_UP = 5  # untimed updates: the first ones allocate memory
 _EXCHANGES = 20

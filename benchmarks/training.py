@@ -1,4 +1,4 @@
-"""Training throughput of configs/imdb.yaml: an epoch, its parts, pre-training, CUDA."""
+"""Training throughput of the default model: an epoch, its parts, pre-training, CUDA."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 40
 _PRETRAINING_REVIEWS = 64 * 30
 _IMDB_REVIEWS = 25_000
-# configs/imdb.yaml's model and recipe.
+# The default model with the schedule and smoothing of the recipes.
 CONFIG = replace(
     Config(),
     training=TrainingConfig(
@@ -181,7 +181,7 @@ def rows(prepared: Worker) -> list[Row]:
         },
         5,
     )
-    section = "training, configs/imdb.yaml"
+    section = "training, the default model"
     return [
         faster(section, "training throughput of an epoch vs the model alone on prepared batches",
                seconds["model"], seconds["epoch"], 0.9),

@@ -49,21 +49,31 @@ class Variant:
     words: str | None = None
 
 
-PLAIN = (
-    "--training.average_decay=null", "--model.word_dropout=0", "--model.pooling=max",
-    "--training.num_epochs=4",
-)  # fmt: skip
 SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
 ONE_POOL = (*SLOW, "--model.pooling=max")
 CUT = (*ONE_POOL, "--data.max_length=400")
 _RUN_SETTINGS = (  # in which the runs of a variant differ
     "seed", "data.path", "vectors.path", "pretraining.path", "distillation.num_teachers",
 )  # fmt: skip
+ALONE = (  # the recipe without its teacher and its language model, which needs more epochs
+    "--distillation.baseline=false", "--pretraining.num_epochs=0", "--training.num_epochs=3",
+)  # fmt: skip
+SHORT = (  # cut reviews and small vectors: the recipe of earlier versions
+    *ALONE, "--data.max_length=400", "--model.embedding_size=100", "--vectors.name=glove.6B.100d",
+    "--training.warmup_share=0", "--pretraining.window=100", "--pretraining.unlabelled=true",
+    "--objectives.unlabelled_batch_size=null",
+)  # fmt: skip
 VARIANTS = {
-    "imdb": Variant("`configs/imdb.yaml`"),
-    "imdb-plain": Variant(
-        "… without averaging and word dropout, max pooling alone, four epochs", options=PLAIN
+    "imdb": Variant("`configs/imdb.yaml`", dimension=300, words="imdb"),
+    "imdb-no-words": Variant(
+        "… without its language model", options=("--pretraining.num_epochs=0",), dimension=300
     ),
+    "imdb-no-teacher": Variant(
+        "… without the linear model's labels", options=("--distillation.baseline=false",),
+        dimension=300, words="imdb",
+    ),
+    "imdb-alone": Variant("… without both, three epochs", options=ALONE, dimension=300),
+    "imdb-short": Variant("… and with 400 tokens and 100 dimensions", options=SHORT),
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),

@@ -293,7 +293,7 @@ class PretrainingConfig:
     """Reviews in a batch."""
     max_length: Annotated[int, Bounds(ge=2, le=MAX_COUNT)] = 1000
     """Tokens kept of a review."""
-    window: Count = 100
+    window: Count = 25
     """Words of truncated back-propagation; the state is carried over to the next window."""
     learning_rate: PositiveFloat = 2e-3
     """Learning rate after warm-up, from which it falls to 0 linearly."""
