@@ -22,6 +22,7 @@ from typing import Any
 from sentiment.config.config import deciding_settings, first_difference
 from sentiment.config.parser import load_config, parse_training
 from sentiment.display.plots import COLORS, new_figure, save_figure
+from sentiment.runs.manifest import holds_baseline
 from studies import fill
 
 ROOT = Path(__file__).parents[1]
@@ -191,7 +192,10 @@ def _seconds_before(manifest: dict[str, Any]) -> float:
     if "pretraining" in manifest:
         total += _manifest(Path(manifest["pretraining"]["path"]))["result"]["seconds"]
     for teacher in manifest.get("teachers", []):
-        total += _manifest(Path(teacher["path"]))["result"]["seconds"]
+        folder = Path(teacher["path"])
+        report = folder / "evaluation" / "validation" / "report.json"  # of a baseline
+        times = json.loads(report.read_text(encoding="utf-8")) if holds_baseline(folder) else None
+        total += (times or _manifest(folder)["result"])["seconds"]
     return total
 
 

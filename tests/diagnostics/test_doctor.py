@@ -238,7 +238,7 @@ def test_memory_is_the_least_of_what_system_and_container_allow(tmp_path, monkey
     assert machine.free_memory_bytes(tmp_path) == pytest.approx(free * GB, abs=1024)
 
 
-@pytest.mark.parametrize(("free_gb", "status"), [(0.7, "fail"), (2.0, "warn"), (3.0, "ok")])
+@pytest.mark.parametrize(("free_gb", "status"), [(0.7, "fail"), (2.0, "warn"), (5.0, "ok")])
 def test_status_of_memory(monkeypatch, free_gb, status):
     monkeypatch.setattr(machine, "free_memory_bytes", lambda: int(free_gb * GB))
     result = machine.check_memory()
