@@ -134,8 +134,10 @@ def test_a_wrong_settings_file_ends_in_one_line(content, parts, tmp_path, capsys
 def test_the_command_line_overrides_the_file(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("seed: 3\nmodel:\n  hidden_size: 7\n  num_layers: 2\n")
-    config = parse("--config", str(path), "--model.hidden_size", "9")
-    assert (config.seed, config.model.hidden_size, config.model.num_layers) == (3, 9, 2)
+    file, option = ("--config", str(path)), ("--model.hidden_size", "9")
+    for arguments in ((*file, *option), (*option, *file), (*option, f"--config={path}")):
+        config = parse(*arguments)
+        assert (config.seed, config.model.hidden_size, config.model.num_layers) == (3, 9, 2)
 
 
 @pytest.mark.parametrize("name", ["quickstart", "imdb", "tutorial"])

@@ -124,13 +124,14 @@ def parse_training(
     parser.more_options = more_options
     parser.exit_on_error = exit_on_error
     try:
+        arguments = _file_first(sys.argv[1:] if arguments is None else arguments)
         namespace = parser.parse_args(arguments)
         overwrites, resumed, resumes_if_begun, verifies = (namespace.pop(name) for name in _FLAGS)
         if sum(map(bool, (overwrites, resumed, resumes_if_begun, verifies))) > 1:
             raise UserError("give one of --overwrite, --resume, --auto_resume, --verify_resume")
         if resumed is not None:
-            given = list(sys.argv[1:] if arguments is None else arguments)
-            return TrainingRequest(_resumed_config(parser, resumed, namespace, given), resumes=True)
+            config = _resumed_config(parser, resumed, namespace, arguments)
+            return TrainingRequest(config, resumes=True)
         config = _new_config(parser, namespace)
         return TrainingRequest(config, overwrites, False, resumes_if_begun, verifies)
     except (UserError, FileNotFoundError) as error:
@@ -144,9 +145,20 @@ def parse_settings(arguments: Sequence[str] | None, prog: str, description: str)
     parser = _settings_parser(prog, description)
     parser.add_class_arguments(Config, as_group=True)
     try:
+        arguments = _file_first(sys.argv[1:] if arguments is None else arguments)
         return _new_config(parser, parser.parse_args(arguments))
     except (UserError, FileNotFoundError) as error:
         parser.error(str(error))
+
+
+def _file_first(arguments: Sequence[str]) -> list[str]:
+    """``--config`` before all others: options override the file wherever they stand."""
+    files: list[str] = []
+    others: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        is_file = argument.startswith("--config=") or "--config" in (before, argument)
+        (files if is_file else others).append(argument)
+    return files + others
 
 
 # Settings that may change when a run is resumed: where files lie. The reviews are compared.
