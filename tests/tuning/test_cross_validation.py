@@ -116,6 +116,22 @@ def test_a_finished_one_trains_nothing_again(validated, capsys):
     assert "was started with --folds 2, not 4" in capsys.readouterr().err
 
 
+def test_the_linear_model_of_the_same_folds_stands_beside(validated, capsys):
+    assert cli.main(command(validated.parent / "data", validated)) == 0
+    accuracies = []
+    for fold in (1, 2):
+        baseline = validated / "folds" / f"repeat1-fold{fold}-baseline"
+        assert load_settings(baseline).data.fold == fold
+        report = json.loads((baseline / "evaluation" / "validation" / "report.json").read_text())
+        accuracies.append((report["accuracy"], report["num_reviews"]))
+    rates, sizes = zip(*accuracies, strict=True)
+    pooled = np.average(rates, weights=sizes)
+    found = json.loads((validated / "report.json").read_text())
+    assert found["linear_model"]["first"] == pytest.approx(pooled)
+    assert found["linear_model"]["difference"] == pytest.approx(found["accuracy"] - pooled)
+    assert f"linear model     {100 * pooled:.2f} %" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -221,7 +237,8 @@ def test_reviews_that_have_changed_are_refused(validated, capsys):
         assert "was started with other reviews" in capsys.readouterr().err
         config = load_settings(validated / "folds" / "repeat1-fold1")
         with pytest.raises(UserError, match="the reviews that .* held out have changed"):
-            predict_out_of_fold(plan_folds(config, validated, 2, 1), torch.device("cpu"))
+            folds = plan_folds(config, validated, 2, 1)
+            predict_out_of_fold(folds, [fold.run for fold in folds], torch.device("cpu"))
     finally:
         write_reviews(data)
 

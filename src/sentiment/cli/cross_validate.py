@@ -15,8 +15,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Train once for each fold, each time holding out one fold of the training reviews "
         "(data.validation says by what), and measure every review by the model that has not seen "
-        "it. The same command continues where it was stopped, and several at once, also on "
-        "several machines, share the work.",
+        "it, next to a linear model of the same folds. The same command continues where it was "
+        "stopped, and several at once, also on several machines, share the work.",
         epilog="Settings are given as for train: --config FILE, --training.num_epochs 3, "
         "--device cuda:1",
     )
@@ -41,6 +41,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
     from sentiment.data.sources import has_validation, source_name
     from sentiment.display.console import sanitize, wrap_text
+    from sentiment.runs.manifest import holds_baseline
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable
@@ -72,8 +73,12 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     hold_out = config.data.describe_hold_out()
     with folder_lock(folder):  # other processes may finish at the same time
-        predictions = cv.predict_out_of_fold(folds, find_device(config.device))
-        summary = cv.summarize(predictions)
+        device = find_device(config.device)
+        predictions = cv.predict_out_of_fold(folds, [fold.run for fold in folds], device)
+        linear = None
+        if all(holds_baseline(fold.baseline) for fold in folds):
+            linear = cv.predict_out_of_fold(folds, [fold.baseline for fold in folds], device)
+        summary = cv.summarize(predictions, linear)
         cv.write_predictions(folder, predictions)
         cv.write_summary(folder, summary, hold_out)
     repeats = "" if options.repeats == 1 else f", {options.repeats} times over"

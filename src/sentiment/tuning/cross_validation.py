@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from sentiment.baseline.folder import baseline_folder
+from sentiment.baseline.train import train_baseline
+from sentiment.comparison.report import format_p, format_points
+from sentiment.comparison.run_groups import load_classifier
 from sentiment.comparison.significance import bootstrap_difference, mcnemar
 from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
-from sentiment.data.pipeline import prepare_split
-from sentiment.data.reviews import reviews_fingerprint
+from sentiment.data.reviews import load_split, reviews_fingerprint
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import format_table, wrap_text
-from sentiment.evaluation.evaluate import Predictions, predict_corpus
+from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import (
     ClassScores,
     Interval,
@@ -27,8 +30,8 @@ from sentiment.evaluation.metrics import (
     percentile_interval,
 )
 from sentiment.evaluation.report import classes_table
-from sentiment.runs.manifest import read_manifest
-from sentiment.runs.run import is_finished, load_run
+from sentiment.runs.manifest import holds_baseline, read_manifest
+from sentiment.runs.run import is_finished
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, atomic_write, write_json
 from sentiment.tuning.trainings import (
@@ -61,6 +64,11 @@ class Fold:
     @property
     def run(self) -> Path:
         return Path(self.config.output_dir)
+
+    @property
+    def baseline(self) -> Path:
+        """The folder of the linear model of the same reviews."""
+        return baseline_folder(self.run)
 
     @property
     def is_trained(self) -> bool:
@@ -112,6 +120,8 @@ def check_definition(
 def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], None]) -> int:
     """Train the folds that are not finished and that no other process trains.
 
+    Each fold's linear model is trained too, to compare with.
+
     ``announce`` is called with lines to print. Returns the number of the signal that stopped the
     training, 0 if none did; a failed training raises ``UserError``.
     """
@@ -121,7 +131,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
         for fold in folds:
             if forwarder.signal:
                 break
-            if fold.is_trained:
+            if fold.is_trained and holds_baseline(fold.baseline):
                 continue
             claim = try_claim(folder / "work" / f"{fold.name}.claim", fold.run)
             if claim is None:
@@ -131,6 +141,8 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
                 if not fold.is_trained:  # another process may have finished it meanwhile
                     announce(f"{fold.name}: training")
                     announce(f"{fold.name}: {_train(folder / 'work', fold, forwarder)}")
+                if fold.is_trained:
+                    _train_baseline(fold, announce)
             finally:
                 claim.release()
     return forwarder.signal
@@ -148,6 +160,16 @@ def _train(work: Path, fold: Fold, forwarder: SignalForwarder) -> str:
     best = max(read_epochs(fold.run), key=lambda entry: entry["validation"]["accuracy"])
     accuracy, epoch = best["validation"]["accuracy"], best["training"]["epoch"]
     return f"{100 * accuracy:.2f} % after epoch {epoch}"
+
+
+def _train_baseline(fold: Fold, announce: Callable[[str], None]) -> None:
+    """Train the linear model of the fold's reviews, unless the fold has learned from it."""
+    if holds_baseline(fold.baseline):
+        return
+    try:
+        train_baseline(fold.config, fold.baseline, overwrite=True)
+    except UserError as error:  # no word occurs often enough
+        announce(f"{fold.name}: no linear model to compare with: {error}")
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -180,24 +202,26 @@ class OutOfFoldPredictions:
         return rows, np.bincount(review, self.predictions.is_right) / np.bincount(review)
 
 
-def predict_out_of_fold(folds: Sequence[Fold], device: torch.device) -> OutOfFoldPredictions:
+def predict_out_of_fold(
+    folds: Sequence[Fold], folders: Sequence[Path], device: torch.device
+) -> OutOfFoldPredictions:
     """Have each fold's model predict the reviews it was not trained on.
 
-    Raises ``UserError`` if these reviews have changed since.
+    ``folders`` holds the models, one for each fold: runs or baselines. Raises ``UserError`` if
+    these reviews have changed since.
     """
     parts: list[tuple[np.ndarray, ...]] = []
     class_names: tuple[str, ...] = ()
-    for fold in folds:
-        run = load_run(fold.run)
-        class_names = run.class_names
-        reviews, corpus = prepare_split(run.config.data, "validation", run.vocabulary, class_names)
-        if reviews_fingerprint(reviews) != read_manifest(fold.run)["data"]["validation"]:
+    for fold, path in zip(folds, folders, strict=True):
+        classifier = load_classifier(path)
+        class_names = classifier.class_names
+        reviews = load_split(classifier.config.data, "validation", class_names)
+        if reviews_fingerprint(reviews) != read_manifest(path)["data"]["validation"]:
             raise UserError(
-                f"the reviews that {fold.run} held out have changed: train the folds again in "
+                f"the reviews that {path} held out have changed: train the folds again in "
                 "another --output_dir"
             )
-        model = run.model.to(device)
-        predictions = predict_corpus(model, corpus, device=device, description=fold.name)
+        predictions = classifier.predict(reviews, device)
         assert reviews.rows is not None
         parts.append(
             (
@@ -262,6 +286,18 @@ def read_predictions(folder: Path) -> OutOfFoldPredictions:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Two cross-validations, compared on the reviews that both predict."""
+
+    num_reviews: int
+    first: float  # accuracy
+    second: float
+    difference: float  # the second minus the first
+    difference_ci95: Interval | None  # by a paired bootstrap; None if no review differs
+    mcnemar_p: float | None  # None if reviews were predicted several times
+
+
+@dataclass(frozen=True)
 class Summary:
     """The figures of a cross-validation."""
 
@@ -275,9 +311,12 @@ class Summary:
     nll: float  # mean negative log-likelihood of the correct class, in nats
     macro_f1: float  # of all predictions, as by_class
     by_class: tuple[ClassScores, ...]
+    linear_model: Difference | None  # the first is the linear model of the same folds
 
 
-def summarize(result: OutOfFoldPredictions) -> Summary:
+def summarize(
+    result: OutOfFoldPredictions, linear_model: OutOfFoldPredictions | None = None
+) -> Summary:
     accuracies = [float(fold.is_right.mean()) for _, _, fold in result.by_fold()]
     rows, shares = result.share_correct()
     accuracy = float(shares.mean())
@@ -298,6 +337,7 @@ def summarize(result: OutOfFoldPredictions) -> Summary:
         nll=metrics.nll,
         macro_f1=metrics.macro_f1,
         by_class=metrics.by_class,
+        linear_model=None if linear_model is None else compare_out_of_fold(linear_model, result),
     )
 
 
@@ -321,24 +361,17 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
          f"95 %: {low:.2f} to {high:.2f}  ({summary.num_reviews:,} reviews)"),
         ("NLL", f"{summary.nll:.4f}"),
     ]  # fmt: skip
+    if (versus := summary.linear_model) is not None:
+        difference = f"these are {format_points(versus.difference)} points"
+        if versus.mcnemar_p is not None:
+            difference += f", McNemar p {format_p(versus.mcnemar_p)}"
+        figures.append(("linear model", f"{100 * versus.first:.2f} %", difference))
     return "\n\n".join([
         title, format_table(rows, min_widths=(18,)), format_table(figures, align="<"),
         classes_table(result.predictions.metrics(), result.class_names),
         "Each fold's epoch was chosen by the reviews it is measured on, which makes the\n"
         "figures a little too good.",
     ])  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Two cross-validations, compared on the reviews that both predict."""
-
-    num_reviews: int
-    first: float  # accuracy
-    second: float
-    difference: float  # the second minus the first
-    difference_ci95: Interval | None  # by a paired bootstrap; None if no review differs
-    mcnemar_p: float | None  # None if reviews were predicted several times
 
 
 def compare_out_of_fold(first: OutOfFoldPredictions, second: OutOfFoldPredictions) -> Difference:
