@@ -243,7 +243,7 @@ def test_a_batch_that_does_not_fit_is_refused(kind, features, lengths, num_state
         run(model, torch.randn(2, 4, features), torch.tensor(lengths), initial)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @each_packed
 @pytest.mark.parametrize("with_initial", [False, True])
 def test_cuda_equals_the_cpu(kind, with_initial):

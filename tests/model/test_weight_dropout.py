@@ -108,7 +108,7 @@ def test_torchs_own_recurrence_takes_the_dropped_weights(cell, monkeypatch):
         assert torch.equal(model.eval()(TOKENS, LENGTHS), plain(TOKENS, LENGTHS))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_cuda_drops_weights_as_the_cpu_does(cell, monkeypatch):
     torch.backends.cudnn.allow_tf32 = False

@@ -168,7 +168,7 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
     assert by_guard == ({True} if shared_reviews == "report" else set())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_it_learns_on_cuda(corpus, tmp_path):
     arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", "--device=cuda"]
     assert cli.train([*arguments, *SMALL]) == 0
