@@ -13,7 +13,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -29,6 +29,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
 PICTURE = PAGE.with_suffix(".svg")
 RESULTS = Path(__file__).with_name("accuracy.json")
+CHECK = Path("evaluation", "check", "check.json")  # in a run's folder
+CAPABILITIES = ("negation", "turns")  # of the behaviour tests, whose failures are shown
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,9 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
         _run(pretrain)
         command.append(f"--pretraining.path={words}")
     _run([*command, "--auto_resume"])
+    run = command[5].partition("=")[2]
+    if not (Path(run) / CHECK).exists():
+        _run([sys.executable, "-m", "sentiment", "check", run])
 
 
 def _run(command: list[str]) -> None:
@@ -183,7 +188,16 @@ def _result(run: Path) -> dict[str, Any] | None:
         "device": manifest["device"],
         "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
         "torch": manifest["versions"]["torch"],
+        "failures": _failures(run / CHECK),
     }
+
+
+def _failures(path: Path) -> dict[str, float] | None:
+    """The share of behaviour tests that a run fails, by capability; None if it was not checked."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))["behaviours"]["capabilities"]
+    return {entry["capability"]: entry["failure_rate"] for entry in found}
 
 
 def _seconds_before(manifest: dict[str, Any]) -> float:
@@ -216,8 +230,9 @@ def table(results: Mapping[str, Any]) -> str:
     """A row for each variant in ``results``, which are by variant and seed."""
     lines = [
         "| recipe | validation accuracy by seed | mean ± standard deviation | mean NLL "
-        "| best epoch | minutes: preparation + training | revision | `--only` |",
-        "|---|---|---|---|---|---|---|---|",
+        "| failed: negation, turns | best epoch | minutes: preparation + training | revision "
+        "| `--only` |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, variant in VARIANTS.items():
         if name not in results:
@@ -235,9 +250,18 @@ def table(results: Mapping[str, Any]) -> str:
         revisions = ", ".join(sorted({run["revision"] for run in runs}))
         lines.append(
             f"| {variant.title} | {by_seed} % | {mean(shares):.2f}{spread} % | {nll:.4f} "
-            f"| {epochs} | {minutes} | {revisions} | {name} |"
+            f"| {_shown_failures(runs)} | {epochs} | {minutes} | {revisions} | {name} |"
         )
     return "\n".join(lines)
+
+
+def _shown_failures(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Mean shares of failed behaviour tests of the runs that were checked."""
+    checked = [run["failures"] for run in runs if run.get("failures")]
+    if not checked:
+        return "–"
+    means = (mean(failures[name] for failures in checked) for name in CAPABILITIES)
+    return ", ".join(f"{100 * share:.0f} %" for share in means)
 
 
 def _minutes(run: Mapping[str, Any]) -> str:

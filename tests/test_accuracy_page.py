@@ -27,9 +27,11 @@ def test_means_and_deviations():
         }
         for seed, accuracy, minutes in (("0", 0.90, 5), ("1", 0.92, 6), ("2", 0.91, 7))
     }  # fmt: skip
+    runs["0"]["failures"] = {"turns": 0.2, "negation": 0.6, "subjects": 0.0}
+    runs["1"]["failures"] = {"turns": 0.4, "negation": 0.44, "subjects": 0.0}
     last = table({"imdb": runs}).splitlines()[-1]
     assert "0: 90.00, 1: 92.00, 2: 91.00 % | 91.00 ± 1.00 %" in last
-    assert "| 0.2100 | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
+    assert "| 0.2100 | 52 %, 30 % | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
 
 
 def test_every_variant_has_valid_settings(monkeypatch):
