@@ -25,6 +25,7 @@ from benchmarks import (
     text,
     training,
 )
+from benchmarks.gpu import speed
 from benchmarks.machine import describe_machine, find_processor, num_cores, results_name
 from benchmarks.measure import Row, Worker
 from benchmarks.publish import RESULTS
@@ -98,7 +99,7 @@ def sections(
         "growth": grow,
         "peers": lambda: peers.rows(prepared, plain),
         "ranks": lambda: ranks.rows(folder),
-        "cuda": training.cuda_rows,
+        "cuda": speed.rows,
     }
 
 

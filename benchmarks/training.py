@@ -1,10 +1,8 @@
-"""Training throughput of the default model: an epoch, its parts, pre-training, CUDA."""
+"""Training throughput of the default model: an epoch, its parts, pre-training."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
 from torchtext.vocab import Vocab
 
 from benchmarks.corpus import synthetic_corpus
@@ -32,13 +29,12 @@ from sentiment.runtime.device import autocast, find_precision
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
-from sentiment.training.meters import EpochProgress, MeanMeter
+from sentiment.training.meters import EpochProgress
 from sentiment.training.trainer import Trainer
 
 _CPU = torch.device("cpu")
 _NUM_REVIEWS = 64 * 40
 _PRETRAINING_REVIEWS = 64 * 30
-_IMDB_REVIEWS = 25_000
 # The default model with the schedule and smoothing of the recipes.
 CONFIG = replace(
     Config(),
@@ -77,26 +73,28 @@ def make_vocabulary() -> Vocab:
     return Vocab(Counter({f"word{number}": 2 for number in range(30_000)}), specials=SPECIALS)
 
 
-def make_model(device: torch.device = _CPU) -> SentimentClassifier:
-    """The model of CONFIG with random embeddings."""
+def make_model(device: torch.device = _CPU, config: Config | None = None) -> SentimentClassifier:
+    """The model of the settings, by default CONFIG, with random embeddings."""
     torch.manual_seed(0)
-    size = len(make_vocabulary())
-    return build_model(CONFIG.model, vocabulary_size=size, num_classes=2).to(device)
+    size, model = len(make_vocabulary()), (config or CONFIG).model
+    return build_model(model, vocabulary_size=size, num_classes=2).to(device)
 
 
 def make_parts(
     corpus: EncodedCorpus,
     device: torch.device = _CPU,
     distributed: DistributedContext | None = None,
+    config: Config | None = None,
 ) -> TrainingParts:
-    """Model, sampler and train step of CONFIG."""
-    training = CONFIG.training
-    model, precision = make_model(device).train(), find_precision("auto", device)
+    """Model, sampler and train step of the settings, by default CONFIG."""
+    config = config or CONFIG
+    training = config.training
+    model, precision = make_model(device, config).train(), find_precision("auto", device)
     sampler = BucketSampler(
-        corpus.lengths, batch_size=training.batch_size, unit=training.batch_unit, seed=CONFIG.seed
+        corpus.lengths, batch_size=training.batch_size, unit=training.batch_unit, seed=config.seed
     )
     ranks = distributed or DistributedContext()
-    context = TrainingContext(CONFIG, Path(), device, precision, ranks)
+    context = TrainingContext(config, Path(), device, precision, ranks)
     trainer = _make_trainer(model, corpus, context, is_silent=True)
     return TrainingParts(model, corpus.to(device), sampler, trainer.train_step, precision)
 
@@ -237,47 +235,3 @@ def pretraining_rows(prepared: Worker) -> list[Row]:
     )
     name = "pre-training throughput vs training the classifier"
     return [faster("pretraining", name, seconds["classifier"], seconds["language model"], 0.5)]
-
-
-def cuda_rows(device: torch.device | None = None) -> list[Row]:
-    """An update against cuDNN's packed kernel alone, and the time of an epoch.
-
-    Args:
-        device: None means the GPU (without one, a row says so). A CPU is for trying the code.
-    """
-    if device is None:
-        if not torch.cuda.is_available():
-            return [Row("CUDA", "no GPU on this machine: not measured", None)]
-        device = torch.device("cuda")
-    parts = make_parts(synthetic_corpus(_NUM_REVIEWS), device)
-    groups, sums = parts.groups(), MeanMeter(device)
-    sizes = CONFIG.model.embedding_size, CONFIG.model.hidden_size
-    kernel = nn.LSTM(*sizes, batch_first=True, bidirectional=True).to(device)
-    inputs = []
-    for indices in itertools.chain.from_iterable(groups):
-        lengths = parts.corpus.batch(indices).lengths
-        x = torch.randn(len(lengths), int(lengths[0]), sizes[0], device=device, requires_grad=True)
-        inputs.append(pack_padded_sequence(x, lengths, batch_first=True))
-
-    def synchronize() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    def bare() -> None:
-        for packed in inputs:
-            output = kernel(packed)[0].data
-            torch.autograd.grad(output, list(kernel.parameters()), torch.ones_like(output))
-        synchronize()
-
-    def updates() -> None:
-        for group in groups:
-            parts.step(group, sums)
-        synchronize()
-
-    seconds = in_turns({"bare": lambda: timed(bare), "updates": lambda: timed(updates)}, 7)
-    epoch = _IMDB_REVIEWS / _NUM_REVIEWS * statistics.median(seconds["updates"])
-    name = "cuDNN's kernel alone vs a complete update, time"
-    return [
-        faster("CUDA", name, seconds["bare"], seconds["updates"], 1 / 1.1),
-        Row("CUDA", "epoch of 25,000 reviews", None, value=f"{epoch:.2f} s"),
-    ]

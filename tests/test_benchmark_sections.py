@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from benchmarks import ranks, training
+from benchmarks.gpu import speed
 from benchmarks.measure import Row
 from benchmarks.run import sections
 from benchmarks.step import Shape
@@ -118,7 +119,7 @@ def test_every_section_measures(name):
 
 
 def test_the_section_of_the_gpu_measures():
-    check(training.cuda_rows(torch.device("cpu")))
+    check(speed.rows(torch.device("cpu"), SIZES["training.CONFIG"], speed.TINY))
 
 
 def test_the_section_of_ranks_measures(monkeypatch, tmp_path):
