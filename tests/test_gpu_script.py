@@ -20,6 +20,7 @@ from benchmarks.gpu import run
 from benchmarks.gpu.kit import PACKAGES, pack_reviews, pack_vectors
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.speed import _busy_seconds
+from benchmarks.publish import one_table_a_machine
 
 TEXTS = ["It isn't a <br />bad film, Mr. Roy!", "A\tfilm&nbsp;of  warmth."]
 
@@ -127,3 +128,4 @@ def test_a_dry_run_passes_every_step(tmp_path):
     values = {row["name"]: row["value"] for row in results["rows"]}
     assert sum("equal to the bit" in value for value in values.values()) == 2
     assert values["configs/imdb.yaml, accuracy on held-out stretches"].endswith("%")
+    assert "a complete update vs cuDNN's kernel alone" in one_table_a_machine([results])

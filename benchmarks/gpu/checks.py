@@ -24,7 +24,7 @@ from benchmarks.measure import Row
 from benchmarks.training import CONFIG, make_parts
 from sentiment.config.config import Config, ObjectivesConfig
 from sentiment.model import SentimentClassifier
-from sentiment.runtime.device import describe_device, exact_fp32, find_device, set_up
+from sentiment.runtime.device import exact_fp32, find_device, set_up
 from sentiment.training.meters import MeanMeter
 
 SECTION = "GPU: checks"
@@ -36,7 +36,6 @@ def versions(options: Options) -> Outcome:
     """The machine, and the versions that decide which kernels run."""
     device = find_device(options.device)
     details = describe_machine() | {
-        "device": describe_device(device),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }

@@ -26,8 +26,8 @@ def epoch(options: Options) -> Outcome:
     run = _train(options, "epoch", "--training.num_epochs=2")
     epochs = [each["training"] for each in _read(run / "metrics.json")["epochs"]]
     seconds = epochs[-1]["seconds"]
-    name = "epoch of the default model vs 3 s"
-    row = faster(SECTION, name, [_GOAL_SECONDS], [seconds], None if options.is_dry else 1.0)
+    name = "epoch of the default model on IMDB vs 3 s"
+    row = faster(SECTION, name, [_GOAL_SECONDS], [seconds], 1.0, headline=True)
     return Outcome([row], {"epochs": epochs})
 
 
