@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.corpus import write_corpus
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from helpers.file_server import FileServer
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 # Set before torch is imported: one thread is fastest for tensors this small, and every worker of
 # pytest-xdist and every process that a test starts keeps to one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.predictions import random_predictions
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.evaluation.evaluate import Predictions
@@ -17,7 +17,6 @@ REVIEWS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(reviews=REVIEWS.filter(lambda reviews: any(label for _, label in reviews)),
        positive=st.integers(0, 1))  # fmt: skip
 def test_no_threshold_has_a_better_f1(reviews, positive):

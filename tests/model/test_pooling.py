@@ -11,7 +11,7 @@ from sentiment.model.layers import AttentionPooling
 LENGTHS = torch.tensor([4, 7, 1])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     spare=st.integers(0, 3),

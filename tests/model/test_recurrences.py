@@ -60,7 +60,7 @@ def assert_equal_to_oracle(oracle, model, x, lengths, initial=()):
 @pytest.mark.parametrize(
     ("kind", "with_onednn"), [("lstm", False), *((kind, True) for kind in KINDS)]
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6),
     spare=st.integers(0, 2),

@@ -103,6 +103,7 @@ def test_a_run_logs_the_labels_and_the_term(student):
 def test_resumed_equals_never_stopped_and_needs_no_teacher(reviews, teachers, tmp_path):
     folder = Path(shutil.copytree(teachers[0], tmp_path / "teacher"))
     more = [learn_from(folder), "--training.accumulation_steps=2", "--objectives.entropy=0.5",
+            "--training.pieces=1",
             "--objectives.virtual_adversarial=1", "--distillation.temperature=2"]  # fmt: skip
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert cli.train(arguments(reviews, whole, *more)) == 0

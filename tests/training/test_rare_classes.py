@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.trainings import arguments, refusal
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -31,7 +31,6 @@ SCORES = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(epochs=SCORES, restored_after=st.integers(0, 9))
 def test_the_best_epoch_breaks_ties_by_nll_also_when_resumed(epochs, restored_after):
     state = TrainerState(EpochProgress(1, CPU))
@@ -47,7 +46,6 @@ def test_the_best_epoch_breaks_ties_by_nll_also_when_resumed(epochs, restored_af
     assert state.best_epoch == 1 + keys.index(max(keys))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2).filter(lambda labels: len(set(labels)) > 1))
 def test_balanced_weights_are_those_of_scikit_learn(labels):
     names = ["a", "b", "c", "d"]

@@ -87,6 +87,9 @@ class TrainingConfig:
     """Size of a batch, in training.batch_unit."""
     batch_unit: Literal["reviews", "tokens"] = "reviews"
     """What batch_size counts; by tokens, batches of short reviews hold more of them."""
+    pieces: Annotated[int, Bounds(ge=0, le=100)] = 0
+    """Random pieces of each review, one or a few sentences, that are trained on too, each with the
+    labels of its review, for models that are to read short texts; 0 for none."""
     accumulation_steps: Count = 1
     """Batches whose gradients are added up for one update."""
     optimizer: Literal["adam", "adamw"] = "adam"

@@ -46,9 +46,20 @@ class EncodedCorpus:
     # (num_reviews,) int64, how many of the kept tokens come from a review's start, while the others
     # come from its end; None if all come from its start.
     heads: torch.Tensor | None = None
+    # (num_rows,) int64, the review of each row, where pieces of reviews are rows too; None if each
+    # row is a review.
+    reviews: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def num_reviews(self) -> int:
+        return len(self) if self.reviews is None else int(self.reviews.max()) + 1
+
+    def reviews_of(self, rows: torch.Tensor) -> torch.Tensor:
+        """The reviews (num,) that rows (num,), both on the CPU, are, or are pieces of."""
+        return rows if self.reviews is None else self.reviews[rows]
 
     def cut(self, max_length: int, keep: Keep = "head") -> EncodedCorpus:
         """The same reviews, truncated to ``max_length`` tokens."""
@@ -69,6 +80,7 @@ class EncodedCorpus:
             full_lengths=self.full_lengths[indices],
             labels=self.labels[to_device(indices, self.labels.device)],
             heads=None if self.heads is None else self.heads[indices],
+            reviews=None if self.reviews is None else self.reviews[indices],
         )
 
     def to(self, device: torch.device) -> EncodedCorpus:

@@ -15,6 +15,7 @@ from torchtext.vocab import Vocab
 from sentiment.config.config import Config, DataConfig, VectorsConfig, VocabularyConfig
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.download import cached_vectors, fetch_vectors
+from sentiment.data.pieces import add_pieces
 from sentiment.data.rare_classes import warn_of_rare_classes
 from sentiment.data.reviews import (
     Reviews,
@@ -103,7 +104,7 @@ def prepare_training(
         _load_vectors(config, vocabulary, train.texts) if with_vectors else (None, None, None)
     )
     data = TrainingData(
-        train=encode_tokens(train, train_tokens, vocabulary, config.data),
+        train=_encode_to_learn(train, train_tokens, vocabulary, config),
         validation=encode_tokens(validation, validation_tokens, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
@@ -117,7 +118,9 @@ def prepare_training(
         data = replace(
             data,
             fingerprints=data.fingerprints | fingerprints_of({"unsupervised": unlabelled}),
-            unlabelled=encode_reviews(unlabelled, vocabulary, config.data),
+            unlabelled=_encode_to_learn(
+                unlabelled, tokenize_reviews(unlabelled, config.data), vocabulary, config
+            ),
         )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
@@ -266,6 +269,21 @@ def encode_tokens(
     """Encode the tokens of reviews, truncated as the settings say."""
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     return encode(tokenized, ids, reviews.labels, max_length=data.max_length, keep=data.keep)
+
+
+def _encode_to_learn(
+    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, config: Config
+) -> EncodedCorpus:
+    """Encode reviews to train on, and their pieces if the settings ask for any."""
+    corpus = encode_tokens(reviews, tokenized, vocabulary, config.data)
+    per_review, longest = config.training.pieces, config.data.max_length
+    if per_review == 0:
+        return corpus
+    corpus = add_pieces(
+        corpus, tokenized, per_review=per_review, max_length=longest, seed=config.seed
+    )
+    logger.info("pieces of reviews: %s", f"{len(corpus) - len(reviews):,}")
+    return corpus
 
 
 def _load_vectors(

@@ -230,7 +230,7 @@ def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
             "or begin the run again with --overwrite"
         ) from error
     assert data.unlabelled is not None
-    expected = (len(data.unlabelled), len(data.class_names))
+    expected = (data.unlabelled.num_reviews, len(data.class_names))
     soft_labels = tensors.get(_NAME)
     if soft_labels is None or tuple(soft_labels.shape) != expected:
         raise UserError(f"{path} does not fit this run's reviews: files were mixed up")

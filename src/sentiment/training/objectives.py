@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
+from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard, to_device
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import autocast, mixed_seed
@@ -140,8 +140,8 @@ class MicroBatches:
             share = rows[:1] if is_placeholder else share
             soft_labels = None
             if self._soft_labels is not None and not is_labelled:
-                device = self._soft_labels.device
-                soft_labels = self._soft_labels[share.to(device, non_blocking=True)]
+                reviews = corpus.reviews_of(share)
+                soft_labels = self._soft_labels[to_device(reviews, self._soft_labels.device)]
             yield MicroBatch(
                 corpus.batch(share), is_labelled, update, num_labelled, num_all,
                 soft_labels, is_placeholder,

@@ -84,7 +84,7 @@ class Trainer:
         self._device, self._distributed = device, context.distributed
         self._run_logger = run_logger
         self._after_update = after_update
-        self._lengths = data.train.lengths
+        self._lengths, self._reviews_of = data.train.lengths, data.train.reviews_of
         self._sampler = BucketSampler(
             self._lengths,
             batch_size=training.batch_size,
@@ -236,7 +236,7 @@ class Trainer:
             self._objective.terms.keep_update()
 
     def _step_info(self, batches: list[torch.Tensor]) -> StepInfo:
-        rows = [row for batch in batches for row in batch.tolist()]
+        rows = self._reviews_of(torch.cat(batches)).tolist()
         longest = max(int(self._lengths[batch].max()) for batch in batches)
         epoch = self._state.progress.epoch
         return StepInfo(self.update + 1, epoch, self.learning_rate, rows, longest)
