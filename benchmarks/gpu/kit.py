@@ -25,7 +25,7 @@ from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.data.vectors import read_blocks, text_lines
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
 
-PACKAGES = ("torchtext", "jsonargparse", "docstring-parser", "typeshed-client")
+PACKAGES = ("torchtext", "jsonargparse", "docstring-parser", "typeshed-client", "captum")
 MAX_BYTES = 64 << 20
 _DIMENSION = 300  # of configs/imdb.yaml
 
