@@ -64,7 +64,7 @@ ALONE = (  # the recipe without its teacher and its language model, which needs 
 SHORT = (  # cut reviews and small vectors: the recipe of earlier versions
     *ALONE, "--data.max_length=400", "--model.embedding_size=100", "--vectors.name=glove.6B.100d",
     "--training.warmup_share=0", "--pretraining.window=100", "--pretraining.unlabelled=true",
-    "--objectives.unlabelled_batch_size=null",
+    "--training.pieces=0",
 )  # fmt: skip
 VARIANTS = {
     "imdb": Variant("`configs/imdb.yaml`", dimension=300, words="imdb"),
@@ -76,6 +76,11 @@ VARIANTS = {
         dimension=300, words="imdb",
     ),
     "imdb-alone": Variant("… without both, three epochs", options=ALONE, dimension=300),
+    "imdb-whole": Variant(
+        "… without pieces, 112 unlabelled reviews a batch",
+        options=("--training.pieces=0", "--objectives.unlabelled_batch_size=112"),
+        dimension=300, words="imdb",
+    ),
     "imdb-short": Variant("… and with 400 tokens and 100 dimensions", options=SHORT),
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
