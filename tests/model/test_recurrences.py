@@ -19,6 +19,7 @@ from sentiment.model import (
     SentimentClassifier,
     packed_gru,
 )
+from sentiment.model.rnn_base import VariableLengthRNN
 
 KINDS = {
     "lstm": (PackedLSTM, nn.LSTM),
@@ -243,12 +244,27 @@ def test_a_batch_that_does_not_fit_is_refused(kind, features, lengths, num_state
         run(model, torch.randn(2, 4, features), torch.tensor(lengths), initial)
 
 
+@each_packed
+@pytest.mark.parametrize("with_initial", [False, True])
+def test_packed_by_index_equals_torchs_packing(kind, with_initial, monkeypatch):
+    """What runs on a GPU, here by the CPU's kernel for a ``PackedSequence``."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(KINDS[kind][0], "forward", VariableLengthRNN.run_cudnn)
+    theirs, model = make_pair(kind, 5, 4, num_layers=2, bidirectional=True)
+    x = torch.randn(4, 9, 5, requires_grad=True)
+    initial = make_initial(kind, 4, 4, 4, requires_grad=True) if with_initial else []
+    results = run(model, x, LENGTHS, initial), run(theirs, x, LENGTHS, initial)
+    for actual, wanted in zip(*results, strict=True):
+        assert torch.equal(actual, wanted)
+    assert_equal_to_oracle(theirs, model, x, LENGTHS, initial)
+
+
 @pytest.mark.cuda
 @each_packed
 @pytest.mark.parametrize("with_initial", [False, True])
-def test_cuda_equals_the_cpu(kind, with_initial):
+def test_cuda_equals_the_cpu(kind, with_initial, monkeypatch):
     torch.manual_seed(0)
-    torch.backends.cudnn.allow_tf32 = False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     _, model = make_pair(kind, 20, 32, num_layers=2, bidirectional=True)
     x = torch.randn(4, 9, 20)
     initial = make_initial(kind, 4, 4, 32) if with_initial else []

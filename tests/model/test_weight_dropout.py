@@ -111,7 +111,7 @@ def test_torchs_own_recurrence_takes_the_dropped_weights(cell, monkeypatch):
 @pytest.mark.cuda
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_cuda_drops_weights_as_the_cpu_does(cell, monkeypatch):
-    torch.backends.cudnn.allow_tf32 = False
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     model = make(cell)
     torch.manual_seed(5)
     dropped = {key: value.detach() for key, value in weight_drop(model.recurrence, 0.5).items()}

@@ -14,6 +14,7 @@ from torchtext.vocab import Vocab
 
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, Tokenizer
 from sentiment.data.vocabulary import PAD_ID, UNK_ID, number_lexicon
+from sentiment.model.layers import to_device
 from sentiment.runtime.errors import UserError
 
 # Which tokens of a review longer than the maximum are kept.
@@ -110,7 +111,7 @@ class EncodedCorpus:
         tokens.masked_fill_(padding, PAD_ID)
         is_empty = self.full_lengths[indices] == 0
         if is_empty.any():
-            tokens[to_device(is_empty, device), 0] = UNK_ID
+            tokens[:, 0].masked_fill_(to_device(is_empty, device), UNK_ID)
         return Batch(tokens, lengths, self.labels[on_device], indices)
 
     def batches(self, sampler: BucketSampler | Iterable[torch.Tensor]) -> Iterator[Batch]:
@@ -126,13 +127,6 @@ class EncodedCorpus:
         is_unknown = self.ids == UNK_ID
         parts = self.tokens.split(TOKENS_AT_ONCE)
         return sum(int(is_unknown[part].sum()) for part in parts) / max(1, len(self.tokens))
-
-
-def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy to a device without making the host wait for it."""
-    if device.type == "cuda":
-        values = values.pin_memory()
-    return values.to(device, non_blocking=True)
 
 
 def encode(

@@ -162,7 +162,7 @@ class _Path:
             n_steps=steps,
             internal_batch_size=max(1, _BATCH_TOKENS // num_words),
         )
-        values = attributed[0].sum(dim=1).double().cpu().numpy()  # (num_words,)
+        values = attributed[0].sum(dim=1).cpu().double().numpy()  # (num_words,)
         error = float(values.sum()) - (self.score_at(end) - self.score_at(start))
         return _Piece(start, end, values, error)
 

@@ -19,6 +19,7 @@ from sentiment.model.layers import (
     dropout,
     pool,
     split_pooling,
+    to_device,
 )
 from sentiment.model.onednn import describe_kernel
 from sentiment.model.packed_gru import PackedGRU, PackedRNN
@@ -132,6 +133,7 @@ class SentimentClassifier(nn.Module):
     def classify(self, embedded: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """As :meth:`forward`, of embedded words (batch, time, embedding)."""
         output, final = self.run_recurrence(embedded, lengths)
+        lengths = to_device(lengths, output.device)  # once for all poolings
         parts = [
             self.attention(output, lengths)
             if kind == "attention" and self.attention is not None
@@ -218,11 +220,14 @@ def weight_drop(recurrence: VariableLengthRNN, p: float) -> dict[str, torch.Tens
     (2018). Returns the weights by parameter name, to call the recurrence with; gradients flow to
     its parameters.
     """
-    return {
+    dropped = {
         name: dropout(parameter, p, True)
         for name, parameter in recurrence.named_parameters()
         if name.startswith("weight_hh")
     }
+    if all(weight.is_cuda for weight in dropped.values()):
+        return recurrence.in_chunks(dict(recurrence.named_parameters()) | dropped)
+    return dropped
 
 
 class InitialStates(nn.Module):

@@ -13,6 +13,13 @@ _EPSILON = 1e-6  # added to variances, one of which may be 0
 _ROWS_PER_BLOCK = 4096  # few enough to stay in the processor's cache
 
 
+def to_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy from the CPU to a device without making the host wait for it."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 class NormalizedEmbedding(nn.Embedding):
     """Embeddings with mean 0 and variance 1 in each dimension over the training texts.
 
@@ -140,7 +147,7 @@ def pool(
             for ``attention`` see :class:`AttentionPooling`.
         output: (batch, time, directions * hidden), zero past each length.
         final: (directions, batch, hidden), the last layer's final states.
-        lengths: (batch,) on the CPU, at least 1.
+        lengths: (batch,), at least 1.
     """
     if kind == "last":
         return final.transpose(0, 1).flatten(1)

@@ -10,13 +10,14 @@ from torch import nn
 from sentiment.data.batches import EncodedCorpus
 from sentiment.data.vocabulary import PAD_ID
 from sentiment.model import SentimentClassifier
-from sentiment.model.layers import dropout
+from sentiment.model.layers import dropout, to_device
 from sentiment.model.packed_lstm import PackedLSTM, States
 from sentiment.model.rnn_base import matmul_dtype
 from sentiment.pretraining.streams import Window, read_streams, stream_windows
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.errors import UserError
 
+_CPU = torch.device("cpu")
 _SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
 IMPOSSIBLE = -1e4  # logit of a probability of 0, within every precision's range
 
@@ -27,16 +28,27 @@ class Candidates:
     Words whose count in ``counts`` (vocabulary,) is 0 are never drawn.
 
     Attributes:
-        log_chances: (vocabulary,) log of each word's chance to be drawn.
+        log_chances: (vocabulary,) log of each word's chance to be drawn, on the device.
     """
 
-    def __init__(self, counts: torch.Tensor, num_candidates: int, seed: int) -> None:
+    def __init__(
+        self,
+        counts: torch.Tensor,
+        num_candidates: int,
+        seed: int,
+        device: torch.device = _CPU,
+    ) -> None:
         weights = counts.double() ** _SMOOTHING
         self._weights = weights / weights.sum()
         self._size = min(num_candidates, int((weights > 0).sum()))
         self._seed = seed
         chances = -torch.expm1(-self._weights * self._num_draws())
-        self.log_chances = chances.clamp(min=1e-30).log().float()
+        self.log_chances = chances.clamp(min=1e-30).log().float().to(device)
+        # Drawn on a GPU, as the host would take milliseconds; MPS has no fp64.
+        self._device = device
+        draws_on = _CPU if device.type == "mps" else device
+        self._weights = self._weights.to(draws_on)
+        self._generator = torch.Generator(draws_on)
 
     def _num_draws(self) -> float:
         """Number of draws with replacement that give ``size`` different words on average."""
@@ -48,9 +60,11 @@ class Candidates:
         return high
 
     def draw(self, update: int) -> torch.Tensor:
-        """(num_candidates,) different words on the CPU."""
-        generator = torch.Generator().manual_seed(mixed_seed(self._seed, update))
-        return torch.multinomial(self._weights, self._size, generator=generator)
+        """(num_candidates,) different words, on the device."""
+        self._generator.manual_seed(mixed_seed(self._seed, update))
+        # As torch.multinomial draws them, but that waits for a GPU to check the weights.
+        races = torch.empty_like(self._weights).exponential_(generator=self._generator)
+        return to_device((self._weights / races).topk(self._size).indices, self._device)
 
 
 def log_likelihood(
@@ -103,6 +117,8 @@ class LanguageModel(nn.Module):
         lstm = classifier.recurrence
         assert isinstance(lstm, PackedLSTM)  # as the settings require
         self.classifier = classifier
+        lstm.runs_directions_apart = True  # each reads a stream of its own
+        lstm.flatten_parameters()
         self._lstm = [lstm]  # in a list, so that it is not registered twice
         self._drop_share = drop_share
         size = classifier.embedding.embedding_dim

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus, to_device
+from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus
 from sentiment.data.pipeline import PretrainingTexts
 from sentiment.data.vocabulary import UNK_ID, token_counts
 from sentiment.display.progress import progress_bar
@@ -197,8 +197,7 @@ class Pretrainer:
             corpus.unknown_share() * len(corpus.tokens) for corpus in texts.corpora
         )
         self._model = LanguageModel(classifier, counts, pretraining.dropout).to(device)
-        self._candidates = Candidates(counts, pretraining.num_candidates, config.seed)
-        self._log_chances = self._candidates.log_chances.to(device)
+        self._candidates = Candidates(counts, pretraining.num_candidates, config.seed, device)
         self._is_repeated = pretraining.objective == "autoencoder"
         self._plan = BatchPlan(
             texts.corpora, batch_size=pretraining.batch_size, window=pretraining.window,
@@ -264,10 +263,12 @@ class Pretrainer:
         for window in stream_windows(
             batch, self._model.directions, self._pretraining.window, is_repeated=self._is_repeated
         ):
-            candidates = to_device(self._candidates.draw(self.update), self._device)
+            candidates = self._candidates.draw(self.update)
             self._optimizer.zero_grad(set_to_none=True)
             with autocast(self._device, self._context.precision):
-                losses, states = self._model.losses(window, states, candidates, self._log_chances)
+                losses, states = self._model.losses(
+                    window, states, candidates, self._candidates.log_chances
+                )
             num_predicted = losses.numel() * len(window.rows)
             (losses.sum() / num_predicted).backward()
             max_norm = self._pretraining.gradient_clip

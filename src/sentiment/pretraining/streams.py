@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sentiment.data.batches import Batch, to_device
-from sentiment.model.layers import dropout
+from sentiment.data.batches import Batch
+from sentiment.model.layers import dropout, to_device
 from sentiment.model.onednn import choose_dtype, count_parts, run_layer
 from sentiment.model.packed_lstm import PackedLSTM, States
 from sentiment.model.rnn_base import matmul_dtype, split_batch

@@ -170,6 +170,8 @@ def versions() -> dict[str, str]:
             result[name] = version(name)
         except PackageNotFoundError:
             result[name] = "not installed"
+    if torch.cuda.is_available():
+        result["cudnn"] = str(torch.backends.cudnn.version())
     return result
 
 

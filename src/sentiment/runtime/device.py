@@ -116,13 +116,18 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 @contextmanager
 def exact_fp32() -> Iterator[None]:
     """A context in which CUDA does not round factors of fp32 products to TF32."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    # Not by cudnn.flags, which also resets benchmark and deterministic.
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    _set_fp32_precision("highest", False)
     try:
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        _set_fp32_precision(*before)
+
+
+def _set_fp32_precision(of_products: str, allows_tf32_in_cudnn: bool) -> None:
+    torch.set_float32_matmul_precision(of_products)
+    torch.backends.cudnn.allow_tf32 = allows_tf32_in_cudnn
 
 
 def set_up(device: torch.device, seed: int) -> None:
@@ -130,8 +135,7 @@ def set_up(device: torch.device, seed: int) -> None:
     torch.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.allow_tf32 = True
+        _set_fp32_precision("high", True)
 
 
 def get_rng_state(device: torch.device) -> torch.Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sentiment.model import SentimentClassifier
+from sentiment.model.layers import to_device
 from sentiment.runtime.device import autocast, get_rng_state, set_rng_state
 
 
@@ -38,7 +39,7 @@ def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 class FixedDropoutForward:
     """Forward passes of one batch through recurrence, pooling and output, with equal dropout.
 
-    Two passes then differ by the words alone. (cuDNN's dropout between layers cannot be fixed.)
+    Two passes then differ by the words alone.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) 
     The result is in fp32, and 0 past each length and for a direction of 0.
     """
     steps = torch.arange(directions.shape[1], device=directions.device)
-    padding = steps >= lengths.to(directions.device).unsqueeze(1)  # (batch, time)
+    padding = steps >= to_device(lengths, directions.device).unsqueeze(1)  # (batch, time)
     scaled = directions.detach().float().masked_fill(padding.unsqueeze(2), 0.0)
     # Gradients of a confident prediction are so small that their squares would be 0.
     largest = scaled.abs().amax(dim=(1, 2), keepdim=True)  # (batch, 1, 1)
@@ -103,7 +104,7 @@ def random_directions(
     for review, (seed, length) in enumerate(zip(seeds, lengths.tolist(), strict=True)):
         generator.manual_seed(seed)
         drawn[:length, review] = torch.randn(length, size, generator=generator)
-    return drawn.to(device).transpose(0, 1)
+    return to_device(drawn, device).transpose(0, 1)
 
 
 def review_seeds(indices: torch.Tensor, *numbers: int) -> list[int]:

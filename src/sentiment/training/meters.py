@@ -16,15 +16,23 @@ def zero_sums(*shape: int, device: torch.device) -> torch.Tensor:
     return torch.zeros(shape, dtype=dtype, device=device)
 
 
+def meter_sums(
+    loss_sum: torch.Tensor, num_correct: torch.Tensor, num_reviews: int, counts: bool | torch.Tensor
+) -> torch.Tensor:
+    """(3,) sums of a batch for :class:`MeanMeter`; 0 if ``counts``, () on the device, is false."""
+    sums = torch.stack((loss_sum.detach(), num_correct, torch.full_like(num_correct, num_reviews)))
+    return sums.where(counts, 0) if isinstance(counts, torch.Tensor) else sums
+
+
 class MeanMeter:
     """Sums loss, correct predictions and reviews on the device; only reading waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = zero_sums(3, device=device)
 
-    def add(self, loss_sum: torch.Tensor, num_correct: torch.Tensor, num_reviews: int) -> None:
-        self._sums[:2] += torch.stack((loss_sum.detach(), num_correct)).to(self._sums.dtype)
-        self._sums[2] += num_reviews
+    def add(self, sums: torch.Tensor) -> None:
+        """Add the :func:`meter_sums` of a batch."""
+        self._sums += sums
 
     def totals(self, distributed: DistributedContext) -> torch.Tensor:
         """(3,) sums over all ranks, on the CPU; a collective call."""
@@ -59,9 +67,10 @@ class TermMeter:
         self._update[row, 0] += losses.detach().sum()
         self._update[row, 1] += len(losses)
 
-    def keep_update(self) -> None:
-        """Count the current update."""
-        self._sums += self._update
+    def keep_update(self, counts: bool | torch.Tensor = True) -> None:
+        """Count the current update, unless ``counts``, () on the device, is false."""
+        update = self._update
+        self._sums += update.where(counts, 0) if isinstance(counts, torch.Tensor) else update
 
     def take_means(self, distributed: DistributedContext) -> dict[str, float]:
         """Mean of each term over all ranks; starts again at zero. A collective call."""

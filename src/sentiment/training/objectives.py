@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard, to_device
+from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
+from sentiment.model.layers import to_device
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.distributed import DistributedContext, share_weights
 from sentiment.training.adversarial import (
@@ -239,8 +240,9 @@ class CombinedObjective:
             return CleanForward(logits, loss)
         if not has_terms:
             gap = logits[:, 0] - logits[:, 1]
-            gap_gradient = torch.tensor([1.0, -1.0], device=self._device).expand_as(logits)
             (word_gradient,) = torch.autograd.grad(gap.sum(), words)
+            ones = torch.ones_like(gap)
+            gap_gradient = torch.stack((ones, -ones), dim=1)  # (batch, 2)
             return CleanForward(logits.detach(), loss, word_gradient, gap_gradient)
         label_gradient = None
         if micro_batch.is_labelled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import warnings
@@ -14,7 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 
 from sentiment.config.config import TrainingConfig
 from sentiment.data.batches import Batch
@@ -155,6 +155,14 @@ def _delayed(factor: Callable[[int], float], start: int, update: int) -> float:
     return 0.0 if update < start else factor(update)
 
 
+def take_step(optimizer: torch.optim.Optimizer, allowed: bool | torch.Tensor) -> None:
+    """Update the weights, unless ``allowed``, () on a GPU and not read by the host, is false."""
+    if isinstance(allowed, torch.Tensor):
+        # Fused optimizers read it in their kernels, as torch's GradScaler has them do.
+        optimizer.found_inf = (~allowed).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def optimizer_state(
     optimizer: torch.optim.Optimizer, schedule: Schedule
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -190,38 +198,38 @@ _AVERAGE_WARMUP = 10  # update n keeps at most (1 + n) / (_AVERAGE_WARMUP + n) o
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights; an update keeps the share ``decay``."""
+    """Exponential moving average of a model's weights; an update keeps the share ``decay``.
+
+    Attributes:
+        model: has the averaged weights.
+    """
 
     def __init__(self, model: SentimentClassifier, decay: float) -> None:
-        self._model = model
-        self._averaged = AveragedModel(model, multi_avg_fn=_moving_average(decay))
+        self._current, self._decay = model, decay
+        self.model = copy.deepcopy(model)
+        self.model.recurrence.flatten_parameters()
+        self._number = 0  # of updates; on the host, so that reading it waits for nothing
 
-    @property
-    def model(self) -> SentimentClassifier:
-        module = self._averaged.module
-        assert isinstance(module, SentimentClassifier)
-        return module
-
+    @torch.no_grad()
     def update(self) -> None:
-        self._averaged.update_parameters(self._model)
+        number, self._number = self._number, self._number + 1
+        kept = min(self._decay, (1 + number) / (_AVERAGE_WARMUP + number)) if number else 0.0
+        averaged: list[torch.Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averaged, list(self._current.parameters()), 1 - kept)
 
     def state(self) -> dict[str, torch.Tensor]:
-        return dict(self._averaged.state_dict())
+        weights = {f"module.{name}": value for name, value in self.model.state_dict().items()}
+        return weights | {"n_averaged": torch.tensor(self._number)}
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        self._averaged.load_state_dict(tensors)
-
-
-def _moving_average(decay: float) -> Callable[..., None]:
-    @torch.no_grad()
-    def average(
-        averaged: list[torch.Tensor], current: list[torch.Tensor], num_averaged: torch.Tensor
-    ) -> None:
-        number = int(num_averaged)
-        kept = min(decay, (1 + number) / (_AVERAGE_WARMUP + number))
-        torch._foreach_lerp_(averaged, current, 1 - kept)
-
-    return average
+        self._number = int(tensors["n_averaged"])
+        self.model.load_state_dict(
+            {
+                name.removeprefix("module."): value
+                for name, value in tensors.items()
+                if name.startswith("module.")
+            }
+        )
 
 
 _MAX_SKIPPED_IN_A_ROW = 50  # with more, the weights are at fault, not a batch
@@ -250,9 +258,9 @@ class StepInfo:
 class NonFiniteGuard:
     """Checks losses and gradient norms.
 
-    Reading a number from a GPU means waiting for it. If training is to stop at a non-finite number,
-    all are therefore read later, together and before anything is saved; if updates are to be
-    skipped, they are read at once.
+    Reading a number from a GPU means waiting for it. They are therefore read later, together and
+    before anything is saved; whether an update is skipped is decided on the GPU. Several ranks have
+    to agree on that, and MPS has no fused optimizer that could skip: there they are read at once.
     """
 
     def __init__(
@@ -263,26 +271,30 @@ class NonFiniteGuard:
     ) -> None:
         self._skips = reaction == "skip"
         self._distributed = distributed
-        self._reads_at_once = device.type == "cpu"
+        can_skip = device.type == "cuda" and not distributed.is_distributed
+        self._reads_at_once = device.type == "cpu" or (self._skips and not can_skip)
         self._unread: list[tuple[StepInfo, torch.Tensor]] = []
         self._num_skipped = 0
         self._num_in_a_row = 0
 
-    def allows(self, step: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    def allows(self, step: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool | torch.Tensor:
         """Whether the optimizer may take a step; raises ``UserError`` if training is to stop.
 
-        The loss () is this rank's; the gradient's norm () is the same on all ranks.
+        The loss () is this rank's; the gradient's norm () is the same on all ranks. The result is a
+        bool, or () on the device where reading it would mean waiting.
         """
-        if self._skips:
-            return self._is_finite(step, loss, norm)
-        self._unread.append((step, torch.stack((loss.detach().double(), norm.double()))))
+        numbers = torch.stack((loss.detach(), norm))
+        if self._skips and self._reads_at_once:
+            return self._count_skipped(step, *numbers.tolist())
+        self._unread.append((step, numbers))
         if self._reads_at_once:
             self.check()
-        return True
+        return numbers.isfinite().all() if self._skips else True
 
-    def _is_finite(self, step: StepInfo, loss: torch.Tensor, norm: torch.Tensor) -> bool:
+    def _count_skipped(self, step: StepInfo, loss: float, norm: float) -> bool:
+        """Count the update if it is to be skipped, and return whether it is not."""
         # A label of probability 0 has an infinite loss, but a finite gradient.
-        is_finite = math.isfinite(norm.item()) and math.isfinite(loss.item())
+        is_finite = math.isfinite(norm) and math.isfinite(loss)
         if not any(self._distributed.all_reduce_max([int(not is_finite)])):
             self._num_in_a_row = 0
             return True
@@ -296,12 +308,14 @@ class NonFiniteGuard:
         return False
 
     def check(self) -> None:
-        """Read the numbers not read yet; raises ``UserError`` if one is not finite."""
+        """Read the numbers not read yet; raises ``UserError`` if training is to stop."""
         if not self._unread:
             return
         numbers = torch.stack([pair for _, pair in self._unread]).tolist()
         for (step, _), (loss, norm) in zip(self._unread, numbers, strict=True):
-            if not (math.isfinite(norm) and math.isfinite(loss)):
+            if self._skips:
+                self._count_skipped(step, loss, norm)
+            elif not (math.isfinite(norm) and math.isfinite(loss)):
                 raise UserError(
                     f"the loss is {loss:.4g} and the gradient's norm {norm:.4g} at {step}: lower "
                     "training.learning_rate or training.gradient_clip, or skip such batches with "
@@ -317,6 +331,12 @@ class NonFiniteGuard:
         self._num_in_a_row = values["num_skipped_in_a_row"]
 
 
+# As a CPU, the CUDA driver (no longer torch's own allocator), cuBLAS and cuDNN report it.
+_NO_MEMORY = re.compile(
+    "memory.*alloc|alloc.*memory|CUDA.*out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED", re.DOTALL
+)
+
+
 @contextmanager
 def explain_out_of_memory(
     batch: Batch, config: TrainingConfig, device: torch.device
@@ -325,10 +345,7 @@ def explain_out_of_memory(
     try:
         yield
     except RuntimeError as error:
-        is_out_of_memory = isinstance(error, torch.OutOfMemoryError) or (
-            "memory" in str(error) and "alloc" in str(error)  # torch's wording on a CPU
-        )
-        if not is_out_of_memory:
+        if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error))):
             raise
         reviews, time = batch.tokens.shape
         raise MemoryError(

@@ -33,7 +33,7 @@ from sentiment.training.checkpoint import (
 )
 from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger, Validator
-from sentiment.training.meters import EpochProgress, MeanMeter
+from sentiment.training.meters import EpochProgress, MeanMeter, meter_sums
 from sentiment.training.objectives import LabelLoss, build_objective
 from sentiment.training.optim import (
     NonFiniteGuard,
@@ -44,6 +44,7 @@ from sentiment.training.optim import (
     explain_out_of_memory,
     optimizer_state,
     restore_optimizer,
+    take_step,
 )
 
 logger = logging.getLogger(__name__)
@@ -204,11 +205,12 @@ class Trainer:
         max_norm = self._training.gradient_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(self._model.parameters(), max_norm)
         self.learning_rate = self._optimizer.param_groups[0]["lr"]
-        if self._guard.allows(self._step_info(batches), total_loss, norm):
-            self._optimizer.step()
+        allowed = self._guard.allows(self._step_info(batches), total_loss, norm)
+        if allowed is not False:
+            take_step(self._optimizer, allowed)
             if self._average is not None:
-                self._average.update()
-            self._count(results, meters)
+                self._average.update()  # towards the weights as they are after a skipped update
+            self._count(results, meters, allowed)
         self._schedule.after_update()
         self.update += 1
         return norm
@@ -224,16 +226,20 @@ class Trainer:
         return nullcontext()
 
     def _count(
-        self, results: list[tuple[torch.Tensor, torch.Tensor]], meters: tuple[MeanMeter, ...]
+        self,
+        results: list[tuple[torch.Tensor, torch.Tensor]],
+        meters: tuple[MeanMeter, ...],
+        allowed: bool | torch.Tensor,
     ) -> None:
         """Add loss, without label smoothing as in validation, and correct predictions."""
         for logits, labels in results:
             loss_sum = nn.functional.cross_entropy(logits, labels, reduction="sum")
             num_correct = (logits.argmax(dim=1) == labels).sum()
+            sums = meter_sums(loss_sum, num_correct, len(labels), allowed)
             for meter in meters:
-                meter.add(loss_sum, num_correct, len(labels))
+                meter.add(sums)
         if self._objective is not None:
-            self._objective.terms.keep_update()
+            self._objective.terms.keep_update(allowed)
 
     def _step_info(self, batches: list[torch.Tensor]) -> StepInfo:
         rows = self._reviews_of(torch.cat(batches)).tolist()

@@ -1,0 +1,252 @@
+"""What runs on a GPU, on a pretended one: against the CPU's results, and without waits."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.corpus import write_corpus
+from helpers.pretended_device import PretendedDevice
+from helpers.pretraining import options
+from helpers.trainings import arguments, stop_after
+from torch import nn
+
+from sentiment.cli import main as cli
+from sentiment.cli.train import execute, parse
+from sentiment.config.config import TrainingConfig
+from sentiment.diagnostics.installation import check_recurrence
+from sentiment.diagnostics.machine import check_device
+from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.model import SentimentClassifier
+from sentiment.pretraining.pretrainer import Pretrainer
+from sentiment.training import trainer
+from sentiment.training.checkpoint import load_state
+from sentiment.training.optim import build_optimizer
+
+LENGTHS = torch.tensor([3, 9, 1, 7])  # not in order
+TOKENS = torch.randint(2, 30, (4, 9), generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 1, 1, 0])
+
+MODELS = {
+    "last": {"pooling": "last"},
+    "gru": {"cell": "gru", "num_layers": 2, "pooling": "mean"},
+    "rnn": {"cell": "rnn", "bidirectional": False, "pooling": "attention"},
+    "reference": {"implementation": "reference", "pooling": "last+max+mean"},
+    "states": {"learned_initial_state": True, "num_layers": 2},
+    "gru-states": {"cell": "gru", "learned_initial_state": True, "pooling": "last"},
+    "normalized": {"normalize_embedding": True, "frequencies": range(30), "pooling": "last+mean"},
+}
+
+
+def make_model(**settings: object) -> SentimentClassifier:
+    sizes = {"vocabulary_size": 30, "num_classes": 2, "embedding_size": 6, "hidden_size": 5}
+    return SentimentClassifier(**sizes, **settings)
+
+
+def learn(device: str, **model: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits after two updates, and the weights."""
+    torch.manual_seed(0)
+    classifier = make_model(**model).to(device).train()
+    optimizer = build_optimizer(classifier, TrainingConfig(learning_rate=0.01))
+    tokens, labels = TOKENS.to(device), LABELS.to(device)
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(classifier(tokens, LENGTHS), labels).backward()
+        nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+        optimizer.step()
+    with torch.inference_mode():
+        logits = classifier.eval()(tokens, LENGTHS).cpu()
+    return logits, {name: weight.cpu() for name, weight in classifier.state_dict().items()}
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+@pytest.mark.parametrize("model", MODELS)
+def test_models_learn_as_on_the_cpu(model, device):
+    expected_logits, expected = learn("cpu", **MODELS[model])
+    with PretendedDevice(device) as pretended, warnings.catch_warnings():
+        warnings.simplefilter("error")  # as cuDNN's about weights in pieces
+        logits, weights = learn(device, **MODELS[model])
+    torch.testing.assert_close(logits, expected_logits, rtol=1e-4, atol=1e-5)
+    for name, weight in weights.items():  # Adam divides by tiny gradients
+        torch.testing.assert_close(weight, expected[name], rtol=1e-3, atol=2e-4)
+    assert pretended.num_compactions == 0
+
+
+DROPOUTS = {"dropout": 0.5, "embedding_dropout": 0.5, "word_dropout": 0.2, "num_layers": 2}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"locked_dropout": True, "weight_dropout": 0.5}, {"cell": "gru"}]
+)
+def test_every_dropout_draws_from_the_devices_generator(more):
+    """So that a checkpoint, which holds that one's state, continues to the bit."""
+    with PretendedDevice():
+        torch.manual_seed(0)
+        model = make_model(**DROPOUTS, **more).cuda().train()
+        tokens, state = TOKENS.cuda(), torch.cuda.get_rng_state()
+        logits = model(tokens, LENGTHS)
+        assert not torch.equal(model(tokens, LENGTHS), logits)
+        torch.cuda.set_rng_state(state)
+        torch.randn(9)
+        assert torch.equal(model(tokens, LENGTHS), logits)
+
+
+TRAININGS = {
+    "guarded": ["--training.nonfinite=skip", "--training.average_decay=0.9",
+                "--training.accumulation_steps=2", "--model.learned_initial_state=true",
+                "--model.pooling=last+max+mean", "--model.word_dropout=0.1",
+                "--training.class_weights=balanced", "--data.keep=head+tail",
+                "--data.max_length=12"],
+    "dropped": ["--model.num_layers=2", "--model.cell=gru", "--model.dropout=0.5",
+                "--model.weight_dropout=0.5", "--model.locked_dropout=true",
+                "--model.pooling=attention", "--model.normalize_embedding=true"],
+    "objectives": ["--objectives.adversarial=1", "--objectives.virtual_adversarial=1",
+                   "--objectives.entropy=1"],
+    "power": ["--objectives.virtual_adversarial=1", "--objectives.power_iterations=1",
+              "--model.num_layers=2", "--model.dropout=0.5"],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reviews")
+    splits = {"train": 48, "validation": 12, "test": 12, "unsupervised": 20}
+    return write_corpus(folder, splits=splits)
+
+
+def command(name: str, reviews: Path, run: Path, *more: str) -> list[str]:
+    short = ["--training.num_epochs=1", "--training.batch_size=8", "--training.log_every=1000"]
+    return arguments(reviews, run, "--device=cuda", *short, *TRAININGS[name], *more)
+
+
+def train_whole(name: str, reviews: Path, run: Path) -> None:
+    """Train without a stop, and check that no update waits for the device."""
+    counts = []
+    with PretendedDevice() as device:
+        request = parse(command(name, reviews, run, "--training.checkpoint_updates=1000"), "train")
+        execute(request, lambda update: counts.append(len(device.waits)))
+    assert len(counts) >= 3
+    # In the last update, the epoch's end waits for the histograms.
+    assert device.waits[counts[0] : counts[-2]] == []
+    assert device.num_compactions == 0
+
+
+def train_in_parts(name: str, reviews: Path, run: Path) -> None:
+    with PretendedDevice():
+        stop_after(command(name, reviews, run, "--training.checkpoint_updates=1"), 2)
+    with PretendedDevice():  # another process, with another state of its generators
+        assert cli.train([f"--resume={run}"]) == 0
+
+
+@pytest.mark.parametrize("name", ["guarded", "dropped", "power"])
+def test_resumed_equals_never_stopped(name, reviews, tmp_path, monkeypatch):
+    train_whole(name, reviews, tmp_path / "whole")
+    train_in_parts(name, reviews, tmp_path / "broken")
+    difference = compare_runs(tmp_path / "whole", tmp_path / "broken")
+    assert difference.is_equal, difference
+    if name == "dropped":  # a fault that this must find: the device's generator is not saved
+        monkeypatch.setattr(
+            trainer, "generator_states", lambda *_: {"cpu.0": torch.get_rng_state()}
+        )
+        train_in_parts(name, reviews, tmp_path / "faulty")
+        assert not compare_runs(tmp_path / "whole", tmp_path / "faulty").is_equal
+
+
+def test_objectives_do_not_wait(reviews, tmp_path):
+    train_whole("objectives", reviews, tmp_path / "run")
+
+
+def test_updates_are_skipped_without_waiting(reviews, tmp_path, monkeypatch):
+    """The same ones as on the CPU, which reads each loss at once."""
+    forward, weights, skipped = SentimentClassifier.forward, {}, {}
+
+    def poisoned(self, tokens, lengths):
+        logits = forward(self, tokens, lengths)
+        # By the batch's shape, which is known without waiting.
+        return logits * float("inf") if self.training and tokens.shape[1] % 2 else logits
+
+    monkeypatch.setattr(SentimentClassifier, "forward", poisoned)
+    more = ["--training.nonfinite=skip", "--training.num_epochs=2", "--training.batch_size=8",
+            "--model.dropout=0", "--model.embedding_dropout=0",
+            "--training.checkpoint_updates=1"]  # fmt: skip
+    for device in ("cpu", "cuda"):
+        run = tmp_path / device
+        with PretendedDevice():
+            stop_after(arguments(reviews, run, f"--device={device}", *more), 9)
+        state = load_state(run)
+        weights[device] = state.section("model")
+        skipped[device] = state.values["updates"]["num_skipped"], state.section("sums")["all"]
+    assert 1 < skipped["cpu"][0] < 8
+    assert skipped["cuda"][0] == skipped["cpu"][0]
+    torch.testing.assert_close(skipped["cuda"][1], skipped["cpu"][1], rtol=1e-5, atol=0)
+    torch.testing.assert_close(weights["cuda"], weights["cpu"], rtol=1e-3, atol=1e-5)
+
+
+def test_pretraining_and_the_training_that_starts_from_it(reviews, tmp_path, monkeypatch):
+    train_batch, waits = Pretrainer._train_batch, []
+
+    def watched(self, batch):
+        before = len(pretended.waits)
+        train_batch(self, batch)
+        waits.extend(pretended.waits[before:])
+
+    monkeypatch.setattr(Pretrainer, "_train_batch", watched)
+    more = ["--device=cuda", "--training.log_every=1000"]
+    with PretendedDevice() as pretended:
+        assert cli.train(options(reviews, tmp_path / "run", *more)) == 0
+    assert waits == []
+    assert pretended.num_compactions == 0
+
+
+def test_distillation(reviews, tmp_path):
+    more = ["--distillation.num_teachers=1", "--training.num_epochs=1", "--device=cuda"]
+    with PretendedDevice():
+        assert cli.train(arguments(reviews, tmp_path / "run", *more)) == 0
+
+
+@pytest.fixture(scope="module")
+def run(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on the CPU."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    assert cli.train(arguments(reviews, path, "--training.num_epochs=1")) == 0
+    return path
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_commands_say_what_they_say_on_the_cpu(device, run, reviews, tmp_path, capsys):
+    commands = {
+        "evaluate": ["--run", run, "--max_lengths", 5, 10],
+        "predict": [run, "a great film", "a dull plot"],
+        "explain": [run, "a great film, but a dull plot"],
+        "compare": [run, run, "--split", "validation"],
+    }
+    printed = {}
+    for name in ("cpu", device):
+        with PretendedDevice(device):
+            for command, rest in commands.items():
+                output = ["--output", tmp_path / name / command] if command != "predict" else []
+                words = [command, *map(str, [*rest, *output]), f"--device={name}"]
+                assert cli.main(words) == 0, capsys.readouterr()
+                text = capsys.readouterr().out.replace(str(tmp_path / name), "")
+                printed[name, command] = re.sub(r"[\d.]+ s on .*", "", text)
+    for command in commands:
+        assert printed[device, command] == printed["cpu", command]
+
+
+def test_find_lr_and_doctor(reviews, tmp_path, capsys):
+    with PretendedDevice():
+        command = ["find-lr", f"--data.path={reviews}", "--device=cuda", "--num_updates=12",
+                   f"--output_dir={tmp_path / 'range'}", "--model.hidden_size=8"]  # fmt: skip
+        assert cli.main(command) == 0, capsys.readouterr()
+        assert check_device().message.startswith("cuda:0 (pretended GPU), 60.0 of 80.0 GB")
+        recurrence = check_recurrence()
+    assert recurrence.status == "ok", recurrence.message
+
+
+def test_training_on_an_apple_gpu(reviews, tmp_path):
+    more = [*TRAININGS["guarded"], "--device=mps", "--training.num_epochs=1"]
+    with PretendedDevice("mps"):
+        assert cli.train(arguments(reviews, tmp_path / "run", *more)) == 0
