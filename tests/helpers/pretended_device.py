@@ -307,11 +307,12 @@ def _patch_torch(device: PretendedDevice, replace: Callable[..., None]) -> None:
             output, lengths = pad(data, *args)
         return device.put(output, data.device), lengths
 
-    def make_generator(place: Any = _CPU) -> torch.Generator:
-        generator = build_generator()
-        if torch.device(place).type == kind:
-            device.generators[generator._cdata] = generator
-        return generator
+    class Generator(torch.Generator):
+        def __new__(cls, place: Any = _CPU) -> torch.Generator:  # type: ignore[misc]
+            generator = build_generator()
+            if torch.device(place).type == kind:
+                device.generators[generator._cdata] = generator
+            return generator
 
     class Autocast(torch.autocast):
         def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
@@ -320,7 +321,7 @@ def _patch_torch(device: PretendedDevice, replace: Callable[..., None]) -> None:
     replace(torch, "tensor", tensor)
     replace(torch._VF, "_pad_packed_sequence", padded)
     replace(torch, "autocast", Autocast)
-    replace(torch, "Generator", make_generator)
+    replace(torch, "Generator", Generator)
     for name in ("is_autocast_enabled", "get_autocast_dtype"):
         function = getattr(torch, name)
         replace(torch, name, lambda _, function=function: function("cpu"))

@@ -78,6 +78,19 @@ def test_models_learn_as_on_the_cpu(model, device):
 DROPOUTS = {"dropout": 0.5, "embedding_dropout": 0.5, "word_dropout": 0.2, "num_layers": 2}
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_operations_do_not_grow_with_the_reviews(cell):
+    """As they would by torch's own packing, whose backward copies once for each time step."""
+    counts = []
+    for time in (5, 60):
+        with PretendedDevice() as device:
+            model = make_model(cell=cell).cuda().train()
+            tokens = torch.ones(2, time, dtype=torch.int64, device="cuda")
+            model(tokens, torch.tensor([time, 4])).sum().backward()
+        counts.append(device.num_operations)
+    assert counts[0] == counts[1] < 60
+
+
 @pytest.mark.parametrize(
     "more", [{}, {"locked_dropout": True, "weight_dropout": 0.5}, {"cell": "gru"}]
 )
