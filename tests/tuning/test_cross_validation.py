@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from sklearn.metrics import f1_score
 
 from sentiment.cli import main as cli
@@ -130,6 +131,19 @@ def test_the_linear_model_of_the_same_folds_stands_beside(validated, capsys):
     assert found["linear_model"]["first"] == pytest.approx(pooled)
     assert found["linear_model"]["difference"] == pytest.approx(found["accuracy"] - pooled)
     assert f"linear model     {100 * pooled:.2f} %" in capsys.readouterr().out
+
+
+def test_a_linear_model_that_another_process_trains_is_waited_for(validated, capsys):
+    baseline = validated / "folds" / "repeat1-fold2-baseline"
+    hidden = baseline.rename(baseline.with_name("hidden"))
+    try:
+        with FileLock(validated / "work" / "repeat1-fold2.claim"):
+            assert cli.main(command(validated.parent / "data", validated)) == 0
+    finally:
+        hidden.rename(baseline)
+    output = capsys.readouterr().out
+    assert "1 of 2 folds are being trained by other processes" in output
+    assert "mean over" not in output
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def execute(options: argparse.Namespace) -> None:
     if signal:
         print(f"stopped: the same command continues; results so far: {shown}")
         raise SystemExit(128 + signal)
-    if remaining := sum(not fold.is_trained for fold in folds):
+    if remaining := cv.num_remaining(folder, folds):
         text = f"{remaining} of {len(folds)} folds are being trained by other processes: the same "
         print(wrap_text(f"{text}command shows the result when they have ended"))
         return

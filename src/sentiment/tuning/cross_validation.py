@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from sentiment.baseline.folder import baseline_folder
 from sentiment.baseline.train import train_baseline
@@ -133,7 +134,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
                 break
             if fold.is_trained and holds_baseline(fold.baseline):
                 continue
-            claim = try_claim(folder / "work" / f"{fold.name}.claim", fold.run)
+            claim = _try_claim(folder, fold)
             if claim is None:
                 announce(f"{fold.name}: another process trains it")
                 continue
@@ -146,6 +147,22 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
             finally:
                 claim.release()
     return forwarder.signal
+
+
+def num_remaining(folder: Path, folds: Sequence[Fold]) -> int:
+    """Number of folds that are not trained, or at which another process still works."""
+    number = 0
+    for fold in folds:
+        if fold.is_trained and holds_baseline(fold.baseline):
+            continue
+        if (claim := _try_claim(folder, fold)) is not None:
+            claim.release()
+        number += claim is None or not fold.is_trained
+    return number
+
+
+def _try_claim(folder: Path, fold: Fold) -> FileLock | None:
+    return try_claim(folder / "work" / f"{fold.name}.claim", fold.run)
 
 
 def _train(work: Path, fold: Fold, forwarder: SignalForwarder) -> str:
