@@ -176,6 +176,16 @@ def test_a_damaged_settings_file_is_named(tmp_path):
         load_config(tmp_path / "missing.yaml")
 
 
+def test_resuming_a_training_that_has_not_begun_names_its_command(tmp_path, capsys):
+    (tmp_path / "run-pretraining").mkdir()
+    with pytest.raises(SystemExit):
+        parse("--resume", str(tmp_path / "run"))
+    assert "has not begun yet: give the command that started it again" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse("--resume", str(tmp_path / "other"))
+    assert "no settings file" in capsys.readouterr().err
+
+
 def test_print_config_is_complete_and_reusable(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         parse("--seed", "4", "--print_config")

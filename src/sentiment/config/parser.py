@@ -22,7 +22,7 @@ from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.yaml import StrictLoader, read_yaml
 from sentiment.display.console import did_you_mean, sanitize, truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write
+from sentiment.runtime.files import atomic_write, beside
 
 
 def _load_yaml(text: str) -> Any:
@@ -173,7 +173,14 @@ def _resumed_config(
     """A run's settings, changed by those of the command line that do not change the result."""
     if namespace.get("config"):
         raise UserError("--resume takes the run's own settings: leave --config out")
-    saved = load_config(Path(run).expanduser() / "config.yaml")
+    folder = Path(run).expanduser()
+    earlier = (folder, *(Path(beside(run, ending)) for ending in ("-pretraining", "-teacher-1")))
+    if not (folder / "config.yaml").exists() and any(path.is_dir() for path in earlier):
+        raise FileNotFoundError(
+            f"the training of {run} has not begun yet: give the command that started it again, "
+            "which goes on with what comes before (pre-training, teachers)"
+        )
+    saved = load_config(folder / "config.yaml")
     text = yaml.safe_dump(asdict(saved))
     namespace = parser.parse_args([f"--config={text}", *arguments])
     for name in _FLAGS:
