@@ -194,9 +194,34 @@ MENDS = {
     "ambiguous.csv": b"review,comment,label\na,b c,0\nd,e,1\n",
     "backslash.csv": ("text,label\n" + '"a \\"b\\", c",neg\n"d",pos\n').encode(),
     "wiz.tsv": f"id\tsentiment\treview\n{WIZ}".encode(),
+    # Sorted by label, and users repeat too.
+    "sorted.csv": table([(n // 100 * 4, 7000 + n, "NO_QUERY", f"user{n % 9}", f"It's day {n} of it")
+                         for n in range(200)]).encode(),
+    "dump.csv": "".join(f'{n},"a \\"b\\", {n}\\\n c",{["no", "yes"][n % 2]}\n'
+                        for n in range(30)).encode(),
+    "caret.csv": table([("text", "label"), *((f"so, {n}", n % 2) for n in range(9))], "^").encode(),
+    "tilde.txt": table([("text", "label"), *((f"a {n}", n % 2) for n in range(9))], "~").encode(),
+    "spaced.txt": ('"text" "label"\n' + "".join(f'"{n}" "a {n}" "{n % 2}"\n'
+                                                for n in range(9))).encode(),
+    "nested.jsonl": "".join(json.dumps({"id": n, "review": {"title": "T", "body": f"so {n} it"},
+        "rating": {"value": n % 5, "max": 5}}) + "\n" for n in range(30)).encode(),
+    "label-studio.json": json.dumps([{"id": n, "file_upload": "a.csv", "data": {"text": f"so {n}"},
+        "annotations": [{"result": [{"value": {"choices": ["np"[n % 2]]}, "type": "choices"}]}]
+        * (n > 2)} for n in range(30)]).encode(),
     "open.tsv": b'text\tlabel\n"a\tneg\nb\tpos\n',
     "swallow.tsv": b'text\tlabel\nx\tpos\n"a\tneg\nb\tpos\nc\tneg\nd\tpos\ne 5"\tneg\n',
 }  # fmt: skip
+
+
+PROPOSED = {
+    "sorted.csv": "'[label,column2,column3,column4,text]', where label is '0', '4'",
+    "dump.csv": "'[column1,text,label]' --data.quoting backslash",
+    "caret.csv": "--data.delimiter '^'",
+    "tilde.txt": "--data.delimiter tilde",
+    "spaced.txt": "--data.delimiter ' '",
+    "nested.jsonl": "set --data.label_column rating.value",
+    "label-studio.json": "--data.label_column annotations.0.result.0.value.choices",
+}
 
 
 @pytest.mark.parametrize("name", MENDS)
@@ -211,8 +236,97 @@ def test_mends_work_when_followed(tmp_path: Path, name: str) -> None:
     assert options, message
     data = parse_training([f"--data.path={path}", *options], "train").config.data
     reviews = load_split(data, "all")
+    if name in PROPOSED:
+        assert f"{PROPOSED[name]}" in message
     text = MENDS[name].decode(data.encoding or "utf-8")
     assert len(reviews) >= 2 and all(text.count(review.split()[0]) for review in reviews.texts)
+
+
+def test_columns_that_look_like_no_labels_are_shown_for_the_user_to_choose(tmp_path: Path) -> None:
+    rows = [(str(n), f"user{n}", f"It's day {n} of it", n * n + 7) for n in range(99)]
+    (tmp_path / "a.csv").write_text(table(rows))
+    with pytest.raises(UserError) as refusal:
+        load(tmp_path / "a.csv")
+    assert str(refusal.value).endswith(
+        "'[column1,column2,text,column4]', with label (and text) for the right ones: column1 is "
+        "'1', '2', '3', …; column2 is 'user1', 'user2', 'user3', …; column4 is '8', '11', '16', …"
+    )
+
+
+@pytest.mark.parametrize("delimiter", [";", ",", "\t", " "])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_row_names_of_r_are_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, delimiter: str, numbered: bool
+) -> None:
+    rows = [[str(n) if numbered else f"r{n}", f"a {n}", "np"[n % 2]] for n in range(9)]
+    quoted = [delimiter.join(f'"{cell}"' for cell in row) for row in [["text", "label"], *rows]]
+    (tmp_path / "a.csv").write_text("\n".join(quoted))
+    caplog.set_level("INFO", "sentiment")
+    reviews = load(tmp_path / "a.csv", delimiter=delimiter if delimiter == " " else None)
+    assert reviews.texts == [f"a {n}" for n in range(9)]
+    assert "row names without a header are ignored" in caplog.text
+
+
+def test_rows_with_an_unquoted_delimiter_are_not_taken_for_row_names(tmp_path: Path) -> None:
+    for rows in ("so, fine,pos\nno, bad,neg\n", '"a b",pos,\n"c d",neg,\n'):
+        (tmp_path / "a.csv").write_text("text,label\n" + rows)
+        if rows.endswith(",\n"):  # filled up
+            assert load(tmp_path / "a.csv").texts == ["a b", "c d"]
+        else:
+            with pytest.raises(UserError, match="row 1: 3 values, but the header names 2"):
+                load(tmp_path / "a.csv")
+
+
+def test_nulls_of_mysql_are_missing_whatever_the_quoting(tmp_path: Path) -> None:
+    for quoting in ("double", "backslash", "none"):
+        (tmp_path / "a.csv").write_text("text,label\na,\\N\nb,x\n\\N,x\nc,N\n")
+        reviews = load(tmp_path / "a.csv", quoting=quoting, missing="skip")
+        assert (reviews.texts, reviews.class_names) == (["b", "c"], ("N", "x"))
+
+
+def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "label": ["x"]},
+        {"text": "b", "label": ["y"]},
+        {"text": "c", "label": []},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert load(tmp_path / "a.jsonl").texts == ["a", "b"]
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "table", "wrapped", "values"])
+def test_the_way_that_a_refusal_names_reads_the_json(tmp_path: Path, orient: str) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["x", "y", "x"]})
+    path = tmp_path / "a.json"
+    if orient == "wrapped":
+        path.write_text(json.dumps({"count": 3, "rows": frame.to_dict("records")}))
+    else:
+        frame.to_json(path, orient=orient)
+    with pytest.raises(UserError) as refusal:
+        load(path)
+    mend = re.search(r"with pandas, (.*) writes that", str(refusal.value))
+    names = {"read_json": pd.read_json, "DataFrame": pd.DataFrame, "NAMES": ["text", "label"]}
+    eval(mend[1], {**names, "json": json, "path": path, "open": open})
+    assert load(path).texts == ["a", "b", "c"]
+
+
+def test_the_header_again_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,x\nb,y\ntext,label\nc,x\n")
+    with pytest.raises(UserError, match="row 3: the header again, as where files are joined"):
+        load(tmp_path / "a.csv")
+
+
+def test_what_was_found_out_is_said_once_for_all_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part in range(3):
+        path = tmp_path / "train" / f"part-{part}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"body;label\na {part};x\nb {part};y\n", encoding="utf-16")
+    caplog.set_level("INFO", "sentiment")
+    load_split(DataConfig(path=str(tmp_path)), "train")
+    assert caplog.text.count("texts from column 'body', encoding UTF-16, delimiter ';'") == 1
 
 
 def test_an_encoding_that_hides_utf8_is_noticed(

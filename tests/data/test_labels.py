@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ def test_no_format_shifts_a_class(tmp_path_factory, suffix, columns, other):
         ([0.5, "0.5", ".50", "+0.500"], "0.5"),
         ([1e16, 10**16, "1" + "0" * 16], "1" + "0" * 16),
         ([True, "True", "true", "TRUE "], "True"),
-        ([None, float("nan"), "", " ", "nan", "NaN"], None),
+        ([None, float("nan"), "", " "], None),
         (["1e3"], "1e3"),
         (["."], "."),
         (["good film "], "good film"),
@@ -148,11 +149,15 @@ def test_names_of_the_source_beside_a_run_that_knew_the_integers_only():
 @pytest.mark.parametrize(
     ("values", "rules", "labels"),
     [
-        ([-1, 0, 1, None], {}, [-1, 0, 1, -1]),
+        ([-1, 0, 1, None, *[1] * 7], {}, [-1, 0, 1, -1, *[1] * 7]),
+        (["x", "NA", "y", "\\N", "nan", " NULL "], {}, [0, -1, 1, -1, -1, -1]),
+        (["x", "NA", "y"], {"renames": {"NA": "none"}}, [1, 0, 2]),
+        (["x", "NA", "y", "N/A"], {"class_names": ("NA", "x", "y")}, [1, 0, 2, -1]),
+        ([0, "NaN", 1], {"declared": ("neg", "pos")}, [0, -1, 1]),
         ([-1, 1, "", 1], {}, [0, 1, -1, 1]),
         ([-1, 1, 2], {}, [0, 1, 2]),
         ([0, -1, 4], {}, [1, 0, 2]),
-        ([-1, 0, 1], {"class_names": ("0", "1")}, [-1, 0, 1]),
+        ([-1, *[0, 1] * 5], {"class_names": ("0", "1")}, [-1, *[0, 1] * 5]),
         ([-1, 0, 1], {"class_names": ("-1", "0", "1")}, [0, 1, 2]),
         ([-1, -1], {"class_names": ("0", "1")}, [-1, -1]),
         ([-1, 1], {"declared": ("neg", "pos")}, [-1, 1]),
@@ -227,6 +232,29 @@ def test_what_a_refusal_names_works_when_followed(tmp_path, train, validation):
     assert len(found) > 0
 
 
+def test_a_frequent_minus_one_is_refused_with_both_meanings(tmp_path):
+    (tmp_path / "all.csv").write_text("text,label\n" + "a -1,-1\nb 0,0\nc 1,1\n" * 9)
+    message = refusal(UserError, tmp_path / "all.csv", "all")
+    assert "row 1: label -1, as in 9 of 27 rows" in message
+    classes = []
+    for option in re.findall(r"--data.labels ('.*?')", message):
+        arguments = f"--data.path={tmp_path / 'all.csv'} --data.labels {option}"
+        data = parse_training(shlex.split(arguments), "train").config.data
+        reviews = load_split(data, "all")
+        classes.append((reviews.class_names, len(reviews)))
+    assert classes == [(("negative", "neutral", "positive"), 27), (("0", "1"), 18)]
+
+
+def test_words_for_missing_labels_are_said(tmp_path, caplog):
+    columns = {"text": list("abcdef"), "label": ["x", "y", "NA", "x", "\\N", "y"]}
+    write(tmp_path / "test.csv", columns)
+    assert load(tmp_path).texts == ["a", "b", "d", "f"]
+    assert "2 of 6 reviews without a label (NA or \\N is taken for none): left out" in caplog.text
+    option = caplog.text.split("--data.labels ")[1].split(" makes")[0]
+    data = parse_training(shlex.split(f"--data.labels {option}"), "train").config.data
+    assert load(tmp_path, labels=data.labels).class_names == ("NAME", "x", "y")
+
+
 @pytest.mark.parametrize(("train", "part"), [([0, 1], [1, 2]), (range(5), [1, 2, 4, 5])])
 def test_numbers_that_count_from_elsewhere_are_not_mapped(train, part):
     """data.labels would change the labels of train too."""
@@ -235,7 +263,7 @@ def test_numbers_that_count_from_elsewhere_are_not_mapped(train, part):
 
 
 def test_rows_without_a_text(tmp_path, caplog):
-    texts = ["a", "", "b", " "]
+    texts = ["a", "NA", "b", " "]
     write(tmp_path / "test.csv", {"text": texts, "label": [0, 1, 1, 0]})
     message = refusal(UserError, tmp_path)
     assert message.startswith("test.csv, row 2: no text in 2 of 4 rows: ")
@@ -259,14 +287,13 @@ def test_rows_keep_their_numbers_and_groups_where_others_are_left_out(tmp_path):
     assert not set(train.groups) & set(validation.groups)
 
 
-@pytest.mark.parametrize("num_classes", [2, 3, 300])
-def test_the_line_on_classes_fits(num_classes):
+@pytest.mark.parametrize("num_classes", [2, 10, 300])
+def test_the_line_on_classes_shows_ten(num_classes):
     names = [f"{'long ' * index}class {index}" for index in range(num_classes)]
-    labels = np.repeat(np.arange(num_classes), 1000)
-    line = describe_classes(labels, names, 71)
-    assert len(line) <= 71
+    line = describe_classes(np.repeat(np.arange(num_classes), 1000), names)
     assert line.startswith("class 0 (1,000), long class 1 (1,000)")
-    assert line.endswith(" more") == (num_classes == 300)
+    assert line.count("(1,000)") == min(num_classes, 10)
+    assert line.endswith(" and 290 more") == (num_classes == 300)
 
 
 def test_names_that_differ_by_case_or_white_space(tmp_path, caplog):

@@ -151,7 +151,7 @@ def test_bad_rows_are_told_on_standard_error(run_path, tmp_path, capfdbinary):
     assert predict(run_path, "--file", tmp_path / "in.csv", "--on-error=skip") == 0
     out, err = capfdbinary.readouterr()
     assert [json.loads(line)["predicted"] is None for line in out.splitlines()] == [False, True]
-    assert b"in.csv, row 2: 2 values" in err and b"skipped 1 of 2 rows" in err
+    assert b"in.csv, row 2: 2 values" in err and b"predictions are empty: 1 of 2" in err
 
 
 def test_standard_input_into_a_file(run_path, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from sentiment.data.file_source import Source
+    from sentiment.inference.batch_predict import Progress
     from sentiment.inference.predictor import Predictor
     from sentiment.runtime.distributed import DistributedContext
 
@@ -40,7 +41,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
     parser.add_file_options()
     parser.add_argument("--prefix", default="", help="prefix of the added columns' names")
-    help = "at a bad row, stop (default), or skip it with a message and empty added columns"
+    help = "at a bad row, stop (default), or skip it with a message, as a row without a text"
     parser.add_argument("--on-error", default="stop", choices=("skip", "stop"), help=help)
     again = parser.add_mutually_exclusive_group()
     help = "continue an interrupted output, or begin it"
@@ -141,7 +142,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
             skips_bad_rows=options.on_error == "skip", begin_at=Progress({}), bar=bar,
         )  # fmt: skip
     if done.num_bad:
-        print(f"skipped {done.num_bad:,} of {done.num_rows:,} rows", file=sys.stderr)
+        print(_describe_empty(done), file=sys.stderr)
     if done.num_rows == 0 and options.file is not None:
         print(f"{sanitize(str(options.file))} has no rows", file=sys.stderr)
 
@@ -187,7 +188,12 @@ def _predict_to_file(
     output = sanitize(str(options.output))
     print(f"{num_rows:,} rows{earlier} in {seconds:.1f} s, {speed}: {output}")
     if done.num_bad:
-        print(f"skipped {done.num_bad:,} bad rows, whose predictions are empty")
+        print(_describe_empty(done))
+
+
+def _describe_empty(done: Progress) -> str:
+    counts = f"{done.num_bad:,} of {done.num_rows:,}"
+    return f"rows without a text, or skipped, whose predictions are empty: {counts}"
 
 
 def _request(

@@ -10,6 +10,8 @@ from sentiment.config.bounds import Bounds, NonBlank, check_bounds, require
 from sentiment.config.sections import MAX_COUNT, Count, OpenShare
 from sentiment.runtime.errors import UserError
 
+NULL_SIGNS = {"~": "tilde", "#": "hash"}  # delimiters that YAML reads as null, with their names
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -33,7 +35,8 @@ class DataConfig:
     column_names: tuple[str, ...] | None = None
     """Names of the columns of CSV and TSV files without a header."""
     delimiter: str | None = None
-    """What separates the values of CSV and TSV files: a character or tab; null finds it out."""
+    """What separates the values of CSV and TSV files: a character, tab, tilde (~) or hash (#);
+    null finds it out."""
     quoting: Literal["double", "backslash", "none"] = "double"
     """Quotes in CSV and TSV files: they enclose values, where those inside are doubled or follow a
     backslash; or they are characters like others (none)."""
@@ -47,7 +50,8 @@ class DataConfig:
     rows out. Labels that are not listed are classes of their own."""
     missing: Literal["error", "skip"] = "error"
     """What to do with rows without a text: refuse them, or leave them out. Rows without a label
-    (empty, null, or -1 beside classes from 0) are left out in any case, as unlabelled reviews."""
+    (empty, NA, null, or a rare -1 beside classes from 0) are left out in any case, as unlabelled
+    reviews."""
     validation: Literal["random", "stretches", "groups"] | None = None
     """Which training reviews are held out where the data brings no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
@@ -154,7 +158,8 @@ class DataConfig:
     @property
     def delimiter_character(self) -> str | None:
         """The delimiter as one character; None where the setting names none."""
-        delimiter = {"tab": "\t", "\\t": "\t"}.get(self.delimiter or "", self.delimiter or "")
+        names = {"tab": "\t", "\\t": "\t"} | {name: sign for sign, name in NULL_SIGNS.items()}
+        delimiter = names.get(self.delimiter or "", self.delimiter or "")
         return delimiter if len(delimiter) == 1 and delimiter not in '"\r\n' else None
 
     @property

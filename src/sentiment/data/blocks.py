@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+from sentiment.data.labels import MISSING
 from sentiment.runtime.errors import UserError
 
 NO_TEXT = "no text: fill it in or delete the row"
+_DEEPEST = 10  # levels of objects in which values have names
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,12 @@ def delimited_block(
 
 
 def join_texts(parts: Sequence[str | None]) -> str | None:
-    """The texts of one row's columns, as of a title and a body, with blank lines between them."""
-    if len(parts) == 1:
-        return parts[0]
-    given = [part for part in parts if part]
-    return "\n\n".join(given) if given else next((p for p in parts if p is not None), None)
+    """The texts of one row's columns, as of a title and a body, with blank lines between them.
+
+    None if all are missing: empty, white space, or a word for a missing value alone.
+    """
+    given = [part for part in parts if part is not None and part.strip() not in MISSING]
+    return "\n\n".join(given) if given else None
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,44 @@ class JsonRow:
     line: str | None  # as JSON Lines has it, carried over to the character; None in an array
     record: dict[str, Any] | None  # None if it can't be read
     problem: str  # why; empty if it can be read
+
+
+def nested_value(record: dict[str, Any], name: str) -> Any:
+    """The value of a key, or of nested ones as in ``review.body``; numbers index lists."""
+    if name in record:
+        return record[name]
+    value: Any = record
+    for part in name.split("."):
+        if isinstance(value, list) and part.isdecimal():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def is_single(value: Any) -> bool:
+    """Whether a JSON value holds no objects, as a string or a list of strings."""
+    return not isinstance(value[0] if isinstance(value, list) and value else value, dict | None)
+
+
+def leaf_names(records: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of all values that hold no others, and of lists of such values."""
+    found: dict[str, bool] = {}  # with whether a record has a value
+
+    def visit(items: Iterable[tuple[str, Any]], prefix: str) -> None:
+        for key, value in items:
+            name, inner = prefix + key, value
+            if isinstance(value, list) and value and isinstance(value[0], dict):
+                inner, name = value[0], f"{name}.0"
+            if isinstance(inner, dict) and inner and name.count(".") < _DEEPEST:
+                visit(inner.items(), f"{name}.")
+            else:
+                found[prefix + key] = found.get(prefix + key, False) or value not in (None, [], {})
+
+    for record in records:
+        visit(record.items(), "")
+    parents = {name[: end.start()] for name in found for end in re.finditer(r"\.", name)}
+    return [name for name, has_value in found.items() if has_value or name not in parents]
 
 
 @dataclass(frozen=True)
@@ -151,7 +193,7 @@ class JsonBlock(Block):
         return set().union(*self.records)
 
     def values(self, column: str) -> list[Any]:
-        return [record.get(column) for record in self.records]
+        return [nested_value(record, column) for record in self.records]
 
     def json_objects(self) -> list[str]:
         return [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sentiment.config.data import NULL_SIGNS
 from sentiment.display.console import truncate
 
 # Compared without case, spaces and punctuation. The first name wins over all others.
@@ -22,6 +23,7 @@ LABEL_NAMES = (
 SPLIT_COLUMNS = ("split", "isvalid", "isvalidation", "isval", "istest", "istrain", "partition")
 
 _MAX_LISTED = 20
+_MAX_CLASSES = 20  # of a column that is proposed for labels
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class FileOptions:
         if not isinstance(value, str):
             quoted = (re.sub(r"[^\w.-]", "_", item.strip()) for item in value)
             value = f"'[{','.join(quoted)}]'"
+        elif value in NULL_SIGNS:
+            value = NULL_SIGNS[value]
         elif not re.fullmatch(r"[\w.-]+", value):
             value = f"'{value}'"
         return f"{self.name_of(name)} {value}"
@@ -110,18 +114,22 @@ def list_columns(columns: Sequence[str]) -> str:
 
 
 def guess_columns(
-    columns: Sequence[str], values: Callable[[str], Sequence[Any]]
+    samples: Mapping[str, Sequence[Any]],
 ) -> tuple[str | None, str | None]:
-    """The columns that look like texts (the longest strings) and labels (few values, repeated)."""
+    """The columns that look like texts (the longest strings) and labels (few values, repeated).
+
+    Strings without white space are no texts, unless they are in a script that may have none.
+    """
     lengths, variety = {}, {}
-    for column in columns:
-        cells = [value for value in values(column) if value not in (None, "")]
+    for column, values in samples.items():
+        cells = [value for value in values if value not in (None, "")]
         if not cells:
             continue
         words = [len(cell.split()) if isinstance(cell, str) else 0 for cell in cells]
-        lengths[column] = sum(words) / len(cells)
+        if max(words) > 1 or not all(str(cell).isascii() for cell in cells):
+            lengths[column] = sum(words) / len(cells)
         distinct = len(set(map(str, cells)))
-        if 2 <= distinct <= max(2, len(cells) // 2):
+        if 2 <= distinct <= max(2, min(_MAX_CLASSES, len(cells) // 2)):
             variety[column] = distinct
     text = max(lengths, key=lambda name: lengths[name], default=None)
     candidates = [name for name in variety if name != text]

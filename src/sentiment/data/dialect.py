@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from sentiment.runtime import files
 
@@ -22,12 +24,7 @@ def find_delimiter(lines: Sequence[str], usual: str, quoting: str) -> str:
     """
     chosen, best = usual, (0.0, False, 0)
     for delimiter in dict.fromkeys((usual, *_SNIFFED)):
-        widths = []
-        try:
-            for row in itertools.islice(read_rows(lines, delimiter, quoting), _SNIFFED_ROWS):
-                widths.append(len(row))
-        except csv.Error:
-            pass  # the lines may end within a value
+        widths = [len(row) for row in sample_rows(lines, delimiter, quoting)]
         if widths and widths[0] > 1:
             share = Counter(widths)[widths[0]] / len(widths)
             score = (share, delimiter == usual, widths[0])
@@ -36,8 +33,53 @@ def find_delimiter(lines: Sequence[str], usual: str, quoting: str) -> str:
     return chosen
 
 
+def sample_rows(lines: Sequence[str], delimiter: str, quoting: str) -> list[list[str]]:
+    """The first rows, up to a broken one, as the last may be if the lines end within a value."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows.extend(itertools.islice(read_rows(lines, delimiter, quoting), _SNIFFED_ROWS))
+    return rows
+
+
+def needs_backslash(lines: Sequence[str], usual: str) -> bool:
+    """Whether the lines are a table only if quotes inside values follow a backslash."""
+    if not any('\\"' in line for line in lines):
+        return False
+    delimiter = find_delimiter(lines, usual, "backslash")
+    rows, others = (sample_rows(lines, delimiter, quoting) for quoting in ("backslash", "double"))
+    is_table = len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
+    return is_table and list(map(len, rows)) != list(map(len, others))
+
+
+def has_row_names(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows begin with a name that the header lacks, as R's write.table writes them.
+
+    Each is a number or quoted, and none occurs twice; values after them are not just filled up.
+    """
+    header, *others = rows
+    names = [row[0] for row in others]
+    return (
+        len(names) > 0
+        and all(len(row) == len(header) + 1 for row in others)
+        and any(row[-1] for row in others)
+        and len(set(names)) == len(names)
+        and (all(map(str.isdecimal, names)) or lines[1].startswith('"'))
+    )
+
+
+def find_separator(lines: Sequence[str]) -> str | None:
+    """A sign within the header that nearly all lines hold too, and so may separate columns."""
+    header, *others = lines[:_SNIFFED_ROWS]
+    signs = dict.fromkeys(re.findall(r"(?<=\w)[^\w\s\"'.()!-](?=\w)", header))
+    counts = {sign: sum(sign in line for line in others) for sign in signs}
+    return next((sign for sign in signs if counts[sign] >= 0.9 * len(others) > 0), None)
+
+
 def read_rows(lines: Iterable[str], delimiter: str, quoting: str) -> Iterator[list[str]]:
     """Rows that are not empty; a broken one raises ``csv.Error`` with the line it begins in."""
+    if quoting == "backslash":  # else MySQL's null, \N, would become the letter N
+        null = re.compile(rf"(?<![^{re.escape(delimiter)}])\\N(?=[{re.escape(delimiter)}\r\n]|$)")
+        lines = (null.sub(r"\\\\N", line) for line in lines)
     reader = csv.reader(
         lines,
         delimiter=delimiter,

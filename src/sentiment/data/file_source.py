@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -23,7 +23,8 @@ from sentiment.data.columns import (
 from sentiment.runtime.errors import UserError
 
 MAX_BLOCK_CHARACTERS = 50_000_000  # a block of very long texts ends before it has its rows
-SAMPLE_ROWS = 100  # to find out what columns hold
+SAMPLE_ROWS = 100  # of each part of a file, to find out what columns hold
+_PART_ROWS = 10_000
 
 
 class Source(ABC):
@@ -114,16 +115,19 @@ class FileSource(Source):
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
         """Refuse problems, by the settings that mend them."""
-        guesses = dict(zip(("text_column", "label_column"), self._guess_columns(), strict=True))
+        found = guess_columns(self._sample_values())
+        guesses = dict(zip(("text_column", "label_column"), found, strict=True))
         settings = [self.options.option(name, guesses[name] or "NAME") for name in problems]
+        columns = list_columns(self._all_columns)
         raise UserError(
-            f"{self.path}: {', '.join(problems.values())}; columns: {list_columns(self.columns)}: "
+            f"{self.path}: {', '.join(problems.values())}; columns: {columns}: "
             f"set {' '.join([*settings, *self._settings])}"
         )
 
-    def _guess_columns(self) -> tuple[str | None, str | None]:
-        block = next(self.blocks(SAMPLE_ROWS), None)
-        if block is None:
-            return None, None
-        known = [name for name in self.columns if name.strip()]
-        return guess_columns(list(dict.fromkeys(known)), block.values)
+    def _sample_values(self) -> dict[str, list[Any]]:
+        """The values of each column with a name, in rows spread over the file."""
+        samples: dict[str, list[Any]] = {name: [] for name in self._all_columns if name.strip()}
+        for block in self.blocks(_PART_ROWS):
+            for name, values in samples.items():
+                values.extend(block.values(name)[:: max(1, len(block) // SAMPLE_ROWS)])
+        return samples

@@ -12,12 +12,16 @@ from decimal import Decimal
 
 import numpy as np
 
-from sentiment.display.console import did_you_mean, truncate, width
+from sentiment.display.console import did_you_mean, truncate
 from sentiment.runtime.errors import UserError
 
 # A label as a file holds it.
 RawLabel = int | float | bool | str
 
+# What programs write for a missing value: MySQL, R, pandas and spreadsheets.
+MISSING = frozenset(
+    ("", "\\N", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "NaN", "nan", "NAN")
+)
 UNLABELLED = -1  # instead of a class's number: the row has no label
 LEFT_OUT = -2  # data.labels leaves the row out
 
@@ -27,6 +31,7 @@ _PLAIN = re.compile(r"[A-Za-z_][\w-]*|-?[1-9]\d*|0", re.ASCII)  # in YAML, and n
 _RESERVED = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 _MAX_LISTED = 20
 _MAX_MAPPED = 8  # labels that a message maps
+_MAX_DESCRIBED = 10  # classes
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,12 @@ class NumberedLabels:
     labels: np.ndarray  # (num_rows,) int64, index into class_names, or UNLABELLED, or LEFT_OUT
     class_names: tuple[str, ...]
     found: list[str]  # names of the labels before data.labels, in order
-    unlabelled: list[str]  # those of them that mean that there is no label: -1, if it does
+    unlabelled: list[str]  # those of them that mean that there is no label, as NA, or -1 if it does
     unused: list[str]  # what data.labels lists, but no row has
 
 
 def label_name(value: RawLabel | None) -> str | None:
-    """The name of a label, the same for equal values of any type; None for a missing one.
+    """The name of a label, the same for equal values of any type; None for an empty one.
 
     The number 1 is ``1`` as an integer, as a float and in the texts ``1``, ``1.0`` and ``01``. A
     boolean is ``True`` or ``False``, and so are the texts ``true`` and ``TRUE``.
@@ -64,7 +69,7 @@ def label_name(value: RawLabel | None) -> str | None:
         text = str(value)
     else:
         text = format(Decimal(str(value)), "f")  # without an exponent
-    if text.lower() in ("", "nan"):
+    if not text:
         return None
     if text.lower() in ("true", "false"):
         return text.capitalize()
@@ -108,8 +113,15 @@ def number_labels(
     if classes is not None and _are_other_words(rules, classes):
         rules = replace(rules, declared=())
     meanings = {name: _meaning(name, rules)[1] for name in found}
-    unlabelled = [name for name in found if _is_unlabelled(name, meanings, rules, classes)]
+    unlabelled = [name for name in found if _is_missing_word(name, rules, classes)]
     meanings = {name: meaning for name, meaning in meanings.items() if name not in unlabelled}
+    if _is_minus_one_unlabelled(meanings, rules, classes):
+        is_rare = 10 * names.count("-1") < len(names)
+        if is_rare or rules.declared or len(meanings) == 1:
+            unlabelled.append("-1")
+            del meanings["-1"]
+        elif classes is None:  # else it is refused as unknown
+            raise UserError(_describe_frequent_minus_one(names, meanings, rules, place))
     if classes is None:
         classes = _Classes(_name_classes(meanings.values(), rules, origin))
     targets: dict[str | None, int | None] = {
@@ -202,19 +214,25 @@ def _are_other_words(rules: LabelRules, classes: _Classes) -> bool:
     )
 
 
-def _is_unlabelled(
-    name: str, meanings: Mapping[str, str | None], rules: LabelRules, classes: _Classes | None
+def _is_missing_word(name: str, rules: LabelRules, classes: _Classes | None) -> bool:
+    """Whether a label is a word for a missing one; not if data.labels or a class is called so."""
+    is_known = name in rules.renames or (classes is not None and classes.find(name) is not None)
+    return name in MISSING and not is_known
+
+
+def _is_minus_one_unlabelled(
+    meanings: Mapping[str, str | None], rules: LabelRules, classes: _Classes | None
 ) -> bool:
-    """Whether a label is -1 and means that there is none; not if data.labels lists it.
+    """Whether a label is -1 and may mean that there is none; not if data.labels lists it.
 
     So it does beside exactly the integers from 0 that stand for all classes: then it cannot be the
     first of -1, 0, … or of -1, 1, which another split numbers from 0.
     """
-    if name != "-1" or name in rules.renames:
+    if "-1" not in meanings or "-1" in rules.renames:
         return False
-    if classes is not None and classes.find(name) is not None:
+    if classes is not None and classes.find("-1") is not None:
         return False
-    others = [other for other in meanings if other != name]
+    others = [name for name in meanings if name != "-1"]
     if rules.declared or not others:
         return True
     if len(others) < 2 or others != [str(index) for index in range(len(others))]:
@@ -223,6 +241,23 @@ def _is_unlabelled(
         return True
     reached = {classes.find(meaning) for other in others if (meaning := meanings[other])}
     return reached == set(range(len(classes.names)))
+
+
+def _describe_frequent_minus_one(
+    names: Sequence[str | None],
+    meanings: Mapping[str, str | None],
+    rules: LabelRules,
+    place: Callable[[int], str],
+) -> str:
+    """Why -1 in many rows is refused, with the settings for both of its meanings."""
+    words = ("negative", "neutral", "positive")
+    is_polarity = set(meanings) == {"-1", "0", "1"} and not rules.renames
+    classes = dict(zip(("-1", "0", "1"), words, strict=True)) if is_polarity else {"-1": "NAME"}
+    return (
+        f"{place(names.index('-1'))}: label -1, as in {names.count('-1'):,} of {len(names):,} "
+        f"rows: if it is a class, {labels_option({**rules.renames, **classes})}; if it means that "
+        f"there is no label, {labels_option({**rules.renames, '-1': None})} leaves these rows out"
+    )
 
 
 def _name_classes(
@@ -308,19 +343,15 @@ def check_listed(unused: Sequence[str], found: Sequence[str]) -> None:
     )
 
 
-def describe_classes(labels: np.ndarray, class_names: Sequence[str], columns: int) -> str:
-    """Classes with their counts, at most ``columns`` wide: of many, the first."""
+def describe_classes(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """Classes with their counts: of many, the first ten."""
     counts = np.bincount(labels, minlength=len(class_names))
     parts = [
         f"{truncate(name, 30)} ({count:,})"
         for name, count in zip(class_names, counts.tolist(), strict=True)
     ]
-    for num_shown in range(len(parts), 0, -1):
-        rest = len(parts) - num_shown
-        line = ", ".join(parts[:num_shown]) + (f" and {rest:,} more" if rest else "")
-        if width(line) <= columns:
-            return line
-    return f"{len(parts):,}"
+    rest = len(parts) - _MAX_DESCRIBED
+    return ", ".join(parts[:_MAX_DESCRIBED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def similar_names(class_names: Sequence[str]) -> dict[str, str]:

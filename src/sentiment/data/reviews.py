@@ -44,7 +44,6 @@ from sentiment.data.splits import (
     number_keys,
     read_test_keys,
 )
-from sentiment.display.console import COLUMNS
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 
@@ -78,6 +77,10 @@ class Reviews:
         """(num_reviews,) the name of each review's file."""
         names = [name for name, num_rows in self.files for _ in range(num_rows)]
         return [] if self.rows is None else [names[row] for row in self.rows.tolist()]
+
+    def row_numbers(self) -> np.ndarray:
+        """(num_reviews,) int64, the row of each review in its split's files, from 1."""
+        return 1 + (np.arange(len(self)) if self.rows is None else self.rows)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Reviews:
         """The reviews at ``indices`` (num_selected,), in that order."""
@@ -269,7 +272,7 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
 
 def _rows_with_text(data: DataConfig, rows: Rows) -> np.ndarray:
     """(num_reviews,) the rows with a text; others are refused or left out by data.missing."""
-    has_text = np.array([bool(text and not text.isspace()) for text in rows.texts], dtype=bool)
+    has_text = np.array([text is not None for text in rows.texts], dtype=bool)
     numbers, num_missing = np.flatnonzero(has_text), int(np.count_nonzero(~has_text))
     if num_missing and (data.missing == "error" or len(numbers) == 0):
         found = f"no text in {num_missing:,} of {len(has_text):,} rows"
@@ -277,7 +280,8 @@ def _rows_with_text(data: DataConfig, rows: Rows) -> np.ndarray:
         mend = "fill them in, or leave them out by --data.missing skip"
         raise UserError(f"{place}: {found}: {mend if len(numbers) else 'give other reviews'}")
     if num_missing:
-        logger.info("%s: %d rows without a text left out", rows.origin, num_missing)
+        found = f"{num_missing:,} row{'s' * (num_missing != 1)}"
+        logger.info("%s: %s without a text left out", rows.origin, found)
     return numbers
 
 
@@ -313,11 +317,13 @@ def _log_left_out(data: DataConfig, rows: Rows, numbered: NumberedLabels) -> Non
     labels, renames = numbered.labels, data.labels or {}
     if count := int(np.count_nonzero(labels == UNLABELLED)):
         of_all = f"{rows.origin}: {count:,} of {len(labels):,} reviews without a label"
-        if "-1" in numbered.unlabelled and not rows.label_names:
-            option = labels_option({**renames, "-1": "NAME"})
+        taken = [name for name in numbered.unlabelled if name != "-1" or not rows.label_names]
+        if taken:
+            option = labels_option({**renames, taken[0]: "NAME"})
             logger.warning(
-                "%s (-1 is taken for none): left out; %s makes it a class", of_all, option
-            )
+                "%s (%s is taken for none): left out; %s makes it a class",
+                of_all, " or ".join(taken), option,
+            )  # fmt: skip
         else:
             logger.info("%s: left out", of_all)
     if count := int(np.count_nonzero(labels == LEFT_OUT)):
@@ -386,7 +392,7 @@ def load_unlabelled(data: DataConfig, train: Reviews, validation: Reviews) -> Re
 
 def log_classes(data: DataConfig, train: Reviews) -> None:
     """Log the classes with their numbers of training reviews; warn of almost equal names."""
-    logger.info("classes: %s", describe_classes(train.labels, train.class_names, COLUMNS - 9))
+    logger.info("classes: %s", describe_classes(train.labels, train.class_names))
     if similar := similar_names(train.class_names):
         logger.warning(
             "%s: classes that differ by case or white space only: %s makes them one",

@@ -108,9 +108,12 @@ def read_files(
         return read_text_folder(files.tree, options, with_labels=with_labels)
     rows = Rows([], [], [], files.name)
     others = [name for name in (group_column, split_column) if name is not None]
+    said: set[str] = set()
     for path in files.paths:
         source = open_source(path, options, with_label=with_labels, others=others)
-        _say(str(path), source.describe())
+        if (note := source.describe()) not in said:  # parts of a split are alike
+            _say(str(path), note)
+            said.add(note)
         num_before = len(rows.texts)
         for block in source.blocks(_BLOCK_ROWS):
             for index, problem in sorted(block.problems.items()):
@@ -141,7 +144,7 @@ def _say(path: str, what: str) -> None:
 
 def _labels(block: Block, column: str) -> list[RawLabel | None]:
     """A column's numbers, booleans and names; None where one is missing."""
-    values = block.values(column)
+    values = [_only_item(value) for value in block.values(column)]
     for index, value in enumerate(values):
         problem = ""
         if not isinstance(value, int | float | str | None):
@@ -156,6 +159,13 @@ def _labels(block: Block, column: str) -> list[RawLabel | None]:
                 f"text and {column} swapped?"
             )
     return values
+
+
+def _only_item(value: Any) -> Any:
+    """The item of a list of one, as annotation tools write a label; None for an empty list."""
+    if not isinstance(value, list) or len(value) > 1:
+        return value
+    return value[0] if value else None
 
 
 def read_text_folder(folder: Path, options: FileOptions, *, with_labels: bool) -> Rows:

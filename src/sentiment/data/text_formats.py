@@ -18,12 +18,24 @@ from sentiment.data.blocks import (
     JsonBlock,
     JsonRow,
     delimited_block,
+    is_single,
     is_utf8,
     join_texts,
+    leaf_names,
+    nested_value,
     value_problem,
 )
-from sentiment.data.columns import FileOptions, is_header, list_columns
-from sentiment.data.dialect import DELIMITERS, count_swallowed, find_delimiter, read_rows
+from sentiment.data.columns import FileOptions, guess_columns, is_header, list_columns
+from sentiment.data.dialect import (
+    DELIMITERS,
+    count_swallowed,
+    find_delimiter,
+    find_separator,
+    has_row_names,
+    needs_backslash,
+    read_rows,
+    sample_rows,
+)
 from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
 from sentiment.data.opening import (
     guess_encoding,
@@ -33,6 +45,7 @@ from sentiment.data.opening import (
     unpacked_suffix,
     wrong_encoding,
 )
+from sentiment.display.console import truncate
 from sentiment.runtime import files
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import limited_lines
@@ -40,6 +53,7 @@ from sentiment.runtime.files import limited_lines
 _SAMPLE_CHARACTERS = 1 << 17
 _CHUNK = 1 << 20
 _LONGEST_NAME = 60  # of a column
+_MAX_SHOWN = 10  # columns with their values
 FASTTEXT = "__label__"
 _WHITE = " \t\r\n"
 _BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
@@ -62,7 +76,7 @@ class TextSource(FileSource):
                 raise UserError(f"{self.path} is {self.wrong_encoding}")
             self._settings.append(self.options.option("encoding", encoding))
             self.options = replace(self.options, encoding=encoding)
-            self.columns = self._read_columns()
+            self.columns = self._all_columns = self._read_columns()
         self._refuse_readable_columns(problems)
 
     def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
@@ -74,6 +88,10 @@ class TextSource(FileSource):
 
     def describe(self) -> str:
         said, encoding = super().describe(), self.options.encoding
+        with self.open_text(newline="") as (file, _):
+            found = file.encoding.upper()
+        if not found.startswith("UTF-8") and encoding is None:
+            return f"{said}{', ' * bool(said)}encoding {found}"
         if encoding is None or not is_unicode(self.path):
             return said
         setting = self.options.name_of("encoding")
@@ -150,13 +168,20 @@ class DelimitedSource(TextSource):
         head = head[self._num_skipped :]
         self._delimiter = options.delimiter or find_delimiter(head, usual, options.quoting)
         self._is_unusual = self._delimiter not in (usual, options.delimiter)
-        self._is_unusual = self._delimiter not in (usual, options.delimiter)
-        header = next(self._rows(head), None)
+        self._needs_backslash = options.quoting == "double" and needs_backslash(head, usual)
+        self._separator = find_separator(head) if head else None
+        self._is_spaced = re.fullmatch(r'"[^"]*"( "[^"]*")+\s*', "".join(head[:1])) is not None
+        self._has_row_names = False
+        rows = sample_rows(head, self._delimiter, options.quoting)
+        if not rows and self._needs_backslash:  # a refusal names it, and the columns
+            rows = sample_rows(head, self._delimiter, "backslash")
+        header = rows[0] if rows else next(self._rows(head), None)
         if header is None:
             raise UserError(f"{self.path} is empty: it needs a header that names its columns")
         names = options.column_names
         if names is None:
-            return header
+            self._has_row_names = has_row_names(head, rows)
+            return ["", *header] if self._has_row_names else header
         setting = options.name_of("column_names")
         if len(names) != len(header):
             raise UserError(
@@ -178,35 +203,67 @@ class DelimitedSource(TextSource):
 
     def describe(self) -> str:
         name = "tab" if self._delimiter == "\t" else repr(self._delimiter)
-        said = [super().describe(), f"delimiter {name}" if self._is_unusual else ""]
+        said = [
+            super().describe(),
+            f"delimiter {name}" if self._is_unusual else "",
+            "row names without a header are ignored" if self._has_row_names else "",
+        ]
         return ", ".join(filter(None, said))
 
     def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
-        block = next(self.blocks(SAMPLE_ROWS), None)
-        text, label = self._guess_columns()
+        if self._needs_backslash:
+            self._settings.append(self.options.option("quoting", "backslash"))
+            self.options = replace(self.options, quoting="backslash")
+            self.columns = self._all_columns = self._read_columns()
+        samples = self._sample_values()
+        text, label = guess_columns(samples)
         is_text = unpacked_suffix(self.path) == ".txt"
         if "label_column" in problems and label is None and (is_text or len(self.columns) == 1):
+            if len(self.columns) == 1 and self._separator is not None:
+                raise UserError(
+                    f"{self.path} has one column, {self.columns[0]!r}: if {self._separator} "
+                    f"separates columns, set {self.options.option('delimiter', self._separator)}"
+                )
             lines = f", or begin each line with {FASTTEXT}NAME"
             raise UserError(
                 f"{self.path}: no labels found in its columns {list_columns(self.columns)}: add a "
                 f"column of labels{lines if is_text else ''}"
             )
-        if self.options.column_names is None and block is not None and text is not None:
+        if self.options.column_names is None and any(samples.values()):
             looks_like_data = any(
                 re.fullmatch(r"[-+]?[\d.]+", name.strip()) or len(name) > _LONGEST_NAME
                 for name in self.columns
             )
-            if looks_like_data or (label is not None and label in block.values(label)):
-                roles = {self.columns.index(text): "text"}
-                if label is not None:
-                    roles[self.columns.index(label)] = "label"
-                names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
-                settings = [self.options.option("column_names", names), *self._settings]
-                raise UserError(
-                    f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
-                    f"data rather than a header: name the columns by {' '.join(settings)}"
-                )
+            if looks_like_data or (label is not None and label in samples[label]):
+                self._refuse_headerless(problems, samples, text, label)
         super()._refuse_readable_columns(problems)
+
+    def _refuse_headerless(
+        self,
+        problems: dict[str, str],
+        samples: dict[str, list[str]],
+        text: str | None,
+        label: str | None,
+    ) -> NoReturn:
+        """Propose names of the columns; which are text and label is shown by their values."""
+        guesses = {"text": text, "label": label}
+        roles = {self.columns.index(name): role for role, name in guesses.items() if name}
+        names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
+        settings = [self.options.option("column_names", names), *self._settings]
+        mend = f"name the columns by {' '.join(settings)}"
+        if label is not None and text is not None:
+            mend += f", where label is {_list_values(samples[label])}"
+        else:
+            shown = (
+                f"{name} is {_list_values(samples[column])}"
+                for name, column in zip(names[:_MAX_SHOWN], self.columns, strict=False)
+                if name != "text" and column in samples
+            )
+            mend += f", with label (and text) for the right ones: {'; '.join(shown)}"
+        raise UserError(
+            f"{self.path}: {', '.join(problems.values())}, and the first row looks like data "
+            f"rather than a header: {mend}"
+        )
 
     def blocks(self, size: int) -> Iterator[Block]:
         indices = [self.columns.index(name) for name in self.text_columns]
@@ -219,6 +276,7 @@ class DelimitedSource(TextSource):
                     self.origin, first, self.columns, indices, group, share,
                     lambda: self.wrong_encoding,
                 )  # fmt: skip
+                self._check_headers(block, group)
                 if self.options.quoting != "none":
                     self._check_swallowed(block)
                 yield block
@@ -228,6 +286,18 @@ class DelimitedSource(TextSource):
             yield from read_rows(lines, self._delimiter, self.options.quoting)
         except csv.Error as error:
             raise UserError(f"{self.path}, {error}: {self._quote_advice}") from error
+
+    def _check_headers(self, block: Block, rows: list[list[str]]) -> None:
+        """Add a problem for each row that repeats the header, as files joined end to end have."""
+        header = list(self._all_columns)[self._has_row_names :]
+        if self.options.column_names is not None or len(header) == 1:
+            return
+        for index, row in enumerate(rows):
+            if row == header:
+                block.problems[index] = (
+                    "the header again, as where files are joined end to end: delete the line"
+                )
+                block.texts[index] = None
 
     def _check_swallowed(self, block: Block) -> None:
         """Add a problem for each value that holds rows after an unpaired quote."""
@@ -252,6 +322,8 @@ class DelimitedSource(TextSource):
     @cached_property
     def _quote_advice(self) -> str:
         """How to mend quotes; a setting is named only if it reads the whole file."""
+        if self._is_spaced and self._delimiter != " ":
+            return f"set {self.options.option('delimiter', ' ')} if spaces separate the values"
         meanings = {"backslash": 'quotes inside written \\"', "none": "no quotes"}
         best, most = None, 0
         for quoting in meanings if self.options.quoting == "double" else ():
@@ -269,27 +341,49 @@ class DelimitedSource(TextSource):
         return f'set {setting} ({meanings[best]}), or double the quotes inside ("")'
 
 
+def _list_values(values: Iterable[str]) -> str:
+    """The first values that differ, in short."""
+    different = list(dict.fromkeys(values))
+    shown = ", ".join(repr(truncate(value, 30)) for value in different[:3])
+    return shown + (", …" if len(different) > 3 else "")
+
+
 class JsonSource(TextSource):
     """JSON: an object on each line, whose keys may differ, or an array of objects.
 
-    Blank lines are skipped. The keys of the first rows are the columns.
+    Blank lines are skipped. The keys of the first rows are the columns, which may be named in
+    nested objects too: ``review.body``.
     """
 
     def _read_columns(self) -> Sequence[str]:
         with self.open_text(newline="\n") as (file, _):
-            records = [
-                record
-                for _, row in itertools.islice(self._rows(file), SAMPLE_ROWS)
-                if (record := row.record) is not None
-            ]
-        if len(records) == 1 and all(isinstance(v, list | dict) for v in records[0].values()):
-            raise UserError(
-                f"{self.path} is one object, but must be an array of objects or an object on each "
-                "line: with pandas, read_json(path).to_json(path, orient='records') writes that; "
-                "or write the array inside to a file of its own"
+            rows = [row for _, row in itertools.islice(self._rows(file), SAMPLE_ROWS)]
+        records = [row.record for row in rows if row.record is not None]
+        if rows and all(row.problem == _object_problem([]) for row in rows):
+            raise self._refuse(
+                "an array of arrays", "DataFrame(json.load(open(path)), columns=NAMES)"
             )
-        columns = list(dict.fromkeys(key for record in records for key in record))
+        if len(records) == 1 and (how := _pandas_reader(records[0])):
+            raise self._refuse("one object", how)
+        self._keys = list(dict.fromkeys(key for record in records for key in record))
+        options = self.options
+        wanted = (*options.text_column, options.label_column, options.split_column)
+        nested = [
+            name
+            for name in filter(None, wanted)
+            if any(is_single(nested_value(record, name)) for record in records)
+        ]
+        columns = list(dict.fromkeys([*leaf_names(records), *nested]))
         return columns or ["text", "label"]  # without rows, which is refused later
+
+    def _refuse(self, found: str, reader: str) -> UserError:
+        return UserError(
+            f"{self.path} is {found}, but must be an array of objects or an object on each line: "
+            f"with pandas, {reader}.to_json(path, orient='records') writes that"
+        )
+
+    def _prepare(self) -> None:
+        self.columns = self._keys or self.columns
 
     def blocks(self, size: int) -> Iterator[Block]:
         with self.open_text(newline="\n") as (file, raw):
@@ -352,13 +446,32 @@ class JsonSource(TextSource):
         texts: list[str | None] = []
         problems = {}
         for index, row in enumerate(rows):
-            values = [(row.record or {}).get(name) for name in self.text_columns]
+            values = [nested_value(row.record or {}, name) for name in self.text_columns]
             found = filter(None, map(value_problem, values, self.text_columns))
             problem = row.problem or next(found, "")
             if problem:
                 problems[index] = problem
             texts.append(None if problem else join_texts(values))
         return JsonBlock(self.origin, first, self.columns, texts, problems, share_read, rows)
+
+
+def _pandas_reader(record: dict[str, Any]) -> str | None:
+    """How pandas reads a file that is one object of all rows; None if it is a row."""
+    for key, value in record.items():
+        if (
+            isinstance(value, list)
+            and value
+            and isinstance(value[0], dict)
+            and "schema" not in record
+        ):
+            return f"DataFrame(json.load(open(path))[{key!r}])"
+    if not all(isinstance(value, list | dict) for value in record.values()):
+        return None
+    is_split = {"columns", "data"} <= record.keys()
+    orient = "table" if "schema" in record else "split" if is_split else "columns"
+    if all(key.isdecimal() for key in record):
+        orient = "index"
+    return f"read_json(path, orient={orient!r})"
 
 
 def _object_problem(value: Any) -> str:

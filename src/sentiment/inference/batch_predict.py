@@ -64,7 +64,7 @@ class Progress:
 
     request: dict[str, Any]  # everything that decides the output, by the names used in messages
     num_rows: int = 0  # rows of the input that the output holds
-    num_bad: int = 0  # bad rows among them
+    num_bad: int = 0  # rows among them that are bad or have no text
     position: int = 0  # where the output ends, from Output.commit
     is_whole: bool = False  # whether it is complete and only has to be moved to its path
 
@@ -140,9 +140,9 @@ def predict_rows(
 ) -> Progress:
     """Predict all rows of a source and complete the output, opened at ``begin_at.position``.
 
-    Row ``i`` of the output is row ``i`` of the source. A bad row is an error or, with
-    ``skips_bad_rows``, has empty added values. ``window`` rows are read, sorted by length and
-    predicted together; then ``save`` is called with the progress.
+    Row ``i`` of the output is row ``i`` of the source. A row without a text has empty added values;
+    a bad row is an error or, with ``skips_bad_rows``, has them too. ``window`` rows are read,
+    sorted by length and predicted together; then ``save`` is called with the progress.
     """
     done = begin_at
     bar.begin(done.num_rows)
@@ -152,7 +152,7 @@ def predict_rows(
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
             bar.expect(round(block.last_row / block.share_read))
-        for index, problem in sorted(block.bad_rows.items()):
+        for index, problem in sorted(block.problems.items()):
             message = f"{block.place(index)}: {problem}"
             if not skips_bad_rows:
                 raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
