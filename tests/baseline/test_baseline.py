@@ -206,6 +206,20 @@ def test_it_reads_the_reviews_of_the_run(run, made):
     assert (made / "config.yaml").read_text() == (run / "config.yaml").read_text()
 
 
+def test_predictions_name_rows_of_the_file(tmp_path):
+    """Of reviews held out of a file with rows that are left out."""
+    rows = [(f"a good film {n}" if n % 2 else f"a bad film {n}", "np"[n % 2]) for n in range(60)]
+    rows[0:0] = [("no label", ""), ("none", "")]
+    path = write_reviews(tmp_path / "data", all=rows) / "all.csv"
+    output = tmp_path / "baseline"
+    assert baseline("--data.path", path, "--output_dir", output) == 0
+    reviews = load_split(load_baseline(output).config.data, "validation")
+    with (output / EVALUATION / "predictions.csv").open(newline="") as file:
+        found = [rows[int(row["row"]) - 1] for row in csv.DictReader(file)]
+    names = [reviews.class_names[label] for label in reviews.labels]
+    assert found == list(zip(reviews.texts, names, strict=True))
+
+
 def test_a_loaded_baseline_predicts_what_its_files_say(made):
     loaded = load_baseline(made)
     reviews = load_split(loaded.config.data, "validation", loaded.class_names)

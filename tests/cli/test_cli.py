@@ -53,6 +53,7 @@ def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
     with (corpus / "test.csv").open(encoding="utf-8", newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     assert [row["label"] for row in rows] == labels
+    assert [row["row"] for row in rows] == [str(row) for row in range(1, 61)]
     hits = sum(row["label"] == row["predicted"] for row in rows)
     assert report["accuracy"] == pytest.approx(hits / 60)
     for row in rows:

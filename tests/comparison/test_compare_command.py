@@ -196,7 +196,7 @@ def test_a_single_group_and_a_run_with_itself(runs, tmp_path):
 
 
 def test_disagreements_are_those_of_predict(corpus, tmp_path):
-    """At the runs' temperatures; the page numbers rows from 1 and the file from 0."""
+    """At the runs' temperatures; rows are numbered from 1."""
     paths = [
         make_run(tmp_path / str(seed), corpus, seed=seed, temperature=temperature)
         for seed, temperature in ((1, 4.0), (2, 0.5))
@@ -208,14 +208,14 @@ def test_disagreements_are_those_of_predict(corpus, tmp_path):
         rows = list(csv.DictReader(file))
     predictors = [load(path) for path in paths]
     for review in disagreements:
-        row = rows[review["row"]]
+        row = rows[review["row"] - 1]
         assert review["right"] == row["label"]
         for said, predictor in zip(review["said"].values(), predictors, strict=True):
             (expected,) = predictor.predict([row["text"]])
             assert said["class"] == expected.label
             assert said["probability"] == pytest.approx(expected.probability, abs=1e-6)
     words = Page((tmp_path / "out" / "compare.html").read_text(encoding="utf-8")).words
-    assert all(f"(row {review['row'] + 1})" in words for review in disagreements)
+    assert all(f"(row {review['row']})" in words for review in disagreements)
 
 
 def test_groups_that_are_not_seeds_of_one_recipe_are_noted(runs, tmp_path):

@@ -275,7 +275,8 @@ def write_comparison(
     opponents = [group.name for group in groups]
     if len(groups) == 1:
         opponents = [run["name"] for run in description["runs"]]
-    disagreements = description["disagreements"]
+    index_of = {row: index for index, row in enumerate(reviews.row_numbers().tolist())}
+    shown = [index_of[review["row"]] for review in description["disagreements"]]
     write_page(
         folder / "compare.html",
         "compare.html",
@@ -286,7 +287,7 @@ def write_comparison(
         ],
         opponents=opponents,
         averages=len(groups) > 1 and any(len(group.runs) > 1 for group in groups[:2]),
-        texts=[shorten_review(reviews.texts[review["row"]]) for review in disagreements],
+        texts=[shorten_review(reviews.texts[index]) for index in shown],
         meanings=explain_terms(comparison),
         accuracies_figure=as_svg(draw_accuracies(comparison)),
         differences_figure=as_svg(draw_differences(comparison)),
@@ -350,18 +351,18 @@ def _disagreements(
     """The reviews that the first two opponents disagree on most."""
     opponents = list(list_opponents(calibrated).items())[:2]
     predictions = {name: average(runs) for name, runs in opponents}
-    names = reviews.class_names
+    names, rows = reviews.class_names, reviews.row_numbers()
     return [
         {
-            "row": row,
-            "right": names[reviews.labels[row]],
+            "row": int(rows[index]),
+            "right": names[reviews.labels[index]],
             "said": {
                 name: {
-                    "class": names[averaged.predicted[row]],
-                    "probability": float(np.exp(averaged.log_probabilities[row].max())),
+                    "class": names[averaged.predicted[index]],
+                    "probability": float(np.exp(averaged.log_probabilities[index].max())),
                 }
                 for name, averaged in predictions.items()
             },
         }
-        for row in find_disagreements(*predictions.values(), most=10).tolist()
+        for index in find_disagreements(*predictions.values(), most=10).tolist()
     ]

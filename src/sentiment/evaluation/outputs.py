@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # report.json explains the columns of predictions.csv to readers without this program.
 _CSV_COLUMNS = {
-    "row": "index in the split, from 0",
+    "row": "in the split's files, from 1 without headers; of train for reviews held out of it",
     "label": "right class",
     "predicted": "most probable class",
     "probability_NAME": "of each class, at calibration.temperature",
@@ -206,9 +206,9 @@ def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     probability_names = [f"probability_{name}" for name in names]
     writer.writerow(["row", "label", "predicted", *probability_names, "num_tokens", "was_cut"])
     classes = (predictions.labels, predictions.predicted, predictions.probabilities)
-    columns = (*classes, evaluation.num_tokens, evaluation.was_cut)
+    columns = (evaluation.row_numbers, *classes, evaluation.num_tokens, evaluation.was_cut)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    for row, (label, predicted, probabilities, num_tokens, was_cut) in enumerate(rows):
+    for row, label, predicted, probabilities, num_tokens, was_cut in rows:
         cells = [f"{probability:.6f}" for probability in probabilities]
         cut = "true" if was_cut else "false"
         writer.writerow([row, names[label], names[predicted], *cells, num_tokens, cut])

@@ -54,6 +54,7 @@ class Evaluation:
     groups: dict[str, list[Group]]  # accuracy by "length", "unknown" and "cut"
     mistakes: list[Example]
     uncertain: list[Example]
+    row_numbers: np.ndarray  # (num_reviews,) in the split's files, from 1
     num_tokens: np.ndarray  # (num_reviews,) before truncation
     was_cut: np.ndarray  # (num_reviews,) bool: longer than what the model reads
     unknown_token_share: float  # of all tokens, truncated ones included
@@ -134,6 +135,7 @@ def evaluate_predictions(
         },
         mistakes=confident_mistakes(calibrated, reviews, num_tokens),
         uncertain=uncertain_reviews(calibrated, reviews, num_tokens),
+        row_numbers=reviews.row_numbers(),
         num_tokens=num_tokens,
         was_cut=was_cut,
         unknown_token_share=corpus.unknown_share(),

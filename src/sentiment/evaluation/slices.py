@@ -38,7 +38,7 @@ class Group:
 class Example:
     """A review to read, with its prediction."""
 
-    row: int  # index in the split, from 0
+    row: int  # in the split's files, from 1
     text: str  # shortened by shorten_review
     label: str  # name of the right class
     predicted: str  # name of the predicted class
@@ -118,19 +118,20 @@ def shorten_review(text: str) -> str:
 
 
 def _examples(
-    rows: np.ndarray, calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
+    indices: np.ndarray, calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
 ) -> list[Example]:
     names, predicted = reviews.class_names, calibrated.predicted
+    rows = reviews.row_numbers()
     return [
         Example(
-            row=row,
-            text=shorten_review(reviews.texts[row]),
-            label=names[calibrated.labels[row]],
-            predicted=names[predicted[row]],
-            probability=float(np.exp(calibrated.log_probabilities[row].max())),
-            num_tokens=int(num_tokens[row]),
+            row=int(rows[index]),
+            text=shorten_review(reviews.texts[index]),
+            label=names[calibrated.labels[index]],
+            predicted=names[predicted[index]],
+            probability=float(np.exp(calibrated.log_probabilities[index].max())),
+            num_tokens=int(num_tokens[index]),
         )
-        for row in rows[:_NUM_EXAMPLES].tolist()
+        for index in indices[:_NUM_EXAMPLES].tolist()
     ]
 
 

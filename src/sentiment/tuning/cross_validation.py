@@ -267,7 +267,7 @@ def write_predictions(folder: Path, result: OutOfFoldPredictions) -> None:
     labels, predicted = result.predictions.labels, result.predictions.predicted
     for index, probabilities in enumerate(result.predictions.probabilities.tolist()):
         writer.writerow([
-            result.repeats[index], result.folds[index], result.rows[index], result.keys[index],
+            result.repeats[index], result.folds[index], result.rows[index] + 1, result.keys[index],
             names[labels[index]], names[predicted[index]],
             *(f"{value:.17g}" for value in probabilities),  # exact: ties must stay ties
         ])  # fmt: skip
@@ -297,6 +297,7 @@ def read_predictions(folder: Path) -> OutOfFoldPredictions:
     except (ValueError, LookupError, OverflowError, csv.Error) as error:
         raise UserError(f"{path} is damaged: sentiment cross-validate writes it again") from error
     repeats, folds, rows = numbers.T
+    rows = rows - (rows.min() > 0)  # earlier versions wrote them from 0
     keys = np.array([row[3] for row in table])
     predictions = Predictions(log_probabilities, labels)
     return OutOfFoldPredictions(names, repeats, folds, rows, keys, predictions)
