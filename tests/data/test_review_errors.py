@@ -65,7 +65,7 @@ QUOTE = (
             ", row 2: Expecting ',' delimiter at character 13: write one JSON object a line",
         ),
         ("test.jsonl", "[]\n", ": no rows, where reviews were expected"),
-        ("test.jsonl", "[[]]\n", ", row 1: a JSON list, but must be an object"),
+        ("test.jsonl", "[[]]\n", " is an array of arrays, but must be an array of objects or"),
         (
             "test.jsonl",
             '{"text": "a", "sterne": 0}\n',
@@ -78,8 +78,8 @@ QUOTE = (
         ),
         (
             "test.jsonl",
-            '{"text": "a", "label": [0]}\n',
-            ", row 1: label [0], but must be numbers or names",
+            '{"text": "a", "label": [0, 1]}\n',
+            ", row 1: label [0, 1], but must be numbers or names",
         ),
         (
             "test.jsonl",
@@ -115,9 +115,9 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
             "--data.text_column satz",
         ),
         ({"text": ["a", None], "label": [0, 1]}, f"row 2: no text in 1 of 2 rows: {FILL_IN}"),
-        ({"text": ["a"], "label": [[0]]}, "row 1: label [0], but must be numbers or names"),
+        ({"text": ["a"], "label": [[0, 1]]}, "row 1: label [0, 1], but must be numbers or names"),
         (
-            {"text": [b"a"], "label": [0]},
+            {"text": [b"a"], "label": [0, 1]},
             "column 'text' holds binary, but must hold strings: name the one with the texts "
             "by --data.text_column NAME",
         ),
@@ -191,7 +191,7 @@ def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
 
 
 def test_missing_split(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
+    write(tmp_path / "train.csv", {"text": ["a"], "label": [0, 1]})
     write_text_folder(tmp_path, {"docs/readme.txt": "read me"})
     assert refusal(FileNotFoundError, tmp_path) == (
         "FOLDER has no test split; found: docs/, train.csv: a split is a file named "
@@ -202,7 +202,7 @@ def test_missing_split(tmp_path: Path) -> None:
 
 def test_split_twice(tmp_path: Path) -> None:
     for suffix in ("csv", "jsonl"):
-        write(tmp_path / f"test.{suffix}", {"text": ["a"], "label": [0]})
+        write(tmp_path / f"test.{suffix}", {"text": ["a"], "label": [0, 1]})
     write_text_folder(tmp_path, {"test/pos/0_9.txt": "a"})
     assert refusal(ValueError, tmp_path) == (
         "FOLDER has split test more than once: test/, test.csv, test.jsonl: keep one"
@@ -210,7 +210,7 @@ def test_split_twice(tmp_path: Path) -> None:
 
 
 def test_path_without_reviews(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0]})
+    path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0, 1]})
     with pytest.raises(FileNotFoundError, match="train.csv has no test split: it is not divided"):
         load_split(DataConfig(path=str(path)), "test")
     with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a file or"):

@@ -240,7 +240,7 @@ def describe_comparison(
 ) -> dict[str, Any]:
     """The content of compare.json; ``calibrated`` holds predictions at each run's temperature.
 
-    In ``disagreements``, ``row`` is the index in the split, from 0, and ``probability`` that of
+    In ``disagreements``, ``row`` is that of the split's files, from 1, and ``probability`` that of
     the predicted class, averaged over the runs of a group.
     """
     return {
