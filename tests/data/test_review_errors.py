@@ -117,7 +117,7 @@ def test_broken_files(tmp_path: Path, name: str, content: str, message: str) -> 
         ({"text": ["a", None], "label": [0, 1]}, f"row 2: no text in 1 of 2 rows: {FILL_IN}"),
         ({"text": ["a"], "label": [[0, 1]]}, "row 1: label [0, 1], but must be numbers or names"),
         (
-            {"text": [b"a"], "label": [0, 1]},
+            {"text": [b"a"], "label": [0]},
             "column 'text' holds binary, but must hold strings: name the one with the texts "
             "by --data.text_column NAME",
         ),
