@@ -156,7 +156,8 @@ def nested_value(record: dict[str, Any], name: str) -> Any:
 
 def is_single(value: Any) -> bool:
     """Whether a JSON value holds no objects, as a string or a list of strings."""
-    return not isinstance(value[0] if isinstance(value, list) and value else value, dict | None)
+    item = value[0] if isinstance(value, list) and value else value
+    return not isinstance(item, dict | list | None)
 
 
 def leaf_names(records: Sequence[dict[str, Any]]) -> list[str]:
