@@ -18,7 +18,7 @@ Threads other than the one that entered it are not checked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -345,8 +345,3 @@ def _patch_torch(device: PretendedDevice, replace: Callable[..., None]) -> None:
     replace(module, "get_device_capability", lambda *_: (9, 0))
     replace(module, "mem_get_info", lambda *_: (60 * _GIGABYTES, 80 * _GIGABYTES))
     replace(module, "max_memory_allocated", lambda *_: _GIGABYTES)
-
-
-def places(waits: list[Wait]) -> Iterator[str]:
-    """The lines of waits, in order and with their causes."""
-    return map(str, waits)
