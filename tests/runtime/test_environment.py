@@ -10,16 +10,20 @@ import joblib
 import pytest
 import torch
 
-from sentiment.runtime.device import prepare_threads
+from sentiment.runs.manifest import versions
+from sentiment.runtime.device import exact_fp32, prepare_threads
 from sentiment.runtime.environment import prepare_environment
 
 
-def test_what_the_user_set_stays(monkeypatch):
-    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+@pytest.mark.parametrize(
+    ("name", "value"), [("GOMP_SPINCOUNT", "10000"), ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")]
+)
+def test_what_the_user_set_stays(name, value, monkeypatch):
+    monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
     prepare_environment()
     assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
-    assert os.environ.pop("GOMP_SPINCOUNT") == "10000"
+    assert os.environ.pop(name) == value
 
 
 def test_openmps_own_name_for_waiting_counts_too(monkeypatch):
@@ -57,3 +61,23 @@ def test_threads_are_those_allowed(monkeypatch, given, expected):
         assert torch.get_num_threads() == expected
     finally:
         torch.set_num_threads(before)
+
+
+def test_exact_fp32_changes_no_other_flag(monkeypatch):
+    cudnn = torch.backends.cudnn
+    for name in ("benchmark", "deterministic", "allow_tf32"):
+        monkeypatch.setattr(cudnn, name, True)
+    precision = torch.get_float32_matmul_precision()
+    with exact_fp32():
+        assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == (True, True, False)
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == precision
+
+
+def test_the_receipt_names_cudnn_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91300)
+    assert versions()["cudnn"] == "91300"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "cudnn" not in versions()
