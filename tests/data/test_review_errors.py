@@ -191,7 +191,7 @@ def test_unknown_labels(tmp_path: Path, label: int | str, found: str) -> None:
 
 
 def test_missing_split(tmp_path: Path) -> None:
-    write(tmp_path / "train.csv", {"text": ["a"], "label": [0, 1]})
+    write(tmp_path / "train.csv", {"text": ["a", "b"], "label": [0, 1]})
     write_text_folder(tmp_path, {"docs/readme.txt": "read me"})
     assert refusal(FileNotFoundError, tmp_path) == (
         "FOLDER has no test split; found: docs/, train.csv: a split is a file named "
@@ -202,7 +202,7 @@ def test_missing_split(tmp_path: Path) -> None:
 
 def test_split_twice(tmp_path: Path) -> None:
     for suffix in ("csv", "jsonl"):
-        write(tmp_path / f"test.{suffix}", {"text": ["a"], "label": [0, 1]})
+        write(tmp_path / f"test.{suffix}", {"text": ["a", "b"], "label": [0, 1]})
     write_text_folder(tmp_path, {"test/pos/0_9.txt": "a"})
     assert refusal(ValueError, tmp_path) == (
         "FOLDER has split test more than once: test/, test.csv, test.jsonl: keep one"
@@ -210,7 +210,7 @@ def test_split_twice(tmp_path: Path) -> None:
 
 
 def test_path_without_reviews(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.csv", {"text": ["a"], "label": [0, 1]})
+    path = write(tmp_path / "train.csv", {"text": ["a", "b"], "label": [0, 1]})
     with pytest.raises(FileNotFoundError, match="train.csv has no test split: it is not divided"):
         load_split(DataConfig(path=str(path)), "test")
     with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a file or"):

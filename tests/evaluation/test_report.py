@@ -105,13 +105,13 @@ def test_examples_are_the_ends_of_the_ranking(num_classes):
     labels = evaluation.predictions.labels.tolist()
     wrong = [n for n in range(200) if predicted[n] != labels[n]]
     expected = sorted(wrong, key=lambda n: -confidences[n])[:10]
-    assert [example.row for example in evaluation.mistakes] == expected
+    assert [example.row - 1 for example in evaluation.mistakes] == expected
     least = sorted(range(200), key=lambda n: confidences[n])[:10]
-    assert [example.row for example in evaluation.uncertain] == least
+    assert [example.row - 1 for example in evaluation.uncertain] == least
     for example in (*evaluation.mistakes, *evaluation.uncertain):
-        assert example.probability == pytest.approx(confidences[example.row])
-        assert example.text.startswith(f"review {example.row} ")
-        assert example.label == f"c{labels[example.row]}"
+        assert example.probability == pytest.approx(confidences[example.row - 1])
+        assert example.text.startswith(f"review {example.row - 1} ")
+        assert example.label == f"c{labels[example.row - 1]}"
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_the_page_is_complete_self_contained_and_inert(num_reviews, class_names,
     for text in ('<script>alert("x")</script> &', "␛[31mred␀␈", "Mind this."):
         assert text in page.text
     for example in evaluation.uncertain:
-        assert f"review {example.row} " in page.text
+        assert f"review {example.row - 1} " in page.text
 
 
 def test_the_page_says_what_the_temperature_was_fitted_on(tmp_path):
@@ -224,8 +224,8 @@ def test_the_page_numbers_rows_from_one_and_explains_intervals(tmp_path):
     evaluation = evaluate(2_000)
     words = read_page(tmp_path / "report.html", evaluation).words
     for example in evaluation.mistakes:
-        assert f" · row {example.row + 1:,} · " in words
-    assert "numbered from 1, as explain --row" in words
+        assert f" · row {example.row:,} · " in words
+    assert "numbered from 1, as in predictions.csv and by explain --row" in words
     assert "if fewer than 20 reviews are right, or wrong. Of F1: percentiles of" in words
 
 

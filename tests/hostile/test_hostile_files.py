@@ -215,7 +215,7 @@ def test_a_settings_file_holds_nothing_but_settings(tmp_path, content, message):
     [
         ('{"text": "a", "label": ' + "[" * 100_000, "row 1: nested too deeply"),
         ('{"text": "a", "label": ' + "9" * 5_000 + "}", "row 1: Exceeds the limit"),
-        ('{"text": "a", "label": [1]}', r"row 1: label \[1\], but must be numbers or names"),
+        ('{"text": "a", "label": [1, 2]}', r"row 1: label \[1, 2\], but must be numbers or names"),
         ('{"text": "a", "label": "\\ud800"}', "row 1: the label holds half a surrogate pair"),
         ('{"text": "a", "label": "' + "x" * 2_000 + '"}', "row 1: a label of 2,000 characters"),
         ("{" + ", ".join(f'"k{n}": 0' for n in range(9_999)) + "}", "'k19' and 9979 more"),

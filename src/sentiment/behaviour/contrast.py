@@ -14,12 +14,14 @@ from pathlib import Path
 
 from sentiment.behaviour.checks import Predict, Proportion
 from sentiment.behaviour.roles import Roles, class_of
+from sentiment.data.blocks import NO_TEXT
 from sentiment.data.columns import FileOptions
 from sentiment.data.formats import open_source
 from sentiment.runtime.errors import UserError
 
 _BLOCK_ROWS = 1_000
 _DEFAULTS = FileOptions(prefix="--")
+_NO_TEXT = "no text: fill it in or delete the pair"
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,11 @@ def _read_file(
     source = open_source(path, options, with_label=True, others=[])
     for block in source.blocks(_BLOCK_ROWS):
         for index, problem in block.bad_rows.items():
-            raise UserError(f"{block.place(index)}: {problem}")
+            raise UserError(f"{block.place(index)}: {_NO_TEXT if problem == NO_TEXT else problem}")
         names = block.values(str(source.label_column))
         for index, (text, name) in enumerate(zip(block.texts, names, strict=True)):
             if not text or not text.strip():
-                raise UserError(f"{block.place(index)}: no text: fill it in or delete the pair")
+                raise UserError(f"{block.place(index)}: {_NO_TEXT}")
             label = class_of(str(name), class_names, roles)
             if label is None:
                 raise UserError(
