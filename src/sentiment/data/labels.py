@@ -116,7 +116,7 @@ def number_labels(
     unlabelled = [name for name in found if _is_missing_word(name, rules, classes)]
     meanings = {name: meaning for name, meaning in meanings.items() if name not in unlabelled}
     if _is_minus_one_unlabelled(meanings, rules, classes):
-        is_rare = 10 * names.count("-1") < len(names)
+        is_rare = 5 * names.count("-1") < len(names)
         if is_rare or rules.declared or len(meanings) == 1:
             unlabelled.append("-1")
             del meanings["-1"]
