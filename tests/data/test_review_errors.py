@@ -200,6 +200,12 @@ def test_missing_split(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["", " \n", "NA"])
+def test_a_text_file_without_a_text_is_missing_too(text: str, tmp_path: Path) -> None:
+    write_text_folder(tmp_path, {"test/neg/0_1.txt": "a", "test/pos/0_9.txt": text})
+    assert f"no text in 1 of 2 rows: {FILL_IN}" in refusal(ValueError, tmp_path)
+
+
 def test_split_twice(tmp_path: Path) -> None:
     for suffix in ("csv", "jsonl"):
         write(tmp_path / f"test.{suffix}", {"text": ["a", "b"], "label": [0, 1]})

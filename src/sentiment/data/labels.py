@@ -223,10 +223,11 @@ def _is_missing_word(name: str, rules: LabelRules, classes: _Classes | None) -> 
 def _is_minus_one_unlabelled(
     meanings: Mapping[str, str | None], rules: LabelRules, classes: _Classes | None
 ) -> bool:
-    """Whether a label is -1 and may mean that there is none; not if data.labels lists it.
+    """Whether -1 is among the labels and may stand for a missing label.
 
-    So it does beside exactly the integers from 0 that stand for all classes: then it cannot be the
-    first of -1, 0, … or of -1, 1, which another split numbers from 0.
+    It may beside exactly the integers from 0 that stand for all classes: then it cannot be the
+    first of -1, 0, … or of -1, 1, which another split numbers from 0. It may not if data.labels
+    lists it.
     """
     if "-1" not in meanings or "-1" in rules.renames:
         return False

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sentiment.config.config import DataConfig
+from sentiment.data.blocks import join_texts
 from sentiment.data.exclusion import excluded_rows, read_exclusions
 from sentiment.data.labels import (
     LEFT_OUT,
@@ -272,7 +273,7 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
 
 def _rows_with_text(data: DataConfig, rows: Rows) -> np.ndarray:
     """(num_reviews,) the rows with a text; others are refused or left out by data.missing."""
-    has_text = np.array([text is not None for text in rows.texts], dtype=bool)
+    has_text = np.array([join_texts([text]) is not None for text in rows.texts], dtype=bool)
     numbers, num_missing = np.flatnonzero(has_text), int(np.count_nonzero(~has_text))
     if num_missing and (data.missing == "error" or len(numbers) == 0):
         found = f"no text in {num_missing:,} of {len(has_text):,} rows"
