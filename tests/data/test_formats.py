@@ -199,8 +199,6 @@ MENDS = {
                          for n in range(200)]).encode(),
     "dump.csv": "".join(f'{n},"a \\"b\\", {n}\\\n c",{["no", "yes"][n % 2]}\n'
                         for n in range(30)).encode(),
-    "caret.csv": table([("text", "label"), *((f"so, {n}", n % 2) for n in range(9))], "^").encode(),
-    "tilde.txt": table([("text", "label"), *((f"a {n}", n % 2) for n in range(9))], "~").encode(),
     "spaced.txt": ('"text" "label"\n' + "".join(f'"{n}" "a {n}" "{n % 2}"\n'
                                                 for n in range(9))).encode(),
     "nested.jsonl": "".join(json.dumps({"id": n, "review": {"title": "T", "body": f"so {n} it"},
@@ -213,44 +211,38 @@ MENDS = {
 }  # fmt: skip
 
 
-PROPOSED = {
-    "sorted.csv": "'[label,column2,column3,column4,text]', where label is '0', '4'",
-    "dump.csv": "'[column1,text,label]' --data.quoting backslash",
-    "caret.csv": "--data.delimiter '^'",
-    "tilde.txt": "--data.delimiter tilde",
-    "spaced.txt": "--data.delimiter ' '",
-    "nested.jsonl": "set --data.label_column rating.value",
-    "label-studio.json": "--data.label_column annotations.0.result.0.value.choices",
-}
+SETTINGS = {
+    "sorted.csv": ["column_names=[label,column2,column3,column4,text]"],
+    "dump.csv": ["quoting=backslash", "column_names=[column1,text,label]"],
+    "russian.csv": ["encoding=cp1251", "text_column=отзыв", "label_column=оценка"],
+    "spaced.txt": ["delimiter= "],
+    "nested.jsonl": ["label_column=rating.value"],
+    "label-studio.json": [
+        "text_column=data.text", "label_column=annotations.0.result.0.value.choices"
+    ],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MENDS)
 def test_mends_work_when_followed(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
+    path, options = tmp_path / name, []
     path.write_bytes(MENDS[name])
-    with pytest.raises(UserError) as refusal:
-        load(path)
-    message = str(refusal.value)
-    assert message.startswith(str(path)) and "\n" not in message
-    options = settings_in(message.removeprefix(str(path)))
-    assert options, message
-    data = parse_training([f"--data.path={path}", *options], "train").config.data
-    reviews = load_split(data, "all")
-    if name in PROPOSED:
-        assert f"{PROPOSED[name]}" in message
+    while True:  # one mend may reveal the next problem
+        data = parse_training([f"--data.path={path}", *options], "train").config.data
+        try:
+            reviews = load_split(data, "all")
+            break
+        except UserError as refusal:
+            message = str(refusal)
+        assert message.startswith(str(path)) and "\n" not in message
+        named = settings_in(message.removeprefix(str(path)))
+        assert named and not set(named) & set(options), message
+        options += named
+    assert options
+    if name in SETTINGS:
+        assert [option.removeprefix("--data.") for option in options] == SETTINGS[name]
     text = MENDS[name].decode(data.encoding or "utf-8")
     assert len(reviews) >= 2 and all(text.count(review.split()[0]) for review in reviews.texts)
-
-
-def test_columns_that_look_like_no_labels_are_shown_for_the_user_to_choose(tmp_path: Path) -> None:
-    rows = [(str(n), f"user{n}", f"It's day {n} of it", n * n + 7) for n in range(99)]
-    (tmp_path / "a.csv").write_text(table(rows))
-    with pytest.raises(UserError) as refusal:
-        load(tmp_path / "a.csv")
-    assert str(refusal.value).endswith(
-        "'[column1,column2,text,column4]', with label (and text) for the right ones: column1 is "
-        "'1', '2', '3', …; column2 is 'user1', 'user2', 'user3', …; column4 is '8', '11', '16', …"
-    )
 
 
 @pytest.mark.parametrize("delimiter", [";", ",", "\t", " "])
@@ -292,23 +284,6 @@ def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert load(tmp_path / "a.jsonl").texts == ["a", "b"]
-
-
-@pytest.mark.parametrize("orient", ["columns", "index", "split", "table", "wrapped", "values"])
-def test_the_way_that_a_refusal_names_reads_the_json(tmp_path: Path, orient: str) -> None:
-    pd = pytest.importorskip("pandas")
-    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": ["x", "y", "x"]})
-    path = tmp_path / "a.json"
-    if orient == "wrapped":
-        path.write_text(json.dumps({"count": 3, "rows": frame.to_dict("records")}))
-    else:
-        frame.to_json(path, orient=orient)
-    with pytest.raises(UserError) as refusal:
-        load(path)
-    mend = re.search(r"with pandas, (.*) writes that", str(refusal.value))
-    names = {"read_json": pd.read_json, "DataFrame": pd.DataFrame, "NAMES": ["text", "label"]}
-    eval(mend[1], {**names, "json": json, "path": path, "open": open})
-    assert load(path).texts == ["a", "b", "c"]
 
 
 def test_the_header_again_is_named(tmp_path: Path) -> None:
@@ -361,8 +336,12 @@ def test_a_quote_that_swallows_rows_is_named(tmp_path: Path) -> None:
         ("a.zip", b"x", {}, "is damaged"),
         ("a.arrow", b"ARROW1 but not really", {}, "not a whole Arrow file"),
         ("a.json", b'{"text": {"0": "a"}, "label": {"0": 1}}', {}, r"orient='records'"),
+        ("a.json", b'{"count": 1, "rows": [{"text": "a", "label": 1}]}', {}, "orient='records'"),
+        ("a.json", b'[["a", 1], ["b", 0]]', {}, "is an array of arrays, .* orient='records'"),
         ("a.json", b'[{"text": "a"},\n {"text": ]', {}, "row 2: Expecting value"),
-        ("a.txt", b"just\nlines\n", {}, "no labels found"),
+        ("a.txt", b"just\nlines\n", {}, "begin each line with __label__NAME"),
+        ("a.csv", b"text^label\na^b\n", {}, r"name the character .* by --data\.delimiter"),
+        ("a.csv", b"1,so it is,7\n2,and on,8\n", {}, r"like data .*'\[column1,text,column3\]'"),
         ("a.csv", b"text,label\na,b\n", {"column_names": ("text", "label")}, "leave .* out"),
         ("a.csv", b"a,b\n", {"column_names": ("text",)}, "names 1 columns, but the first"),
         ("a.csv", b"text,label\na,b\n", {"text_column": "x"}, "no column 'x'; columns: 'text'"),

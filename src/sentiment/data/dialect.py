@@ -41,16 +41,6 @@ def sample_rows(lines: Sequence[str], delimiter: str, quoting: str) -> list[list
     return rows
 
 
-def needs_backslash(lines: Sequence[str], usual: str) -> bool:
-    """Whether the lines are a table only if quotes inside values follow a backslash."""
-    if not any('\\"' in line for line in lines):
-        return False
-    delimiter = find_delimiter(lines, usual, "backslash")
-    rows, others = (sample_rows(lines, delimiter, quoting) for quoting in ("backslash", "double"))
-    is_table = len(rows) > 1 and len(rows[0]) > 1 and len(set(map(len, rows))) == 1
-    return is_table and list(map(len, rows)) != list(map(len, others))
-
-
 def has_row_names(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     """Whether rows begin with a name that the header lacks, as R's write.table writes them.
 
@@ -65,14 +55,6 @@ def has_row_names(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
         and len(set(names)) == len(names)
         and (all(map(str.isdecimal, names)) or lines[1].startswith('"'))
     )
-
-
-def find_separator(lines: Sequence[str]) -> str | None:
-    """A sign within the header that nearly all lines hold too, and so may separate columns."""
-    header, *others = lines[:_SNIFFED_ROWS]
-    signs = dict.fromkeys(re.findall(r"(?<=\w)[^\w\s\"'.()!-](?=\w)", header))
-    counts = {sign: sum(sign in line for line in others) for sign in signs}
-    return next((sign for sign in signs if counts[sign] >= 0.9 * len(others) > 0), None)
 
 
 def read_rows(lines: Iterable[str], delimiter: str, quoting: str) -> Iterator[list[str]]:

@@ -66,9 +66,8 @@ class FileSource(Source):
     ) -> None:
         self.path, self.options, self.origin = path, options, str(path)
         self.text_columns = ()
-        self._settings: list[str] = []  # options that a refusal names besides the columns
         self.label_column: str | None = None
-        self.columns = self._all_columns = columns = self._read_columns()
+        self.columns = self.all_columns = columns = self._read_columns()
         problems = {}
         try:
             texts = find_texts(columns, options, alone=not with_label)
@@ -102,31 +101,33 @@ class FileSource(Source):
 
     def describe(self) -> str:
         """What was decided about the file without being told, for a log line; may be empty."""
+        return ", ".join(self._notes())
+
+    def _notes(self) -> list[str]:
         options, said = self.options, []
         if not options.text_column and self.text_columns != ("text",):
             said.append(f"texts from column {self.text_columns[0]!r}")
         if self.label_column not in (None, "label", options.label_column):
             said.append(f"labels from column {self.label_column!r}")
-        columns = [name for name in self._all_columns if normalize(name) in SPLIT_COLUMNS]
+        columns = [name for name in self.all_columns if normalize(name) in SPLIT_COLUMNS]
         if columns and self.label_column is not None and options.split_column is None:
             setting = options.option("split_column", columns[0])
             said.append(f"column {columns[0]!r} is ignored ({setting} takes splits from it)")
-        return ", ".join(said)
+        return said
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
         """Refuse problems, by the settings that mend them."""
         found = guess_columns(self._sample_values())
         guesses = dict(zip(("text_column", "label_column"), found, strict=True))
         settings = [self.options.option(name, guesses[name] or "NAME") for name in problems]
-        columns = list_columns(self._all_columns)
         raise UserError(
-            f"{self.path}: {', '.join(problems.values())}; columns: {columns}: "
-            f"set {' '.join([*settings, *self._settings])}"
+            f"{self.path}: {', '.join(problems.values())}; columns: "
+            f"{list_columns(self.all_columns)}: set {' '.join(settings)}"
         )
 
     def _sample_values(self) -> dict[str, list[Any]]:
         """The values of each column with a name, in rows spread over the file."""
-        samples: dict[str, list[Any]] = {name: [] for name in self._all_columns if name.strip()}
+        samples: dict[str, list[Any]] = {name: [] for name in self.all_columns if name.strip()}
         for block in self.blocks(_PART_ROWS):
             for name, values in samples.items():
                 values.extend(block.values(name)[:: max(1, len(block) // SAMPLE_ROWS)])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import errno
 import gzip
 import io
 import lzma
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -51,12 +53,15 @@ class _Limited(io.BufferedIOBase):
     def readable(self) -> bool:
         return True
 
+    def read(self, size: int | None = -1) -> bytes:
+        return self._counted(self._file.read(size))
+
     def read1(self, size: int = -1) -> bytes:  # what io.TextIOWrapper calls
-        data: bytes = self._file.read1(size)
+        return self._counted(self._file.read1(size))
+
+    def _counted(self, data: bytes) -> bytes:
         self._limit.add(len(data))
         return data
-
-    read = read1  # type: ignore[assignment]  # what io.TextIOWrapper calls for its position
 
 
 def unpacked_suffix(path: Path) -> str:
@@ -64,22 +69,38 @@ def unpacked_suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == ".zip":
         with path.open("rb") as raw, _explained(path), zipfile.ZipFile(raw) as archive:
-            return Path(_member(archive, path)).suffix.lower()
+            return Path(_only_member(archive, path)).suffix.lower()
     return (path.with_suffix("") if suffix in COMPRESSIONS else path).suffix.lower()
 
 
-def _member(archive: zipfile.ZipFile, path: Path) -> str:
-    names = [
+def members(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the files in an archive, without what macOS adds."""
+    return [
         name
         for name in archive.namelist()
         if not name.endswith("/") and not name.startswith("__MACOSX/")
     ]
+
+
+# Which file of an archive is read.
+ChooseMember = Callable[[zipfile.ZipFile, Path], str]
+
+
+def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = members(archive)
     if len(names) == 1:
         return names[0]
     found = f"{', '.join(names[:5])}{', …' if len(names) > 5 else ''}" or "nothing"
     raise UserError(
         f"{path} holds {found}, but must hold one file: unpack it and give the folder or a file"
     )
+
+
+@contextmanager
+def open_unpacked(path: Path, choose_member: ChooseMember = _only_member) -> Iterator[Any]:
+    """A file's bytes, unpacked if it is compressed: of a zip, the member that is chosen."""
+    with path.open("rb") as raw, _explained(path):
+        yield _unpack(raw, path, choose_member)
 
 
 @contextmanager
@@ -97,7 +118,7 @@ def open_text(
         yield io.TextIOWrapper(_unpack(raw, path), encoding, "surrogateescape", newline), raw
 
 
-def _unpack(raw: BinaryIO, path: Path) -> Any:
+def _unpack(raw: BinaryIO, path: Path, choose_member: ChooseMember = _only_member) -> Any:
     match path.suffix.lower():
         case ".gz":
             return _Limited(gzip.GzipFile(fileobj=raw), path)
@@ -107,27 +128,39 @@ def _unpack(raw: BinaryIO, path: Path) -> Any:
             return _Limited(lzma.LZMAFile(raw), path)
         case ".zip":
             archive = zipfile.ZipFile(raw)
-            return _Limited(archive.open(_member(archive, path)), path)
+            member = archive.getinfo(choose_member(archive, path))
+            # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(
+                    f"{path}: {member.filename!r} is neither stored nor deflated: unpack it"
+                )
+            return _Limited(archive.open(member), path)
     return raw
+
+
+# What the libraries raise for missing or wrong bytes, besides OSError; RuntimeError for a password.
+_DAMAGE = (
+    EOFError, OverflowError, RuntimeError, ValueError, struct.error, lzma.LZMAError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    damages = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
     try:
         yield
-    except (*damages, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # not of the decompressors
-            raise
-        raise UserError(f"{path} is damaged: {error}: pack it again") from error
-    except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown method
-        if path.suffix.lower() != ".zip":
-            raise
-        raise UserError(f"{path} can't be unpacked ({error}): unpack it yourself") from error
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not {error.encoding} text: {error.reason} at byte {error.start}"
         ) from error
+    except (*_DAMAGE, OSError) as error:
+        # OSErrors of decompressors have no number; EINVAL comes from a wrong offset in a zip.
+        is_of_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        if is_of_disk or path.suffix.lower() not in COMPRESSIONS:
+            raise
+        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
 
 
 def _marked_encoding(head: bytes) -> str | None:
@@ -184,8 +217,7 @@ def guess_encoding(path: Path) -> str | None:
 def _lines_beyond_ascii(path: Path) -> bytes:
     """The first lines with bytes that are not ASCII."""
     sample = rest = b""
-    with path.open("rb") as raw, _explained(path):
-        data = _unpack(raw, path)
+    with open_unpacked(path) as data:
         while len(sample) < _SAMPLE_BYTES and (block := data.read(_SAMPLE_BYTES)):
             *lines, rest = (rest + block).split(b"\n")
             if len(rest) > _SAMPLE_BYTES:

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
@@ -30,22 +29,18 @@ from sentiment.data.dialect import (
     DELIMITERS,
     count_swallowed,
     find_delimiter,
-    find_separator,
     has_row_names,
-    needs_backslash,
     read_rows,
     sample_rows,
 )
 from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
 from sentiment.data.opening import (
-    guess_encoding,
     is_readable,
     is_unicode,
     open_text,
     unpacked_suffix,
     wrong_encoding,
 )
-from sentiment.display.console import truncate
 from sentiment.runtime import files
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import limited_lines
@@ -53,7 +48,6 @@ from sentiment.runtime.files import limited_lines
 _SAMPLE_CHARACTERS = 1 << 17
 _CHUNK = 1 << 20
 _LONGEST_NAME = 60  # of a column
-_MAX_SHOWN = 10  # columns with their values
 FASTTEXT = "__label__"
 _WHITE = " \t\r\n"
 _BETWEEN_ITEMS = re.compile(r"[ \t\r\n,]*")
@@ -69,33 +63,28 @@ class TextSource(FileSource):
         return open_text(self.path, self.options.encoding, newline=newline)
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
-        """Names and values are shown in the encoding of the file, which the message names too."""
-        if not is_readable(self.path, self.options.encoding):
-            encoding = guess_encoding(self.path)
-            if encoding is None:
-                raise UserError(f"{self.path} is {self.wrong_encoding}")
-            self._settings.append(self.options.option("encoding", encoding))
-            self.options = replace(self.options, encoding=encoding)
-            self.columns = self._all_columns = self._read_columns()
-        self._refuse_readable_columns(problems)
-
-    def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
+        self._check_encoding()
         super()._refuse_columns(problems)
+
+    def _check_encoding(self) -> None:
+        """Refuse bytes of another encoding before names and values are shown."""
+        if not is_readable(self.path, self.options.encoding):
+            raise UserError(f"{self.path} is {self.wrong_encoding}")
 
     @cached_property
     def wrong_encoding(self) -> str:
         return wrong_encoding(self.path, self.options)
 
-    def describe(self) -> str:
-        said, encoding = super().describe(), self.options.encoding
+    def _notes(self) -> list[str]:
+        notes, encoding = super()._notes(), self.options.encoding
         with self.open_text(newline="") as (file, _):
             found = file.encoding.upper()
-        if not found.startswith("UTF-8") and encoding is None:
-            return f"{said}{', ' * bool(said)}encoding {found}"
-        if encoding is None or not is_unicode(self.path):
-            return said
-        setting = self.options.name_of("encoding")
-        return f"{said}{', ' * bool(said)}read as {encoding}, but it is UTF-8: leave {setting} out"
+        if encoding is None and not found.startswith("UTF-8"):
+            notes.append(f"encoding {found}")
+        elif encoding is not None and is_unicode(self.path):
+            setting = self.options.name_of("encoding")
+            notes.append(f"read as {encoding}, but it is UTF-8: leave {setting} out")
+        return notes
 
     def group(
         self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
@@ -168,13 +157,9 @@ class DelimitedSource(TextSource):
         head = head[self._num_skipped :]
         self._delimiter = options.delimiter or find_delimiter(head, usual, options.quoting)
         self._is_unusual = self._delimiter not in (usual, options.delimiter)
-        self._needs_backslash = options.quoting == "double" and needs_backslash(head, usual)
-        self._separator = find_separator(head) if head else None
         self._is_spaced = re.fullmatch(r'"[^"]*"( "[^"]*")+\s*', "".join(head[:1])) is not None
         self._has_row_names = False
         rows = sample_rows(head, self._delimiter, options.quoting)
-        if not rows and self._needs_backslash:  # a refusal names it, and the columns
-            rows = sample_rows(head, self._delimiter, "backslash")
         header = rows[0] if rows else next(self._rows(head), None)
         if header is None:
             raise UserError(f"{self.path} is empty: it needs a header that names its columns")
@@ -201,33 +186,26 @@ class DelimitedSource(TextSource):
         if any("\0" in name for name in self.columns):
             raise UserError(f"{self.path}: the header holds zero bytes: save the file as UTF-8")
 
-    def describe(self) -> str:
-        name = "tab" if self._delimiter == "\t" else repr(self._delimiter)
-        said = [
-            super().describe(),
-            f"delimiter {name}" if self._is_unusual else "",
-            "row names without a header are ignored" if self._has_row_names else "",
-        ]
-        return ", ".join(filter(None, said))
+    def _notes(self) -> list[str]:
+        notes = super()._notes()
+        if self._is_unusual:
+            name = "tab" if self._delimiter == "\t" else repr(self._delimiter)
+            notes.append(f"delimiter {name}")
+        if self._has_row_names:
+            notes.append("row names without a header are ignored")
+        return notes
 
-    def _refuse_readable_columns(self, problems: dict[str, str]) -> NoReturn:
-        if self._needs_backslash:
-            self._settings.append(self.options.option("quoting", "backslash"))
-            self.options = replace(self.options, quoting="backslash")
-            self.columns = self._all_columns = self._read_columns()
+    def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
+        self._check_encoding()
         samples = self._sample_values()
         text, label = guess_columns(samples)
         is_text = unpacked_suffix(self.path) == ".txt"
         if "label_column" in problems and label is None and (is_text or len(self.columns) == 1):
-            if len(self.columns) == 1 and self._separator is not None:
-                raise UserError(
-                    f"{self.path} has one column, {self.columns[0]!r}: if {self._separator} "
-                    f"separates columns, set {self.options.option('delimiter', self._separator)}"
-                )
-            lines = f", or begin each line with {FASTTEXT}NAME"
+            lines = f", begin each line with {FASTTEXT}NAME" if is_text else ""
             raise UserError(
                 f"{self.path}: no labels found in its columns {list_columns(self.columns)}: add a "
-                f"column of labels{lines if is_text else ''}"
+                f"column of labels{lines}, or name the character between columns by "
+                f"{self.options.name_of('delimiter')}"
             )
         if self.options.column_names is None and any(samples.values()):
             looks_like_data = any(
@@ -235,35 +213,16 @@ class DelimitedSource(TextSource):
                 for name in self.columns
             )
             if looks_like_data or (label is not None and label in samples[label]):
-                self._refuse_headerless(problems, samples, text, label)
-        super()._refuse_readable_columns(problems)
-
-    def _refuse_headerless(
-        self,
-        problems: dict[str, str],
-        samples: dict[str, list[str]],
-        text: str | None,
-        label: str | None,
-    ) -> NoReturn:
-        """Propose names of the columns; which are text and label is shown by their values."""
-        guesses = {"text": text, "label": label}
-        roles = {self.columns.index(name): role for role, name in guesses.items() if name}
-        names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
-        settings = [self.options.option("column_names", names), *self._settings]
-        mend = f"name the columns by {' '.join(settings)}"
-        if label is not None and text is not None:
-            mend += f", where label is {_list_values(samples[label])}"
-        else:
-            shown = (
-                f"{name} is {_list_values(samples[column])}"
-                for name, column in zip(names[:_MAX_SHOWN], self.columns, strict=False)
-                if name != "text" and column in samples
-            )
-            mend += f", with label (and text) for the right ones: {'; '.join(shown)}"
-        raise UserError(
-            f"{self.path}: {', '.join(problems.values())}, and the first row looks like data "
-            f"rather than a header: {mend}"
-        )
+                guesses = {"text": text, "label": label}
+                roles = {self.columns.index(name): role for role, name in guesses.items() if name}
+                names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
+                raise UserError(
+                    f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
+                    f"data rather than a header ({list_columns(self.columns)}): name the columns "
+                    f"by {self.options.option('column_names', names)}, with text and label for "
+                    "the right ones"
+                )
+        super()._refuse_columns(problems)
 
     def blocks(self, size: int) -> Iterator[Block]:
         indices = [self.columns.index(name) for name in self.text_columns]
@@ -289,7 +248,7 @@ class DelimitedSource(TextSource):
 
     def _check_headers(self, block: Block, rows: list[list[str]]) -> None:
         """Add a problem for each row that repeats the header, as files joined end to end have."""
-        header = list(self._all_columns)[self._has_row_names :]
+        header = list(self.all_columns)[self._has_row_names :]
         if self.options.column_names is not None or len(header) == 1:
             return
         for index, row in enumerate(rows):
@@ -341,13 +300,6 @@ class DelimitedSource(TextSource):
         return f'set {setting} ({meanings[best]}), or double the quotes inside ("")'
 
 
-def _list_values(values: Iterable[str]) -> str:
-    """The first values that differ, in short."""
-    different = list(dict.fromkeys(values))
-    shown = ", ".join(repr(truncate(value, 30)) for value in different[:3])
-    return shown + (", …" if len(different) > 3 else "")
-
-
 class JsonSource(TextSource):
     """JSON: an object on each line, whose keys may differ, or an array of objects.
 
@@ -359,12 +311,13 @@ class JsonSource(TextSource):
         with self.open_text(newline="\n") as (file, _):
             rows = [row for _, row in itertools.islice(self._rows(file), SAMPLE_ROWS)]
         records = [row.record for row in rows if row.record is not None]
-        if rows and all(row.problem == _object_problem([]) for row in rows):
-            raise self._refuse(
-                "an array of arrays", "DataFrame(json.load(open(path)), columns=NAMES)"
+        are_arrays = rows and all(row.problem == _object_problem([]) for row in rows)
+        if are_arrays or (len(records) == 1 and _holds_rows(records[0])):
+            raise UserError(
+                f"{self.path} is {'an array of arrays' if are_arrays else 'one object'}, but must "
+                "be an array of objects or an object on each line, as pandas writes by "
+                "DataFrame.to_json(path, orient='records')"
             )
-        if len(records) == 1 and (how := _pandas_reader(records[0])):
-            raise self._refuse("one object", how)
         self._keys = list(dict.fromkeys(key for record in records for key in record))
         options = self.options
         wanted = (*options.text_column, options.label_column, options.split_column)
@@ -375,12 +328,6 @@ class JsonSource(TextSource):
         ]
         columns = list(dict.fromkeys([*leaf_names(records), *nested]))
         return columns or ["text", "label"]  # without rows, which is refused later
-
-    def _refuse(self, found: str, reader: str) -> UserError:
-        return UserError(
-            f"{self.path} is {found}, but must be an array of objects or an object on each line: "
-            f"with pandas, {reader}.to_json(path, orient='records') writes that"
-        )
 
     def _prepare(self) -> None:
         self.columns = self._keys or self.columns
@@ -455,23 +402,12 @@ class JsonSource(TextSource):
         return JsonBlock(self.origin, first, self.columns, texts, problems, share_read, rows)
 
 
-def _pandas_reader(record: dict[str, Any]) -> str | None:
-    """How pandas reads a file that is one object of all rows; None if it is a row."""
-    for key, value in record.items():
-        if (
-            isinstance(value, list)
-            and value
-            and isinstance(value[0], dict)
-            and "schema" not in record
-        ):
-            return f"DataFrame(json.load(open(path))[{key!r}])"
-    if not all(isinstance(value, list | dict) for value in record.values()):
-        return None
-    is_split = {"columns", "data"} <= record.keys()
-    orient = "table" if "schema" in record else "split" if is_split else "columns"
-    if all(key.isdecimal() for key in record):
-        orient = "index"
-    return f"read_json(path, orient={orient!r})"
+def _holds_rows(record: dict[str, Any]) -> bool:
+    """Whether the only object of a file holds all rows, as pandas writes without an ``orient``."""
+    values = record.values()
+    return all(isinstance(value, list | dict) for value in values) or any(
+        isinstance(value, list) and value and isinstance(value[0], dict) for value in values
+    )
 
 
 def _object_problem(value: Any) -> str:

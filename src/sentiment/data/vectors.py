@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import gzip
 import itertools
 import math
 import re
-import struct
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import IO, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sentiment.data.opening import members, open_unpacked
 from sentiment.data.vocabulary import SPECIALS
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import DecompressionLimit, require_file
+from sentiment.runtime.files import require_file
 
 _NUM_LINES_BEFORE_CHECK = 1_000  # a wrong dimension is reported early, not after 5 GB
 _NUM_MISSED_NAMED = 20
@@ -323,14 +320,6 @@ MAX_LINE_BYTES = 1 << 20  # a word and 300 values take about 2,600
 BLOCK_BYTES = 1 << 20
 TOO_LONG = b"\n"  # replaces a line over MAX_LINE_BYTES; no other line can be this
 
-_File: TypeAlias = IO[bytes] | gzip.GzipFile
-
-# What gzip and zipfile raise for missing or wrong bytes, besides OSError. RuntimeError is raised
-# for flags of a zip: a password, or a compression method that Python does not know.
-_DAMAGE = (
-    EOFError, OverflowError, RuntimeError, ValueError, struct.error, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-
 
 def read_blocks(path: Path, *, name_part: str) -> Iterator[bytes]:
     """Yield the blocks of a plain file, or of one in a `.zip` or `.gz` unpacked.
@@ -342,29 +331,9 @@ def read_blocks(path: Path, *, name_part: str) -> Iterator[bytes]:
             f"there is no vectors file {path}: correct --vectors.path, or set it to null"
         )
     require_file(path)
-    suffix = path.suffix.lower()
-    limit = DecompressionLimit(path) if suffix in (".zip", ".gz") else None
-    try:
-        with ExitStack() as stack:
-            file: _File
-            if suffix == ".zip":
-                archive = stack.enter_context(zipfile.ZipFile(path))
-                file = stack.enter_context(_open_member(archive, path, name_part))
-            elif suffix == ".gz":
-                file = stack.enter_context(gzip.open(path))
-            else:
-                file = stack.enter_context(path.open("rb"))
-            while block := file.read(BLOCK_BYTES):
-                if limit is not None:
-                    limit.add(len(block))
-                yield block
-    except UserError:
-        raise
-    except (*_DAMAGE, OSError) as error:
-        # gzip's OSErrors have no number, and EINVAL comes from a wrong offset in a zip.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # an error of the disk
-        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
+    with open_unpacked(path, partial(_choose_member, name_part=name_part)) as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
 
 
 # Files that are no text, by their first bytes: what they are, and what to do.
@@ -407,26 +376,21 @@ def text_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 _DIMENSION = re.compile(r"\.([1-9][0-9]{0,4})d\.")
 
 
-def _open_member(archive: zipfile.ZipFile, path: Path, name_part: str) -> IO[bytes]:
-    """Open the text with ``name_part`` in its name, or the only text, or the only binary file."""
-    members = [each for each in archive.infolist() if not each.filename.startswith("__MACOSX/")]
-    texts = [each for each in members if each.filename.endswith((".txt", ".vec"))]
-    texts = texts or [each for each in members if each.filename.endswith(".bin")]
-    fitting = [member for member in texts if name_part in member.filename] or texts
-    if len(fitting) != 1:
-        names = ", ".join(repr(truncate(member.filename, 60)) for member in texts[:10])
-        advice = "unpack the one that you mean" if texts else "give one that does"
-        found = {match[1] for each in texts if (match := _DIMENSION.search(each.filename))}
-        if len(found) > 1 and name_part[1:-2] not in found:
-            sizes = " or ".join(sorted(found, key=int))
-            advice = f"set --model.embedding_size to {sizes}, or {advice}"
-        raise UserError(
-            f"{path} holds {names or 'no .txt, .vec or .bin file'}, but not exactly one text with "
-            f"{name_part!r} in its name: {advice}"
-        )
-    # zipfile bounds the memory of decompression for deflate only, not for bzip2 and LZMA.
-    if fitting[0].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise UserError(
-            f"{path}: {fitting[0].filename!r} is neither stored nor deflated; repack it"
-        )
-    return archive.open(fitting[0])
+def _choose_member(archive: zipfile.ZipFile, path: Path, *, name_part: str) -> str:
+    """The text with ``name_part`` in its name, or the only text, or the only binary file."""
+    names = members(archive)
+    texts = [name for name in names if name.endswith((".txt", ".vec"))]
+    texts = texts or [name for name in names if name.endswith(".bin")]
+    fitting = [name for name in texts if name_part in name] or texts
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(repr(truncate(name, 60)) for name in texts[:10])
+    advice = "unpack the one that you mean" if texts else "give one that does"
+    found = {match[1] for name in texts if (match := _DIMENSION.search(name))}
+    if len(found) > 1 and name_part[1:-2] not in found:
+        sizes = " or ".join(sorted(found, key=int))
+        advice = f"set --model.embedding_size to {sizes}, or {advice}"
+    raise UserError(
+        f"{path} holds {listed or 'no .txt, .vec or .bin file'}, but not exactly one text with "
+        f"{name_part!r} in its name: {advice}"
+    )
