@@ -78,7 +78,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
     from sentiment.data import download
 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(download, "_WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(download, "_WAIT_SECONDS", (0.001,) * 3)
     monkeypatch.setattr(download, "_TIMEOUT_SECONDS", (1.0, 0.3))
     server = FileServer()
     archive = replace(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
         elif fault.startswith(("http://", "https://")):
             self.answer(302, b"", Location=fault)
         elif fault == "web page":
-            self.answer(200, b"<html>log in</html>", **{"Content-Type": "text/html; charset=utf-8"})
+            self.answer(200, b"<html>log in</html>")
         elif fault == "endless":
             self.answer(200, content * 3, length=None)
         elif start and fault != "no ranges":
@@ -54,8 +53,6 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault == "stall":
             self.server.released.wait(5)
-        if fault == "slow":
-            time.sleep(1.5)
         self.wfile.write(body[HALF:])
 
     def log_message(self, *args: object) -> None:

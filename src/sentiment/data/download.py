@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from sentiment.display.progress import progress_bar
 from sentiment.runtime.errors import UserError
@@ -20,11 +18,9 @@ from sentiment.runtime.files import file_sha256
 
 logger = logging.getLogger(__name__)
 
-_NUM_ATTEMPTS = 4
-_WAIT_SECONDS = 1.0  # before the second attempt; doubles from attempt to attempt
+_WAIT_SECONDS = (1.0, 2.0, 4.0)  # before each further attempt
 _TIMEOUT_SECONDS = (10.0, 30.0)  # to connect, and between two packets
 _BLOCK_BYTES = 1 << 16
-_TRANSIENT_STATUSES = {408, 429, 500, 502, 503, 504}
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,6 @@ class DownloadError(OSError):
     """A file could not be downloaded, or is not the published one."""
 
 
-class _TransientError(Exception):
-    """An attempt failed; the next one may succeed."""
-
-
 def fetch_vectors(name: str, cache_dir: Path) -> Path:
     """Return the archive that holds ``KNOWN_VECTORS[name]``; download it if the cache lacks it.
 
@@ -88,7 +80,7 @@ def fetch_vectors(name: str, cache_dir: Path) -> Path:
         return path
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+        with FileLock(f"{path}.lock"):
             if not _is_complete(path, archive):  # another process may have just finished it
                 _download(archive, path)
     except DownloadError as error:
@@ -115,31 +107,8 @@ def _is_complete(path: Path, archive: Archive) -> bool:
     return path.is_file() and path.stat().st_size == archive.num_bytes
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    lock_path = Path(f"{path}.lock")
-    _remove_link(lock_path)
-    lock = FileLock(lock_path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        logger.warning("another process is downloading %s: waiting for it", path)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _remove_link(path: Path) -> None:
-    """Remove a link, through which another file would be overwritten, or a pipe."""
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.unlink()
-
-
 def _download(archive: Archive, path: Path) -> None:
     part = path.with_name(f"{path.name}.part")
-    _remove_link(part)
     reasons = []
     for url in archive.urls:
         try:
@@ -157,21 +126,20 @@ def _download(archive: Archive, path: Path) -> None:
 
 
 def _download_with_retries(url: str, part: Path, num_bytes: int) -> None:
-    reason = ""
     with requests.Session() as session:
         if urlsplit(url).hostname != "127.0.0.1":
             del session.adapters["http://"]  # only HTTPS, redirections included
-        for attempt in range(_NUM_ATTEMPTS):
-            if attempt:
-                wait = _WAIT_SECONDS * 2 ** (attempt - 1)
-                logger.warning("downloading %s: %s; retrying in %g s", url, reason, wait)
-                time.sleep(wait)
+        for wait in (*_WAIT_SECONDS, None):
             try:
                 _resume(session, url, part, num_bytes)
                 return
-            except _TransientError as error:
-                reason = str(error)
-    raise DownloadError(f"{reason}, after {_NUM_ATTEMPTS} attempts")
+            except DownloadError as error:
+                if wait is None:
+                    raise DownloadError(
+                        f"{error}, after {len(_WAIT_SECONDS) + 1} attempts"
+                    ) from error
+                logger.warning("downloading %s: %s; retrying in %g s", url, error, wait)
+                time.sleep(wait)
 
 
 def _resume(session: requests.Session, url: str, part: Path, num_bytes: int) -> None:
@@ -179,14 +147,21 @@ def _resume(session: requests.Session, url: str, part: Path, num_bytes: int) -> 
     offset = part.stat().st_size if part.exists() else 0
     if offset == num_bytes:
         return
-    if offset > num_bytes:
-        offset = 0
-    with _request(session, url, offset) as response:
-        if response.status_code == 200:
-            offset = 0
-        elif not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+    headers = {"Accept-Encoding": "identity"}  # the bytes as stored: sizes are compared
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    try:
+        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS)
+    except OSError as error:  # all errors of requests, and a missing REQUESTS_CA_BUNDLE
+        raise DownloadError(str(error)) from error
+    with response:
+        status, content_range = response.status_code, response.headers.get("Content-Range", "")
+        if status == 416 or (status == 206 and not content_range.startswith(f"bytes {offset}-")):
             part.unlink(missing_ok=True)  # so that the next attempt requests the whole file
-            raise _TransientError("the server does not have the rest of the file")
+            raise DownloadError("the server does not have the rest of the file")
+        if status not in (200, 206):
+            raise DownloadError(f"the server answers {status} {response.reason}")
+        offset = offset if status == 206 else 0
         length = response.headers.get("Content-Length", "")
         announced = int(length) if length.isdecimal() else num_bytes - offset
         if offset + announced != num_bytes:
@@ -196,32 +171,7 @@ def _resume(session: requests.Session, url: str, part: Path, num_bytes: int) -> 
             )
         _append(response, part, offset, num_bytes)
     if part.stat().st_size < num_bytes:
-        raise _TransientError(f"only {part.stat().st_size:,} of {num_bytes:,} bytes arrived")
-
-
-def _request(session: requests.Session, url: str, offset: int) -> requests.Response:
-    """Request the file from byte ``offset`` on; the body is still unread."""
-    headers = {"Accept-Encoding": "identity"}  # the bytes as stored: sizes are compared
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
-    try:
-        response = session.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS)
-    except requests.exceptions.SSLError as error:
-        if "certificate verify failed" in str(error):
-            raise DownloadError(f"its certificate is not trusted: {error}") from error
-        raise _TransientError(str(error)) from error
-    except (requests.ConnectionError, requests.Timeout) as error:
-        raise _TransientError(str(error)) from error
-    except OSError as error:  # requests' other errors, and a missing REQUESTS_CA_BUNDLE
-        raise DownloadError(str(error)) from error
-    status = f"the server answers {response.status_code} {response.reason}"
-    if response.status_code in _TRANSIENT_STATUSES:
-        raise _TransientError(status)
-    if response.status_code not in (200, 206, 416):  # 416: the range is beyond the end
-        raise DownloadError(status)
-    if response.headers.get("Content-Type", "").startswith("text/html"):
-        raise DownloadError("it is a web page, as from a network that asks to log in")
-    return response
+        raise DownloadError(f"only {part.stat().st_size:,} of {num_bytes:,} bytes arrived")
 
 
 def _append(response: requests.Response, part: Path, offset: int, num_bytes: int) -> None:
@@ -237,7 +187,7 @@ def _append(response: requests.Response, part: Path, offset: int, num_bytes: int
             try:
                 block = next(blocks, b"")
             except requests.RequestException as error:
-                raise _TransientError(str(error)) from error
+                raise DownloadError(str(error)) from error
             if not block:
                 break
             progress.update(file.write(block[: num_bytes - file.tell()]))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torchtext.vocab import Vocab
 
-from sentiment.config.config import Config, DataConfig, VectorsConfig, VocabularyConfig
+from sentiment.config.config import Config, DataConfig, VectorsConfig
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.download import cached_vectors, fetch_vectors
 from sentiment.data.pieces import add_pieces
@@ -96,12 +96,19 @@ def prepare_training(
         warn_of_similar_neighbours(train_tokens, train.labels)
     validation_tokens = tokenize_reviews(validation, config.data)
     if vocabulary is None:
-        vocabulary = _choose_and_check(config, train, train_tokens, validation_tokens)
+        vocabulary = choose_vocabulary(config, [(train, train_tokens)])
+        if not warn_of_unspaced(train.texts, config.data.language):
+            warn_of_vocabulary(
+                vocabulary,
+                config.vocabulary,
+                count_tokens(train_tokens),
+                count_tokens(validation_tokens),
+            )
     elif extends_vocabulary:
         more = choose_vocabulary(config, [(train, train_tokens)])
         vocabulary = extend_vocabulary(vocabulary, more)
     vectors, coverage, vectors_fingerprint = (
-        _load_vectors(config, vocabulary, train.texts) if with_vectors else (None, None, None)
+        _load_vectors(config, vocabulary) if with_vectors else (None, None, None)
     )
     data = TrainingData(
         train=_encode_to_learn(train, train_tokens, vocabulary, config),
@@ -218,21 +225,6 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
     return vocabulary
 
 
-def _choose_and_check(
-    config: Config, train: Reviews, train_tokens: TokenizedTexts, validation_tokens: TokenizedTexts
-) -> Vocab:
-    """The vocabulary of the training reviews, with warnings if it hardly serves."""
-
-    def build(settings: VocabularyConfig) -> Vocab:
-        return choose_vocabulary(replace(config, vocabulary=settings), [(train, train_tokens)])
-
-    vocabulary = build(config.vocabulary)
-    if not warn_of_unspaced(train.texts, config.data.language):
-        counts = count_tokens(train_tokens), count_tokens(validation_tokens)
-        warn_of_vocabulary(vocabulary, config.vocabulary, build, *counts)
-    return vocabulary
-
-
 def prepare_split(
     data: DataConfig, split: Split, vocabulary: Vocab, class_names: tuple[str, ...]
 ) -> tuple[Reviews, EncodedCorpus]:
@@ -287,7 +279,7 @@ def _encode_to_learn(
 
 
 def _load_vectors(
-    config: Config, vocabulary: Vocab, texts: Sequence[str]
+    config: Config, vocabulary: Vocab
 ) -> tuple[torch.Tensor | None, Coverage | None, dict[str, Any] | None]:
     """The initial embedding, its coverage and the fingerprint of its file; None without vectors."""
     path = vectors_path(config.vectors, cache_dir(config.data))
@@ -301,7 +293,7 @@ def _load_vectors(
         generator=torch.Generator().manual_seed(config.seed),
     )
     logger.info("%s", coverage.summary())
-    warn_of_coverage(config, path, coverage, texts)
+    warn_of_coverage(config, coverage)
     return vectors, coverage, file_fingerprint(path)
 
 
@@ -369,7 +361,7 @@ def prepare_pretraining(
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(splits[name], tokens[name]) for name in splits])
         warn_of_unspaced(train.texts, config.data.language)
-        vectors, _, vectors_fingerprint = _load_vectors(config, vocabulary, train.texts)
+        vectors, _, vectors_fingerprint = _load_vectors(config, vocabulary)
     data = replace(config.data, max_length=config.pretraining.max_length, keep="head")
     corpora = [encode_tokens(splits[name], tokens[name], vocabulary, data) for name in splits]
     logger.info(
