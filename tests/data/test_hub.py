@@ -25,36 +25,7 @@ from helpers.processes import Processes
 from helpers.trainings import ended
 
 COMMIT = "e" * 40
-API = "/api/datasets/stanfordnlp/imdb"
 FILES = "/datasets/stanfordnlp/imdb/resolve/"
-
-# As on the hub: with the splits that the card counts, loading one split alone must not be taken
-# for an incomplete download.
-CARD = """---
-dataset_info:
-  config_name: plain_text
-  features:
-  - name: text
-    dtype: string
-  - name: label
-    dtype:
-      class_label:
-        names:
-          '0': neg
-          '1': pos
-  splits:
-  - {name: train, num_bytes: 33432823, num_examples: 25000}
-  - {name: test, num_bytes: 32650685, num_examples: 25000}
-  - {name: unsupervised, num_bytes: 67106794, num_examples: 50000}
-configs:
-- config_name: plain_text
-  data_files:
-  - {split: train, path: plain_text/train-*}
-  - {split: test, path: plain_text/test-*}
-  - {split: unsupervised, path: plain_text/unsupervised-*}
-  default: true
----
-"""
 
 
 def print_loaded(what: str) -> int:
@@ -81,7 +52,6 @@ def parquet(split: str, labels: list[int]) -> bytes:
 
 
 STORED = {
-    "README.md": CARD.encode(),
     "plain_text/train-00000-of-00001.parquet": parquet("train", [0] * 10 + [1] * 10),
     "plain_text/test-00000-of-00001.parquet": parquet("test", [0, 1, 1]),
     "plain_text/unsupervised-00000-of-00001.parquet": parquet("unsupervised", [-1, -1]),
@@ -89,7 +59,7 @@ STORED = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers for the repository's revision, the listing of its folder and its files."""
+    """Answers for the repository's files."""
 
     protocol_version = "HTTP/1.1"
     server: Hub
@@ -97,12 +67,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         path = self.path.split("?")[0]
-        if path.startswith(f"{API}/revision/"):
-            self.answer(json.dumps({"id": "stanfordnlp/imdb", "sha": COMMIT, "siblings": []}))
-        elif path.startswith(f"{API}/tree/"):
-            folder = path.removeprefix(f"{API}/tree/{COMMIT}").strip("/")
-            self.answer(json.dumps([entry(name) for name in STORED if name.startswith(folder)]))
-        elif (name := path.removeprefix(FILES).partition("/")[2]) in STORED:
+        if (name := path.removeprefix(FILES).partition("/")[2]) in STORED:
             headers = {"ETag": f'"{digest(name)}"', "X-Repo-Commit": COMMIT}
             self.answer(STORED[name], headers=headers)
         else:
@@ -110,12 +75,9 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def answer(
-        self, body: str | bytes, *, status: int = 200, headers: dict[str, str] | None = None
-    ) -> None:
-        body = body.encode() if isinstance(body, str) else body
+    def answer(self, body: bytes, *, status: int = 200, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
@@ -143,10 +105,6 @@ class Hub(ThreadingHTTPServer):
 
 def digest(name: str) -> str:
     return hashlib.sha1(STORED[name]).hexdigest()
-
-
-def entry(name: str) -> dict[str, Any]:
-    return {"type": "file", "oid": digest(name), "size": len(STORED[name]), "path": name}
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 from sentiment.data.layouts import SPLIT_NAMES
 from sentiment.runtime.errors import UserError
@@ -24,36 +23,22 @@ def cached_imdb_file(split: str) -> Path | None:
     return Path(path) if isinstance(path, str) else None
 
 
-def load_imdb(split: str) -> list[Path]:
-    """Download the file of one split of IMDB, and no other; its Arrow files in the cache."""
-    # Imported here for start-up time: the two imports take a second.
-    import datasets
+def fetch_imdb_file(split: str) -> Path:
+    """Download the file of one split of IMDB, and no other, to the hub's cache."""
     import huggingface_hub
 
-    file_name = _IMDB_FILE.format(split)
-    url = huggingface_hub.hf_hub_url(IMDB, file_name, repo_type="dataset")
+    name = _IMDB_FILE.format(split)
+    url = huggingface_hub.hf_hub_url(IMDB, name, repo_type="dataset")
     try:
-        # A quick request first: load_dataset waits over 20 s if the hub cannot be reached.
+        # A quick request first: the download waits over 20 s if the hub cannot be reached.
         huggingface_hub.get_hf_file_metadata(url, timeout=_PROBE_SECONDS)
-        dataset = datasets.load_dataset(
-            IMDB,
-            data_files={split: file_name},
-            split=split,
-            # Some versions raise an error because the other splits are missing
-            # (https://github.com/huggingface/datasets/pull/8215).
-            verification_mode="no_checks",
-        )
-    except Exception as error:  # from datasets, the hub's client or its HTTP library
+        return Path(huggingface_hub.hf_hub_download(IMDB, name, repo_type="dataset"))
+    except Exception as error:  # from the hub's client or its HTTP library
         reason = (str(error).splitlines() or [""])[0]
         raise FileNotFoundError(
             f"IMDB's {split} split is not in the cache, and {url} can't be reached or read "
             f"({type(error).__name__}: {reason}): give a local copy with --data.path FOLDER"
         ) from error
-    return _cache_files(dataset)
-
-
-def _cache_files(dataset: Any) -> list[Path]:
-    return [Path(file["filename"]) for file in dataset.cache_files]
 
 
 @functools.cache
@@ -79,7 +64,7 @@ def load_hub(name: str) -> dict[str, list[Path]]:
             f"({type(error).__name__}: {reason}): check the name, or give files with --data.path"
         ) from error
     return {
-        split: _cache_files(loaded[alias])
+        split: [Path(file["filename"]) for file in loaded[alias].cache_files]
         for split, names in SPLIT_NAMES.items()
         for alias in reversed(names)
         if alias in loaded

@@ -14,7 +14,7 @@ from sentiment.config.config import DataConfig
 from sentiment.data.blocks import Block, is_utf8
 from sentiment.data.columns import FileOptions, normalize
 from sentiment.data.formats import open_source
-from sentiment.data.hub import IMDB, cached_imdb_file, load_hub, load_imdb
+from sentiment.data.hub import IMDB, cached_imdb_file, fetch_imdb_file, load_hub
 from sentiment.data.labels import RawLabel
 from sentiment.data.layouts import (
     SPLIT_NAMES,
@@ -303,8 +303,7 @@ def _require(data: DataConfig, split: Split) -> Files:
 def _find(data: DataConfig, split: Split) -> Files | None:
     """A split's files; None if the source has no such split."""
     if is_imdb(data):
-        cached = cached_imdb_file(split)
-        return Files(f"{IMDB} {split}", load_imdb(split) if cached is None else [cached])
+        return Files(f"{IMDB} {split}", [cached_imdb_file(split) or fetch_imdb_file(split)])
     if data.hub is not None:
         paths = load_hub(data.hub).get(split)
         return None if paths is None else Files(f"{data.hub} {split}", paths)
