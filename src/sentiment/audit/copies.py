@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from sentiment.data.splits import is_in, number_keys
+from sentiment.data.splits import is_in
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,14 @@ def find_copies(
     keys: Mapping[str, Sequence[bytes]], labelled: Sequence[bytes], labels: np.ndarray
 ) -> Copies:
     """Compare splits by their keys; ``labelled`` are the keys of ``labels`` (num_labelled,)."""
-    texts = number_keys(labelled)
-    pairs = np.unique(np.stack([texts, labels], axis=1), axis=0)
-    numbers, num_labels = np.unique(pairs[:, 0], return_counts=True)
-    groups: dict[int, list[int]] = {text: [] for text in numbers[num_labels > 1].tolist()}
-    for index in np.flatnonzero(np.isin(texts, list(groups))).tolist():
-        groups[int(texts[index])].append(index)
+    groups: dict[bytes, list[int]] = {}
+    for index, key in enumerate(labelled):
+        groups.setdefault(key, []).append(index)
     return Copies(
         within={split: len(own) - len(set(own)) for split, own in keys.items()},
         across={
             (first, second): int(is_in(keys[first], keys[second]).sum())
             for first, second in combinations(keys, 2)
         },
-        contradictions=list(groups.values()),
+        contradictions=[copies for copies in groups.values() if len({*labels[copies]}) > 1],
     )

@@ -87,31 +87,25 @@ def parse_ngrams(lines: Sequence[str]) -> Ngrams:
     Raises:
         UserError: the lines are not in order, or the prefix or last word of an n-gram is missing.
     """
-    lengths = np.array([line.count(" ") + 1 for line in lines], dtype=np.int64)
-    if (np.diff(lengths) < 0).any() or (lengths > LONGEST).any():
-        raise UserError(f"n-grams are not sorted by their lengths, 1 to {LONGEST} words")
-    words = [line for line, length in zip(lines, lengths, strict=True) if length == 1]
-    number_by_word = {word: number for number, word in enumerate(words)}
-    if len(number_by_word) < len(words) or "" in number_by_word:
-        raise UserError("a word occurs twice among the n-grams, or is empty")
-    prefixes = number_by_word
+    by_length = [[line for line in lines if line.count(" ") == n] for n in range(LONGEST)]
+    words = by_length[0]
+    prefixes = number_by_word = {word: number for number, word in enumerate(words)}
     levels = []
-    for length in range(2, LONGEST + 1):
-        ends = np.searchsorted(lengths, [length, length + 1])
-        level = lines[ends[0] : ends[1]]
+    for level in by_length[1:]:
         parts = (line.rpartition(" ") for line in level)
-        numbers = (
-            prefixes[prefix] * len(words) + number_by_word[last] for prefix, _, last in parts
-        )
         try:
-            keys = np.fromiter(numbers, np.int64, len(level))
+            keys = [
+                prefixes[prefix] * len(words) + number_by_word[last] for prefix, _, last in parts
+            ]
         except KeyError as error:
             raise UserError(f"an n-gram contains {error}, which is missing") from error
-        if (np.diff(keys) <= 0).any():
-            raise UserError(f"n-grams of {length} words are not in order")
         prefixes = {line: number for number, line in enumerate(level)}
-        levels.append(keys)
-    return Ngrams(words, tuple(levels))
+        levels.append(np.array(keys, dtype=np.int64))
+    ngrams = Ngrams(words, tuple(levels))
+    is_sorted = all((np.diff(keys) > 0).all() for keys in levels)
+    if not is_sorted or len(number_by_word) < len(words) or ngrams.texts() != list(lines):
+        raise UserError("its n-grams are not those that it was made with, in their order")
+    return ngrams
 
 
 def _text_of_token(tokenized: TokenizedTexts) -> np.ndarray:

@@ -80,12 +80,13 @@ def _share_outside(counts: Counter[str], words: Collection[str]) -> float:
 
 
 def warn_of_coverage(config: Config, coverage: Coverage) -> None:
-    """Warn of vectors that fewer than half of the tokens have; their case may be the reason."""
+    """Warn of vectors that fewer than half of the tokens have."""
     if coverage.token_share >= _MIN_COVERED:
         return
-    mend = "give vectors of the language and the kind of the reviews with --vectors.path"
-    if coverage.tokens_in_other_case > coverage.tokens_found:
-        other = str(not config.data.lower_case).lower()
-        mend = f"the file has words in another case, set --data.lower_case {other}"
-    covered = 100 * coverage.token_share
-    logger.warning("only %.0f %% of the training tokens have a vector: %s", covered, mend)
+    logger.warning(
+        "only %.0f %% of the training tokens have a vector: give vectors of the language and the "
+        "kind of the reviews by --vectors.path; or, if its words are in another case, set "
+        "--data.lower_case %s",
+        100 * coverage.token_share,
+        str(not config.data.lower_case).lower(),
+    )

@@ -37,7 +37,6 @@ class Coverage:
     types_found: int  # of these, words that have a vector
     num_tokens: int  # occurrences of the words in the training split
     tokens_found: int  # occurrences of the words that have a vector
-    tokens_in_other_case: int  # of the others, occurrences of those that the file has in other case
     most_frequent_missed: tuple[str, ...]  # at most 20 words without a vector
     num_malformed: int  # lines that were skipped: not a word and its values, or not finite
     malformed_lines: tuple[int, ...]  # numbers of the first 10 of these, from 1
@@ -91,7 +90,7 @@ def load_vectors(
     # Row 0 stays zero even if the file has a vector for «<pad>». Words with lone surrogates, which
     # are not UTF-8, are in no file but must not raise an error either.
     wanted = {words[row].encode("utf-8", "surrogatepass"): row for row in range(1, len(words))}
-    stats = _FileStats(path, dimension, folded={word.lower() for word in words[len(SPECIALS) :]})
+    stats = _FileStats(path, dimension)
     blocks = read_blocks(path, name_part=f".{dimension}d.")
     start = next(blocks, b"")
     _refuse_other_formats(path, start)
@@ -112,15 +111,11 @@ def _coverage(
     missed = [row for row in missed if row >= len(SPECIALS)]
     by_count = sorted(missed, key=lambda row: -counts[row])
     num_types, num_tokens = len(words) - len(SPECIALS), sum(counts[len(SPECIALS) :])
-    is_missed = set(missed)
-    rows = range(len(SPECIALS), len(words))
-    in_file = stats.folded_found | {words[row].lower() for row in rows if row not in is_missed}
     return Coverage(
         num_types=num_types,
         types_found=num_types - len(missed),
         num_tokens=num_tokens,
         tokens_found=num_tokens - sum(counts[row] for row in missed),
-        tokens_in_other_case=sum(counts[row] for row in missed if words[row].lower() in in_file),
         most_frequent_missed=tuple(words[row] for row in by_count[:_NUM_MISSED_NAMED]),
         num_malformed=stats.num_malformed,
         malformed_lines=tuple(stats.malformed_lines),
@@ -141,18 +136,10 @@ class _FileStats:
 
     path: Path
     dimension: int
-    folded: set[str]  # the vocabulary in lower case
-    folded_found: set[str] = field(default_factory=set)  # of these, what the file has in any case
     num_lines: int = 0  # without empty ones and a header
     num_malformed: int = 0
     malformed_lines: list[int] = field(default_factory=list)
     other_dimensions: Counter[int] = field(default_factory=Counter)
-
-    def note_other_word(self, word: bytes) -> None:
-        """Remember a word that is not in the vocabulary as it is written."""
-        folded = word.decode("utf-8", "replace").lower()
-        if folded in self.folded:
-            self.folded_found.add(folded)
 
     def note_malformed(self, line_number: int, num_values: int = 0) -> None:
         self.num_malformed += 1
@@ -181,15 +168,11 @@ class _FileStats:
         self.check_dimension()
         if not coverage.types_found:
             malformed = _malformed_text(self.num_malformed, self.malformed_lines)
-            advice = "give a file of lines «word value value …» in the language of the reviews"
-            if coverage.tokens_in_other_case:
-                advice = (
-                    "it has some in another case, set --data.lower_case true and lower-case the "
-                    "file (tr A-Z a-z < FILE > NEW)"
-                )
             raise UserError(
                 f"none of the {coverage.num_types:,} words of the vocabulary is among the "
-                f"{self.num_lines:,} lines of {self.path} ({malformed}): {advice}"
+                f"{self.num_lines:,} lines of {self.path} ({malformed}): give a file of lines "
+                "«word value value …» in the language of the reviews, or change data.lower_case if "
+                "its words are in another case"
             )
 
 
@@ -215,9 +198,7 @@ def _text_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _FileSt
         word, num_values = _split_word(line, dimension)
         if word is None:
             stats.note_malformed(line_number, num_values)
-        elif (row := wanted.get(word)) is None:
-            stats.note_other_word(word)
-        else:
+        elif (row := wanted.get(word)) is not None:
             values = _parse(line[len(word) + 1 :])
             if values is None:
                 stats.note_malformed(line_number)
@@ -265,9 +246,7 @@ def _binary_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _File
             buffer, position = buffer[position:] + block, 0
         word = buffer[position:space].lstrip(b"\n")
         stats.num_lines += 1
-        if (row := wanted.get(word)) is None:
-            stats.note_other_word(word)
-        else:
+        if (row := wanted.get(word)) is not None:
             values = np.frombuffer(buffer, "<f4", dimension, space + 1)
             if np.isfinite(values).all():
                 del wanted[word]
@@ -338,9 +317,8 @@ def read_blocks(path: Path, *, name_part: str) -> Iterator[bytes]:
 
 # Files that are no text, by their first bytes: what they are, and what to do.
 _OTHER_FORMATS = {
-    b"\x93NUMPY": 'is a NumPy array, which holds no words: write both as text, python -c "import '
-    "numpy; [print(w.strip(), *v) for w, v in zip(open('WORDS', encoding='utf-8'), numpy.load("
-    "'FILE'))]\" > vectors.txt",
+    b"\x93NUMPY": "is a NumPy array, which holds no words: give a text file with a word and its "
+    "values on each line",
     b"\x80": "is a pickle, which may run any code and is not loaded: save the vectors as "
     "word2vec does (in gensim, save_word2vec_format)",
     b"\xba\x16\x4f\x2f": "is a fastText model: give the .vec file that belongs to it",
