@@ -65,8 +65,3 @@ def test_reviews_meet_others_in_the_next_epoch():
         sampler.set_epoch(epoch)
         batches.append({frozenset(batch.tolist()) for batch in sampler})
     assert not batches[0] & batches[1]
-
-
-def test_an_empty_review_is_refused():
-    with pytest.raises(ValueError, match="without tokens"):
-        BucketSampler(torch.tensor([3, 0]), batch_size=2)

@@ -242,7 +242,7 @@ def test_a_frequent_minus_one_is_refused_with_both_meanings(tmp_path):
         data = parse_training(shlex.split(arguments), "train").config.data
         reviews = load_split(data, "all")
         classes.append((reviews.class_names, len(reviews)))
-    assert classes == [(("negative", "neutral", "positive"), 27), (("0", "1"), 18)]
+    assert classes == [(("0", "1", "NAME"), 27), (("0", "1"), 18)]
 
 
 def test_words_for_missing_labels_are_said(tmp_path, caplog):

@@ -15,7 +15,6 @@ from torchtext.vocab import Vocab
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, Tokenizer
 from sentiment.data.vocabulary import PAD_ID, UNK_ID, number_lexicon
 from sentiment.model.layers import to_device
-from sentiment.runtime.errors import UserError
 
 # Which tokens of a review longer than the maximum are kept.
 Keep = Literal["head", "tail", "head+tail"]
@@ -242,11 +241,7 @@ class BucketSampler(Sampler[torch.Tensor]):
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}, but must be at least 1")
         self._lengths = lengths.numpy().astype(np.int64)
-        if len(self._lengths) and self._lengths.min() < 1:
-            raise UserError("a review without tokens cannot be in a batch")
         self._batch_size = batch_size
         self._unit = unit
         self._seed = seed

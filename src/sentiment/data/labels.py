@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import lru_cache
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class NumberedLabels:
     unused: list[str]  # what data.labels lists, but no row has
 
 
+@lru_cache(typed=True)  # 1, 1.0 and True are equal
 def label_name(value: RawLabel | None) -> str | None:
     """The name of a label, the same for equal values of any type; None for an empty one.
 
@@ -104,7 +106,7 @@ def number_labels(
     Raises:
         UserError: a label is none of the classes, or there are fewer than two classes.
     """
-    names = _names(values)
+    names = list(map(label_name, values))
     found = sorted(set(filter(None, names)), key=_order)
     rules = replace(rules, renames=_canonical(rules.renames))
     classes = None
@@ -121,7 +123,7 @@ def number_labels(
             unlabelled.append("-1")
             del meanings["-1"]
         elif classes is None:  # else it is refused as unknown
-            raise UserError(_describe_frequent_minus_one(names, meanings, rules, place))
+            raise UserError(_describe_frequent_minus_one(names, rules, place))
     if classes is None:
         classes = _Classes(_name_classes(meanings.values(), rules, origin))
     targets: dict[str | None, int | None] = {
@@ -139,17 +141,6 @@ def number_labels(
     used = {_meaning(name, rules)[0] for name in named}
     unused = [key for key in rules.renames if key not in used]
     return NumberedLabels(labels, classes.names, found, unlabelled, unused)
-
-
-def _names(values: Sequence[RawLabel | None]) -> list[str | None]:
-    known: dict[tuple[type, RawLabel | None], str | None] = {}  # 1, 1.0 and True are one key
-    names = []
-    for value in values:
-        key = (type(value), value)
-        if key not in known:
-            known[key] = label_name(value)
-        names.append(known[key])
-    return names
 
 
 class _Classes:
@@ -245,19 +236,14 @@ def _is_minus_one_unlabelled(
 
 
 def _describe_frequent_minus_one(
-    names: Sequence[str | None],
-    meanings: Mapping[str, str | None],
-    rules: LabelRules,
-    place: Callable[[int], str],
+    names: Sequence[str | None], rules: LabelRules, place: Callable[[int], str]
 ) -> str:
     """Why -1 in many rows is refused, with the settings for both of its meanings."""
-    words = ("negative", "neutral", "positive")
-    is_polarity = set(meanings) == {"-1", "0", "1"} and not rules.renames
-    classes = dict(zip(("-1", "0", "1"), words, strict=True)) if is_polarity else {"-1": "NAME"}
+    options = [labels_option({**rules.renames, "-1": name}) for name in ("NAME", None)]
     return (
         f"{place(names.index('-1'))}: label -1, as in {names.count('-1'):,} of {len(names):,} "
-        f"rows: if it is a class, {labels_option({**rules.renames, **classes})}; if it means that "
-        f"there is no label, {labels_option({**rules.renames, '-1': None})} leaves these rows out"
+        f"rows: if it is a class, {options[0]}; if it means that there is no label, {options[1]} "
+        "leaves these rows out"
     )
 
 

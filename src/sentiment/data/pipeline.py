@@ -110,6 +110,12 @@ def prepare_training(
     vectors, coverage, vectors_fingerprint = (
         _load_vectors(config, vocabulary) if with_vectors else (None, None, None)
     )
+    splits = {"train": train, "validation": validation}
+    unlabelled_corpus = None
+    if unlabelled is not None:
+        splits["unsupervised"] = unlabelled
+        tokens = tokenize_reviews(unlabelled, config.data)
+        unlabelled_corpus = _encode_to_learn(unlabelled, tokens, vocabulary, config)
     data = TrainingData(
         train=_encode_to_learn(train, train_tokens, vocabulary, config),
         validation=encode_tokens(validation, validation_tokens, vocabulary, config.data),
@@ -117,18 +123,11 @@ def prepare_training(
         vocabulary=vocabulary,
         vectors=vectors,
         coverage=coverage,
-        fingerprints=fingerprints_of({"train": train, "validation": validation}),
+        fingerprints=fingerprints_of(splits),
         vectors_fingerprint=vectors_fingerprint,
+        unlabelled=unlabelled_corpus,
         unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
     )
-    if unlabelled is not None:
-        data = replace(
-            data,
-            fingerprints=data.fingerprints | fingerprints_of({"unsupervised": unlabelled}),
-            unlabelled=_encode_to_learn(
-                unlabelled, tokenize_reviews(unlabelled, config.data), vocabulary, config
-            ),
-        )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",
         f"{len(vocabulary):,}",

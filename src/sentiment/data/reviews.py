@@ -149,12 +149,7 @@ def _drop_shared(
     for overlap in overlaps:
         masks[overlap.split] &= ~overlap.is_shared
     kept = train.select(np.flatnonzero(masks["train"]))
-    if len(set(kept.labels.tolist())) < 2:
-        raise UserError(
-            f"{train.origin}: only {len(kept):,} of its {len(train):,} reviews are in no other "
-            "split, and not of two classes, which training needs: give other reviews, or set "
-            "data.shared_reviews to report"
-        )
+    _check_remaining("data.shared_reviews drop", "train", train, kept)
     return kept, validation.select(np.flatnonzero(masks["validation"]))
 
 
@@ -185,7 +180,12 @@ def _split_training(
         excluded["validation"] = excluded["train"]
     kept = {split: _without(reviews, excluded[split]) for split, reviews in splits.items()}
     if data.exclude is not None:
-        _check_remaining(data.exclude, splits, kept)
+        for split, reviews in kept.items():
+            _check_remaining(data.exclude, split, splits[split], reviews)
+        counts = [len(splits[split]) - len(reviews) for split, reviews in kept.items()]
+        logger.info(
+            "%s leaves out %d reviews for training, %d for validation", data.exclude, *counts
+        )
     return kept["train"], kept["validation"]
 
 
@@ -222,16 +222,13 @@ def _find_excluded(data: DataConfig, splits: dict[str, Reviews]) -> dict[str, np
     }
 
 
-def _check_remaining(path: str, before: dict[str, Reviews], kept: dict[str, Reviews]) -> None:
-    """Say how many reviews a list leaves out; refuse it if one class remains."""
-    for split, reviews in kept.items():
-        if len(set(reviews.labels.tolist())) < 2:
-            raise UserError(
-                f"{path} leaves {len(reviews):,} of {len(before[split]):,} reviews of {split}, and "
-                "not of two classes, which training needs: delete lines from it"
-            )
-    counts = [len(before[split]) - len(reviews) for split, reviews in kept.items()]
-    logger.info("%s leaves out %d reviews for training, %d for validation", path, *counts)
+def _check_remaining(cause: str, split: str, before: Reviews, kept: Reviews) -> None:
+    """Refuse to leave out all reviews but those of one class."""
+    if len(set(kept.labels.tolist())) < 2:
+        raise UserError(
+            f"{cause} leaves {len(kept):,} of {len(before):,} reviews of {split}, and not of two "
+            f"classes, which training needs: leave fewer out, or add reviews to {before.origin}"
+        )
 
 
 def _without(reviews: Reviews, excluded: np.ndarray) -> Reviews:

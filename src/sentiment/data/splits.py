@@ -99,19 +99,19 @@ def hold_out(
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
     into = "hold some out" if num_folds is None else f"make {num_folds} folds"
-    ways = ["add reviews of that class"]
-    if groups is not None:
-        ways.append("hold out smaller groups (data.stretch_length, data.group_column)")
     if num_folds is not None:
-        ways.append("or lower the number of folds")
+        way = "lower the number of folds"
     elif groups is None:
-        ways.append("or give a validation split of your own")
+        way = "give a validation split of your own"
     else:
-        ways.append("or set data.validation to random (and data.group_column to null)")
+        way = (
+            "hold out smaller groups (data.stretch_length, data.group_column), or set "
+            "data.validation to random (and data.group_column to null)"
+        )
     raise UserError(
         f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
-        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: "
-        f"{', '.join(ways)}"
+        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
+        f"that class, or {way}"
     )
 
 
