@@ -25,7 +25,7 @@ from sentiment.baseline.linear import (
 )
 from sentiment.cli import main as cli
 from sentiment.comparison.baseline import baseline_command, compare_with_baseline
-from sentiment.comparison.run_groups import differing_settings, find_runs, load_classifier
+from sentiment.comparison.run_groups import find_runs, load_classifier
 from sentiment.comparison.significance import mcnemar
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.reviews import load_split, load_training_splits, reviews_fingerprint
@@ -127,7 +127,6 @@ def test_texts_without_words_have_no_ngrams():
         (["a", "a"], "in their order"),
         (["a", "b", "b a", "a b"], "in their order"),
         (["a", "b", "a b", "b a b"], "contains 'b a'"),
-        (["a", "a c"], "contains 'c'"),
     ],
 )
 def test_lines_out_of_order_are_not_ngrams(lines, message):
@@ -206,20 +205,6 @@ def test_it_reads_the_reviews_of_the_run(run, made):
     assert (made / "config.yaml").read_text() == (run / "config.yaml").read_text()
 
 
-def test_predictions_name_rows_of_the_file(tmp_path):
-    """Of reviews held out of a file with rows that are left out."""
-    rows = [(f"a good film {n}" if n % 2 else f"a bad film {n}", "np"[n % 2]) for n in range(60)]
-    rows[0:0] = [("no label", ""), ("none", "")]
-    path = write_reviews(tmp_path / "data", all=rows) / "all.csv"
-    output = tmp_path / "baseline"
-    assert baseline("--data.path", path, "--output_dir", output) == 0
-    reviews = load_split(load_baseline(output).config.data, "validation")
-    with (output / EVALUATION / "predictions.csv").open(newline="") as file:
-        found = [rows[int(row["row"]) - 1] for row in csv.DictReader(file)]
-    names = [reviews.class_names[label] for label in reviews.labels]
-    assert found == list(zip(reviews.texts, names, strict=True))
-
-
 def test_a_loaded_baseline_predicts_what_its_files_say(made):
     loaded = load_baseline(made)
     reviews = load_split(loaded.config.data, "validation", loaded.class_names)
@@ -280,11 +265,7 @@ def test_a_baseline_is_compared_with_a_run(run, made, tmp_path, capsys):
     assert other == report["accuracy"] and result["sides"][1]["nll"] == report["nll"]
     assert result["pairs"][0]["difference"] == pytest.approx(other - one)
     assert result["settings"] == {}, "settings that a baseline lacks are no difference"
-    assert [each["epoch"] for each in result["runs"]] == [1, None]
     assert "McNemar p" in printed and made.name in printed
-    settings = load_classifier(made).settings
-    cased = {**settings, "data.lower_case": False}
-    assert differing_settings([settings, cased]) == {"data.lower_case": ["true", "false"]}
 
 
 def test_a_baseline_among_runs_is_not_one_of_their_seeds(run, made, tmp_path):
@@ -360,20 +341,23 @@ def test_other_files_are_never_overwritten_and_baselines_only_on_request(made, r
     assert stopped.value.code == 2
 
 
-def test_few_reviews_and_rare_classes_end_in_a_baseline_or_a_message(tmp_path, capsys):
-    usual = [(f"{('dull', 'great')[n % 2]} film {n}", ("neg", "pos")[n % 2]) for n in range(30)]
-    odd = ("strange film", "odd")
-    cases = {
-        "no validation": ({"train": [*usual, odd], "validation": usual[:1]}, None),
-        "no training": ({"train": usual, "validation": [*usual[:10], odd]}, None),
-        "few": ({"train": [("a", "neg"), ("b", "pos")], "validation": usual[:4]}, "no word occurs"),
-        "single": ({"train": [*usual, odd]}, "class 'odd'"),
-    }
-    for name, (splits, message) in cases.items():
-        data = write_reviews(tmp_path / name, **splits)
-        output = tmp_path / f"{name} baseline"
-        classes = ["--data.class_names=[neg,pos,odd]"] if name == "no training" else []
-        assert baseline(f"--data.path={data}", f"--output_dir={output}", *classes) == bool(message)
-        if message:
-            assert message in error_line(capsys) and not output.exists()
-        capsys.readouterr()
+USUAL = [(f"{('dull', 'great')[n % 2]} film {n}", ("neg", "pos")[n % 2]) for n in range(30)]
+ODD = ("strange film", "odd")
+
+
+@pytest.mark.parametrize(
+    ("splits", "options", "message"),
+    [
+        ({"train": USUAL, "validation": [*USUAL[:10], ODD]},
+         ["--data.class_names=[neg,pos,odd]"], None),
+        ({"train": [("a", "neg"), ("b", "pos")], "validation": USUAL[:4]}, [], "no word occurs"),
+        ({"train": [*USUAL, ODD]}, [], "class 'odd'"),
+    ],
+)  # fmt: skip
+def test_few_reviews_and_rare_classes_end_in_a_baseline_or_a_message(
+    tmp_path, capsys, splits, options, message
+):
+    data, output = write_reviews(tmp_path / "data", **splits), tmp_path / "baseline"
+    assert baseline(f"--data.path={data}", f"--output_dir={output}", *options) == bool(message)
+    if message:
+        assert message in error_line(capsys) and not output.exists()

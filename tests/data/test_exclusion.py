@@ -63,13 +63,6 @@ def test_rows_of_a_validation_split_are_left_out(both, tmp_path):
     assert np.isin(3, train.rows) and not np.isin(3, validation.rows)
 
 
-def test_an_empty_list_changes_nothing(folder, tmp_path):
-    path = write_list(tmp_path / "list.csv", [])
-    before = load_training_splits(DataConfig(path=str(folder)))
-    after = load_training_splits(DataConfig(path=str(folder), exclude=path))
-    assert list(map(identify, after)) == list(map(identify, before))
-
-
 @pytest.mark.parametrize(
     ("row", "message"),
     [

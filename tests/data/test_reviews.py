@@ -11,13 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers.review_files import load, read_file, refusal, write, write_text_folder
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers.review_files import load, refusal, write, write_text_folder
 
 from sentiment.config.config import DataConfig
-from sentiment.data.labels import MISSING
-from sentiment.data.reviews import Reviews, load_training_splits
+from sentiment.data.reviews import load_training_splits
 
 TEXTS = ['He said "no",\nand left.', "ok", "a\tb\u2028c\x85d, é 😀", "  fine\r\n"]
 NAMES = ["neg", "pos", "pos", "neg"]
@@ -37,14 +34,6 @@ def test_formats_keep_texts_and_labels(tmp_path: Path, suffix: str) -> None:
     assert len(reviews) == 4
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_integer_labels(tmp_path: Path, suffix: str) -> None:
-    write(tmp_path / f"test.{suffix}", {"text": ["a", "b", "c"], "label": [1, 0, 2]})
-    reviews = load(tmp_path)
-    assert reviews.labels.tolist() == [1, 0, 2]
-    assert reviews.class_names == ("0", "1", "2")
-
-
 @pytest.mark.parametrize(
     "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())]
 )
@@ -52,19 +41,6 @@ def test_string_types_of_parquet(tmp_path: Path, kind: pa.DataType) -> None:
     table = pa.table({"text": pa.array(TEXTS, pa.string()), "label": pa.array(NAMES, kind)})
     pq.write_table(table, tmp_path / "test.parquet")
     assert load(tmp_path).labels.tolist() == [0, 1, 1, 0]
-
-
-@given(
-    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1)
-)
-def test_any_text_survives_csv_and_json(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
-) -> None:
-    expected = [None if text.strip() in MISSING else text for text in texts]
-    folder = tmp_path_factory.getbasetemp() / "any"
-    for suffix in ("csv", "tsv", "jsonl"):
-        path = write(folder / f"test.{suffix}", {"text": texts, "label": [0] * len(texts)})
-        assert read_file(path).texts == expected
 
 
 def test_byte_order_mark_and_long_reviews(tmp_path: Path) -> None:
@@ -80,8 +56,6 @@ def test_shards_are_one_split(tmp_path: Path) -> None:
     write(tmp_path / "test-00001-of-00002.parquet", {"text": ["c"], "label": [2]})
     expected = "test-00001-of-00002.parquet, row 1: label 2, but the classes are 0 to 1 (a, b)"
     assert refusal(ValueError, tmp_path, class_names=("a", "b")).startswith(expected)
-    (tmp_path / "test-00000-of-00002.parquet").unlink()
-    assert "has 1 of the files test-*-of-00002.parquet" in refusal(ValueError, tmp_path)
 
 
 def test_text_folders_by_class(tmp_path: Path) -> None:
@@ -182,11 +156,3 @@ def test_mini_comes_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     write(tmp_path / "mini" / "validation.csv", {"text": ["c"], "label": ["neg"]})
     train, validation = load_training_splits(DataConfig())
     assert (train.texts, validation.texts) == (["a", "b"], ["c"])
-
-
-def test_selected_reviews_keep_their_labels() -> None:
-    reviews = Reviews(["a", "b", "c"], np.array([0, 1, 0]), ("neg", "pos"), "here")
-    selected = reviews.select([2, 1])
-    assert (selected.texts, selected.labels.tolist()) == (["c", "b"], [0, 1])
-    assert (selected.class_names, selected.origin) == (reviews.class_names, "here")
-    assert len(reviews.select([])) == 0

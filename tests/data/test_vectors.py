@@ -5,19 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from helpers.vectors_files import COUNTS, LINES, WORDS, load, write_text
+from helpers.vectors_files import COUNTS, LINES, WORDS, load
 
 from sentiment.data import vectors as archives
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    return partial(write_text, tmp_path)
 
 
 class TestMatrix:
@@ -116,15 +109,6 @@ class TestCoverage:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("dimension", [2, 5])
-    def test_another_dimension(self, write, dimension):
-        message = (
-            f"holds 3-dimensional vectors, but model.embedding_size is {dimension}: set "
-            f"--model.embedding_size 3 or give a {dimension}-dimensional file"
-        )
-        with pytest.raises(ValueError, match=message):
-            load(write([*LINES, "odd"]), dimension=dimension)
-
     def test_another_dimension_is_named_before_all_is_read(self, write, tmp_path):
         # The end of this file cannot be read: the verdict must have come before.
         packed = gzip.compress("".join(f"w{n} 1 2 3\n" for n in range(900_000)).encode())

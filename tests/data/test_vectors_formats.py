@@ -1,4 +1,4 @@
-"""Formats of vectors other than plain text, and the mends that messages name, done literally."""
+"""Formats and archives of vectors, and the mends that messages name, done literally."""
 
 from __future__ import annotations
 
@@ -6,22 +6,15 @@ import gzip
 import re
 import struct
 import zipfile
-from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from helpers.vectors_files import LINES, load, pack_zip, word2vec, write_text
+from helpers.vectors_files import LINES, WORDS, load, pack_zip, word2vec, write_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentiment.data import vectors
 from sentiment.runtime.errors import UserError
-
-
-@pytest.fixture
-def write(tmp_path: Path):
-    return partial(write_text, tmp_path)
 
 
 @pytest.fixture
@@ -34,12 +27,8 @@ def test_word2vec_equals_text(write, plain, tmp_path, break_lines):
     content = word2vec(LINES, break_lines=break_lines)
     with zipfile.ZipFile(tmp_path / "v.zip", "w") as archive:
         archive.writestr("vectors.bin", content)
-    packed = [
-        write(content, "v.bin"),
-        write(gzip.compress(content), "v.bin.gz"),
-        tmp_path / "v.zip",
-    ]
-    for path in packed:
+    packed = write(content, "v.bin"), write(gzip.compress(content), "v.bin.gz")
+    for path in (*packed, tmp_path / "v.zip"):
         matrix, coverage = load(path)
         assert torch.equal(matrix, plain)
         assert (coverage.types_found, coverage.num_malformed) == (3, 0)
@@ -98,11 +87,10 @@ def embedding_sizes(error: UserError) -> list[int]:
 @pytest.mark.parametrize("name", ["vectors.txt", "vectors.bin", "vectors.zip"])
 def test_the_embedding_size_that_is_named_fits(write, tmp_path, name):
     content = word2vec(LINES) if name.endswith(".bin") else "".join(f"{line}\n" for line in LINES)
-    path = write(content, name) if name != "vectors.zip" else tmp_path / name
+    path = write(content, name)
     if name == "vectors.zip":
-        pack_zip(
-            tmp_path, {"g.3d.txt": LINES, "g.2d.txt": [line[: line.rindex(" ")] for line in LINES]}
-        )
+        short = [line[: line.rindex(" ")] for line in LINES]
+        path = pack_zip(tmp_path, {"g.3d.txt": LINES, "g.2d.txt": short})
     with pytest.raises(UserError) as refused:
         load(path, dimension=5)
     sizes = embedding_sizes(refused.value)
@@ -139,3 +127,63 @@ def test_a_packed_file_is_renamed_as_the_message_says(write, plain, tmp_path, en
     with pytest.raises(UserError, match=rf"rename it so that its name ends in \{ending}$"):
         load(path)
     assert torch.equal(load(path.rename(f"{path}{ending}"))[0], plain)
+
+
+def test_packed_equals_plain(write, plain, tmp_path):
+    text = "\n".join(LINES).encode()
+    halves = gzip.compress(text[:20]) + gzip.compress(text[20:])  # two members are one text
+    assert torch.equal(plain, load(write(halves, "vectors.txt.gz"))[0])
+    assert torch.equal(plain, load(pack_zip(tmp_path, {"vectors.txt": LINES}))[0])
+    assert torch.equal(plain, load(pack_zip(tmp_path, {"v.txt": LINES}, zipfile.ZIP_STORED))[0])
+    # A single text is taken whatever dimension its name says.
+    assert torch.equal(plain, load(pack_zip(tmp_path, {"glove.840B.300d.txt": LINES}))[0])
+
+
+def test_zip_member_of_the_dimension(tmp_path):
+    path = pack_zip(
+        tmp_path,
+        {
+            "glove.6B.2d.txt": ["good 1 2"],
+            "glove.6B.3d.txt": ["good 1 2 3"],
+            "__MACOSX/._glove.6B.3d.txt": ["good 9 9 9"],
+            "readme.md": ["good 9 9 9"],
+        },
+    )
+    assert load(path)[0][2].tolist() == [1, 2, 3]
+    assert load(path, dimension=2)[0][2].tolist() == [1, 2]
+    with pytest.raises(ValueError, match=r"'glove\.6B\.2d\.txt', 'glove\.6B\.3d\.txt', but"):
+        load(path, dimension=4)
+
+
+@pytest.mark.parametrize(
+    ("names", "compression", "message"),
+    [
+        (["vectors.md"], zipfile.ZIP_DEFLATED, r"holds no \.txt, \.vec or \.bin file"),
+        (["a.3d.txt", "b.3d.txt"], zipfile.ZIP_DEFLATED, "not exactly one text"),
+        (["vectors.txt"], zipfile.ZIP_BZIP2, "neither stored nor deflated"),
+    ],
+)
+def test_unusable_zip_is_refused(tmp_path, names, compression, message):
+    with pytest.raises(ValueError, match=message):
+        load(pack_zip(tmp_path, dict.fromkeys(names, LINES), compression))
+
+
+def test_encrypted_zip_is_refused(tmp_path):
+    path = pack_zip(tmp_path, {"vectors.txt": LINES})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x03\x04") + 6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged, cut off or locked .*password"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["vectors.gz", "vectors.zip"])
+def test_any_cut_off_archive_is_named(write, tmp_path, name):
+    lines = [f"{word} 1 2 3" for word in WORDS]
+    whole = pack_zip(tmp_path, {"vectors.txt": lines}).read_bytes()
+    if name == "vectors.gz":
+        whole = gzip.compress("\n".join(lines).encode())
+    for length in range(1, len(whole)):
+        with pytest.raises(ValueError, match=rf"{name} is damaged, cut off"):
+            load(write(whole[:length], name))
