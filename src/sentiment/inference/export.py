@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,6 @@ import torch
 from torch import nn
 
 from sentiment.data.vocabulary import token_counts
-from sentiment.inference.onnx_graph import build_onnx
 from sentiment.model import SentimentClassifier
 from sentiment.model.classifier import InitialStates
 from sentiment.model.layers import AttentionPooling, split_pooling
@@ -25,7 +25,7 @@ from sentiment.runtime.errors import UserError
 
 
 class ScriptedClassifier(nn.Module):
-    """TorchScript's version of :class:`sentiment.model.SentimentClassifier`."""
+    """TorchScript's version of :class:`sentiment.model.SentimentClassifier`, for both formats."""
 
     def __init__(self, model: SentimentClassifier) -> None:
         super().__init__()
@@ -166,6 +166,7 @@ def _batches(run: Run) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 Format = Literal["onnx", "torch"]
 
 FORMAT_VERSION = 1
+_OPSET = 17  # of ONNX; old, as older readers refuse newer ones
 _MOST_BYTES_OF_ONNX = 2**31 - 2**24  # protobuf's limit of 2 GiB, minus room for the graph
 
 
@@ -210,13 +211,34 @@ def describe(run: Run) -> dict[str, str]:
     }
 
 
+def _script(run: Run) -> torch.jit.ScriptModule:
+    model = copy.deepcopy(run.model).requires_grad_(False)
+    return torch.jit.script(ScriptedClassifier(model).requires_grad_(False).eval())
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """TorchScript is deprecated, but torch.export cannot do it yet; all outputs are checked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _write_onnx(run: Run, path: Path) -> None:
     import onnx
 
     size = sum(value.numel() * value.element_size() for value in run.model.state_dict().values())
     if size > _MOST_BYTES_OF_ONNX:
         raise UserError(f"the model has {size:,} bytes, but an ONNX file holds 2 GiB at most")
-    model = build_onnx(run.model, describe(run))
+    example = torch.ones(1, 1, dtype=torch.int64), torch.ones(1, dtype=torch.int64)
+    axes = {"tokens": {0: "batch", 1: "time"}, "lengths": {0: "batch"}, "logits": {0: "batch"}}
+    with _without_warnings():
+        torch.onnx.export(
+            _script(run), example, path, dynamo=False, opset_version=_OPSET, dynamic_axes=axes,
+            input_names=["tokens", "lengths"], output_names=["logits"],
+        )  # fmt: skip
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, describe(run))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString())
 
@@ -234,16 +256,12 @@ def _load_onnx(path: Path) -> Classifier:
 
 
 def _write_torch(run: Run, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.export cannot do it yet
-        model = copy.deepcopy(run.model).requires_grad_(False)
-        scripted = torch.jit.script(ScriptedClassifier(model).requires_grad_(False).eval())
-        torch.jit.save(scripted, str(path), _extra_files=describe(run))
+    with _without_warnings():
+        torch.jit.save(_script(run), str(path), _extra_files=describe(run))
 
 
 def _load_torch(path: Path) -> Classifier:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _without_warnings():
         return torch.jit.load(str(path))
 
 
