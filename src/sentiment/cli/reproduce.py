@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +22,13 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(prog, _DESCRIPTION)
     parser.add_run()
     parser.add_output("folder for the second training (default: a temporary one)")
-    parser.add_path("data.path", "folder with the reviews (default: as in the run)")
-    parser.add_path("data.cache_dir", "folder for tokens and downloads (default: as in the run)")
-    parser.add_path("vectors.path", "file with the vectors (default: as in the run)")
+    paths = {
+        "data.path": "folder with the reviews",
+        "data.cache_dir": "folder for tokens and downloads",
+        "vectors.path": "file with the vectors",
+    }
+    for name, help in paths.items():  # which may have moved
+        parser.add_argument(f"--{name}", metavar="PATH", help=f"{help} (default: as in the run)")
     parser.add_device(None, "the kind of device it was trained on")
     help = "print JSON; the training's output goes to standard error"
     parser.add_argument("--json", action="store_true", help=help)
@@ -39,12 +42,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.runtime.processes import Output
 
     refuse_ranks("reproduce, which starts the run's ranks itself,")
-    given = {
-        "device": options.device,
-        "data.path": options.data_path,
-        "data.cache_dir": options.data_cache_dir,
-        "vectors.path": options.vectors_path,
-    }
+    given = {key: value for key, value in vars(options).items() if key == "device" or "." in key}
     overrides = {key: value for key, value in given.items() if value is not None}
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         output = options.output or Path(folder) / "run"
@@ -53,8 +51,7 @@ def execute(options: argparse.Namespace) -> None:
             # Flushed, so that it comes before the training's own output.
             print(f"{reproduce.differences_text(plan)}\n", flush=True)
         shown: Output = "on stderr" if options.json else "shown"
-        train = functools.partial(reproduce.train_again, output=shown)
-        reproduction = reproduce.reproduce(plan, train)
+        reproduction = reproduce.reproduce(plan, shown)
     sentence = reproduce.verdict_text(reproduction)
     if options.json:
         print(reproduce.reproduction_json(reproduction))

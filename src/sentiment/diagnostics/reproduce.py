@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,14 +25,12 @@ from sentiment.diagnostics.run_diff import (
 )
 from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
 from sentiment.runs.run import load_run, load_settings
-from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_writable
 from sentiment.runtime.processes import Output, check_exit, run_module
 from sentiment.tuning.search_space import with_values
 
 Verdict = Literal["equal", "within", "differs"]
 
-_COMPARED_RESULTS = ("num_epochs", "best_epoch", "metrics")
 _COMPARED_FILES = ("metrics.json", "tensorboard/train", "tensorboard/validation")
 _MAX_LISTED = 4
 
@@ -64,7 +62,7 @@ class Reproduction:
         """Differences other than numbers."""
         changed = [
             f"run.json: {name} of the result"
-            for name in _COMPARED_RESULTS
+            for name in ("num_epochs", "best_epoch", "metrics")
             if self.then.result.get(name) != self.now.result.get(name)
         ]
         return [*self.diff.problems, *changed]
@@ -105,7 +103,6 @@ def plan_reproduction(run: Path, output: Path, overrides: Mapping[str, str]) -> 
             raise FileNotFoundError(f"{run / name} is missing: copy it from where it was trained")
     ranks, threads = provenance.environment.ranks, _num_threads(provenance.environment)
     environment = current_environment(config, ranks=ranks, threads=threads)
-    _check_gpus(environment)
     check_inputs(provenance, config, run)
     return ReproductionPlan(run, config, provenance, environment)
 
@@ -133,43 +130,24 @@ def _num_threads(then: RunEnvironment) -> int:
     return share if then.ranks > 1 and then.threads == 1 else min(then.threads, share)
 
 
-def _check_gpus(environment: RunEnvironment) -> None:
-    """All ranks start on this machine; on GPUs, each needs its own."""
-    if environment.ranks == 1 or environment.device_type == "cpu":
-        return
-    import torch
+def reproduce(plan: ReproductionPlan, output: Output = "shown") -> Reproduction:
+    """Train as planned, in child processes, and compare.
 
-    count = torch.cuda.device_count()
-    if count < environment.ranks:
-        raise UserError(
-            f"the run was trained by {environment.ranks} ranks with a GPU each, and this machine "
-            f"has {count}: reproduce it on a machine with as many, or give --device cpu"
-        )
-
-
-def train_again(plan: ReproductionPlan, output: Output = "shown") -> None:
-    """Train as planned, in child processes.
-
-    ``UserError`` if that fails.
+    Raises ``UserError`` if the training fails or the reviews have changed.
     """
-    ranks, threads = plan.environment.ranks, plan.environment.threads
+    environment = plan.environment
     with tempfile.TemporaryDirectory(prefix="reproduce-") as folder:
         path = Path(folder) / "config.yaml"
         save_config(plan.config, path)
-        train = ["sentiment", "train", f"--config={path}"]
-        process = run_module(train, num_ranks=ranks, num_threads=threads, output=output)
+        process = run_module(
+            ["sentiment", "train", f"--config={path}"],
+            num_ranks=environment.ranks, num_threads=environment.threads, output=output,
+        )  # fmt: skip
     check_exit(process)
-
-
-def reproduce(
-    plan: ReproductionPlan, train: Callable[[ReproductionPlan], None] = train_again
-) -> Reproduction:
-    """Train as planned, and compare; ``UserError`` if that fails or the reviews have changed."""
-    train(plan)
-    output = Path(plan.config.output_dir)
-    now = read_provenance(output)
+    trained = Path(plan.config.output_dir)
+    now = read_provenance(trained)
     check_reviews(plan.provenance.data, now.data, plan.run)
-    return Reproduction(compare_runs(plan.run, output), plan.provenance, now)
+    return Reproduction(compare_runs(plan.run, trained), plan.provenance, now)
 
 
 def differences_text(plan: ReproductionPlan) -> str:
@@ -210,11 +188,9 @@ def reproduction_table(reproduction: Reproduction) -> str:
         ("  metrics of all epochs", "", _number(diff.metrics)),
         (f"  {diff.num_points:,} points of curves", "", _number(diff.curves)),
     ]
-    lines = [format_table(rows, min_widths=(36, 18, 18), indent=0)]
-    lines += [
-        truncate(f"differs: {problem}", COLUMNS) for problem in reproduction.problems[:_MAX_LISTED]
-    ]
-    return "\n".join(lines)
+    problems = reproduction.problems[:_MAX_LISTED]
+    lines = [truncate(f"differs: {problem}", COLUMNS) for problem in problems]
+    return "\n".join([format_table(rows, min_widths=(36, 18, 18), indent=0), *lines])
 
 
 def _percent(share: float) -> str:
@@ -226,55 +202,28 @@ def _number(difference: float) -> str:
 
 
 def verdict_text(reproduction: Reproduction) -> str:
-    """The verdict in one sentence, with the likely cause of a difference."""
+    """The verdict in one sentence."""
     if reproduction.verdict == "equal":
-        changed = reproduction.differences
-        despite = f", though {_names(changed)} differ{'s' * (len(changed) == 1)}" if changed else ""
-        return f"equal to the bit: weights, metrics and curves{despite}"
+        return "equal to the bit: weights, metrics and curves"
     low, high = reproduction.then.interval
-    interval = f"95 % interval of the run ({100 * low:.1f} to {100 * high:.1f} %)"
+    interval = f"the 95 % interval of the run ({100 * low:.1f} to {100 * high:.1f} %)"
     accuracy = f"validation accuracy is {_percent(reproduction.now.accuracy)}"
     if reproduction.verdict == "within":
-        text = (
-            f"equal within {_number(reproduction.diff.largest)}, not to the bit: {accuracy}, in "
-            f"the {interval}"
-        )
-    elif reproduction.may_differ:
-        text = f"differs: {accuracy}, outside the {interval}"
-    else:
-        text = (
-            "differs, although versions, revision, device, threads and precision are the same and "
-            "equality to the bit was expected"
-        )
-    return f"{text}; the likely cause: {_likely_cause(reproduction)}"
-
-
-def _likely_cause(reproduction: Reproduction) -> str:
-    then, now = reproduction.then.environment, reproduction.now.environment
-    if reproduction.differences:
-        return f"other {_names(reproduction.differences)}"
+        largest = _number(reproduction.diff.largest)
+        return f"equal within {largest}, not to the bit: {accuracy}, in {interval}"
     if reproduction.may_differ:
-        return f"{now.device_type} sums in any order"
-    if then.is_dirty or now.is_dirty:
-        return "code changed after its revision, or a run changed after its training"
-    if reproduction.then.result.get("num_resumed"):
-        return "the run was resumed, perhaps elsewhere, or changed after its training"
-    return "the run was changed after its training"
-
-
-def _names(differences: Sequence[Difference]) -> str:
-    names = [difference.name for difference in differences[:_MAX_LISTED]]
-    if len(differences) > len(names):
-        names.append(f"{len(differences) - len(names)} more")
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
+        return f"differs: {accuracy}, outside {interval}"
+    return (
+        "differs, although versions, revision, device, threads and precision are the same and "
+        "equality to the bit was expected"
+    )
 
 
 def reproduction_json(reproduction: Reproduction) -> str:
     """Everything as JSON; a difference is null where values could not be compared."""
     diff = reproduction.diff
     largest = {"weights": diff.weights, "metrics": diff.metrics, "curves": diff.curves}
-    values = {
+    values: dict[str, Any] = {
         "verdict": reproduction.verdict,
         "sentence": sanitize(verdict_text(reproduction)),
         "differences": [difference._asdict() for difference in reproduction.differences],
@@ -283,11 +232,7 @@ def reproduction_json(reproduction: Reproduction) -> str:
         },
         "num_points": diff.num_points,
         "problems": reproduction.problems,
-        "then": _provenance_values(reproduction.then),
-        "now": _provenance_values(reproduction.now),
     }
+    for name, side in (("then", reproduction.then), ("now", reproduction.now)):
+        values[name] = {**asdict(side.environment), "result": side.result}
     return json.dumps(values, indent=2, allow_nan=False)
-
-
-def _provenance_values(provenance: Provenance) -> dict[str, object]:
-    return {**asdict(provenance.environment), "result": provenance.result}
