@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentiment.cli.options import CommandParser
+from sentiment.cli.options import CommandParser, given_settings
 from sentiment.runtime.errors import UserError
 
 
@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> None:
     groups = run_groups.load_groups(options.runs, checkpoint=options.checkpoint)
     check_writable(output)
     runs = [run for group in groups for run in group.runs]
-    reviews, notes = run_groups.load_common_reviews(runs, options.split, options.reading)
+    reviews, notes = run_groups.load_common_reviews(runs, options.split, given_settings(options))
     predictions = {
         group.name: run_groups.predict_group(group, reviews, device=device) for group in groups
     }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sentiment.cli.options import CommandParser, positive
+from sentiment.cli.options import CommandParser, given_settings, positive
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def _evaluate(
     output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
     own = run.config.data
-    data, split = choose_reviews(own, options.split, options.reading)
+    data, split = choose_reviews(own, options.split, given_settings(options))
     with distributed.local_main_first():
         reviews, corpus = prepare_split(data, split, run.vocabulary, run.class_names)
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}

@@ -76,7 +76,7 @@ class CommandParser(argparse.ArgumentParser):
         self.add_argument("--encoding", help=help)
 
     def add_reading_settings(self, default: str) -> None:
-        """The settings of the reviews that may differ from a run's, collected as ``reading``."""
+        """The settings of the reviews that may differ from a run's; see :func:`given_settings`."""
         helps = {
             "path": f"file or folder with the reviews (default: {default})",
             "hub": "dataset of the hub, NAME or NAME:CONFIG",
@@ -90,17 +90,9 @@ class CommandParser(argparse.ArgumentParser):
             "labels": "classes of labels that the run does not know, as {0: neg, 2: null}",
             "missing": "error or skip: what to do with rows without a text",
         }
-        self.set_defaults(reading={})
         for name, help in helps.items():
             kind = _mapping if name == "labels" else _names
-            self.add_argument(
-                f"--data.{name}", action=_Collect, type=kind, metavar="VALUE", help=help
-            )
-
-    def add_path(self, setting: str, help: str) -> None:
-        """An option with a setting's name, as --data.path, for files that have moved."""
-        name = setting.replace(".", "_")
-        self.add_argument(f"--{setting}", dest=name, metavar="PATH", help=help)
+            self.add_argument(f"--data.{name}", type=kind, metavar="VALUE", help=help)
 
     def add_checkpoint(self) -> None:
         choices, help = ("best", "last"), "weights to use (default: best)"
@@ -164,6 +156,12 @@ def file_options(options: argparse.Namespace) -> FileOptions:
     )
 
 
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings given to ``add_reading_settings``'s options, under their names in data."""
+    settings = {key.partition(".")[2]: value for key, value in vars(options).items() if "." in key}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 def given_file_options(options: argparse.Namespace) -> dict[str, object]:
     """The options that say how a file is divided into values, if any was given."""
     given = {
@@ -173,20 +171,6 @@ def given_file_options(options: argparse.Namespace) -> dict[str, object]:
         "--encoding": options.encoding,
     }
     return {name: value for name, value in given.items() if value is not None}
-
-
-class _Collect(argparse.Action):
-    """Puts a setting's value into the dictionary ``reading``, under its name in its section."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        name = self.dest.removeprefix("data.")
-        namespace.reading = {**namespace.reading, name: values}
 
 
 def _names(text: str) -> str | tuple[str, ...]:

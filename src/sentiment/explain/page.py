@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,17 +164,8 @@ def _set_words(axes: Any, part: slice) -> None:
 
 
 def _drawn(text: str, longest: int = 60) -> str:
-    """The text with a box for each character that the font lacks, which matplotlib warns of."""
-    known = _font_characters()
-    text = "".join(char if ord(char) in known else "□" for char in shown(text))
+    text = shown(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
-
-
-@functools.cache
-def _font_characters() -> frozenset[int]:
-    from matplotlib.font_manager import findfont, get_font
-
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 _FAINTEST = 0.03  # share of the largest attribution below which a word is not coloured

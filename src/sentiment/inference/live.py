@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
@@ -21,7 +19,6 @@ from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE
 
 _BYTES_OF_A_READ = 1 << 18
-_READS_AHEAD = 64
 
 
 class TextsSource(Source):
@@ -40,10 +37,9 @@ class TextsSource(Source):
 
 
 class LiveSource(Source):
-    """Lines of a stream, as rows of one column.
+    """Lines of a stream, given by its file descriptor, as rows of one column.
 
-    A block holds the lines that arrived while the last block was predicted. The file descriptor is
-    read directly, since a thread must not hold the lock of Python's buffer when the program ends.
+    A block holds the lines that have arrived, so that each is answered at once on a terminal.
     """
 
     def __init__(self, descriptor: int, text_column: str) -> None:
@@ -53,26 +49,12 @@ class LiveSource(Source):
 
     def blocks(self, window: int) -> Iterator[Block]:
         first = 1
-        for lines in _batch_lines(self._start_reading()):
+        for lines in _read_lines(self._descriptor):
             texts = [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
             for start in range(0, len(texts), window):
                 rows = [[text] for text in texts[start : start + window]]
                 yield delimited_block(self.origin, first, self.columns, [0], rows, 0.0)
                 first += len(rows)
-
-    def _start_reading(self) -> queue.Queue[list[bytes] | Exception | None]:
-        ahead: queue.Queue[list[bytes] | Exception | None] = queue.Queue(_READS_AHEAD)
-
-        def read() -> None:
-            try:
-                for lines in _read_lines(self._descriptor):
-                    ahead.put(lines)
-                ahead.put(None)
-            except Exception as error:  # raised in the main thread
-                ahead.put(error)
-
-        threading.Thread(target=read, name="standard input", daemon=True).start()
-        return ahead
 
 
 def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
@@ -88,21 +70,6 @@ def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
             raise UserError(f"standard input: a line of more than {LONGEST_LINE:,} bytes")
     if rest:
         yield [rest]
-
-
-def _batch_lines(ahead: queue.Queue[list[bytes] | Exception | None]) -> Iterator[list[bytes]]:
-    """Wait for lines, then take all that have arrived."""
-    while True:
-        arrived = [ahead.get()]
-        while not ahead.empty():
-            arrived.append(ahead.get_nowait())
-        lines = [line for item in arrived if isinstance(item, list) for line in item]
-        if lines:
-            yield lines
-        if isinstance(arrived[-1], Exception):
-            raise arrived[-1]
-        if arrived[-1] is None:
-            return
 
 
 class AnswerTable(Output):

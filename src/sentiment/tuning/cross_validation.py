@@ -47,7 +47,6 @@ from sentiment.tuning.trainings import (
 _DEFINITION = "cross_validation.json"
 _TABLE = "predictions.csv"
 _NUM_RESAMPLES = 2_000
-_MAX_DRAWS = 2**22  # reviews that the bootstrap draws at once
 
 
 @dataclass(frozen=True)
@@ -426,13 +425,9 @@ def _keys(result: OutOfFoldPredictions, rows: np.ndarray) -> np.ndarray:
 def _bootstrap(differences: np.ndarray) -> Interval | None:
     if np.ptp(differences) == 0:
         return None
-    generator = np.random.default_rng(0)
-    step = max(1, _MAX_DRAWS // len(differences))
-    means = np.concatenate([
-        differences[generator.integers(len(differences), size=(count, len(differences)))].mean(1)
-        for count in np.diff([*range(0, _NUM_RESAMPLES, step), _NUM_RESAMPLES])
-    ])  # fmt: skip
-    return percentile_interval(means)
+    generator, size = np.random.default_rng(0), len(differences)
+    drawn = (differences[generator.integers(size, size=size)] for _ in range(_NUM_RESAMPLES))
+    return percentile_interval(np.array([resample.mean() for resample in drawn]))
 
 
 def difference_text(difference: Difference, first: Path, second: Path) -> str:

@@ -20,33 +20,10 @@ if TYPE_CHECKING:
 
 Value = bool | int | float | str | None
 
-# These decide which reviews validate or what the score is, so trials could not be compared.
-_FIXED = {
-    "data.source",
-    "data.hub",
-    "data.path",
-    "data.text_column",
-    "data.label_column",
-    "data.split_column",
-    "data.column_names",
-    "data.delimiter",
-    "data.quoting",
-    "data.encoding",
-    "data.missing",
-    "data.class_names",
-    "data.labels",
-    "data.validation",
-    "data.stretch_length",
-    "data.group_column",
-    "data.validation_share",
-    "data.validation_seed",
-    "data.num_folds",
-    "data.fold",
-    "data.shared_reviews",
-    "data.exclude",
-    "training.monitor",
-    "training.positive_class",
-}
+# Other settings of the data decide which reviews validate, and these what the score is, so trials
+# could not be compared.
+_SEARCHED_DATA = {"data.max_length", "data.keep", "data.language", "data.lower_case"}
+_OF_THE_SCORE = {"training.monitor", "training.positive_class"}
 
 
 @dataclass(frozen=True)
@@ -101,7 +78,7 @@ def read_space(values: Any) -> Space:
             raise UserError(f"space: there is no setting {name}{did_you_mean(name, list(keys))}")
         if name in WITHOUT_EFFECT:
             raise UserError(f"space: {name} does not change what is learned: leave it out")
-        if name in _FIXED:
+        if name in _OF_THE_SCORE or (name.startswith("data.") and name not in _SEARCHED_DATA):
             raise UserError(f"space: {name} must be the same for all trials to be compared")
         try:
             space[name] = _read_dimension(value, keys[name])
