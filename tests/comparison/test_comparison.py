@@ -202,14 +202,6 @@ def test_which_groups_are_compared(sizes, expected):
     assert names + [f"{each.first}~{each.second}" for each in comparison.seeds] == expected
 
 
-def test_what_cannot_be_compared_is_refused():
-    run = predictions_with([True, False])
-    with pytest.raises(ValueError, match="one run alone"):
-        compare({"A": [run]})
-    with pytest.raises(ValueError, match="B has predictions of other reviews"):
-        compare({"A": [run], "B": [Predictions(run.log_probabilities, np.array([0, 1]))]})
-
-
 @pytest.mark.parametrize(
     ("counts", "start"),
     [

@@ -49,19 +49,19 @@ def execute(options: argparse.Namespace) -> None:
     check_writable(output)
     runs = [run for group in groups for run in group.runs]
     reviews, notes = run_groups.load_common_reviews(runs, options.split, given_settings(options))
-    predictions = {
-        group.name: run_groups.predict_group(group, reviews, device=device) for group in groups
-    }
-    calibrated = {
-        group.name: run_groups.calibrate_group(group, predictions[group.name]) for group in groups
-    }
+    predictions, calibrated = {}, {}
+    for group in groups:
+        raw = predictions[group.name] = run_groups.predict_group(group, reviews, device=device)
+        calibrated[group.name] = [
+            run_predictions.calibrated(run.temperature)
+            for run, run_predictions in zip(group.runs, raw, strict=True)
+        ]
     comparison = compare(predictions, calibrated)
     notes = [*notes, *run_groups.group_notes(groups), *report.caveats(comparison)]
-    description = report.describe_comparison(
-        comparison, groups, calibrated, reviews,
+    report.write_comparison(
+        output, comparison, groups, calibrated, reviews,
         split=options.split, checkpoint=options.checkpoint, notes=notes,
     )  # fmt: skip
-    report.write_comparison(output, comparison, groups, reviews, description)
     title = (
         f"{len(runs)} runs ({options.checkpoint}) on {options.split}: {len(reviews):,} reviews of "
         f"{reviews.origin}"

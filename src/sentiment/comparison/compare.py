@@ -17,7 +17,6 @@ from sentiment.comparison.significance import (
 )
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import Interval, accuracy_interval
-from sentiment.runtime.errors import UserError
 
 AnyRun = TypeVar("AnyRun")  # a loaded run, or its predictions
 
@@ -73,15 +72,8 @@ def compare(
     short name; ``calibrated`` the same at each run's temperature, for ``ensemble_accuracy``. Up to
     four groups are all compared with each other; of more, the first with each other one. The runs
     of a single group are compared likewise.
-
-    Raises:
-        UserError: there is nothing to compare, or the reviews differ.
     """
     opponents = list_opponents(groups)
-    labels = next(iter(opponents.values()))[0].labels
-    for name, runs in opponents.items():
-        if any(not np.array_equal(run.labels, labels) for run in runs):
-            raise UserError(f"{name} has predictions of other reviews than the first")
     names = list(opponents)
     compared = list(combinations(names, 2))
     if len(names) > _MOST_TO_PAIR_ALL:
@@ -98,16 +90,15 @@ def compare(
             pairs.append(compare_pair(*one, *other))
     calibrated = calibrated or groups
     results = tuple(_measure_group(name, runs, calibrated[name]) for name, runs in groups.items())
-    return Comparison(len(labels), results, tuple(pairs), tuple(seeds))
+    num_reviews = len(opponents[names[0]][0].labels)
+    return Comparison(num_reviews, results, tuple(pairs), tuple(seeds))
 
 
 def list_opponents(groups: Mapping[str, Sequence[Predictions]]) -> dict[str, Sequence[Predictions]]:
     """What is compared with each other: the groups, or the runs of a single one."""
     if len(groups) > 1:
         return dict(groups)
-    (name, runs), *_ = groups.items()
-    if len(runs) < 2:
-        raise UserError("one run alone has nothing to be compared with")
+    ((name, runs),) = groups.items()
     return {name: [run] for name, run in name_runs(name, runs)}
 
 

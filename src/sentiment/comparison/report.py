@@ -228,7 +228,8 @@ def _difference_name(result: PairComparison | SeedsComparison) -> str:
     return f"{result.second} minus {result.first}"
 
 
-def describe_comparison(
+def write_comparison(
+    folder: Path,
     comparison: Comparison,
     groups: Sequence[RunGroup],
     calibrated: Mapping[str, Sequence[Predictions]],
@@ -237,13 +238,16 @@ def describe_comparison(
     split: str,
     checkpoint: str,
     notes: Sequence[str],
-) -> dict[str, Any]:
-    """The content of compare.json; ``calibrated`` holds predictions at each run's temperature.
+) -> None:
+    """Write compare.json and compare.html; ``calibrated`` is at each run's temperature.
 
     In ``disagreements``, ``row`` is that of the split's files, from 1, and ``probability`` that of
     the predicted class, averaged over the runs of a group.
     """
-    return {
+    opponents = {name: average(runs) for name, runs in list_opponents(calibrated).items()}
+    first_two = dict(list(opponents.items())[:2])
+    shown = find_disagreements(*first_two.values(), most=10).tolist()
+    values: dict[str, Any] = {
         "split": split,
         "data": reviews.origin,
         "checkpoint": checkpoint,
@@ -258,34 +262,19 @@ def describe_comparison(
         "settings": _compared_settings(groups),
         "verdicts": verdicts(comparison),
         "notes": list(notes),
-        "disagreements": _disagreements(calibrated, reviews),
+        "disagreements": [_disagreement(index, first_two, reviews) for index in shown],
     }  # fmt: skip
-
-
-def write_comparison(
-    folder: Path,
-    comparison: Comparison,
-    groups: Sequence[RunGroup],
-    reviews: Reviews,
-    description: Mapping[str, Any],
-) -> None:
-    """Write compare.json and compare.html from :func:`describe_comparison`'s ``description``."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "compare.json", dict(description))
-    opponents = [group.name for group in groups]
-    if len(groups) == 1:
-        opponents = [run["name"] for run in description["runs"]]
-    index_of = {row: index for index, row in enumerate(reviews.row_numbers().tolist())}
-    shown = [index_of[review["row"]] for review in description["disagreements"]]
+    write_json(folder / "compare.json", values)
     write_page(
         folder / "compare.html",
         "compare.html",
-        **description,
+        **values,
         results=[
             (result, str(group.path), list(zip(result.runs, group.runs, strict=True)))
             for result, group in zip(comparison.groups, groups, strict=True)
         ],
-        opponents=opponents,
+        opponents=list(opponents),
         averages=len(groups) > 1 and any(len(group.runs) > 1 for group in groups[:2]),
         texts=[shorten_review(reviews.texts[index]) for index in shown],
         meanings=explain_terms(comparison),
@@ -294,6 +283,24 @@ def write_comparison(
         format_p=format_p,
         format_points=format_points,
     )
+
+
+def _disagreement(
+    index: int, predictions: Mapping[str, Predictions], reviews: Reviews
+) -> dict[str, Any]:
+    """What a review is, and what was predicted, by the names of those who did."""
+    names = reviews.class_names
+    return {
+        "row": int(reviews.row_numbers()[index]),
+        "right": names[reviews.labels[index]],
+        "said": {
+            name: {
+                "class": names[averaged.predicted[index]],
+                "probability": float(np.exp(averaged.log_probabilities[index].max())),
+            }
+            for name, averaged in predictions.items()
+        },
+    }
 
 
 def draw_accuracies(comparison: Comparison) -> Figure:
@@ -343,26 +350,3 @@ def _compared_settings(groups: Sequence[RunGroup]) -> dict[str, list[str]]:
     if any(len(group.runs) > 1 for group in groups):
         settings.pop("seed", None)
     return settings
-
-
-def _disagreements(
-    calibrated: Mapping[str, Sequence[Predictions]], reviews: Reviews
-) -> list[dict[str, Any]]:
-    """The reviews that the first two opponents disagree on most."""
-    opponents = list(list_opponents(calibrated).items())[:2]
-    predictions = {name: average(runs) for name, runs in opponents}
-    names, rows = reviews.class_names, reviews.row_numbers()
-    return [
-        {
-            "row": int(rows[index]),
-            "right": names[reviews.labels[index]],
-            "said": {
-                name: {
-                    "class": names[averaged.predicted[index]],
-                    "probability": float(np.exp(averaged.log_probabilities[index].max())),
-                }
-                for name, averaged in predictions.items()
-            },
-        }
-        for index in find_disagreements(*predictions.values(), most=10).tolist()
-    ]

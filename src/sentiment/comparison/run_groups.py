@@ -137,13 +137,6 @@ def predict_group(group: RunGroup, reviews: Reviews, *, device: torch.device) ->
     return predictions
 
 
-def calibrate_group(group: RunGroup, predictions: Sequence[Predictions]) -> list[Predictions]:
-    """The predictions of :func:`predict_group` at each run's temperature."""
-    return [
-        raw.calibrated(run.temperature) for run, raw in zip(group.runs, predictions, strict=True)
-    ]
-
-
 def differing_settings(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """The values of the settings that all have but that differ, except those without effect."""
     first, *others = settings
