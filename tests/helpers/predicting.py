@@ -36,20 +36,16 @@ def classify(texts, *, report):
 
 
 class Watcher:
+    """What predicting uses of a progress bar."""
+
     def __init__(self):
-        self.messages, self.totals, self.num_done = [], [], 0
-
-    def begin(self, num_rows):
-        self.num_done = num_rows
-
-    def expect(self, num_rows):
-        self.totals.append(num_rows)
+        self.messages, self.total, self.n = [], None, 0
 
     def update(self, num_rows):
-        self.num_done += num_rows
+        self.n += num_rows
 
-    def bad_row(self, message):
-        self.messages.append(message)
+    def write(self, message, file):
+        self.messages.append(message.removeprefix("skipped: "))
 
 
 def predict(path, output, *, window=5, skip=False, resumes=False, column="text", prefix=""):

@@ -52,7 +52,7 @@ def test_rows_keep_their_order_and_their_values(tmp_path, ours, theirs):
         assert float(row["probability_a"]) == pytest.approx(share(text), abs=1e-6)
         assert row["predicted"] == "ab"[share(text) < 0.5]
         assert str(row["was_cut"]).lower() == str(len(text) > 9).lower()
-    assert watcher.num_done == watcher.totals[-1] == len(TEXTS)
+    assert watcher.n == watcher.total == len(TEXTS)
     assert {each.name for each in tmp_path.iterdir()} == {path.name, output.name}
 
 

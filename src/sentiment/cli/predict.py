@@ -125,8 +125,9 @@ def _open_source(options: argparse.Namespace) -> Source:
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
     from sentiment.display.console import sanitize
+    from sentiment.display.progress import progress_bar
     from sentiment.inference.batch_predict import Progress, predict_rows
-    from sentiment.inference.live import AnswerTable, Bar
+    from sentiment.inference.live import AnswerTable
     from sentiment.inference.outputs import AddedColumns, JsonLinesStream, Output
 
     output: Output
@@ -136,7 +137,7 @@ def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: P
     else:
         added = AddedColumns(predictor.class_names, options.prefix)
         output = JsonLinesStream(sys.stdout.buffer, added)
-    with Bar(is_hidden=True) as bar:
+    with progress_bar(is_hidden=True) as bar:
         done = predict_rows(
             source, output, predictor.predict, window=options.window,
             skips_bad_rows=options.on_error == "skip", begin_at=Progress({}), bar=bar,
@@ -154,8 +155,8 @@ def _predict_to_file(
     distributed: DistributedContext,
 ) -> None:
     from sentiment.display.console import sanitize
+    from sentiment.display.progress import progress_bar
     from sentiment.inference.batch_predict import predict_to_file, shard_predict
-    from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
     from sentiment.runtime.device import describe_device
 
@@ -165,7 +166,10 @@ def _predict_to_file(
     classify = predictor.predict
     if distributed.is_distributed:
         classify = partial(shard_predict, predictor, distributed)
-    with Bar(is_hidden=not shows_progress) as bar:
+    with progress_bar(
+        desc="predicting", unit="review", is_hidden=not shows_progress, leave=False,
+        dynamic_ncols=True,
+    ) as bar:  # fmt: skip
         try:
             before, done = predict_to_file(
                 source, options.output, classify,
@@ -176,7 +180,7 @@ def _predict_to_file(
             )  # fmt: skip
         except KeyboardInterrupt:
             if shows_progress:
-                bar.say("the same command with --resume continues")
+                bar.write("the same command with --resume continues", file=sys.stderr)
             raise
     if not distributed.is_main:
         return

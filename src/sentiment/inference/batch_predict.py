@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +15,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from sentiment.data.file_source import Source
-from sentiment.inference.live import Bar
+from sentiment.display.console import sanitize
 from sentiment.inference.outputs import (
     OUTPUT_FORMATS,
     AddedColumns,
@@ -79,7 +81,7 @@ def predict_to_file(
     resumes: bool = False,
     window: int,
     skips_bad_rows: bool = False,
-    bar: Bar,
+    bar: tqdm,
     distributed: DistributedContext | None = None,
 ) -> tuple[Progress, Progress]:
     """Predict all rows of a source into a file, which appears once it is complete.
@@ -136,7 +138,7 @@ def predict_rows(
     skips_bad_rows: bool,
     begin_at: Progress,
     save: Callable[[Progress], object] | None = None,
-    bar: Bar,
+    bar: tqdm,
 ) -> Progress:
     """Predict all rows of a source and complete the output, opened at ``begin_at.position``.
 
@@ -145,18 +147,18 @@ def predict_rows(
     sorted by length and predicted together; then ``save`` is called with the progress.
     """
     done = begin_at
-    bar.begin(done.num_rows)
+    bar.initial = bar.n = done.num_rows  # so that earlier rows do not count for the speed
     for block in source.blocks(window):
         if block.last_row <= begin_at.num_rows:
             continue
         assert block.first_row == done.num_rows + 1, "an unchanged file gives the same blocks"
         if block.share_read > 0:
-            bar.expect(round(block.last_row / block.share_read))
+            bar.total = round(block.last_row / block.share_read)
         for index, problem in sorted(block.problems.items()):
             message = f"{block.place(index)}: {problem}"
             if not skips_bad_rows:
                 raise UserError(f"{message} (to skip bad rows, use --on-error skip)")
-            bar.bad_row(message)
+            bar.write(f"skipped: {sanitize(message)}", file=sys.stderr)
         texts = [text for text in block.texts if text is not None]
         predictions = iter(classify(texts, report=bar.update))
         bar.update(len(block.bad_rows))

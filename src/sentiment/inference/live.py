@@ -1,14 +1,11 @@
-"""Predicting interactively: arguments and standard input, a table, a progress bar."""
+"""Predicting interactively: arguments and standard input, and a table."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TextIO
-
-from tqdm import tqdm
 
 from sentiment.data.blocks import Block, delimited_block, replace_surrogates
 from sentiment.data.file_source import Source
@@ -92,41 +89,6 @@ class AnswerTable(Output):
         note = ""
         if prediction.was_cut:
             note = f"  (read {self._max_length:,} of its {prediction.num_tokens:,} tokens)"
+        line = " ".join(replace_surrogates(text).split())
         columns = shutil.get_terminal_size().columns - width(head) - width(note)
-        return head + truncate(_one_line(text), max(10, columns)) + note
-
-
-class Bar:
-    """A progress bar on standard error, if that is a terminal; messages appear above it."""
-
-    def __init__(self, *, is_hidden: bool = False) -> None:
-        disable = True if is_hidden else None  # None: unless standard error is a terminal
-        self._bar = tqdm(
-            desc="predicting", unit="review", disable=disable, leave=False, dynamic_ncols=True
-        )
-
-    def begin(self, num_rows: int) -> None:
-        # Rows of an earlier process do not count for the speed.
-        self._bar.initial = self._bar.n = num_rows
-
-    def expect(self, num_rows: int) -> None:
-        self._bar.total = num_rows
-
-    def update(self, num_rows: int) -> object:
-        return self._bar.update(num_rows)
-
-    def bad_row(self, message: str) -> None:
-        self.say(f"skipped: {sanitize(_one_line(message))}")
-
-    def say(self, message: str) -> None:
-        self._bar.write(message, file=sys.stderr)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-
-def _one_line(text: str) -> str:
-    return " ".join(replace_surrogates(text).split())
+        return head + truncate(line, max(10, columns)) + note
