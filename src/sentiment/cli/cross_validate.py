@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from sentiment.cli.options import CommandParser, number
 from sentiment.config.bounds import Bounds
@@ -44,7 +45,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.runs.manifest import holds_baseline
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
-    from sentiment.runtime.files import check_writable
+    from sentiment.runtime.files import check_writable, write_json
     from sentiment.tuning import cross_validation as cv
     from sentiment.tuning.trainings import folder_lock
 
@@ -80,7 +81,7 @@ def execute(options: argparse.Namespace) -> None:
             linear = cv.predict_out_of_fold(folds, [fold.baseline for fold in folds], device)
         summary = cv.summarize(predictions, linear)
         cv.write_predictions(folder, predictions)
-        cv.write_summary(folder, summary, hold_out)
+        write_json(folder / "report.json", {"hold_out": hold_out, **asdict(summary)})
     repeats = "" if options.repeats == 1 else f", {options.repeats} times over"
     title = f"{shown}\n{options.folds} folds held out {hold_out}{repeats}"
     print(f"\n{cv.summary_table(predictions, summary, title)}")

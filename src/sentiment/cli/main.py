@@ -94,7 +94,9 @@ def run_command(command: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        # On a CPU, torch raises a plain RuntimeError where memory cannot be allocated.
+        text = str(error)
+        if isinstance(error, RuntimeError) and not ("memory" in text and "alloc" in text):
             raise
         logger.debug("traceback:", exc_info=True)  # for train.log only
         print(f"error: {sanitize(_message(error))}", file=sys.stderr)
@@ -118,8 +120,3 @@ def _message(error: Exception) -> str:
     is_distributed = os.environ.get("WORLD_SIZE", "1") != "1"
     rank = f" (rank {os.environ.get('RANK')})" if is_distributed else ""
     return f"{text or type(error).__name__}{rank}"
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On a CPU, torch raises a plain RuntimeError."""
-    return "memory" in str(error) and "alloc" in str(error)

@@ -93,7 +93,11 @@ class Predictor:
         if not texts:
             return []
         corpus = self.encode(texts)
-        return self.describe(corpus, self.log_probabilities(corpus, report))
+        probabilities = np.exp(self._log_probabilities(corpus, report)).tolist()
+        rows = zip(
+            probabilities, corpus.full_lengths.tolist(), corpus.was_cut().tolist(), strict=True
+        )
+        return [self.decide(*row) for row in rows]
 
     def predict_stream(self, texts: Iterable[str], *, window: int = WINDOW) -> Iterator[Prediction]:
         """Classify a stream of texts, which may be endless, in order and in constant memory.
@@ -114,8 +118,8 @@ class Predictor:
         """Encode texts as the model reads them; their labels are 0."""
         return self._encoder(texts)
 
-    def log_probabilities(
-        self, corpus: EncodedCorpus, report: Callable[[int], object] = lambda count: None
+    def _log_probabilities(
+        self, corpus: EncodedCorpus, report: Callable[[int], object]
     ) -> np.ndarray:
         """(num_texts, num_classes) float64 log-probabilities at :attr:`temperature`."""
         if self._precision != torch.float32 and self.rounding is None:
@@ -125,13 +129,6 @@ class Predictor:
             batch_tokens=self._batch_tokens, report=report,
         )  # fmt: skip
         return apply_temperature(logits.numpy(), self.temperature)
-
-    def describe(self, corpus: EncodedCorpus, log_probabilities: np.ndarray) -> list[Prediction]:
-        """Predictions from (num_texts, num_classes) log-probabilities of a corpus."""
-        probabilities = np.exp(log_probabilities).tolist()
-        lengths, was_cut = corpus.full_lengths.tolist(), corpus.was_cut().tolist()
-        rows = zip(probabilities, lengths, was_cut, strict=True)
-        return [self.decide(*row) for row in rows]
 
     def decide(self, probabilities: Sequence[float], num_tokens: int, was_cut: bool) -> Prediction:
         """The prediction for a text whose classes have these probabilities."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from sentiment.evaluation.report import classes_table
 from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import is_finished
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, atomic_write, write_json
+from sentiment.runtime.files import LOCK, atomic_write
 from sentiment.tuning.trainings import (
     SignalForwarder,
     check_unchanged,
@@ -356,10 +356,6 @@ def summarize(
         by_class=metrics.by_class,
         linear_model=None if linear_model is None else compare_out_of_fold(linear_model, result),
     )
-
-
-def write_summary(folder: Path, summary: Summary, hold_out: str) -> None:
-    write_json(folder / "report.json", {"hold_out": hold_out, **asdict(summary)})
 
 
 def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) -> str:
