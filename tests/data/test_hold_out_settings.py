@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.review_files import write
+from helpers.review_files import write, write_text_folder
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig, deciding_settings
 from sentiment.config.parser import parse_training
 from sentiment.data.reviews import load_training_splits
-from sentiment.data.tokenizer import TokenizedTexts, tokenize
+from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vocabulary import count_groups
 from sentiment.runs.run import load_settings
 
@@ -37,12 +37,6 @@ def write_reviews(folder: Path, name: str = "train.csv", first_film: str = "film
 def train(tmp_path: Path, *options: str) -> int:
     folders = f"--data.path={tmp_path / 'data'}", f"--output_dir={tmp_path / 'run'}"
     return cli.train([*folders, *options, *TINY])
-
-
-def test_the_source_decides_the_default():
-    assert DataConfig(source="imdb").hold_out == "stretches"
-    assert DataConfig().hold_out == "random"
-    assert DataConfig(source="imdb", validation="random").hold_out == "random"
 
 
 @pytest.mark.parametrize(
@@ -84,11 +78,12 @@ def test_stretches_are_neighbouring_rows(tmp_path):
 
 def test_aclimdb_is_cut_by_the_numbers_of_its_files(tmp_path):
     """10_1.txt stands behind 9_1.txt, not behind 1_1.txt as by the alphabet."""
-    for label in ("neg", "pos"):
-        folder = tmp_path / "train" / label
-        folder.mkdir(parents=True)
-        for number in range(20):
-            (folder / f"{number}_1.txt").write_text(f"{label} review {number}")
+    texts = {
+        f"train/{label}/{number}_1.txt": f"{label} review {number}"
+        for label in ("neg", "pos")
+        for number in range(20)
+    }
+    write_text_folder(tmp_path, texts)
     data = DataConfig(source="imdb", path=str(tmp_path), stretch_length=5, validation_share=0.25)
     _, validation = load_training_splits(data)
     for label in ("neg", "pos"):
@@ -98,19 +93,12 @@ def test_aclimdb_is_cut_by_the_numbers_of_its_files(tmp_path):
         assert own[0] % 5 == 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--data.group_column=film"], "texts without columns, and so has no 'film': set data."),
-        (["--data.group_column=director"], "has no 'director'"),
-    ],
-)
-def test_text_files_have_no_groups(tmp_path, options, message, capsys):
-    for label in ("neg", "pos"):
-        (tmp_path / "data" / "train" / label).mkdir(parents=True)
-        (tmp_path / "data" / "train" / label / "0_1.txt").write_text("a review")
-    assert train(tmp_path, "--data.validation=groups", *options) == 1
-    assert message in capsys.readouterr().err
+def test_text_files_have_no_groups(tmp_path):
+    texts = {f"train/{label}/0_1.txt": "a review" for label in ("neg", "pos")}
+    write_text_folder(tmp_path, texts)
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    with pytest.raises(ValueError, match="texts without columns, and so has no 'film': set data"):
+        load_training_splits(data)
 
 
 def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
@@ -130,15 +118,10 @@ def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monk
     monkeypatch.setattr("sentiment.runs.run._check_digest", lambda path, name: None)
     (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
     assert load_settings(tmp_path).data.hold_out == "random"
-    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
-    assert load_settings(tmp_path).data.hold_out == "stretches"
-
-
-def test_a_run_of_an_earlier_version_is_resumed_with_its_own_hold_out(tmp_path):
-    """Nor is one with the default of today taken for another than one that names it."""
-    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
     resumed = parse_training([f"--resume={tmp_path}"], "train.py").config
     assert resumed.data.hold_out == "random"
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
+    assert load_settings(tmp_path).data.hold_out == "stretches"
     named, default = Config(data=DataConfig(validation="random")), Config()
     assert deciding_settings(named) == deciding_settings(default)
 
@@ -152,7 +135,8 @@ def test_a_row_without_a_group_is_told(tmp_path, name):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_groups_of_a_word_are_counted_as_by_hand(seed):
+def test_groups_of_a_word_are_counted_as_by_hand(seed, monkeypatch):
+    monkeypatch.setattr("sentiment.data.vocabulary.TOKENS_AT_ONCE", 9)  # in parts
     generator = np.random.default_rng(seed)
     texts = [list(generator.choice(list("abcde"), size)) for size in generator.integers(0, 6, 9)]
     groups = generator.integers(0, 5, len(texts)).tolist()
@@ -186,11 +170,3 @@ def test_words_that_no_two_groups_share_are_too_few(tmp_path, capsys):
     write_reviews(tmp_path / "data")
     assert train(tmp_path, "--vocabulary.min_groups=99") == 1
     assert "and in vocabulary.min_groups = 99 groups of reviews" in capsys.readouterr().err
-
-
-def test_counting_reads_long_corpora_in_parts(monkeypatch):
-    texts = [f"word{n % 7} word{n % 3}" for n in range(50)]
-    tokenized = tokenize(texts, num_processes=1)
-    whole = count_groups(tokenized, np.arange(50) // 5)
-    monkeypatch.setattr("sentiment.data.vocabulary.TOKENS_AT_ONCE", 9)
-    assert count_groups(tokenized, np.arange(50) // 5) == whole

@@ -161,23 +161,6 @@ def test_labels_of_the_test_split_are_not_read(tmp_path, labels, caplog):
     assert any("train and test share" in line for line in caplog.messages)
 
 
-@pytest.mark.parametrize("kind", ["no labels", "shards", "text files"])
-def test_test_splits_of_every_kind_are_found(tmp_path, kind):
-    write(tmp_path, "train", TRAIN)
-    if kind == "no labels":
-        (tmp_path / "test.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in TRAIN))
-    elif kind == "shards":
-        for number in range(2):
-            table = pa.table({"text": TRAIN[10 * number :][:10]})
-            pq.write_table(table, tmp_path / f"test-0000{number}-of-00002.parquet")
-    else:
-        for number, text in enumerate(TRAIN):
-            path = tmp_path / "test" / ("neg", "pos")[number % 2] / f"{number}_5.txt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    assert "all 18 reviews of train are in test too" in refusal(tmp_path)
-
-
 def test_no_test_split_is_needed(tmp_path, caplog):
     write(tmp_path, "train", TRAIN)
     for mode in ("report", "drop", "ignore"):
