@@ -207,7 +207,6 @@ MENDS = {
         "annotations": [{"result": [{"value": {"choices": ["np"[n % 2]]}, "type": "choices"}]}]
         * (n > 2)} for n in range(30)]).encode(),
     "open.tsv": b'text\tlabel\n"a\tneg\nb\tpos\n',
-    "swallow.tsv": b'text\tlabel\nx\tpos\n"a\tneg\nb\tpos\nc\tneg\nd\tpos\ne 5"\tneg\n',
 }  # fmt: skip
 
 
@@ -286,12 +285,6 @@ def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     assert load(tmp_path / "a.jsonl").texts == ["a", "b"]
 
 
-def test_the_header_again_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\na,x\nb,y\ntext,label\nc,x\n")
-    with pytest.raises(UserError, match="row 3: the header again, as where files are joined"):
-        load(tmp_path / "a.csv")
-
-
 def test_what_was_found_out_is_said_once_for_all_parts(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -302,25 +295,6 @@ def test_what_was_found_out_is_said_once_for_all_parts(
     caplog.set_level("INFO", "sentiment")
     load_split(DataConfig(path=str(tmp_path)), "train")
     assert caplog.text.count("texts from column 'body', encoding UTF-16, delimiter ';'") == 1
-
-
-def test_an_encoding_that_hides_utf8_is_noticed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "a.csv").write_text("text,label\ncafé,neg\nb,pos\n", encoding="utf-8")
-    caplog.set_level("INFO", "sentiment")
-    load(tmp_path / "a.csv", encoding="cp1252")
-    assert "read as cp1252, but it is UTF-8: leave --data.encoding out" in caplog.text
-
-
-def test_a_quote_that_swallows_rows_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_bytes(MENDS["swallow.tsv"])
-    with pytest.raises(UserError, match="row 2: a value holds 3 lines that look like rows"):
-        load(tmp_path / "a.tsv")
-    # Lines of a poem are no rows.
-    poem = "\n".join(["Roses are red, pos", "violets, neg", "so, it goes", "on, pos"])
-    (tmp_path / "b.csv").write_text(table([("text", "label"), (poem, "good"), ("b", "bad")]))
-    assert load(tmp_path / "b.csv").texts == [poem, "b"]
 
 
 @pytest.mark.parametrize(

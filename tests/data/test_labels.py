@@ -26,9 +26,8 @@ from sentiment.data.labels import (
     describe_classes,
     label_name,
     number_labels,
-    similar_names,
 )
-from sentiment.data.reviews import load_split, load_training_splits, log_classes
+from sentiment.data.reviews import load_split, load_training_splits
 from sentiment.data.sources import choose_reviews
 from sentiment.runtime.errors import UserError
 
@@ -294,17 +293,6 @@ def test_the_line_on_classes_shows_ten(num_classes):
     assert line.startswith("class 0 (1,000), long class 1 (1,000)")
     assert line.count("(1,000)") == min(num_classes, 10)
     assert line.endswith(" and 290 more") == (num_classes == 300)
-
-
-def test_names_that_differ_by_case_or_white_space(tmp_path, caplog):
-    assert similar_names(["very bad", "ok", "Very  bad", "OK"]) == {
-        "Very  bad": "very bad", "OK": "ok"
-    }  # fmt: skip
-    reviews_folder(tmp_path, ["Good", "good", "bad"], ["good", "bad"])
-    data = DataConfig(path=str(tmp_path))
-    train, _ = load_training_splits(data)
-    log_classes(data, train)
-    assert caplog.text.count("case or white space only: --data.labels '{good: Good}'") == 1
 
 
 def test_a_run_keeps_its_names_and_learns_further_labels(tmp_path):

@@ -71,7 +71,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     train, validation = load_training_splits(config.data)
     check_class_names(config, train)
-    log_classes(config.data, train)
+    log_classes(train)
     before = time.perf_counter()
     tokens = tokenize_reviews(train, config.data)
     validation_tokens = tokenize_reviews(validation, config.data)

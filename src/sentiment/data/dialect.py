@@ -1,4 +1,4 @@
-"""Delimited text: which delimiter it has, its rows, and quotes that swallow rows."""
+"""Delimited text: which delimiter it has, and its rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from sentiment.runtime import files
@@ -15,7 +15,6 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by the endings of names
 
 _SNIFFED = ",;\t|"
 _SNIFFED_ROWS = 50
-_MIN_SWALLOWED = 2  # with a known label; 5 without labels
 
 
 def find_delimiter(lines: Sequence[str], usual: str, quoting: str) -> str:
@@ -82,22 +81,3 @@ def read_rows(lines: Iterable[str], delimiter: str, quoting: str) -> Iterator[li
             return
         if row:
             yield row
-
-
-def count_swallowed(
-    value: str, delimiter: str, width: int, label_index: int | None, labels: Collection[str]
-) -> int:
-    """How many rows a value has swallowed after an unpaired quote; 0 if it just has many lines.
-
-    A line within it counts if it has as many columns as the file and one of the other rows'
-    ``labels``; without labels, every line must have as many columns.
-    """
-    lines = value.splitlines()[1:-1]
-    if len(lines) < _MIN_SWALLOWED or width < 2:
-        return 0
-    rows = [next(csv.reader([line], delimiter=delimiter), []) for line in lines]
-    complete = [row for row in rows if len(row) == width]
-    if label_index is None:
-        return len(rows) if len(complete) == len(rows) >= 5 else 0
-    count = sum(row[label_index].strip() in labels for row in complete)
-    return count if count >= _MIN_SWALLOWED else 0

@@ -339,14 +339,3 @@ def describe_classes(labels: np.ndarray, class_names: Sequence[str]) -> str:
     ]
     rest = len(parts) - _MAX_DESCRIBED
     return ", ".join(parts[:_MAX_DESCRIBED]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def similar_names(class_names: Sequence[str]) -> dict[str, str]:
-    """Names that differ from an earlier one by case or white space only, with that one."""
-    first: dict[str, str] = {}
-    similar = {}
-    for name in class_names:
-        key = "".join(name.split()).casefold()
-        if first.setdefault(key, name) != name:
-            similar[name] = first[key]
-    return similar

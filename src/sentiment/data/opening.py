@@ -237,11 +237,6 @@ def _is_text(path: Path, encoding: str) -> bool:
     return not any(_ESCAPED.search(block) or _CONTROL.search(block) for block in blocks)
 
 
-def is_unicode(path: Path) -> bool:
-    """Whether a file has characters beyond ASCII, all in UTF-8 or as a byte order mark says."""
-    return is_readable(path, None) and not all(map(str.isascii, _text_blocks(path, None)))
-
-
 def _text_blocks(path: Path, encoding: str | None) -> Iterator[str]:
     with open_text(path, encoding) as (file, _):
         while block := file.read(_SAMPLE_BYTES):

@@ -90,7 +90,7 @@ def prepare_training(
     logger.info("reviews: %s for training, %s for validation%s", *counts, how)
     if unlabelled is not None:
         logger.info("reviews: %s without labels to learn from", f"{len(unlabelled):,}")
-    log_classes(config.data, train)
+    log_classes(train)
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
         warn_of_similar_neighbours(train_tokens, train.labels)

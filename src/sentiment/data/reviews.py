@@ -24,7 +24,6 @@ from sentiment.data.labels import (
     label_name,
     labels_option,
     number_labels,
-    similar_names,
 )
 from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
@@ -388,14 +387,9 @@ def load_unlabelled(data: DataConfig, train: Reviews, validation: Reviews) -> Re
     return reviews.select(np.flatnonzero(kept))
 
 
-def log_classes(data: DataConfig, train: Reviews) -> None:
-    """Log the classes with their numbers of training reviews; warn of almost equal names."""
+def log_classes(train: Reviews) -> None:
+    """Log the classes with their numbers of training reviews."""
     logger.info("classes: %s", describe_classes(train.labels, train.class_names))
-    if similar := similar_names(train.class_names):
-        logger.warning(
-            "%s: classes that differ by case or white space only: %s makes them one",
-            train.origin, labels_option({**(data.labels or {}), **similar}),
-        )  # fmt: skip
 
 
 def _log_copies(count: int, other: str, *, dropped: bool) -> None:

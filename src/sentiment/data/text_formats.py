@@ -27,7 +27,6 @@ from sentiment.data.blocks import (
 from sentiment.data.columns import FileOptions, guess_columns, is_header, list_columns
 from sentiment.data.dialect import (
     DELIMITERS,
-    count_swallowed,
     find_delimiter,
     has_row_names,
     read_rows,
@@ -36,7 +35,6 @@ from sentiment.data.dialect import (
 from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
 from sentiment.data.opening import (
     is_readable,
-    is_unicode,
     open_text,
     unpacked_suffix,
     wrong_encoding,
@@ -76,14 +74,11 @@ class TextSource(FileSource):
         return wrong_encoding(self.path, self.options)
 
     def _notes(self) -> list[str]:
-        notes, encoding = super()._notes(), self.options.encoding
+        notes = super()._notes()
         with self.open_text(newline="") as (file, _):
             found = file.encoding.upper()
-        if encoding is None and not found.startswith("UTF-8"):
+        if self.options.encoding is None and not found.startswith("UTF-8"):
             notes.append(f"encoding {found}")
-        elif encoding is not None and is_unicode(self.path):
-            setting = self.options.name_of("encoding")
-            notes.append(f"read as {encoding}, but it is UTF-8: leave {setting} out")
         return notes
 
     def group(
@@ -231,52 +226,16 @@ class DelimitedSource(TextSource):
             rows = itertools.islice(self._rows(limited_lines(file, self.path)), start, None)
             sized_rows = ((sum(map(len, row)), row) for row in rows)
             for first, group, share in self.group(sized_rows, size, raw):
-                block = delimited_block(
+                yield delimited_block(
                     self.origin, first, self.columns, indices, group, share,
                     lambda: self.wrong_encoding,
                 )  # fmt: skip
-                self._check_headers(block, group)
-                if self.options.quoting != "none":
-                    self._check_swallowed(block)
-                yield block
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         try:
             yield from read_rows(lines, self._delimiter, self.options.quoting)
         except csv.Error as error:
             raise UserError(f"{self.path}, {error}: {self._quote_advice}") from error
-
-    def _check_headers(self, block: Block, rows: list[list[str]]) -> None:
-        """Add a problem for each row that repeats the header, as files joined end to end have."""
-        header = list(self.all_columns)[self._has_row_names :]
-        if self.options.column_names is not None or len(header) == 1:
-            return
-        for index, row in enumerate(rows):
-            if row == header:
-                block.problems[index] = (
-                    "the header again, as where files are joined end to end: delete the line"
-                )
-                block.texts[index] = None
-
-    def _check_swallowed(self, block: Block) -> None:
-        """Add a problem for each value that holds rows after an unpaired quote."""
-        if self.label_column is None:
-            label_index, labels = None, set()
-        else:
-            label_index = self.columns.index(self.label_column)
-            labels = {label.strip() for label in block.values(self.label_column)}
-        for index, cells in enumerate(block.cells()):
-            for cell in cells:
-                if cell.count("\n") <= 1:
-                    continue
-                width = len(self.columns)
-                count = count_swallowed(cell, self._delimiter, width, label_index, labels)
-                if count:
-                    block.problems[index] = (
-                        f"a value holds {count} lines that look like rows, as after a quote that "
-                        f"is not closed: {self._quote_advice}"
-                    )
-                    block.texts[index] = None
 
     @cached_property
     def _quote_advice(self) -> str:
