@@ -59,9 +59,14 @@ def num_cores() -> int:
 
 
 def results_name(processor: Processor, cores: int) -> str:
-    """The name of a machine's results file, such as ``amd-epyc-7763-2-cores.json``."""
+    """The name of a machine's results file, such as ``amd-epyc-7763-2-cores.json``.
+
+    Family and model are in it where the processor's name has no number.
+    """
     name = re.sub(r"\((R|TM)\)|@.*|\b\d+-Core\b|\b(CPU|Processor)\b", " ", processor.name)
     words = re.findall(r"[a-z0-9]+", name.lower())
+    if processor.family is not None and not re.search(r"\d", name):
+        words += ["family", str(processor.family), "model", str(processor.model)]
     return "-".join([*words, str(cores), "core" if cores == 1 else "cores"]) + ".json"
 
 

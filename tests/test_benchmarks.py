@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.kernels import parse_kernels
-from benchmarks.machine import Processor, parse_processor
+from benchmarks.machine import Processor, parse_processor, results_name
 from benchmarks.measure import faster, in_turns
 from benchmarks.publish import (
     PAGES,
@@ -112,3 +112,10 @@ def test_a_processor_is_described_by_family_model_and_flags():
     flags = ("avx2", "avx512f", "avx512_bf16")
     assert parse_processor(CPUINFO) == Processor("AMD EPYC", 26, 2, flags)
     assert parse_processor("").flags == ()
+
+
+def test_processors_of_one_name_have_files_of_their_own():
+    assert results_name(Processor("AMD EPYC", 25, 17), 2) == "amd-epyc-family-25-model-17-2-cores.json"
+    assert results_name(Processor("AMD EPYC 7763 64-Core Processor", 25, 1), 1) == (
+        "amd-epyc-7763-1-core.json"
+    )

@@ -181,14 +181,14 @@ def test_updates_are_skipped_without_waiting(reviews, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SentimentClassifier, "forward", poisoned)
     more = ["--training.nonfinite=skip", "--training.num_epochs=2", "--training.batch_size=8",
-            "--model.dropout=0", "--model.embedding_dropout=0",
+            "--model.dropout=0", "--model.embedding_dropout=0", "--training.average_decay=0.9",
             "--training.checkpoint_updates=1"]  # fmt: skip
     for device in ("cpu", "cuda"):
         run = tmp_path / device
         with PretendedDevice():
             stop_after(arguments(reviews, run, f"--device={device}", *more), 9)
         state = load_state(run)
-        weights[device] = state.section("model")
+        weights[device] = state.section("model") | state.section("average")
         skipped[device] = state.values["updates"]["num_skipped"], state.section("sums")["all"]
     assert 1 < skipped["cpu"][0] < 8
     assert skipped["cuda"][0] == skipped["cpu"][0]

@@ -259,8 +259,8 @@ class NonFiniteGuard:
     """Checks losses and gradient norms.
 
     Reading a number from a GPU means waiting for it. They are therefore read later, together and
-    before anything is saved; whether an update is skipped is decided on the GPU. Several ranks have
-    to agree on that, and MPS has no fused optimizer that could skip: there they are read at once.
+    before anything is saved; whether an update is skipped is decided on the GPU. MPS has no fused
+    optimizer that could skip: there they are read at once.
     """
 
     def __init__(
@@ -271,8 +271,7 @@ class NonFiniteGuard:
     ) -> None:
         self._skips = reaction == "skip"
         self._distributed = distributed
-        can_skip = device.type == "cuda" and not distributed.is_distributed
-        self._reads_at_once = device.type == "cpu" or (self._skips and not can_skip)
+        self._reads_at_once = device.type == "cpu" or (self._skips and device.type == "mps")
         self._unread: list[tuple[StepInfo, torch.Tensor]] = []
         self._num_skipped = 0
         self._num_in_a_row = 0
@@ -283,6 +282,8 @@ class NonFiniteGuard:
         The loss () is this rank's; the gradient's norm () is the same on all ranks. The result is a
         bool, or () on the device where reading it would mean waiting.
         """
+        if self._skips:  # all ranks or none; the sum is not finite if a summand isn't
+            loss = self._distributed.all_reduce_sum(loss.detach())
         numbers = torch.stack((loss.detach(), norm))
         if self._skips and self._reads_at_once:
             return self._count_skipped(step, *numbers.tolist())
@@ -294,8 +295,7 @@ class NonFiniteGuard:
     def _count_skipped(self, step: StepInfo, loss: float, norm: float) -> bool:
         """Count the update if it is to be skipped, and return whether it is not."""
         # A label of probability 0 has an infinite loss, but a finite gradient.
-        is_finite = math.isfinite(norm) and math.isfinite(loss)
-        if not any(self._distributed.all_reduce_max([int(not is_finite)])):
+        if math.isfinite(norm) and math.isfinite(loss):
             self._num_in_a_row = 0
             return True
         self._num_skipped += 1

@@ -208,9 +208,9 @@ class Trainer:
         allowed = self._guard.allows(self._step_info(batches), total_loss, norm)
         if allowed is not False:
             take_step(self._optimizer, allowed)
-            if self._average is not None:
-                self._average.update()  # towards the weights as they are after a skipped update
             self._count(results, meters, allowed)
+        if self._average is not None:
+            self._average.update()  # after a skipped update too, which a GPU's host doesn't know of
         self._schedule.after_update()
         self.update += 1
         return norm
