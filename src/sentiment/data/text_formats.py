@@ -6,11 +6,12 @@ import csv
 import itertools
 import json
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from sentiment.data.blocks import (
     Block,
@@ -57,8 +58,31 @@ _QUOTE_ADVICE = (
 class TextSource(FileSource):
     """Base of the formats that consist of characters, compressed or not."""
 
-    def open_text(self, newline: str) -> Any:
-        return open_text(self.path, self.options.encoding, newline=newline)
+    newline = "\n"  # only this ends a line
+
+    def open_text(self) -> Any:
+        return open_text(self.path, self.options.encoding, newline=self.newline)
+
+    @abstractmethod
+    def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, Any]]:
+        """The rows, each with its number of characters."""
+
+    @abstractmethod
+    def _block(self, first: int, rows: list[Any], share_read: float) -> Block:
+        """The block of rows of which the first has this number."""
+
+    def blocks(self, size: int) -> Iterator[Block]:
+        num_bytes = max(1, self.path.stat().st_size)
+        with self.open_text() as (file, raw):
+            first, group, num_characters = 1, [], 0
+            for characters, row in self._sized_rows(file):
+                group.append(row)
+                num_characters += characters
+                if len(group) == size or num_characters >= MAX_BLOCK_CHARACTERS:
+                    yield self._block(first, group, min(1.0, raw.tell() / num_bytes))
+                    first, group, num_characters = first + len(group), [], 0
+            if group:
+                yield self._block(first, group, 1.0)
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
         self._check_encoding()
@@ -75,29 +99,29 @@ class TextSource(FileSource):
 
     def _notes(self) -> list[str]:
         notes = super()._notes()
-        with self.open_text(newline="") as (file, _):
+        with self.open_text() as (file, _):
             found = file.encoding.upper()
         if self.options.encoding is None and not found.startswith("UTF-8"):
             notes.append(f"encoding {found}")
         return notes
 
-    def group(
-        self, rows: Iterable[tuple[int, Any]], size: int, raw: BinaryIO
-    ) -> Iterator[tuple[int, list[Any], float]]:
-        """Group rows, given with their sizes: (number of the first, rows, share of the file)."""
-        num_bytes = max(1, self.path.stat().st_size)
-        first, group, num_characters = 1, [], 0
-        for characters, row in rows:
-            group.append(row)
-            num_characters += characters
-            if len(group) == size or num_characters >= MAX_BLOCK_CHARACTERS:
-                yield first, group, min(1.0, raw.tell() / num_bytes)
-                first, group, num_characters = first + len(group), [], 0
-        if group:
-            yield first, group, 1.0
+
+class CellSource(TextSource):
+    """Base of the formats whose rows are cells."""
+
+    def _block(self, first: int, rows: list[list[str]], share_read: float) -> Block:
+        return delimited_block(
+            self.origin,
+            first,
+            self.columns,
+            [self.columns.index(name) for name in self.text_columns],
+            rows,
+            share_read,
+            lambda: self.wrong_encoding,
+        )
 
 
-class LineSource(TextSource):
+class LineSource(CellSource):
     """Plain text: each line is a text, empty lines too; or fastText's lines of label and text."""
 
     def _read_columns(self) -> Sequence[str]:
@@ -105,19 +129,12 @@ class LineSource(TextSource):
         name = self.options.text_column[0] if self.options.text_column else "text"
         return ["label", name] if self._is_fasttext else [name]
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        with self.open_text(newline="\n") as (file, raw):
-            lines = (line.rstrip("\r\n") for line in limited_lines(file, self.path))
-            if self._is_fasttext:
-                rows = ((len(line), _fasttext_row(line)) for line in lines if line.strip())
-            else:
-                rows = ((len(line), [line]) for line in lines)
-            text_index = [len(self.columns) - 1]
-            for first, group, share in self.group(rows, size, raw):
-                yield delimited_block(
-                    self.origin, first, self.columns, text_index, group, share,
-                    lambda: self.wrong_encoding,
-                )  # fmt: skip
+    def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+        for line in limited_lines(file, self.path):
+            if not self._is_fasttext:
+                yield len(line), [line.rstrip("\r\n")]
+            elif line.strip():
+                yield len(line), _fasttext_row(line)
 
 
 def is_fasttext(path: Path, options: FileOptions) -> bool:
@@ -134,13 +151,15 @@ def _fasttext_row(line: str) -> list[str]:
     return [label.removeprefix(FASTTEXT), text.strip()]
 
 
-class DelimitedSource(TextSource):
+class DelimitedSource(CellSource):
     """CSV or TSV; empty lines are skipped."""
+
+    newline = ""  # the csv module finds the ends of lines
 
     def _read_columns(self) -> Sequence[str]:
         options = self.options
         usual = DELIMITERS.get(unpacked_suffix(self.path), "\t")
-        with self.open_text(newline="") as (file, _):
+        with self.open_text() as (file, _):
             head, num_characters = [], 0
             for line in limited_lines(file, self.path):
                 head.append(line)
@@ -219,17 +238,10 @@ class DelimitedSource(TextSource):
                 )
         super()._refuse_columns(problems)
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        indices = [self.columns.index(name) for name in self.text_columns]
+    def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         start = self._num_skipped + (self.options.column_names is None)
-        with self.open_text(newline="") as (file, raw):
-            rows = itertools.islice(self._rows(limited_lines(file, self.path)), start, None)
-            sized_rows = ((sum(map(len, row)), row) for row in rows)
-            for first, group, share in self.group(sized_rows, size, raw):
-                yield delimited_block(
-                    self.origin, first, self.columns, indices, group, share,
-                    lambda: self.wrong_encoding,
-                )  # fmt: skip
+        for row in itertools.islice(self._rows(limited_lines(file, self.path)), start, None):
+            yield sum(map(len, row)), row
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         try:
@@ -246,7 +258,7 @@ class DelimitedSource(TextSource):
         best, most = None, 0
         for quoting in meanings if self.options.quoting == "double" else ():
             try:
-                with self.open_text(newline="") as (file, _):
+                with self.open_text() as (file, _):
                     lines = limited_lines(file, self.path)
                     widths = Counter(map(len, read_rows(lines, self._delimiter, quoting)))
             except csv.Error:
@@ -267,8 +279,8 @@ class JsonSource(TextSource):
     """
 
     def _read_columns(self) -> Sequence[str]:
-        with self.open_text(newline="\n") as (file, _):
-            rows = [row for _, row in itertools.islice(self._rows(file), SAMPLE_ROWS)]
+        with self.open_text() as (file, _):
+            rows = [row for _, row in itertools.islice(self._sized_rows(file), SAMPLE_ROWS)]
         records = [row.record for row in rows if row.record is not None]
         are_arrays = rows and all(row.problem == _object_problem([]) for row in rows)
         if are_arrays or (len(records) == 1 and _holds_rows(records[0])):
@@ -291,13 +303,7 @@ class JsonSource(TextSource):
     def _prepare(self) -> None:
         self.columns = self._keys or self.columns
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        with self.open_text(newline="\n") as (file, raw):
-            for first, group, share in self.group(self._rows(file), size, raw):
-                yield self._block(first, group, share)
-
-    def _rows(self, file: TextIO) -> Iterator[tuple[int, JsonRow]]:
-        """The rows with their sizes."""
+    def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, JsonRow]]:
         first = file.read(1)
         while first and first in _WHITE:
             first = file.read(1)
