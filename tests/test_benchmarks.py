@@ -115,7 +115,9 @@ def test_a_processor_is_described_by_family_model_and_flags():
 
 
 def test_processors_of_one_name_have_files_of_their_own():
-    assert results_name(Processor("AMD EPYC", 25, 17), 2) == "amd-epyc-family-25-model-17-2-cores.json"
+    assert (
+        results_name(Processor("AMD EPYC", 25, 17), 2) == "amd-epyc-family-25-model-17-2-cores.json"
+    )
     assert results_name(Processor("AMD EPYC 7763 64-Core Processor", 25, 1), 1) == (
         "amd-epyc-7763-1-core.json"
     )

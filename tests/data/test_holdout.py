@@ -135,25 +135,6 @@ def test_group_larger_than_the_share_is_held_out_where_there_is_none_smaller() -
     assert held[7:].sum() == 1
 
 
-@pytest.mark.parametrize(
-    ("texts", "labels", "found"),
-    [
-        (["a", "b", "c"], [0, 0, 1], "1 different review among 1"),
-        (["a", "b", "c", "C."], [0, 0, 1, 1], "1 different review among 2"),
-    ],
-)
-def test_too_few_reviews_of_a_class(texts: list[str], labels: list[int], found: str) -> None:
-    with pytest.raises(ValueError, match="too few to hold some out for validation") as raised:
-        hold_out(texts, labels)
-    assert str(raised.value).startswith(f"reviews.csv: class 'class 1' has {found}")
-
-
-def test_groups_that_tie_classes_together_can_be_too_few() -> None:
-    texts = ["a", "a", "b", "b", "c", "c"]
-    with pytest.raises(ValueError, match="too few to hold some out for validation"):
-        hold_out(texts, [0, 1, 1, 2, 2, 0], num_classes=3)
-
-
 @st.composite
 def grouped(draw: st.DrawFn) -> tuple[list[str], list[int], np.ndarray]:
     """Reviews of up to three classes in groups of any sizes, some of them copies."""
@@ -206,26 +187,23 @@ def test_share_is_as_near_as_whole_groups_allow(num_groups, size, share, seed):
 
 
 @pytest.mark.parametrize(
-    ("labels", "groups", "options", "message"),
+    ("texts", "labels", "options", "message"),
     [
-        (
-            [0, 0, 1, 1],
-            [0, 0, 0, 0],
-            {},
-            "'class 0' has 1 group among 2 reviews, too few .*or set data.validation to random",
-        ),
-        ([0, 0, 0, 1], [0, 1, 2, 3], {}, "class 'class 1' has 1 group among 1 reviews"),
-        (
-            [0, 0, 1, 1],
-            [0, 1, 2, 3],
-            {"num_folds": 3},
-            "2 groups among 2 reviews, too few to make 3.*or lower the number of folds",
-        ),
+        ("abc", [0, 0, 1], {}, "1 different review among 1 .*or give a validation split"),
+        ("abcc", [0, 0, 1, 1], {}, "'class 1' has 1 different review among 2"),
+        ("aabbcc", [0, 1, 1, 2, 2, 0], {"num_classes": 3}, "too few to hold some out"),
+        ("abcd", [0, 0, 1, 1], {"groups": [0, 0, 0, 0]},
+         "'class 0' has 1 group among 2 reviews, too few .*or set data.validation to random"),
+        ("abcd", [0, 0, 0, 1], {"groups": [0, 1, 2, 3]}, "'class 1' has 1 group among 1 reviews"),
+        ("abcd", [0, 0, 1, 1], {"groups": [0, 1, 2, 3], "num_folds": 3},
+         "2 groups among 2 reviews, too few to make 3.*or lower the number of folds"),
     ],
-)
-def test_too_few_groups_of_a_class(labels, groups, options, message) -> None:
-    with pytest.raises(ValueError, match=message):
-        hold_out(list("abcd"), labels, groups=np.array(groups), **options)
+)  # fmt: skip
+def test_too_few_reviews_or_groups_of_a_class(texts, labels, options, message) -> None:
+    if "groups" in options:
+        options["groups"] = np.array(options["groups"])
+    with pytest.raises(ValueError, match=f"reviews.csv: class .*{message}"):
+        hold_out(list(texts), labels, **options)
 
 
 @needs_imdb

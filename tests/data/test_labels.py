@@ -71,17 +71,6 @@ def splits(draw: st.DrawFn) -> tuple[list[int], list[int], list[Any], list[Any]]
     return train, part, list(map(first, train)), list(map(second, part))
 
 
-@given(splits())
-def test_equal_values_are_one_class_in_every_split(columns):
-    train, part, train_values, part_values = columns
-    numbered = number(train_values)
-    names = numbered.class_names
-    assert [meaning(names[label]) for label in numbered.labels] == train
-    assert [*map(meaning, names)] == sorted(set(train))
-    again = number(part_values, class_names=names)
-    assert [meaning(names[label]) for label in again.labels] == part
-
-
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
 @given(columns=splits(), other=st.sampled_from(["csv", "jsonl", "parquet"]))
 @settings(max_examples=15, deadline=None)
