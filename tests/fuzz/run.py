@@ -36,11 +36,9 @@ PLAN: dict[str, _Plan] = {
     "token cache": (
         targets.token_cache, lambda: targets.numbered(samples.cache_entry()), 0.6,
     ),
-    "predict csv": (targets.predicted(".csv"), lambda: samples.delimited(","), 0.6),
     "predict gz": (
         targets.predicted(".csv.gz"), lambda: targets.packed(samples.delimited(",")), 0.3,
     ),
-    "predict jsonl": (targets.predicted(".jsonl"), samples.json_lines, 0.6),
     "predict lines": (targets.predicted(".txt"), lambda: [samples.VECTORS], 0.3),
     "predict parquet": (targets.predicted(".parquet"), samples.parquet, 0.6),
     "behaviour": (targets.behaviour, lambda: [samples.BEHAVIOUR], 0.3),

@@ -70,7 +70,7 @@ def reviews(suffix: str) -> Target:
 
     def target(data: bytes, folder: Path) -> bool:
         (folder / f"test{suffix}").write_bytes(data)
-        config = DataConfig(path=str(folder))
+        config = DataConfig(path=str(folder), missing="skip")
         loaded = result_or_error(lambda: load_split(config, "test"), f"test{suffix}")
         if loaded is None:
             return False
@@ -111,7 +111,7 @@ def predicted(suffix: str) -> Target:
     return target
 
 
-def _texts_of(data: bytes, suffix: str, name: str) -> list[list[str]]:
+def _texts_of(data: bytes, suffix: str, name: str) -> list[list[str | None]]:
     """What another reader finds in a column of a file, read at once, with each delimiter."""
     if suffix.endswith(".gz"):
         data, suffix = gzip.decompress(data), suffix.removesuffix(".gz")
@@ -123,8 +123,8 @@ def _texts_of(data: bytes, suffix: str, name: str) -> list[list[str]]:
         return [[line.rstrip("\r\n") for line in text.removesuffix("\n").split("\n") if text]]
     if suffix == ".jsonl":
         if text.lstrip().startswith("["):
-            return [[record[name] for record in json.loads(text)]]
-        return [[json.loads(line)[name] for line in text.split("\n") if line.strip()]]
+            return [[record.get(name) for record in json.loads(text)]]
+        return [[json.loads(line).get(name) for line in text.split("\n") if line.strip()]]
     limit = csv.field_size_limit(2**31 - 1)
     try:
         return [_column_of(text, name, delimiter) for delimiter in ",\t;|"]

@@ -112,8 +112,6 @@ def number_labels(
     classes = None
     if rules.class_names is not None:
         classes = _Classes(rules.class_names, names_integers=rules.names_integers)
-    if classes is not None and _are_other_words(rules, classes):
-        rules = replace(rules, declared=())
     meanings = {name: _meaning(name, rules)[1] for name in found}
     unlabelled = [name for name in found if _is_missing_word(name, rules, classes)]
     meanings = {name: meaning for name, meaning in meanings.items() if name not in unlabelled}
@@ -159,7 +157,6 @@ class _Classes:
         indices = {str(index): index for index in range(len(names))}
         has_numbers = any(map(_is_number, self.by_value))
         self.by_position = indices if names_integers and not has_numbers else {}
-        self.are_indexed = bool(self.by_position) or self.by_value == indices
 
     def find(self, name: str) -> int | None:
         for index_by_name in (self.by_value, self.by_position):
@@ -193,16 +190,6 @@ def _meaning(name: str, rules: LabelRules) -> tuple[str | None, str | None]:
     means = label_name(means) or means
     key = _equal(name, rules.renames) or _equal(means, rules.renames)
     return key, means if key is None else rules.renames[key]
-
-
-def _are_other_words(rules: LabelRules, classes: _Classes) -> bool:
-    """Whether the source's names of integers are other words for all classes, by their index."""
-    meanings = [_meaning(str(index), rules)[1] for index in range(len(rules.declared))]
-    return (
-        classes.are_indexed
-        and len(meanings) == len(classes.names)
-        and all(name is not None and name not in classes.by_value for name in meanings)
-    )
 
 
 def _is_missing_word(name: str, rules: LabelRules, classes: _Classes | None) -> bool:
