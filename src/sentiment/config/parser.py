@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -38,7 +39,13 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))
 
 _MAX_MESSAGE = 600  # characters; jsonargparse may quote a whole file
-_FLAGS = ("overwrite", "resume", "auto_resume", "verify_resume")
+_FLAGS = {
+    "overwrite": "Replace the run in output_dir, and its own teachers if their settings differ.",
+    "resume": "Continue the run in this folder, with its settings.",
+    "auto_resume": "Continue the run in output_dir, or begin it: for a command that is started "
+    "again.",
+    "verify_resume": "Train twice, once killed on the way and resumed, and compare the two.",
+}
 
 
 class SettingsParser(ArgumentParser):
@@ -83,7 +90,8 @@ class TrainingRequest(NamedTuple):
         return any(self[1:])
 
 
-def _settings_parser(prog: str, description: str) -> SettingsParser:
+@functools.cache  # building one takes three times as long as parsing a file
+def _settings_parser(prog: str, description: str, *, with_flags: bool = False) -> SettingsParser:
     parser = SettingsParser(
         prog=prog,
         allow_abbrev=False,
@@ -91,19 +99,11 @@ def _settings_parser(prog: str, description: str) -> SettingsParser:
         epilog="Any setting of the file can be overridden: --training.num_epochs 3",
     )
     parser.add_argument("--config", action=SettingsFile, help="YAML file with settings.")
-    return parser
-
-
-def _training_parser(prog: str) -> SettingsParser:
-    parser = _settings_parser(prog, "Train an LSTM sentiment classifier.")
-    help = "Replace the run in output_dir, and its own teachers if their settings differ."
-    parser.add_argument("--overwrite", action="store_true", help=help)
-    help = "Continue the run in this folder, with its settings."
-    parser.add_argument("--resume", metavar="RUN", help=help)
-    help = "Continue the run in output_dir, or begin it: for a command that is started again."
-    parser.add_argument("--auto_resume", action="store_true", help=help)
-    help = "Train twice, once killed on the way and resumed, and compare the two."
-    parser.add_argument("--verify_resume", action="store_true", help=help)
+    for name, help in _FLAGS.items() if with_flags else ():
+        if name == "resume":
+            parser.add_argument("--resume", metavar="RUN", help=help)
+        else:
+            parser.add_argument(f"--{name}", action="store_true", help=help)
     parser.add_class_arguments(Config, as_group=True)
     return parser
 
@@ -120,7 +120,7 @@ def parse_training(
     ``more_options`` are also suggested for unknown ones. Without ``exit_on_error``, invalid ones
     raise ``UserError`` or ``FileNotFoundError``.
     """
-    parser = _training_parser(prog)
+    parser = _settings_parser(prog, "Train an LSTM sentiment classifier.", with_flags=True)
     parser.more_options = more_options
     parser.exit_on_error = exit_on_error
     try:
@@ -143,7 +143,6 @@ def parse_training(
 def parse_settings(arguments: Sequence[str] | None, prog: str, description: str) -> Config:
     """The settings, for a command without other options; exits as :func:`parse_training` does."""
     parser = _settings_parser(prog, description)
-    parser.add_class_arguments(Config, as_group=True)
     try:
         arguments = _file_first(sys.argv[1:] if arguments is None else arguments)
         return _new_config(parser, parser.parse_args(arguments))
@@ -251,7 +250,6 @@ def load_config(path: Path) -> Config:
     if not path.is_file():
         raise FileNotFoundError(f"no settings file {path}")
     parser = _settings_parser("config", "")
-    parser.add_class_arguments(Config, as_group=True)
     parser.exit_on_error = False
     try:
         namespace = parser.parse_args([*_EARLIER_DEFAULTS, "--config", str(path)])
