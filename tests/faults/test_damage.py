@@ -6,10 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.trainings import arguments
+from helpers.trainings import arguments, refusal, stop_after
 
-from sentiment.cli import main as cli
-from sentiment.cli.train import execute, parse
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 from sentiment.training.checkpoint import load_state, state_path
@@ -19,22 +17,12 @@ RESUME = "checkpoints/resume.safetensors"
 FILES = ["run.json", "config.yaml", "vocabulary.txt", WEIGHTS, RESUME]
 
 
-class StopError(BaseException):
-    pass
-
-
 @pytest.fixture(scope="module")
 def runs(corpus, tmp_path_factory) -> tuple[Path, Path]:
     """Two unfinished runs with the weights of an epoch, which differ by their seed alone."""
     folder = tmp_path_factory.mktemp("runs")
-
-    def stop(update: int) -> None:
-        if update == 20:
-            raise StopError
-
     for seed in (0, 1):
-        with pytest.raises(StopError):
-            execute(parse(arguments(corpus, folder / str(seed), f"--seed={seed}"), "train"), stop)
+        stop_after(arguments(corpus, folder / str(seed), f"--seed={seed}"), 20)
     return folder / "0", folder / "1"
 
 
@@ -109,6 +97,4 @@ def test_resuming_from_a_damaged_checkpoint_is_a_one_line_error(run, capsys):
     data = bytearray(state_path(run).read_bytes())
     data[-1] ^= 1
     state_path(run).write_bytes(data)
-    assert cli.train([f"--resume={run}"]) == 1
-    error = capsys.readouterr().err
-    assert "resume.safetensors is damaged" in error and error.count("\n") == 1
+    assert "resume.safetensors is damaged" in refusal([f"--resume={run}"], capsys)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.killed import train_and_kill
-from helpers.trainings import arguments
+from helpers.trainings import PowerCutError, arguments
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
@@ -56,10 +56,6 @@ def test_a_training_survives_fifty_kills(precision, corpus, tmp_path):
     assert survive(50, corpus, tmp_path, *settings) >= 40
 
 
-class KillError(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("previous", ["nothing", "a run"])
 def test_a_kill_while_a_run_is_created_leaves_nothing_in_the_way(previous, corpus, tmp_path):
     """At every file that is removed or replaced; an exception stands for the kill."""
@@ -88,16 +84,16 @@ def reaches_first_update(command: list[str], last_change: int | None = None) -> 
             nonlocal num_changes
             num_changes += 1
             if num_changes == last_change:
-                raise KillError
+                raise PowerCutError
             return function(*arguments, **options)
 
         return counted
 
     def stop(update: int) -> None:
         updates.append(update)
-        raise KillError
+        raise PowerCutError
 
-    with pytest.MonkeyPatch.context() as patch, suppress(KillError):
+    with pytest.MonkeyPatch.context() as patch, suppress(PowerCutError):
         for owner, name in ((os, "replace"), (os, "unlink"), (shutil, "rmtree"), (Path, "touch"),
                             (Path, "unlink")):  # fmt: skip
             patch.setattr(owner, name, count(getattr(owner, name)))

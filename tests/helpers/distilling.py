@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sentiment.runs.manifest import read_manifest, write_manifest
 
-SPLITS = {"train": 240, "validation": 30, "unsupervised": 70}
+SPLITS = {"train": 120, "validation": 30, "unsupervised": 70}
 
 
 def learn_from(*teachers: Path) -> str:

@@ -53,15 +53,19 @@ class PretendedCudnn:
             if not self._device.holds(args[0]) or not torch.backends.cudnn.enabled:
                 return original(*args)
             position = max(n for n, arg in enumerate(args) if isinstance(arg, list | tuple))
-            states, weights = args[position - 1], args[position]
-            states = [states] if isinstance(states, torch.Tensor) else list(states)
-            batch_sizes = args[1] if position == 3 else None
-            self._check(args[0], batch_sizes, states, weights)
-            _, num_layers, dropout, is_training, _ = args[position + 1 : position + 6]
-            job = _Job(self, original, args, position, bool(is_training))
-            job.drops = bool(is_training) and dropout > 0 and num_layers > 1
-            results = _Kernel.apply(job, args[0], *states, *weights)
-            return results
+            is_single = isinstance(args[position - 1], torch.Tensor)  # not an LSTM's h and c
+            states = [args[position - 1]] if is_single else list(args[position - 1])
+            weights, before, after = args[position], args[1 : position - 1], args[position + 1 :]
+            self._check(args[0], before[0] if before else None, states, weights)
+            _, num_layers, dropout, is_training, _ = after[:5]
+            drops = is_training and dropout > 0 and num_layers > 1
+
+            def compute(x: torch.Tensor, *tensors: torch.Tensor) -> Any:
+                first, matrices = tensors[: len(states)], tensors[len(states) :]
+                call = (x, *before, first[0] if is_single else first, matrices, *after)
+                return self._draw(lambda: original(*call)) if drops else original(*call)
+
+            return _Kernel.apply(self._finish, compute, is_training, args[0], *states, *weights)
 
         return run
 
@@ -88,24 +92,26 @@ class PretendedCudnn:
                 "RNN module weights are not part of single contiguous chunk of memory", stacklevel=4
             )
 
-    def run(self, job: _Job, args: Sequence[Any]) -> Any:
-        if not job.drops:
-            return job.original(*args)
+    def _draw(self, function: Callable[[], Any]) -> Any:
         if self._dropout is None:
-            self._dropout = torch.Generator().manual_seed(
-                int(torch.empty((), dtype=torch.int64).random_())
-            )
-        before = torch.get_rng_state()
-        torch.set_rng_state(self._dropout.get_state())
-        try:
-            return job.original(*args)
-        finally:
-            self._dropout.set_state(torch.get_rng_state())
-            torch.set_rng_state(before)
+            seed = int(torch.empty((), dtype=torch.int64).random_())
+            self._dropout = torch.Generator().manual_seed(seed)
+        return draw_from(self._dropout, function)
 
-    def finish(self, results: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def _finish(self, results: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         self._device.num_operations += 1
         return tuple(self._device.put(result, self._device.device) for result in results)
+
+
+def draw_from(generator: torch.Generator, function: Callable[[], Any]) -> Any:
+    """Call a function whose random numbers come from another generator than the CPU's."""
+    before = torch.get_rng_state()
+    torch.set_rng_state(generator.get_state())
+    try:
+        return function()
+    finally:
+        generator.set_state(torch.get_rng_state())
+        torch.set_rng_state(before)
 
 
 def _layout(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -122,53 +128,26 @@ def _is_chunk(weights: Sequence[torch.Tensor]) -> bool:
     return True
 
 
-class _Job:
-    """A call of a recurrence, whose tensors can be replaced."""
-
-    drops = False
-
-    def __init__(
-        self,
-        cudnn: PretendedCudnn,
-        original: Callable[..., Any],
-        args: tuple[Any, ...],
-        position: int,
-        is_training: bool,
-    ) -> None:
-        self.cudnn, self.original, self.is_training = cudnn, original, is_training
-        self._args, self._position = args, position
-
-    def arguments(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
-        """The call's arguments with other tensors: input, states and weights."""
-        args, position = list(self._args), self._position
-        num_weights = len(args[position])
-        args[0] = tensors[0]
-        states = list(tensors[1:-num_weights])
-        is_single = isinstance(args[position - 1], torch.Tensor)
-        args[position - 1] = states[0] if is_single else states
-        args[position] = list(tensors[-num_weights:])
-        return args
-
-
 class _Kernel(torch.autograd.Function):
     """The whole recurrence as one operation, as on cuDNN; differentiable once."""
 
     @staticmethod
-    def forward(ctx: Any, job: _Job, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(
+        ctx: Any, finish: Callable[..., Any], compute: Callable[..., Any], is_training: bool,
+        *tensors: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        ctx.finish, ctx.is_training = finish, is_training
         with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
-            ctx.job, ctx.inputs = (
-                job,
-                [tensor.detach().clone().requires_grad_() for tensor in tensors],
-            )
-            ctx.results = job.cudnn.run(job, job.arguments(ctx.inputs))
+            ctx.inputs = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+            ctx.results = compute(*ctx.inputs)
             results = [result.detach().clone() for result in ctx.results]
-        return job.cudnn.finish(results)
+        return finish(results)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        if not ctx.job.is_training:
+        if not ctx.is_training:
             raise RuntimeError("cudnn RNN backward can only be called in training mode")
         with _disable_current_modes():
             found = torch.autograd.grad(ctx.results, ctx.inputs, gradients, retain_graph=True)
-        return None, *ctx.job.cudnn.finish(found)
+        return None, None, None, *ctx.finish(found)

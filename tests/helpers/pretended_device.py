@@ -18,7 +18,7 @@ Threads other than the one that entered it are not checked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,8 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
-from helpers.pretended_cudnn import PretendedCudnn
+from helpers.pretended_cudnn import PretendedCudnn, draw_from
 
 _CPU = torch.device("cpu")
 _SOURCE = str(Path("src", "sentiment"))
@@ -48,6 +47,7 @@ _INDEXING = {
     aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
     aten._index_put_impl_.default,
 }  # fmt: skip
+_FIRST_DECIDES = _COPIES | _INDEXING  # the result is where the first operand is
 _PACKING = {aten._pack_padded_sequence.default}
 # These take 0-dimensional tensors of the CPU too, as do all element-wise operations.
 _TAKES_SCALARS = _INDEXING | {
@@ -141,40 +141,28 @@ class PretendedDevice(TorchDispatchMode):
         if asked is not None:
             kwargs["device"] = _CPU
         is_on_device = asked is not None and torch.device(asked).type == self.device.type
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        held = [tensor for tensor in tensors if self.holds(tensor)]
-        if held:
-            self._check_operands(func, args, kwargs, [t for t in tensors if not self.holds(t)])
-        is_on_device = is_on_device or (bool(held) and self._puts_on_device(func, args))
-        is_random = torch.Tag.nondeterministic_seeded in func.tags
-        if is_on_device and is_random:
-            generator = kwargs.get("generator")
-            if generator is not None and generator._cdata not in self.generators:
-                raise RuntimeError("Expected a device's generator, but found one of the CPU")
-            if generator is None:
-                result = self._draw(lambda: func(*args, **kwargs))
-            else:
-                result = func(*args, **kwargs)
+        tensors = _tensors((*args, *kwargs.values()))
+        on_host = [tensor for tensor in tensors if not self.holds(tensor)]
+        if len(on_host) < len(tensors):
+            self._check_operands(func, args, on_host)
+            is_on_device = is_on_device or func not in _FIRST_DECIDES or self.holds(args[0])
+        if is_on_device and torch.Tag.nondeterministic_seeded in func.tags:
+            result = self._draw(func, args, kwargs)
         else:
             result = func(*args, **kwargs)
         if is_on_device:
-            outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            outputs = _tensors((result,))
             self._count(func, outputs, tensors)
             for output in outputs[:1] if func in _PACKING else outputs:  # batch_sizes on the CPU
                 self.put(output, self.device)
         elif torch._C._current_graph_task_id() != -1 and all(map(_is_unknown, tensors)):
             # Made by a backward formula of torch, which asks for the device that a tensor really
             # has: the first operation with another tensor decides.
-            for leaf in tree_leaves(result):
-                leaf.untyped_storage().is_pretended_unknown = True
+            for output in _tensors((result,)):
+                output.untyped_storage().is_pretended_unknown = True
         return result
 
-    def _puts_on_device(self, func: Any, args: tuple[Any, ...]) -> bool:
-        return func not in _COPIES | _INDEXING or self.holds(args[0])
-
-    def _check_operands(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], others: list[torch.Tensor]
-    ) -> None:
+    def _check_operands(self, func: Any, args: tuple[Any, ...], others: list[torch.Tensor]) -> None:
         """Log waits of an operation on the device, and refuse ``others``, which are on the CPU."""
         if func in _COPIES:
             target, source = args[:2]
@@ -196,8 +184,8 @@ class PretendedDevice(TorchDispatchMode):
             if self.holds(args[1]):
                 raise RuntimeError("'lengths' argument should be a 1D CPU int64 tensor")
             return
-        takes_scalars = torch.Tag.pointwise in func.tags or func in _TAKES_SCALARS
         for tensor in others:
+            takes_scalars = torch.Tag.pointwise in func.tags or func in _TAKES_SCALARS
             if _is_unknown(tensor):
                 self.put(tensor, self.device)
             elif tensor.dim() > 0 or not takes_scalars:
@@ -206,15 +194,14 @@ class PretendedDevice(TorchDispatchMode):
                     f"devices, {self.device} and cpu! ({func}, {tuple(tensor.shape)})"
                 )
 
-    def _draw(self, function: Callable[[], Any]) -> Any:
-        """Call a function whose random numbers come from the device's generator."""
-        before = torch.get_rng_state()
-        torch.set_rng_state(self.generator.get_state())
-        try:
-            return function()
-        finally:
-            self.generator.set_state(torch.get_rng_state())
-            torch.set_rng_state(before)
+    def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a random operation, whose generator must be one of the device."""
+        generator = kwargs.get("generator")
+        if generator is None:
+            return draw_from(self.generator, lambda: func(*args, **kwargs))
+        if generator._cdata not in self.generators:
+            raise RuntimeError("Expected a device's generator, but found one of the CPU")
+        return func(*args, **kwargs)
 
     def _count(self, func: Any, outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> None:
         is_in_place = func._schema.is_mutable
@@ -222,6 +209,17 @@ class PretendedDevice(TorchDispatchMode):
         if is_in_place or any(each.untyped_storage()._cdata not in known for each in outputs):
             self.num_operations += 1
             self.num_copies += func in _COPIES or func is aten.clone.default
+
+
+def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
+    """The tensors among values and lists of them; torch's own flattening takes far longer."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
 
 
 def _is_unknown(tensor: torch.Tensor) -> bool:

@@ -27,6 +27,13 @@ def pretrain(*arguments: str) -> int:
     return cli.main(["pretrain", *arguments])
 
 
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that was printed on standard error."""
+    error = capsys.readouterr().err
+    assert error.strip().count("\n") == 0, error
+    return error
+
+
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Steps and values of each logged scalar but those of speed, which vary."""
     events = EventAccumulator(str(path / "tensorboard" / "pretraining")).Reload()

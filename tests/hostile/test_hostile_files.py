@@ -198,21 +198,6 @@ def test_yaml_bombs(tmp_path, read, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("config: other.yaml", "config is no setting: give it as --config instead"),
-        ("data: /dev/zero", "data must be a section of settings, not a str"),
-        ("training: {learning_rate: null}", "training.learning_rate is null, but must have"),
-        ("seed: null", "seed is null, but must have a value"),
-    ],
-)
-def test_a_settings_file_holds_nothing_but_settings(tmp_path, content, message):
-    (tmp_path / "a.yaml").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        load_config(tmp_path / "a.yaml")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
         ('{"text": "a", "label": ' + "[" * 100_000, "row 1: nested too deeply"),
         ('{"text": "a", "label": ' + "9" * 5_000 + "}", "row 1: Exceeds the limit"),
         ('{"text": "a", "label": [1, 2]}', r"row 1: label \[1, 2\], but must be numbers or names"),

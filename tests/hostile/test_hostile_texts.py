@@ -5,30 +5,20 @@ from __future__ import annotations
 import random
 import resource
 import time
-from collections import Counter
 
 import pytest
-import torch
+from helpers.untrained_run import CLASSES, make_run
 
 from sentiment import load
-from sentiment.config.config import Config, ModelConfig
 from sentiment.data.tokenizer import Tokenizer, clean
-from sentiment.data.vocabulary import build_vocabulary
-from sentiment.runs.run import build_model, create_run
-from sentiment.runs.weights import WeightsInfo, save_weights
 
-MODEL = ModelConfig(embedding_size=4, hidden_size=5)
 MILLION = 1_000_000
 
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    vocabulary = build_vocabulary(Counter({"good": 3, "bad": 2}))
-    create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
-    torch.manual_seed(0)
-    model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
-    save_weights(path, "best", model, WeightsInfo(2, 40, {"accuracy": 0.5}))
+    make_run(path)
     return load(path, device="cpu")
 
 
@@ -51,7 +41,7 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_any_text_is_classified(predictor, text):
     (prediction,) = predictor.predict([text])
-    assert prediction.label in ("neg", "pos")
+    assert prediction.label in CLASSES
     assert sum(prediction.probabilities) == pytest.approx(1)
     (batched,) = predictor.predict(["good", text])[1:]
     assert batched.probabilities == pytest.approx(prediction.probabilities, abs=1e-5)

@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import pretraining
 from helpers.corpus import write_corpus
-from helpers.pretraining import curves, pretrain, stop_before_batch
+from helpers.pretraining import curves, error_line, options, pretrain
+from helpers.review_files import write
+from helpers.trainings import stop_after
 
 from sentiment.cli import main as cli
-from sentiment.cli.train import execute, parse
 from sentiment.config.parser import parse_training
 from sentiment.data.pipeline import prepare_pretraining
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs.pretrained import check_fits
 from sentiment.runs.run import is_finished, load_run
 from sentiment.runs.weights import read_weights
-from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import load_state, state_path
-
-
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    write_corpus(folder, splits={"train": 60, "validation": 16, "unsupervised": 80})
-    return folder
-
-
-def options(reviews: Path, run: Path, *more: str) -> list[str]:
-    longer = "--pretraining.num_epochs=2", "--pretraining.learning_rate=0.01"
-    return pretraining.options(reviews, run, *longer, *more)
-
-
-@pytest.fixture(scope="module")
-def finished(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "model"
-    assert pretrain(*options(reviews, path)) == 0
-    return path
+from sentiment.training.checkpoint import state_path
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +27,12 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reviews that count in a circle of ten words: only the first word cannot be predicted."""
     folder = tmp_path_factory.mktemp("counting")
     circle = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    for split, count in (("train", 150), ("validation", 10)):
-        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["text", "label"])
-            for number in range(count):
-                length = 12 + number % 9 + (split == "validation") * 10
-                text = " ".join(circle[(number + place) % 10] for place in range(length))
-                writer.writerow([text, ("neg", "pos")[number % 2]])
+    for split, count, shortest in (("train", 150, 12), ("validation", 10, 22)):
+        texts = [
+            " ".join(circle[(number + place) % 10] for place in range(shortest + number % 9))
+            for number in range(count)
+        ]
+        write(folder / f"{split}.csv", {"text": texts, "label": ["neg", "pos"] * (count // 2)})
     return folder
 
 
@@ -109,23 +85,6 @@ def test_unlabelled_reviews_can_be_left_out(reviews, tmp_path):
     assert found.fingerprints.keys() == {"train", "validation"}
 
 
-def test_a_stopped_pretraining_is_resumed_by_the_same_command(
-    reviews, finished, tmp_path, monkeypatch
-):
-    path = tmp_path / "model"
-    arguments = options(reviews, path)
-    stop_before_batch(monkeypatch, 7)
-    with pytest.raises(SystemExit) as end:
-        pretrain(*arguments)
-    assert end.value.code == 143
-    assert load_state(path).values["num_batches"] == 7
-    with pytest.raises(FileNotFoundError, match="is not finished"):
-        check_fits(parse_training(arguments, "test").config, path)
-    assert pretrain(*arguments) == 0
-    resumed, expected = (read_weights(each, "last")[0] for each in (path, finished))
-    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
-
-
 def test_training_makes_it_once_and_starts_from_it(reviews, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     arguments = options(reviews, run, "--training.learning_rate=1e-12")
@@ -144,19 +103,10 @@ def test_training_makes_it_once_and_starts_from_it(reviews, tmp_path, monkeypatc
 
 def test_a_resumed_training_needs_it_no_more(reviews, finished, tmp_path):
     run = tmp_path / "run"
-    arguments = options(reviews, run, f"--pretraining.path={finished}", "--training.num_epochs=2")
-
-    def stop(update: int) -> None:
-        if update == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with pytest.raises(Interrupted):
-        execute(parse(arguments, "train"), stop)
-    elsewhere = finished.rename(finished.with_name("elsewhere"))
-    try:
-        assert cli.train([f"--resume={run}"]) == 0
-    finally:
-        elsewhere.rename(finished)
+    more = f"--pretraining.path={finished}", "--training.batch_size=16"
+    stop_after(options(reviews, run, *more, "--training.checkpoint_updates=1"), 2)
+    shutil.rmtree(finished)
+    assert cli.train([f"--resume={run}"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -169,28 +119,26 @@ def test_a_resumed_training_needs_it_no_more(reviews, finished, tmp_path):
 def test_one_that_does_not_fit_is_refused(reviews, finished, tmp_path, capsys, change, message):
     more = f"--pretraining.path={finished}", change
     assert cli.train(options(reviews, tmp_path / "run", *more)) == 1
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in error_line(capsys)
 
 
 def test_other_reviews_held_out_are_refused(reviews, finished, tmp_path, capsys):
     folder = write_corpus(tmp_path / "other", splits={"train": 60, "validation": 20}, seed=9)
     more = f"--pretraining.path={finished}"
     assert cli.train(options(folder, tmp_path / "run", more)) == 1
-    assert "which it may have learned from: train it with the same data" in capsys.readouterr().err
+    assert "which it may have learned from: train it with the same data" in error_line(capsys)
 
 
 def test_a_folder_of_another_pretraining_is_refused(reviews, finished, capsys):
     assert pretrain(*options(reviews, finished, "--pretraining.window=9")) == 1
-    error = capsys.readouterr().err
+    error = error_line(capsys)
     assert "holds a pre-training whose pretraining.window is 8, not 9" in error
     assert f"to start anew, remove {finished}, or choose another output_dir" in error
 
 
 def test_a_pretraining_is_no_classifier(finished, capsys):
     assert cli.evaluate(["--run", str(finished), "--split", "validation"]) == 1
-    assert "is a pre-training, not a classifier" in capsys.readouterr().err
+    assert "is a pre-training, not a classifier" in error_line(capsys)
 
 
 def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monkeypatch, capsys):
@@ -204,8 +152,8 @@ def test_without_output_dir_it_lies_where_training_looks(reviews, tmp_path, monk
 
 def test_no_epochs_or_several_processes(reviews, tmp_path, capsys, monkeypatch):
     assert pretrain(*options(reviews, tmp_path / "a", "--pretraining.num_epochs=0")) == 1
-    assert "pretraining.num_epochs is 0" in capsys.readouterr().err
+    assert "pretraining.num_epochs is 0" in error_line(capsys)
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR"):
         monkeypatch.setenv(name, "2" if name == "WORLD_SIZE" else "0")
     assert pretrain(*options(reviews, tmp_path / "b")) == 1
-    assert "pre-training runs in one process" in capsys.readouterr().err
+    assert "pre-training runs in one process" in error_line(capsys)

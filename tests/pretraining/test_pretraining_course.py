@@ -9,38 +9,25 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.pretraining import curves, stop_before_batch
+from helpers.pretraining import curves, error_line, options, pretrain, stop_before_batch
 
 from sentiment.config.parser import parse_training
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.pretraining.run import pretrain
 from sentiment.runs.manifest import read_manifest
+from sentiment.runs.pretrained import check_fits
 from sentiment.runs.weights import read_weights
-from sentiment.runtime.processes import Interrupted
 from sentiment.training.checkpoint import CheckpointData, load_state, save_state
-from sentiment.training.context import TrainingContext
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 40, "validation": 8, "unsupervised": 40})
 
 
 def run(reviews: Path, path: Path, *more: str) -> dict[str, torch.Tensor]:
     """The weights of a pre-training."""
-    options = [
-        f"--data.path={reviews}", f"--output_dir={path}", "--model.embedding_size=6",
-        "--model.hidden_size=6", "--vocabulary.min_frequency=1", "--training.precision=fp32",
-        "--training.log_every=7", "--pretraining.num_epochs=2", "--pretraining.batch_size=16",
-        "--pretraining.window=8", "--pretraining.num_candidates=50", "--data.num_processes=1",
-        "--pretraining.warmup_share=0", *more,
-    ]  # fmt: skip
-    config = parse_training(options, "test").config
-    pretrain(TrainingContext(config, path, CPU, torch.float32))
+    assert pretrain(*settings(reviews, path, *more)) == 0
     return read_weights(path, "last")[0]
+
+
+def settings(reviews: Path, path: Path, *more: str) -> list[str]:
+    few = "--pretraining.num_candidates=50", "--pretraining.warmup_share=0"
+    return options(reviews, path, *few, "--pretraining.num_epochs=2", *more)
 
 
 def assert_equal_trainings(path: Path, other: Path) -> None:
@@ -71,12 +58,15 @@ def test_each_setting_has_an_effect(reviews, plain, tmp_path, option):
     assert not torch.equal(changed[name], before[name])
 
 
-@pytest.mark.parametrize("batch", [1, 6, 9])
+@pytest.mark.parametrize("batch", [1, 7, 9])  # of 7 in an epoch
 def test_a_stop_changes_nothing(reviews, plain, tmp_path, monkeypatch, batch):
     path = tmp_path / "model"
     stop_before_batch(monkeypatch, batch)
-    with pytest.raises(Interrupted):
+    with pytest.raises(SystemExit) as end:
         run(reviews, path)
+    assert end.value.code == 143
+    with pytest.raises(FileNotFoundError, match="is not finished"):
+        check_fits(parse_training(settings(reviews, path), "test").config, path)
     state = load_state(path)
     values = {**state.values, "seconds": 1_000.0}
     save_state(path, CheckpointData(values, state.tensors))
@@ -95,7 +85,7 @@ def test_a_stop_during_the_last_measurement_counts(reviews, plain, tmp_path, mon
 
     path = tmp_path / "model"
     monkeypatch.setattr(Pretrainer, "_measure", stopped)
-    with pytest.raises(Interrupted):
+    with pytest.raises(SystemExit):
         run(reviews, path)
     monkeypatch.setattr(Pretrainer, "_measure", measure)
     run(reviews, path)
@@ -113,17 +103,18 @@ def test_checkpoints_by_count_are_not_missed_within_a_batch(reviews, tmp_path, m
     assert all(any(due <= update < due + 4 for update in saved) for due in range(5, saved[-1], 5))
 
 
-def test_non_finite_weights_are_never_saved(reviews, tmp_path, monkeypatch):
+def test_non_finite_weights_are_never_saved(reviews, tmp_path, capsys):
     path = tmp_path / "model"
-    with pytest.raises(ValueError, match="lower pretraining.learning_rate"):
-        run(reviews, path, "--pretraining.learning_rate=1e30", "--training.checkpoint_updates=1")
+    more = "--pretraining.learning_rate=1e30", "--training.checkpoint_updates=1"
+    assert pretrain(*settings(reviews, path, *more)) == 1
+    assert "lower pretraining.learning_rate" in error_line(capsys)
     state = load_state(path) if (path / "checkpoints").exists() else None
     for name, tensor in ({} if state is None else state.tensors).items():
         assert not tensor.is_floating_point() or tensor.isfinite().all(), name
 
 
-def test_validation_reviews_of_one_word(tmp_path):
+def test_validation_reviews_of_one_word(tmp_path, capsys):
     folder = write_corpus(tmp_path / "reviews", splits={"train": 20, "validation": 2})
     (folder / "validation.csv").write_text("text,label\ngood,pos\nbad,neg\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="no validation review has two words"):
-        run(folder, tmp_path / "model")
+    assert pretrain(*settings(folder, tmp_path / "model")) == 1
+    assert "no validation review has two words" in error_line(capsys)

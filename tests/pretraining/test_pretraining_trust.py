@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.pretraining import options, pretrain
+from helpers.pretraining import error_line, options, pretrain
 from helpers.trainings import in_process
 
 from sentiment.cli import main as cli
@@ -35,12 +35,6 @@ from sentiment.training.context import TrainingContext
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 60, "validation": 16, "unsupervised": 40})
-
-
 def settings(*arguments: str) -> Config:
     return parse_training(list(arguments), "test").config
 
@@ -50,25 +44,6 @@ def find(*arguments: str, distributed: DistributedContext | None = None) -> Path
     config, distributed = settings(*arguments), distributed or DistributedContext()
     path = Path(config.output_dir)
     return find_pretraining(TrainingContext(config, path, CPU, torch.float32, distributed))
-
-
-def error_line(capsys) -> str:
-    error = capsys.readouterr().err
-    assert error.strip().count("\n") == 0, error
-    return error
-
-
-@pytest.fixture(scope="module")
-def made(reviews, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("made") / "model"
-    assert pretrain(*options(reviews, path)) == 0
-    return path
-
-
-@pytest.fixture
-def finished(made, tmp_path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(made, tmp_path / "finished"))
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from helpers.corpus import write_corpus
+from helpers.distilling import SPLITS
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reviews(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reviews")
-    return write_corpus(folder, splits={"train": 120, "validation": 30, "unsupervised": 70})
+    return write_corpus(tmp_path_factory.mktemp("reviews"), splits=SPLITS)

@@ -27,11 +27,6 @@ BASELINE = "--distillation.baseline=true"
 
 
 @pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("reviews"), splits=SPLITS)
-
-
-@pytest.fixture(scope="module")
 def student(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("student") / "run"
     assert cli.train(arguments(reviews, run, *SHORT, BASELINE)) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.distilling import SPLITS, learn_from, rewrite
+from helpers.distilling import learn_from, rewrite
 from helpers.trainings import arguments, in_process, refusal
 
 from sentiment.cli import main as cli
@@ -31,11 +31,6 @@ from sentiment.tuning.search_space import check_space, read_space
 
 ONE, TWO = ("--distillation.num_teachers=1", "--distillation.num_teachers=2")
 SHORT = ["--training.num_epochs=1", "--training.log_every=1"]
-
-
-@pytest.fixture(scope="module")
-def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("reviews"), splits=SPLITS)
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +170,12 @@ def test_a_student_is_reproduced_from_the_same_teachers(student, capfd, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
-def test_unlabelled_reviews_are_checked_before_a_teacher_is_trained(tmp_path, capsys):
+def test_unlabelled_reviews_are_checked_before_a_teacher_is_trained(student, tmp_path, capsys):
     poor = write_corpus(tmp_path / "poor", splits={"train": 120, "validation": 30})
-    message = refusal(arguments(poor, tmp_path / "run", TWO), capsys)
-    assert "has no unsupervised split" in message
-    assert "give it, or set distillation.num_teachers to 0" in message
+    for option, off in ((TWO, "num_teachers to 0"), (learn_from(student), "teachers to null")):
+        message = refusal(arguments(poor, tmp_path / "run", option), capsys)
+        assert "has no unsupervised split" in message
+        assert f"give it, or set distillation.{off}" in message
     assert [path.name for path in tmp_path.iterdir()] == ["poor"]
 
 

@@ -9,16 +9,11 @@ from traceback import walk_stack
 
 import pytest
 import torch
+from helpers.trainings import arguments
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sentiment.cli import main as cli
-from sentiment.config.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    TrainingConfig,
-    VocabularyConfig,
-)
+from sentiment.config.parser import parse_training
 from sentiment.data.batches import by_update
 from sentiment.data.pipeline import prepare_training
 from sentiment.runs.run import build_model, create_run, load_run
@@ -28,32 +23,21 @@ from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
 from sentiment.training.trainer import Trainer
 
-SMALL = [
-    "--model.embedding_size=16", "--model.hidden_size=16", "--model.embedding_dropout=0",
-    "--training.learning_rate=0.02", "--training.num_epochs=4", "--training.batch_size=16",
-    "--training.log_every=5", "--training.precision=fp32", "--vocabulary.min_frequency=2",
-]  # fmt: skip
+LONGER = ["--training.num_epochs=4", "--training.learning_rate=0.02", "--training.log_every=5"]
+NO_DROPOUT = ["--model.dropout=0", "--model.embedding_dropout=0"]
 
 
 @pytest.fixture(scope="module")
 def run_path(corpus, tmp_path_factory) -> Path:
     """A run trained by the train command."""
     path = tmp_path_factory.mktemp("runs") / "small"
-    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *SMALL]) == 0
+    more = "--training.pictures=true", "--model.embedding_dropout=0"
+    assert cli.train(arguments(corpus, path, *LONGER, *more)) == 0
     return path
 
 
-def small_config(corpus: Path, **training) -> Config:
-    settings = {"num_epochs": 1, "batch_size": 16, "precision": "fp32", **training}
-    return Config(
-        data=DataConfig(path=str(corpus)),
-        vocabulary=VocabularyConfig(min_frequency=2),
-        model=ModelConfig(embedding_size=8, hidden_size=8, embedding_dropout=0.0, dropout=0.0),
-        training=TrainingConfig(pictures=False, **settings),
-    )
-
-
-def make_trainer(config: Config, path: Path) -> Trainer:
+def make_trainer(corpus: Path, path: Path, *options: str) -> Trainer:
+    config = parse_training(arguments(corpus, path, *NO_DROPOUT, *options), "test").config
     torch.manual_seed(config.seed)
     data = prepare_training(config)
     model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2)
@@ -62,8 +46,12 @@ def make_trainer(config: Config, path: Path) -> Trainer:
     return Trainer(model, data, context, RunLogger(path))
 
 
+def read_epochs(run: Path) -> list[dict]:
+    return json.loads((run / "metrics.json").read_text())["epochs"]
+
+
 def test_it_learns(run_path):
-    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
+    history = read_epochs(run_path)
     assert len(history) == 4
     assert max(epoch["validation"]["accuracy"] for epoch in history) > 0.95
     assert history[-1]["training"]["loss"] < 0.5 * history[0]["training"]["loss"]
@@ -93,7 +81,7 @@ def test_tensorboard_holds_every_curve(run_path):
     assert epochs == [event.step for event in validation.Scalars("loss/by_epoch")] == [1, 2, 3, 4]
     updates = [event.step for event in train.Scalars("loss/by_update")]
     assert updates == sorted(set(updates)), "no point stands twice"
-    history = json.loads((run_path / "metrics.json").read_text())["epochs"]
+    history = read_epochs(run_path)
     curve = [event.value for event in validation.Scalars("accuracy/by_epoch")]
     assert curve == pytest.approx([epoch["validation"]["accuracy"] for epoch in history])
     (words,) = (run_path / "tensorboard").rglob("metadata.tsv")
@@ -104,7 +92,7 @@ def test_tensorboard_holds_every_curve(run_path):
 def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
     clock = iter(range(10**9))  # a second passes whenever someone looks
     monkeypatch.setattr(meters.time, "perf_counter", lambda: float(next(clock)))
-    trainer = make_trainer(small_config(corpus, num_epochs=2), tmp_path / "run")
+    trainer = make_trainer(corpus, tmp_path / "run")
 
     def slow(*_: object, **__: object) -> None:
         for _ in range(10_000):
@@ -114,7 +102,7 @@ def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
         monkeypatch.setattr(RunLogger, name, slow)
     monkeypatch.setattr(trainer_module, "save_state", slow)
     trainer.fit()
-    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    history = read_epochs(tmp_path / "run")
     for epoch in history:
         assert 0 < epoch["training"]["seconds"] < 10_000
 
@@ -123,8 +111,8 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
     """Batches of 100, 100 and 40 reviews: a mean of their means would be another gradient."""
     gradients = []
     for name, batch_size, steps in (("large", 240, 1), ("small", 100, 3)):
-        config = small_config(corpus, batch_size=batch_size, accumulation_steps=steps)
-        trainer = make_trainer(config, tmp_path / name)
+        sizes = f"--training.batch_size={batch_size}", f"--training.accumulation_steps={steps}"
+        trainer = make_trainer(corpus, tmp_path / name, *sizes)
         (group,) = by_update(trainer._sampler, steps)
         trainer.train_step(group)
         gradients.append(torch.cat([each.grad.flatten() for each in trainer._model.parameters()]))
@@ -133,13 +121,11 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(corpus, tmp_pa
 
 
 def test_early_stopping_keeps_the_best(corpus, tmp_path):
-    config = small_config(
-        corpus, num_epochs=30, patience=2, learning_rate=0.05, label_smoothing=0.5
-    )
-    result = make_trainer(config, tmp_path / "run").fit()
-    history = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
-    assert len(history) == result.best_epoch + 2 < 30
-    assert [epoch["is_best"] for epoch in history][-2:] == [False, False]
+    settings = ["--training.num_epochs=30", "--training.patience=2",
+                "--training.learning_rate=0.05", "--training.label_smoothing=0.5"]  # fmt: skip
+    assert cli.train(arguments(corpus, tmp_path / "run", *settings)) == 0
+    is_best = [epoch["is_best"] for epoch in read_epochs(tmp_path / "run")]
+    assert len(is_best) < 30 and is_best[-3:] == [True, False, False]
     save = tmp_path / "run" / "checkpoints"
     assert (save / "best" / "model.safetensors").read_bytes() != (
         save / "last" / "model.safetensors"
@@ -152,15 +138,14 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
     opened: list[tuple[str, bool]] = []
     watching = True
 
-    def watch(event: str, arguments: tuple) -> None:
+    def watch(event: str, details: tuple) -> None:
         if watching and event == "open":
             by_guard = "_read_test_texts" in [frame.f_code.co_name for frame, _ in walk_stack(None)]
-            opened.append((str(arguments[0]), by_guard))
+            opened.append((str(details[0]), by_guard))
 
     sys.addaudithook(watch)
-    arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", *SMALL]
-    arguments += ["--training.num_epochs=1", f"--data.shared_reviews={shared_reviews}"]
-    assert cli.train(arguments) == 0
+    more = "--training.num_epochs=1", f"--data.shared_reviews={shared_reviews}"
+    assert cli.train(arguments(corpus, tmp_path / "run", *more)) == 0
     watching = False
     assert (str(corpus / "train.csv"), False) in opened
     assert (str(corpus / "validation.csv"), False) in opened
@@ -170,17 +155,16 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
 
 @pytest.mark.cuda
 def test_it_learns_on_cuda(corpus, tmp_path):
-    arguments = [f"--data.path={corpus}", f"--output_dir={tmp_path / 'run'}", "--device=cuda"]
-    assert cli.train([*arguments, *SMALL]) == 0
+    assert cli.train(arguments(corpus, tmp_path / "run", *LONGER, "--device=cuda")) == 0
     assert load_run(tmp_path / "run").checkpoint.metrics["accuracy"] > 0.95
 
 
 def test_averaged_weights_are_kept_and_the_others_trained(corpus, tmp_path):
     """A decay of almost 0 keeps the last weights: it must equal a training without average."""
     weights = {}
-    for name, decay in {"none": None, "hardly": 1e-9, "long": 0.9}.items():
-        config = small_config(corpus, average_decay=decay, batch_size=60, learning_rate=0.02)
-        make_trainer(config, tmp_path / name).fit()
+    for name, decay in {"none": "null", "hardly": "1e-9", "long": "0.9"}.items():
+        settings = f"--training.average_decay={decay}", "--training.num_epochs=1"
+        assert cli.train(arguments(corpus, tmp_path / name, *settings)) == 0
         model = load_run(tmp_path / name, checkpoint="last").model
         weights[name] = torch.cat([each.detach().flatten() for each in model.parameters()])
     assert torch.allclose(weights["hardly"], weights["none"], atol=1e-6)
