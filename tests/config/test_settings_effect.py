@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import read_epochs, read_events
 
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
@@ -39,10 +38,6 @@ def fit(folder: Path, run: Path, *changes: str) -> dict[str, torch.Tensor]:
 
 def prepare(folder: Path, *changes: str) -> TrainingData:
     return prepare_training(parse_training([f"--data.path={folder}", *BASE, *changes], "").config)
-
-
-def read_epochs(run: Path) -> list[dict]:
-    return json.loads((run / "metrics.json").read_text())["epochs"]
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +173,7 @@ def test_pictures_are_drawn_when_asked_for_and_change_nothing(tiny, tmp_path):
     for pictures in ("true", "false"):
         run, changes = tmp_path / pictures, [f"--training.pictures={pictures}"]
         weights.append(fit(tiny, run, *changes, "--model.dropout=0.5")["output.weight"])
-        events = EventAccumulator(str(run / "tensorboard" / "validation"))
-        images = events.Reload().Tags()["images"]
+        images = read_events(run, "validation").Tags()["images"]
         num_explanations = sum("explanation" in tag for tag in images)
         assert num_explanations == (3 if pictures == "true" else 0)
         assert bool(images) == (pictures == "true")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
 import pytest
 import torch
-from helpers.trainings import arguments, stop_after
+from helpers.trainings import arguments, read_epochs, refusal, stop_after
 
 from sentiment.cli import main as cli
-from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
@@ -48,9 +46,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, first: int, last: int, change=infini
 def test_training_stops_and_names_the_update(corpus, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 8, 8)
     run = tmp_path / "run"
-    assert cli.train(arguments(corpus, run)) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = refusal(arguments(corpus, run), capsys)
     assert re.search(r"loss is nan .* norm nan at update 8 \(epoch 1, learning rate 0.01, ", error)
     assert re.search(r"batch of 16 reviews of up to \d+ tokens: training reviews \d+, \d+", error)
     assert "training.learning_rate" in error and "training.nonfinite skip" in error
@@ -69,8 +65,7 @@ def test_non_finite_updates_can_be_skipped(change, corpus, tmp_path, monkeypatch
     execute(parse(arguments(corpus, run, "--training.nonfinite=skip"), "train"), updates.append)
     assert len(updates) == 30, "skipped updates are counted too"
     assert all(parameter.isfinite().all() for parameter in load_run(run).model.parameters())
-    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
-    assert all(math.isfinite(epoch["training"]["loss"]) for epoch in epochs)
+    assert all(math.isfinite(epoch["training"]["loss"]) for epoch in read_epochs(run))
 
 
 def test_a_checkpoint_between_skipped_updates_continues_exactly(corpus, tmp_path, monkeypatch):
@@ -100,14 +95,13 @@ def test_a_checkpoint_between_skipped_updates_continues_exactly(corpus, tmp_path
 def test_skipping_ends_after_fifty_updates_in_a_row(corpus, tmp_path, monkeypatch, capsys):
     poison(monkeypatch, 1, 10**9)
     settings = ["--training.nonfinite=skip", "--training.num_epochs=9"]
-    assert cli.train(arguments(corpus, tmp_path / "run", *settings)) == 1
-    assert "not finite 51 times in a row" in capsys.readouterr().err
+    message = refusal(arguments(corpus, tmp_path / "run", *settings), capsys)
+    assert "not finite 51 times in a row" in message
 
 
 def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
-    guard = NonFiniteGuard(
-        "stop", torch.device("cuda"), DistributedContext()
-    )  # tensors on the CPU will do
+    # Tensors on the CPU will do.
+    guard = NonFiniteGuard("stop", torch.device("cuda"), DistributedContext())
     step = StepInfo(3, 1, 0.1, [4, 5], 9)
     bad = torch.tensor(float("nan"))
     assert guard.allows(step, torch.tensor(1.0), torch.tensor(1.0))
@@ -131,21 +125,12 @@ def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
 def test_out_of_memory_names_the_batch_and_the_setting(
     failure, corpus, tmp_path, monkeypatch, capsys
 ):
-    forward = SentimentClassifier.forward
-    passes = []
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise failure
 
-    def failing(self, tokens, lengths):
-        passes.append(1)
-        if len(passes) == 7:
-            raise failure
-        return forward(self, tokens, lengths)
-
-    monkeypatch.setattr(SentimentClassifier, "forward", failing)
+    poison(monkeypatch, 7, 7, fail)
     run = tmp_path / "run"
-    request = parse(arguments(corpus, run), "train")
-    assert run_command(lambda: execute(request)) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    error = refusal(arguments(corpus, run), capsys)
     assert re.search(r"cpu has too little memory for a batch of 16 reviews of \d+ tokens", error)
     assert "lower training.batch_size (16 reviews;" in error and "data.max_length" in error
     assert load_state(run).values["updates"]["update"] == 5

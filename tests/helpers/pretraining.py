@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers.trainings import read_events
 from sentiment.cli import main as cli
 from sentiment.pretraining.pretrainer import Pretrainer
 
@@ -36,7 +36,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Steps and values of each logged scalar but those of speed, which vary."""
-    events = EventAccumulator(str(path / "tensorboard" / "pretraining")).Reload()
+    events = read_events(path, "pretraining")
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers.corpus import ROOT
 from helpers.processes import Processes
@@ -23,6 +25,16 @@ SMALL = [
 
 def arguments(corpus: Path, run: Path, *more: str) -> list[str]:
     return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
+
+
+def read_epochs(run: Path) -> list[dict]:
+    """The metrics of each epoch."""
+    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
+
+
+def read_events(run: Path, name: str) -> EventAccumulator:
+    """A run's events in TensorBoard's folder of this name."""
+    return EventAccumulator(str(run / "tensorboard" / name), {"tensors": 0}).Reload()
 
 
 class PowerCutError(BaseException):

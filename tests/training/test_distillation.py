@@ -12,8 +12,7 @@ from helpers.corpus import write_corpus
 from helpers.distilling import SPLITS, learn_from, rewrite
 from helpers.objectives import CPU
 from helpers.processes import start_ranks
-from helpers.trainings import arguments, ended, refusal, stop_after
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import arguments, ended, read_events, refusal, stop_after
 
 import sentiment
 from sentiment.cli import main as cli
@@ -87,7 +86,7 @@ def test_a_run_logs_the_labels_and_the_term(student):
         f"soft labels: 70 reviews by 2 teachers; {sure:.1f} % of them at over 90 %; "
         f"neg {negative:.1f} %, pos {100 - negative:.1f} %"
     ) in (student / "train.log").read_text(encoding="utf-8")
-    events = EventAccumulator(str(student / "tensorboard" / "train")).Reload()
+    events = read_events(student, "train")
     tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("objectives/")]
     assert tags == ["objectives/distillation"]
     points = [point.value for point in events.Scalars("objectives/distillation")]

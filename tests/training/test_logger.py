@@ -7,7 +7,7 @@ from html import unescape
 
 import markdown
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import read_events
 
 from sentiment.data.tokenizer import clean
 from sentiment.training.logger import RunLogger
@@ -21,8 +21,7 @@ def render(path, *rows) -> str:
     run_logger = RunLogger(path)
     run_logger.reviews(list(rows), 1)
     run_logger.close()
-    events = EventAccumulator(str(path / "tensorboard" / "validation"), {"tensors": 0}).Reload()
-    (event,) = events.Tensors("reviews/text_summary")
+    (event,) = read_events(path, "validation").Tensors("reviews/text_summary")
     (text,) = event.tensor_proto.string_val
     return markdown.markdown(text.decode(), extensions=EXTENSIONS)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.trainings import arguments, refusal
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import arguments, read_epochs, read_events, refusal
 
 from sentiment.cli import main as cli
 from sentiment.diagnostics.run_diff import check_inputs, read_provenance
@@ -32,7 +30,7 @@ def run(reviews, tmp_path_factory) -> Path:
 
 
 def term_curves(run: Path) -> dict[str, list[float]]:
-    events = EventAccumulator(str(run / "tensorboard" / "train")).Reload()
+    events = read_events(run, "train")
     return {
         tag.removeprefix("objectives/"): [point.value for point in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
@@ -53,8 +51,7 @@ def test_the_logged_loss_is_that_of_the_labels(reviews, tmp_path):
     for name, settings in {"plain": [], "more": ["--objectives.entropy=100"]}.items():
         still = ["--training.learning_rate=1e-12", ONE_EPOCH]
         assert cli.train(arguments(reviews, tmp_path / name, *still, *settings)) == 0
-        epochs = json.loads((tmp_path / name / "metrics.json").read_text())["epochs"]
-        losses.append(epochs[0]["training"]["loss"])
+        losses.append(read_epochs(tmp_path / name)[0]["training"]["loss"])
     assert losses[0] == pytest.approx(losses[1], abs=0.05)  # dropout differs
     assert term_curves(tmp_path / "more").keys() == {"entropy"}
 

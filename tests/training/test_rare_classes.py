@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.trainings import arguments, refusal
+from helpers.trainings import arguments, read_epochs, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
@@ -123,8 +123,7 @@ def test_a_positive_class_is_what_f1_and_the_threshold_are_about(skewed, tmp_pat
     flagged = load(run, threshold=float(share[1])).predict(["won", "lunch train"])
     assert sorted(row.label for row in flagged) == ["a spam", "ham"]
     assert predictor.run.checkpoint.threshold is not None
-    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
-    best = [epoch["validation"] for epoch in epochs if epoch["is_best"]][-1]
+    best = [epoch["validation"] for epoch in read_epochs(run) if epoch["is_best"]][-1]
     assert best["f1"] == best["by_class"][0]["f1"]
 
 

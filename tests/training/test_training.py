@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from traceback import walk_stack
 
 import pytest
 import torch
-from helpers.trainings import arguments
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import arguments, read_epochs, read_events
 
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
@@ -46,10 +44,6 @@ def make_trainer(corpus: Path, path: Path, *options: str) -> Trainer:
     return Trainer(model, data, context, RunLogger(path))
 
 
-def read_epochs(run: Path) -> list[dict]:
-    return json.loads((run / "metrics.json").read_text())["epochs"]
-
-
 def test_it_learns(run_path):
     history = read_epochs(run_path)
     assert len(history) == 4
@@ -58,11 +52,7 @@ def test_it_learns(run_path):
 
 
 def test_tensorboard_holds_every_curve(run_path):
-    def read(name: str) -> EventAccumulator:
-        events = EventAccumulator(str(run_path / "tensorboard" / name), {"tensors": 0})
-        return events.Reload()
-
-    train, validation = read("train"), read("validation")
+    train, validation = read_events(run_path, "train"), read_events(run_path, "validation")
     shared = {"loss/by_update", "accuracy/by_update", "loss/by_epoch", "accuracy/by_epoch"}
     figures = {
         "learning_rate", "gradient_norm", "tokens_per_second", "padding_share",
@@ -92,7 +82,7 @@ def test_tensorboard_holds_every_curve(run_path):
 def test_only_updates_count_as_time_of_training(corpus, tmp_path, monkeypatch):
     clock = iter(range(10**9))  # a second passes whenever someone looks
     monkeypatch.setattr(meters.time, "perf_counter", lambda: float(next(clock)))
-    trainer = make_trainer(corpus, tmp_path / "run")
+    trainer = make_trainer(corpus, tmp_path / "run", "--training.checkpoint_updates=null")
 
     def slow(*_: object, **__: object) -> None:
         for _ in range(10_000):
