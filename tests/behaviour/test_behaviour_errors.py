@@ -62,7 +62,7 @@ def test_mistakes_in_a_test_are_named(tmp_path, test, message):
         (b"- a\n", "tests.yaml holds a list, but must hold keys and values"),
         (b"\x89PNG\r\n\x1a\n\xff", "tests.yaml: not UTF-8 at byte 0"),
         (b"capability: x\ntests: [a\n", "tests.yaml, line 3: not YAML: "),
-        (b"capability: x\nlexicon:\n  a: [b]\n  a: [c]\n", "line 4 has the key 'a' a second time"),
+        (b"capability: x\nlexicon:\n  a: [b]\n  a: [c]\n", "line 4: not YAML: the key 'a' stands"),
         (b"capability: x\ntest: []\n", "unknown key 'test' (did you mean tests?)"),
         (b"capability: x\n", "tests.yaml: no tests, which is needed"),
         (b"capability: x\ntests: []\n", "tests.yaml: tests must be a list of at least one test"),

@@ -52,15 +52,3 @@ def test_the_trace_holds_the_equations(with_initial):
                 wanted = part.tanh() if name == "candidate" else part.sigmoid()
                 assert torch.allclose(getattr(gates, name)[~padding], wanted[~padding], atol=1e-12)
         x = torch.cat([gates.hidden for gates in directions], dim=2)
-
-
-def test_the_trace_ends_in_the_final_states():
-    torch.manual_seed(0)
-    lstm = ReferenceLSTM(5, 8, bidirectional=True)
-    x = torch.randn(4, 7, 5)
-    output, (h, c) = lstm(x, LENGTHS)
-    ((forward, reverse),) = lstm.trace(x, LENGTHS)
-    assert torch.equal(output, torch.cat((forward.hidden, reverse.hidden), dim=2))
-    last = torch.arange(4), LENGTHS - 1
-    assert torch.equal(h, torch.stack((forward.hidden[last], reverse.hidden[:, 0])))
-    assert torch.equal(c, torch.stack((forward.cell[last], reverse.cell[:, 0])))

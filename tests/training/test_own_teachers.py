@@ -88,7 +88,7 @@ def test_a_stopped_teacher_is_resumed(student, reviews, tmp_path, monkeypatch, c
     def interrupted(trainer: Trainer, *given):
         if trainer not in trainers:
             trainers.append(trainer)
-        if len(trainers) == 2 and trainer.update == 7:
+        if len(trainers) == 2 and trainer.update == 5:
             os.kill(os.getpid(), signal.SIGINT)
         return train_step(trainer, *given)
 

@@ -255,7 +255,7 @@ def load_config(path: Path) -> Config:
         namespace = parser.parse_args([*_EARLIER_DEFAULTS, "--config", str(path)])
         return _to_config(parser, namespace)
     except UserError as error:
-        reason = truncate(str(error).removeprefix(f"{path}: "), _MAX_MESSAGE)
+        reason = truncate(str(error).removeprefix(str(path)).lstrip(":, "), _MAX_MESSAGE)
         raise UserError(f"{path} is not a valid settings file: {reason}") from error
 
 

@@ -27,6 +27,16 @@ class StrictLoader(_CLoader):
         for first, resolvers in _CLoader.yaml_implicit_resolvers.items()
     }
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse duplicate keys, which YAML forbids, but of which PyYAML takes the last."""
+        keys: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in keys:
+                problem = f"the key {key.value!r} stands there a second time"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
+
 
 StrictLoader.add_implicit_resolver(  # YAML 1.1 wants 1.0e-3
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+"), list("-+0123456789")
@@ -41,7 +51,6 @@ def read_yaml(path: Path) -> Any:
     text = read_text(path, max_bytes=_MAX_BYTES)
     try:
         _check_size(text)
-        _refuse_duplicate_keys(text)
         return yaml.load(text, Loader=StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -91,25 +100,3 @@ def _check_size(text: str) -> None:
                 sizes[event.anchor] = 1
         if num_values > _MAX_VALUES:
             raise UserError(f"its aliases repeat over {_MAX_VALUES:,} values: write fewer")
-
-
-def _refuse_duplicate_keys(text: str) -> None:
-    """YAML forbids duplicate keys, but PyYAML silently takes the last."""
-    root = yaml.compose(text, Loader=StrictLoader)
-    pending, seen = [root] if root is not None else [], set()
-    while pending:
-        node = pending.pop()
-        if id(node) in seen:  # an alias
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-        elif isinstance(node, yaml.MappingNode):
-            keys: set[str] = set()
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value:
-                    if key.value in keys:
-                        line = key.start_mark.line + 1
-                        raise UserError(f"line {line} has the key {key.value!r} a second time")
-                    keys.add(key.value)
-                pending.append(value)

@@ -12,7 +12,7 @@ from sentiment.config.config import Config
 from sentiment.config.parser import save_config
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
-from sentiment.runs.weights import read_position
+from sentiment.runs.weights import read_weights
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import KILLED, check_exit, run_module
 
@@ -36,7 +36,7 @@ def verify_resume(config: Config) -> None:
         logger.info("training without interruption")
         train = ["sentiment", "train"]
         check_exit(run_module([*train, f"--config={path}", f"--output_dir={whole}"]))
-        num_updates = read_position(whole, "last").update
+        num_updates = read_weights(whole, "last")[1].update
         last = random.randrange(1, num_updates + 1)  # independent of the seed
         logger.info("training again, killed after update %d of %d", last, num_updates)
         train_until = ["sentiment.cli.train_until", str(last)]

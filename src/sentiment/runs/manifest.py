@@ -25,6 +25,8 @@ FORMAT_VERSION = 2  # of run.json, weights and checkpoints; since 2 they name th
 LANGUAGE_MODEL = "language model"
 BASELINE = "baseline"
 
+# What reading values from a damaged file of JSON raises.
+DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
@@ -42,7 +44,7 @@ def read_manifest(run: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         version, names = int(values["format_version"]), values["class_names"]
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is damaged: {truncate(repr(error), 100)}") from error
     check_version(path, version)
     if values.pop("sha256", None) != _checksum(values):

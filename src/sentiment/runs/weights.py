@@ -14,7 +14,13 @@ from safetensors.torch import save
 from torch import nn
 
 from sentiment.display.console import truncate
-from sentiment.runs.manifest import FORMAT_VERSION, check_version, is_baseline, read_manifest
+from sentiment.runs.manifest import (
+    DAMAGE,
+    FORMAT_VERSION,
+    check_version,
+    is_baseline,
+    read_manifest,
+)
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write, file_sha256
 
@@ -46,14 +52,9 @@ def read_tensors(path: Path, identity: str) -> tuple[dict[str, torch.Tensor], di
         version, checksum = int(description["format_version"]), description.pop("sha256", None)
     except FileNotFoundError:
         raise
-    except KeyError as error:
-        raise UserError(
-            f"{path} is damaged, or not a file of this program: it lacks {error}"
-        ) from error
-    except (SafetensorError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path} is damaged: {truncate(str(error), 100)}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is damaged: its metadata is nested too deep") from error
+    except (SafetensorError, *DAMAGE, AttributeError) as error:
+        reason = truncate(repr(error), 100)
+        raise UserError(f"{path} is damaged, or not a file of this program: {reason}") from error
     check_version(path, version)
     if checksum != _checksum(description, tensors):
         raise UserError(f"{path} is damaged: its checksum does not match its content")
@@ -110,11 +111,6 @@ def load_weights(run: Path, name: str, model: nn.Module) -> WeightsInfo:
         reason = truncate(" ".join(str(error).split()), 300)
         raise UserError(f"{path} does not fit the run's settings: {reason}") from error
     return info
-
-
-def read_position(run: Path, name: str) -> WeightsInfo:
-    """When the weights ``checkpoints/NAME`` were saved; raises as :func:`read_weights`."""
-    return read_weights(run, name)[1]
 
 
 def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], WeightsInfo]:
