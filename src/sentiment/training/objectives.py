@@ -125,15 +125,11 @@ class MicroBatches:
 
         ``batches`` are rows of the labelled reviews over all ranks, longest review first.
         """
-        sources = [(self._labelled, rows, True) for rows in batches]
-        num_labelled = num_all = sum(map(len, batches))
-        if self._unlabelled is not None and self._unlabelled_batches is not None:
-            first = update * self._batches_per_update
-            for number in range(first, first + len(batches)):
-                rows = self._unlabelled_batches.batch(number)
-                sources.append((self._unlabelled, rows, False))
-                num_all += len(rows)
-        for corpus, rows, is_labelled in sources:
+        sources = self._sources(update, batches)
+        num_labelled = sum(map(len, batches))
+        num_all = sum(len(rows) for _, rows in sources)
+        for number, (corpus, rows) in enumerate(sources):
+            is_labelled = number < len(batches)
             share = shard(rows, self._distributed.rank, self._distributed.world_size)
             is_placeholder = len(share) == 0
             if is_placeholder and not self._uses_placeholders:
@@ -147,6 +143,22 @@ class MicroBatches:
                 corpus.batch(share), is_labelled, update, num_labelled, num_all,
                 soft_labels, is_placeholder,
             )  # fmt: skip
+
+    def num_tokens(self, update: int, batches: list[torch.Tensor]) -> int:
+        """Tokens of an update's batches, unlabelled ones included, over all ranks."""
+        sources = self._sources(update, batches)
+        return sum(int(corpus.lengths[rows].sum()) for corpus, rows in sources)
+
+    def _sources(
+        self, update: int, batches: list[torch.Tensor]
+    ) -> list[tuple[EncodedCorpus, torch.Tensor]]:
+        """Corpus and rows of each batch, first the labelled ones, then the unlabelled ones."""
+        sources = [(self._labelled, rows) for rows in batches]
+        if self._unlabelled is not None and self._unlabelled_batches is not None:
+            first = update * self._batches_per_update
+            for number in range(first, first + len(batches)):
+                sources.append((self._unlabelled, self._unlabelled_batches.batch(number)))
+        return sources
 
 
 @dataclass(frozen=True)

@@ -152,8 +152,9 @@ class Trainer:
         progress.start_clock()
         with self._progress_bar(updates[: progress.num_updates]) as bar:
             for batches in updates[progress.num_updates :]:
+                num_tokens = self._micro_batches.num_tokens(self.update, batches)
                 norm = self.train_step(batches, progress.all, progress.recent)
-                progress.count(sum(int(self._lengths[rows].sum()) for rows in batches))
+                progress.count(num_tokens)
                 if self.update % self._training.log_every == 0:
                     self._log(bar, norm)
                 if progress.num_updates == len(updates):
