@@ -37,12 +37,12 @@ def main() -> None:
     for length in LENGTHS:
         accuracies = []
         for seed in range(NUM_DRAWS):
-            chosen = hold_out(
+            masks = hold_out(
                 rows.texts, labels, class_names=CLASS_NAMES, share=0.1, seed=seed,
                 origin=rows.origin,
                 groups=None if length == 1 else np.arange(len(labels)) // length,
             )  # fmt: skip
-            train, validation = map(np.flatnonzero, (chosen.trains, chosen.validates))
+            train, validation = map(np.flatnonzero, masks)
             model = fit_linear(matrix[train], labels[train], len(CLASS_NAMES))
             predicted = model.log_probabilities(matrix[validation]).argmax(axis=1)
             accuracies.append(100 * float((predicted == labels[validation]).mean()))

@@ -33,7 +33,7 @@ def hold_out(
     **options,
 ) -> np.ndarray:
     """Which reviews validate; the others train, but for copies of these in other groups."""
-    chosen = holdout.hold_out(
+    trains, validates = holdout.hold_out(
         texts,
         np.array(labels),
         class_names=[f"class {label}" for label in range(num_classes)],
@@ -42,12 +42,10 @@ def hold_out(
         origin="reviews.csv",
         **options,
     )
-    validated = {
-        fold(text) for text, is_held in zip(texts, chosen.validates, strict=True) if is_held
-    }
+    validated = {fold(text) for text, is_held in zip(texts, validates, strict=True) if is_held}
     is_copy = np.array([fold(text) in validated for text in texts])
-    assert np.array_equal(chosen.trains, ~chosen.validates & ~is_copy)
-    return chosen.validates
+    assert np.array_equal(trains, ~validates & ~is_copy)
+    return validates
 
 
 @pytest.mark.parametrize(

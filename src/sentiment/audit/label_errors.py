@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from sentiment.baseline.linear import Ngrams, find_ngrams, fit_linear
+from sentiment.baseline.linear import find_ngrams, fit_linear
 from sentiment.baseline.train import MIN_REVIEWS
 from sentiment.data.splits import choose_folds, number_keys
 from sentiment.data.tokenizer import TokenizedTexts
@@ -67,12 +67,9 @@ def predict_out_of_fold(
         np.stack([matrix[labels == label][:, top].sum(axis=0) for label in range(num_classes)], 1)
         for top in heaviest
     ]
-    return OutOfFold(num_folds, log_probabilities, _texts(ngrams, heaviest), counts)
-
-
-def _texts(ngrams: Ngrams, indices: list[np.ndarray]) -> list[list[str]]:
     texts = ngrams.texts()
-    return [[texts[index] for index in top.tolist()] for top in indices]
+    heaviest_texts = [[texts[index] for index in top.tolist()] for top in heaviest]
+    return OutOfFold(num_folds, log_probabilities, heaviest_texts, counts)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from sentiment.data.sources import (
     source_name,
 )
 from sentiment.data.splits import (
-    SplitOverlap,
+    Overlaps,
     dedup_key,
     find_overlaps,
     hold_out,
@@ -141,12 +141,12 @@ def load_training_splits(
 
 
 def _drop_shared(
-    overlaps: Sequence[SplitOverlap], train: Reviews, validation: Reviews
+    overlaps: Overlaps, train: Reviews, validation: Reviews
 ) -> tuple[Reviews, Reviews]:
     """Both splits without the reviews of which a later split holds a copy."""
     masks = {"train": np.ones(len(train), bool), "validation": np.ones(len(validation), bool)}
-    for overlap in overlaps:
-        masks[overlap.split] &= ~overlap.is_shared
+    for (split, _), is_shared in overlaps.items():
+        masks[split] &= ~is_shared
     kept = train.select(np.flatnonzero(masks["train"]))
     _check_remaining("data.shared_reviews drop", "train", train, kept)
     return kept, validation.select(np.flatnonzero(masks["validation"]))
@@ -189,7 +189,7 @@ def _split_training(
 
 
 def _hold_out(data: DataConfig, train: Reviews) -> dict[str, Reviews]:
-    held_out = hold_out(
+    trains, validates = hold_out(
         train.texts,
         train.labels,
         class_names=train.class_names,
@@ -200,8 +200,10 @@ def _hold_out(data: DataConfig, train: Reviews) -> dict[str, Reviews]:
         num_folds=data.num_folds,
         fold=data.fold,
     )
-    parts = {"train": held_out.trains, "validation": held_out.validates}
-    return {split: train.select(np.flatnonzero(part)) for split, part in parts.items()}
+    return {
+        "train": train.select(np.flatnonzero(trains)),
+        "validation": train.select(np.flatnonzero(validates)),
+    }
 
 
 def _find_excluded(data: DataConfig, splits: dict[str, Reviews]) -> dict[str, np.ndarray]:

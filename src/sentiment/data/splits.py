@@ -41,17 +41,6 @@ def dedup_key(text: str) -> bytes:
     return blake2b(folded or text.strip().encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays is an array
-class HoldOut:
-    """Which of the training reviews train and which validate; (num_reviews,) bool each.
-
-    Both are false for a copy of a held-out review in another group.
-    """
-
-    trains: np.ndarray
-    validates: np.ndarray
-
-
 def hold_out(
     texts: Sequence[str],
     labels: np.ndarray,
@@ -63,8 +52,10 @@ def hold_out(
     groups: np.ndarray | None = None,
     num_folds: int | None = None,
     fold: int = 1,
-) -> HoldOut:
-    """Choose the reviews to hold out for validation, stratified by class.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which reviews train and which validate, stratified by class; (num_reviews,) bool each.
+
+    A copy of a held-out review in another group does neither.
 
     From each class, ``share`` of its reviews is held out as closely as whole groups allow: at
     least one group is held out and at least one remains. With ``num_folds``, ``fold`` (from 1) is
@@ -94,7 +85,7 @@ def hold_out(
         in_both = np.isin(present, labels[trains]) & np.isin(present, labels[validates])
         missing = present[~in_both]
         if len(missing) == 0:
-            return HoldOut(trains, validates)
+            return trains, validates
         too_few[missing] = True
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
@@ -186,18 +177,11 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, eq=False)  # == of arrays is an array
-class SplitOverlap:
-    """The reviews of one split that have a copy in another."""
-
-    split: str  # train or validation
-    other: str  # validation or test
-    is_shared: np.ndarray  # (num_reviews,) bool, whether other holds a copy of each review of split
+# For a split and a later one: whether the latter holds a copy of each review, (num_reviews,) bool.
+Overlaps = dict[tuple[str, str], np.ndarray]
 
 
-def find_overlaps(
-    data: DataConfig, train: Sequence[str], validation: Sequence[str]
-) -> list[SplitOverlap]:
+def find_overlaps(data: DataConfig, train: Sequence[str], validation: Sequence[str]) -> Overlaps:
     """The overlap of each pair of splits that share a review; the test split may be missing.
 
     Raises:
@@ -209,7 +193,7 @@ def find_overlaps(
         "validation": [dedup_key(text) for text in validation],
         "test": read_test_keys(data),
     }
-    overlaps = []
+    overlaps = {}
     for split, other in _PAIRS:
         is_shared = is_in(keys[split], keys[other])
         if is_shared.all():
@@ -218,7 +202,7 @@ def find_overlaps(
                 f"too: {_ADVICE[split]} (--data.shared_reviews ignore trains anyway)"
             )
         if is_shared.any():
-            overlaps.append(SplitOverlap(split, other, is_shared))
+            overlaps[split, other] = is_shared
     return overlaps
 
 
@@ -228,11 +212,10 @@ def is_in(keys: Sequence[bytes], others: Iterable[bytes]) -> np.ndarray:
     return np.array([key in known for key in keys], dtype=bool)
 
 
-def log_overlaps(overlaps: Sequence[SplitOverlap], *, dropped: bool) -> None:
+def log_overlaps(overlaps: Overlaps, *, dropped: bool) -> None:
     outcome = "left out of" if dropped else "data.shared_reviews drop leaves them out of"
-    for overlap in overlaps:
-        split, other = overlap.split, overlap.other
-        count = int(np.count_nonzero(overlap.is_shared))
+    for (split, other), is_shared in overlaps.items():
+        count = int(np.count_nonzero(is_shared))
         reviews = f"{count:,} review{'s' * (count != 1)}"
         logger.warning("%s and %s share %s (%s %s)", split, other, reviews, outcome, split)
 
