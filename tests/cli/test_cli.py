@@ -293,24 +293,6 @@ def test_vectors_and_their_coverage_are_kept_in_the_run(corpus, tmp_path):
     assert loaded.model.embedding.weight[row].eq(0.25).all(), "frozen, so still as in the file"
 
 
-def test_training_on_three_classes(tmp_path):
-    (tmp_path / "train.csv").write_text(
-        "text,label\n" + "".join(f"word{n % 3} and more of {n},{n % 3}\n" for n in range(90))
-    )
-    (tmp_path / "test.csv").write_text("text,label\nword0 and,0\nword1 of,1\nword2 more,2\n")
-    run = tmp_path / "run"
-    arguments = [f"--data.path={tmp_path}", f"--output_dir={run}", *QUICK]
-    assert cli.train(arguments) == 0
-    assert cli.evaluate(["--run", str(run)]) == 0
-    report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
-    assert len(report["confusion"]) == 3
-    assert 0 <= report["average_precision"] <= 1 and report["auroc_ci95"] is None
-    (tmp_path / "test.csv").write_text("text,label\nword0 and,0\nword2 of,2\n")
-    assert cli.evaluate([str(run)]) == 0
-    report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
-    assert report["auroc"] is None, "class 1 does not occur"
-
-
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_the_scripts_answer(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [script, "--help"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import untrained_run
 from helpers.corpus import BAD, FILLER, GOOD, ROOT, write_corpus
 from helpers.predictions import Page
 
@@ -23,46 +24,21 @@ from sentiment.comparison.run_groups import (
     load_classifier,
     load_common_reviews,
 )
-from sentiment.config.config import Config, DataConfig, ModelConfig
+from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.sources import is_same_source
-from sentiment.data.vocabulary import build_vocabulary
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import read_manifest, write_manifest
-from sentiment.runs.run import build_model, create_run, load_run
-from sentiment.runs.weights import WeightsInfo, save_weights
+from sentiment.runs.run import load_run
 
 WORDS = Counter({word: 9 for word in [*GOOD, *BAD, *FILLER]})
 
 
-def make_run(
-    path: Path,
-    data: Path,
-    *,
-    seed: int = 0,
-    classes: tuple[str, ...] = ("neg", "pos"),
-    temperature: float = 1.0,
-    **more: Any,
-) -> Path:
-    """A run with random weights, large enough for distinct predictions."""
-    config = Config(
-        output_dir=str(path),
-        seed=seed,
-        data=DataConfig(path=str(data), class_names=classes, **more),
-        model=ModelConfig(embedding_size=8, hidden_size=8),
-    )
-    vocabulary = build_vocabulary(WORDS, max_size=None, min_frequency=1)
-    create_run(path, config, classes, vocabulary)
-    torch.manual_seed(seed)
-    sizes = {"vocabulary_size": len(vocabulary), "num_classes": len(classes)}
-    model = build_model(config.model, **sizes)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(5)
-    save_weights(
-        path, "best", model, WeightsInfo(epoch=1, update=1, metrics={}, temperature=temperature)
-    )
-    return path
+def make_run(path: Path, data: Path, *, classes=("neg", "pos"), seed=0, temperature=1.0, **more):
+    settings = DataConfig(path=str(data), class_names=classes, **more)
+    sizes = {"embedding_size": 8, "hidden_size": 8}
+    options = {"words": WORDS, "seed": seed, "temperature": temperature, **sizes}
+    return untrained_run.make_run(path, classes, data=settings, **options).path
 
 
 @pytest.fixture(scope="module")

@@ -85,11 +85,7 @@ def _read_row(path: Path, row: int, options: FileOptions) -> str:
 
 
 def _name(text: str) -> str:
-    """A folder's name from the text's first words, with a checksum if there is more to it."""
-    words = re.findall(r"\w+", text.lower())
-    name = "-".join(words)
-    if words and len(name) <= _LONGEST_NAME and " ".join(words) == text:
-        return name
+    """A folder's name from the text's first words and a checksum."""
+    start = "-".join(re.findall(r"\w+", text.lower()))[:_LONGEST_NAME].strip("-")
     digest = f"{crc32(text.encode('utf-8', 'surrogatepass')):08x}"
-    start = name[:_LONGEST_NAME].strip("-")
-    return f"{start}-{digest}" if start else f"text-{digest}"
+    return f"{start or 'text'}-{digest}"
