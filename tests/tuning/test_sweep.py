@@ -17,6 +17,7 @@ import pytest
 import yaml
 from filelock import FileLock
 from helpers.corpus import ROOT
+from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from sentiment.cli import main as cli
@@ -25,13 +26,7 @@ from sentiment.config.parser import load_config, setting_keys
 from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.errors import UserError
 from sentiment.tuning import sweep, trainings
-from sentiment.tuning.search_space import (
-    Choices,
-    Range,
-    check_space,
-    read_search,
-    read_space,
-)
+from sentiment.tuning.search_space import check_space, read_search, read_space
 from sentiment.tuning.study import Study, read_trials
 from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
 from sentiment.tuning.trainings import SignalForwarder, TrainingOutcome, run_training
@@ -91,11 +86,8 @@ def work(study: Study, num_trials: int, metric: str = "accuracy") -> list[str]:
 def test_values_are_of_the_settings_kinds_and_within_the_bounds():
     space = read_space({**SPACE, "model.dropout": {"low": 0, "high": 0.5, "step": 0.25}})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    seen: dict[str, set] = {key: set() for key in space}
-    for _ in range(100):
-        trial = study.ask()
-        for key, dimension in space.items():
-            seen[key].add(dimension.suggest(trial, key))
+    trials = [study.ask(space).params for _ in range(100)]
+    seen = {key: {values[key] for values in trials} for key in space}
     assert seen["model.hidden_size"] == {8, 16, 24}
     assert seen["model.pooling"] == {"max", "mean"}
     assert seen["model.dropout"] == {0.0, 0.25, 0.5}
@@ -126,13 +118,13 @@ def test_every_setting_that_can_be_searched_takes_its_own_default():
         ("model.hidden_size", {"low": 8}, "needs both low and high"),
         ("model.hidden_size", {"low": 8, "hihg": 9}, "has hihg, but expected are low, high"),
         ("model.hidden_size", {"low": 8.5, "high": 9}, "low 8.5, but it must be an integer"),
-        ("model.hidden_size", {"low": 9, "high": 8}, "low 9, which must be below high 8"),
+        ("model.hidden_size", {"low": 9, "high": 8}, "must hold, but got (low=9, high=8)"),
         ("model.hidden_size", {"low": 8, "high": 20, "step": 8}, "lead from 8 to 20"),
         ("model.hidden_size", {"choices": [8, "many"]}, "choice 'many', which is not an integer"),
         ("model.hidden_size", {"choices": [8]}, "a list of two or more"),
         ("model.hidden_size", {"choices": [8, 8]}, "the same choice twice"),
         ("model.hidden_size", {"choices": [8, 9], "low": 1}, "which excludes low"),
-        ("model.dropout", {"low": 0, "high": 0.5, "log": True}, "must start above 0"),
+        ("model.dropout", {"low": 0, "high": 0.5, "log": True}, "`low > 0` must hold for"),
         ("model.dropout", {"low": 0.1, "high": 0.5, "log": "yes"}, "log 'yes'"),
         ("model.cell", {"low": 1, "high": 2}, "is not a number but one of lstm, gru"),
         ("model.cell", {"choices": ["lstm", "lsmt"]}, "choice 'lsmt', which is not one of lstm"),
@@ -148,19 +140,20 @@ def test_mistakes_in_the_space_are_named(key, value, message):
 
 def test_values_out_of_range_are_refused_by_the_settings_own_checks():
     with pytest.raises(ValueError, match="model.dropout is 1.0, but must be from 0 to below 1"):
-        check_space({"model.dropout": Range(0.0, 1.0, False, None, False)}, Config())
-    decay = {"training.weight_decay": Choices((0.0, 0.1))}
+        check_space(read_space({"model.dropout": {"low": 0.0, "high": 1.0}}), Config())
+    decay = {"training.weight_decay": {"choices": [0.0, 0.1]}}
     with pytest.raises(ValueError, match="training.optimizer is 'adam'"):
-        check_space(decay, Config())
+        check_space(read_space(decay), Config())
     # Searched together, some trials bring together what fits.
-    check_space({**decay, "training.optimizer": Choices(("adam", "adamw"))}, Config())
+    optimizers = {"training.optimizer": {"choices": ["adam", "adamw"]}}
+    check_space(read_space({**decay, **optimizers}), Config())
 
 
 def test_numbers_may_be_written_as_in_settings_files(tmp_path):
     path = tmp_path / "search.yaml"
     path.write_text("space: {training.learning_rate: {low: 1e-4, high: 1E-1, log: true}}\n")
     search = read_search(path)
-    assert search.space == {"training.learning_rate": Range(1e-4, 0.1, True, None, False)}
+    assert search.space == {"training.learning_rate": FloatDistribution(1e-4, 0.1, log=True)}
     assert (search.trials, search.metric, search.pruning, search.config) == (20, None, True, None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -15,10 +15,7 @@ from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
-
-
-Value = bool | int | float | str | None
+    from optuna.distributions import BaseDistribution
 
 # Other settings of the data decide which reviews validate, and these what the score is, so trials
 # could not be compared.
@@ -26,41 +23,7 @@ _SEARCHED_DATA = {"data.max_length", "data.keep", "data.language", "data.lower_c
 _OF_THE_SCORE = {"training.monitor", "training.positive_class"}
 
 
-@dataclass(frozen=True)
-class Choices:
-    """A list of values to choose from."""
-
-    values: tuple[Value, ...]
-
-    def suggest(self, trial: Trial, key: str) -> Value:
-        """A trial's value; a resumed trial keeps the one it has."""
-        return trial.suggest_categorical(key, self.values)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Numbers from ``low`` to ``high``, both included."""
-
-    low: float
-    high: float
-    log: bool  # whether to draw uniformly from the logarithms
-    step: float | None  # distance between the numbers, None for any number
-    is_integer: bool
-
-    def suggest(self, trial: Trial, key: str) -> Value:
-        if self.is_integer:
-            step = int(self.step or 1)
-            return trial.suggest_int(key, int(self.low), int(self.high), step=step, log=self.log)
-        return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
-
-    @property
-    def values(self) -> tuple[Value, ...]:
-        """Both ends: a setting that allows them allows all numbers between."""
-        kind = int if self.is_integer else float
-        return kind(self.low), kind(self.high)
-
-
-Space = dict[str, Choices | Range]
+Space = dict[str, "BaseDistribution"]  # by the settings' dotted keys
 
 
 def read_space(values: Any) -> Space:
@@ -119,7 +82,7 @@ def check_space(space: Space, config: Config) -> None:
             "listing their folders"
         )
     for key, dimension in space.items():
-        for value in dimension.values:
+        for value in _values(dimension):
             try:
                 with_values(config, {key: value})
             except ValueError as error:
@@ -127,7 +90,17 @@ def check_space(space: Space, config: Config) -> None:
                     raise UserError(f"space: {error}") from None
 
 
-def _read_dimension(value: Any, hint: Any) -> Choices | Range:
+def _values(dimension: BaseDistribution) -> Sequence[Any]:
+    """The choices, or both ends: a setting that allows them allows all numbers between."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, CategoricalDistribution):
+        return dimension.choices
+    assert isinstance(dimension, FloatDistribution | IntDistribution)
+    return dimension.low, dimension.high
+
+
+def _read_dimension(value: Any, hint: Any) -> BaseDistribution:
     if not isinstance(value, Mapping):
         raise UserError(f"is {value!r}, but must be {{low: …, high: …}} or {{choices: […]}}")
     for key in value:
@@ -144,7 +117,9 @@ def _read_dimension(value: Any, hint: Any) -> Choices | Range:
     )
 
 
-def _read_choices(values: Any, hint: Any) -> Choices:
+def _read_choices(values: Any, hint: Any) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution
+
     if not isinstance(values, list) or len(values) < 2:
         raise UserError(f"has choices {values!r}, but they must be a list of two or more")
     for value in values:
@@ -152,10 +127,13 @@ def _read_choices(values: Any, hint: Any) -> Choices:
             raise UserError(f"has the choice {value!r}, which is not {_kinds(hint)}")
     if len({(type(value), value) for value in values}) < len(values):
         raise UserError("has the same choice twice: delete one")
-    return Choices(tuple(values))
+    return CategoricalDistribution(values)
 
 
-def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> Range:
+def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> BaseDistribution:
+    """Optuna's distribution, which itself checks order and signs of the numbers."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
     kinds = (hint, *get_args(hint)) if get_origin(hint) is not Literal else ()
     if int not in kinds and float not in kinds:
         raise UserError(f"is not a number but {_kinds(hint)}: give choices")
@@ -164,15 +142,13 @@ def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> Range:
         if (name != "step" or value is not None) and not _fits(value, int if is_integer else float):
             kind = "an integer" if is_integer else "a number"
             raise UserError(f"has {name} {value!r}, but it must be {kind}")
-    if not low < high:
-        raise UserError(f"has low {low!r}, which must be below high {high!r}")
     if not isinstance(log, bool):
         raise UserError(f"has log {log!r}, but it must be true or false")
-    if log and (step is not None or low <= 0):
-        raise UserError("with log: true must start above 0, and have no step")
-    if step is not None and not (step > 0 and math.isclose((high - low) % step, 0, abs_tol=1e-9)):
+    if step and not math.isclose((high - low) % step, 0, abs_tol=1e-9):
         raise UserError(f"has step {step!r}, but whole steps must lead from {low!r} to {high!r}")
-    return Range(low, high, log, step, is_integer)
+    if is_integer:
+        return IntDistribution(low, high, log, 1 if step is None else step)
+    return FloatDistribution(low, high, log, step)
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -19,7 +19,7 @@ from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK
-from sentiment.tuning.search_space import Search, Value, with_values
+from sentiment.tuning.search_space import Search, with_values
 from sentiment.tuning.trainings import (
     check_unchanged,
     folder_lock,
@@ -37,7 +37,7 @@ class ClaimedTrial:
     """A trial that this process works on."""
 
     trial: Trial
-    values: dict[str, Value]  # of the settings that are searched
+    values: dict[str, Any]  # of the settings that are searched
     claim: FileLock  # keeps other processes from the trial
     is_resumed: bool
     reported: set[int]  # epochs whose scores Optuna has
@@ -101,9 +101,9 @@ class Study:
         return try_claim(self.work_file(number, "claim"), trial_run(self.folder, number))
 
     def _claimed(self, trial: Trial, claim: FileLock, reported: set[int] | None) -> ClaimedTrial:
-        space = self._search.space
-        values = {key: dimension.suggest(trial, key) for key, dimension in space.items()}
-        return ClaimedTrial(trial, values, claim, reported is not None, reported or set())
+        for key, dimension in self._search.space.items():
+            trial._suggest(key, dimension)  # a resumed trial keeps the value it has
+        return ClaimedTrial(trial, trial.params, claim, reported is not None, reported or set())
 
     def _copy_score(self, new: ClaimedTrial) -> bool:
         """Give a trial the score of a complete one with the same values, if there is one."""
