@@ -28,7 +28,6 @@ PLAN: dict[str, _Plan] = {
     "tsv": (targets.reviews(".tsv"), lambda: samples.delimited("\t"), 0.3),
     "jsonl": (targets.reviews(".jsonl"), samples.json_lines, 1.0),
     "parquet": (targets.reviews(".parquet"), samples.parquet, 1.0),
-    "text folders": (targets.text_folders, samples.text_folders, 0.6),
     "vectors": (targets.vectors(".txt"), lambda: [samples.VECTORS], 1.0),
     "vectors gz": (targets.vectors(".gz"), lambda: samples.packed_vectors(".gz"), 0.6),
     "vectors zip": (targets.vectors(".zip"), lambda: samples.packed_vectors(".zip"), 1.0),

@@ -13,8 +13,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SEPARATOR = b"\x1e"  # between the names and contents of the files of a folder
-
 TEXTS = [
     "A lovely film.",
     'She said "no"; twice, and\nleft.',
@@ -105,16 +103,6 @@ def parquet() -> list[bytes]:
         pq.write_table(table, file, **options)
         files.append(file.getvalue())
     return files
-
-
-def text_folders() -> list[bytes]:
-    files = [
-        ("test/pos/0_9.txt", "A lovely film."),
-        ("test/neg/1_2.txt", "Two hours\nI want back."),
-        ("test/neg/10_1.txt", ""),
-        ("test/unsup/3_0.txt", "who knows"),
-    ]
-    return [SEPARATOR.join(part.encode() for pair in files for part in pair)]
 
 
 def packed_vectors(suffix: str) -> list[bytes]:

@@ -27,7 +27,6 @@ from sentiment.config.config import Config, DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import StrictLoader, read_mapping
 from sentiment.data.formats import open_source
-from sentiment.data.layouts import UNLABELLED_FOLDER
 from sentiment.data.reviews import load_split
 from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vectors import load_vectors
@@ -136,44 +135,6 @@ def _column_of(text: str, name: str, delimiter: str) -> list[str]:
     header, *rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     index = header.index(name) if name in header else 0
     return [row[index] if index < len(row) else "" for row in rows]
-
-
-def text_folders(data: bytes, folder: Path) -> bool:
-    """Folders of text files; the input alternates between names and contents."""
-    pieces = data.split(samples.SEPARATOR)
-    for name, content in zip(pieces[::2], pieces[1::2], strict=False):
-        _write_below(folder, name, content)
-    test = folder / "test"
-    config = DataConfig(path=str(folder))
-    loaded = result_or_error(lambda: load_split(config, "test"), str(folder))
-    if loaded is None:
-        return False
-    paths = [
-        path
-        for path in test.glob("*/*.txt")
-        if path.parent.name != UNLABELLED_FOLDER and not path.parent.name.startswith(".")
-    ]
-    contents = [path.read_bytes().decode().removeprefix("\ufeff") for path in paths]
-    assert sorted(loaded.texts) == sorted(contents)
-    assert ((loaded.labels >= 0) & (loaded.labels < len(loaded.class_names))).all()
-    return True
-
-
-def _write_below(folder: Path, name: bytes, content: bytes) -> None:
-    """Write a file below a folder, or make a folder, whose name may be absurd."""
-    parts = [part[:200] for part in name.translate(None, b"\0\r\n").split(b"/")]
-    parts = [part for part in parts if part not in (b"", b".", b"..")][:5]
-    path = folder
-    for part in parts:
-        path /= part.decode("utf-8", "surrogateescape")
-    try:
-        if len(content) % 7 == 3:
-            path.mkdir(parents=True)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-    except OSError:
-        pass  # exists as the other of the two
 
 
 def vectors(suffix: str) -> Target:
