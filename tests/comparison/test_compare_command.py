@@ -254,9 +254,8 @@ def test_known_reviews_are_counted_or_said_to_be_possible(runs, corpus, tmp_path
 def test_user_errors_are_one_line(runs, tmp_path, capsys):
     run = runs / "long" / "seed2"
     assert "nothing to compare it with" in fail(capsys, run)
-    assert "holds no run" in fail(capsys, run, tmp_path)
-    assert "does not exist" in fail(capsys, tmp_path / "nowhere", run)
-    assert "run.json is a file" in fail(capsys, run / "run.json", run)
+    for path in (tmp_path, tmp_path / "nowhere", run / "run.json"):
+        assert f"{path} is not a folder of a run, nor one that holds" in fail(capsys, run, path)
     assert "is a file" in fail(capsys, run, run, "--output", run / "run.json")
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "checkpoints" / "best" / "model.safetensors").unlink()

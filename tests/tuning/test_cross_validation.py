@@ -175,27 +175,22 @@ def test_repeats_divide_by_other_seeds():
 
 
 @pytest.mark.parametrize("repeats", [1, 3])
-def test_written_predictions_are_read_again(tmp_path, repeats):
+def test_written_predictions_are_read_again_also_with_rows_from_0_as_earlier(tmp_path, repeats):
     found = make_predictions(0, repeats=repeats)
-    write_predictions(tmp_path, found)
-    again = read_predictions(tmp_path)
-    assert summarize(again) == summarize(found)
-    assert np.array_equal(again.predictions.is_right, found.predictions.is_right)
-    assert np.array_equal(again.rows, found.rows)
-    (tmp_path / "predictions.csv").write_text("repeat,fold\n1,x\n")
-    with pytest.raises(UserError, match="is damaged"):
-        read_predictions(tmp_path)
-
-
-def test_rows_are_written_from_1_and_earlier_ones_from_0_are_understood(tmp_path):
-    found = make_predictions(0)
     write_predictions(tmp_path, found)
     path = tmp_path / "predictions.csv"
     header, *lines = (line.split(",") for line in path.read_text().splitlines())
-    assert [int(cells[2]) for cells in lines] == list(range(1, 41))
-    old = [[*cells[:2], str(int(cells[2]) - 1), *cells[3:]] for cells in lines]
-    path.write_text("\n".join(map(",".join, [header, *old])))
-    assert np.array_equal(read_predictions(tmp_path).rows, found.rows)
+    assert [int(cells[2]) for cells in lines] == [*range(1, 41)] * repeats
+    earlier = [[*cells[:2], str(int(cells[2]) - 1), *cells[3:]] for cells in lines]
+    for rows in (lines, earlier):
+        path.write_text("\n".join(map(",".join, [header, *rows])))
+        again = read_predictions(tmp_path)
+        assert summarize(again) == summarize(found)
+        assert np.array_equal(again.predictions.is_right, found.predictions.is_right)
+        assert np.array_equal(again.rows, found.rows)
+    path.write_text("repeat,fold\n1,x\n")
+    with pytest.raises(UserError, match="is damaged"):
+        read_predictions(tmp_path)
 
 
 def test_figures_are_those_of_the_predictions():

@@ -130,10 +130,9 @@ def _pair_verdict(pair: PairComparison) -> str:
     if pair.only_first == pair.only_second == 0:
         return f"{pair.first} and {pair.second} are right on the same reviews: no difference here."
     test = f"McNemar p {format_p(pair.mcnemar_p)}"
-    if pair.difference_ci95 is None:
-        names = (pair.first, pair.second)
-        better, worse = names if pair.only_first else reversed(names)
-        return f"{better} is right on every review and {worse} on none: no interval ({test})."
+    if pair.difference_ci95 is None:  # one is right on every review, and the other on none
+        points = format_points(pair.difference)
+        return f"{_difference_name(pair)}: {points} points, without an interval ({test})."
     text = _verdict(pair, pair.difference_ci95, f"; {test}")
     if pair.is_significant != (excludes_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
         text += " Interval and test disagree."

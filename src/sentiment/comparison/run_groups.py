@@ -113,15 +113,13 @@ def find_runs(path: Path) -> list[Path]:
     """
     if (path / "run.json").is_file():
         return [path]
-    if not path.is_dir():
-        reason = "is a file" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{path} {reason}: give a run's folder, or one that holds runs")
-    folders = (folder for folder in path.iterdir() if (folder / "run.json").is_file())
-    runs = [folder for folder in folders if not holds_baseline(folder)]
+    folders = path.iterdir() if path.is_dir() else ()
+    found = [folder for folder in folders if (folder / "run.json").is_file()]
+    runs = [folder for folder in found if not holds_baseline(folder)]
     if not runs:
         raise FileNotFoundError(
-            f"{path} holds no run: neither it nor a folder in it has a run.json: give a run's "
-            "folder, or one that holds runs"
+            f"{path} is not a folder of a run, nor one that holds runs: neither it nor a folder in "
+            "it has a run.json"
         )
     return sorted(runs, key=lambda folder: _natural_order(folder.name))
 

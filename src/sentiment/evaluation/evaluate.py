@@ -155,11 +155,10 @@ class Rounding:
     num_changed: int  # reviews whose most probable class differs
 
     def __str__(self) -> str:
-        reviews = "1 review" if self.num_reviews == 1 else f"{self.num_reviews} reviews"
-        changed = f"{self.num_changed or 'no'} decision{'s' * (self.num_changed != 1)}"
         return (
-            f"Computed in bf16. On {reviews} also computed in fp32, probabilities differ by "
-            f"{self.mean:.4f} on average and {self.largest:.4f} at most; {changed} changed."
+            f"Computed in bf16. Reviews also computed in fp32: {self.num_reviews}; their "
+            f"probabilities differ by {self.mean:.4f} on average and {self.largest:.4f} at most; "
+            f"decisions changed: {self.num_changed}."
         )
 
 
