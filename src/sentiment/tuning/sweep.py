@@ -140,15 +140,11 @@ def _score_text(score: float, metric: str) -> str:
 
 
 def _failures(trials: Sequence[FrozenTrial]) -> list[str]:
-    """Why trials failed, one paragraph for each reason."""
-    numbers: dict[str, list[str]] = {}
+    lines: list[str] = []
     for trial in trials:
         if trial.state == TrialState.FAIL:
             reason = trial.user_attrs.get("message", "another program marked it as failed")
-            numbers.setdefault(reason, []).append(f"{trial.number:03d}")
-    lines: list[str] = []
-    for reason, failed in numbers.items():
-        lines += ["", wrap_text(f"{', '.join(failed)} failed: {reason}", indent="  ")]
+            lines += ["", wrap_text(f"{trial.number:03d} failed: {reason}", indent="  ")]
     return lines
 
 
