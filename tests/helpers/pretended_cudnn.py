@@ -23,9 +23,6 @@ class PretendedCudnn:
     def __init__(self, device: PretendedDevice) -> None:
         self._device = device
         self.num_compactions = 0
-        # Dropout between layers has a state of its own, which neither seeds nor
-        # ``set_rng_state`` reach: torch seeds it once, from the CPU's generator.
-        self._dropout: torch.Generator | None = None
 
     def patch(self, replace: Callable[..., None]) -> None:
         for name in ("lstm", "gru", "rnn_tanh"):
@@ -58,12 +55,12 @@ class PretendedCudnn:
             weights, before, after = args[position], args[1 : position - 1], args[position + 1 :]
             self._check(args[0], before[0] if before else None, states, weights)
             _, num_layers, dropout, is_training, _ = after[:5]
-            drops = is_training and dropout > 0 and num_layers > 1
+            if is_training and dropout > 0 and num_layers > 1:
+                raise RuntimeError("cuDNN's dropout has a state that seeds and checkpoints miss")
 
             def compute(x: torch.Tensor, *tensors: torch.Tensor) -> Any:
                 first, matrices = tensors[: len(states)], tensors[len(states) :]
-                call = (x, *before, first[0] if is_single else first, matrices, *after)
-                return self._draw(lambda: original(*call)) if drops else original(*call)
+                return original(x, *before, first[0] if is_single else first, matrices, *after)
 
             return _Kernel.apply(self._finish, compute, is_training, args[0], *states, *weights)
 
@@ -92,26 +89,9 @@ class PretendedCudnn:
                 "RNN module weights are not part of single contiguous chunk of memory", stacklevel=4
             )
 
-    def _draw(self, function: Callable[[], Any]) -> Any:
-        if self._dropout is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_())
-            self._dropout = torch.Generator().manual_seed(seed)
-        return draw_from(self._dropout, function)
-
     def _finish(self, results: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         self._device.num_operations += 1
         return tuple(self._device.put(result, self._device.device) for result in results)
-
-
-def draw_from(generator: torch.Generator, function: Callable[[], Any]) -> Any:
-    """Call a function whose random numbers come from another generator than the CPU's."""
-    before = torch.get_rng_state()
-    torch.set_rng_state(generator.get_state())
-    try:
-        return function()
-    finally:
-        generator.set_state(torch.get_rng_state())
-        torch.set_rng_state(before)
 
 
 def _layout(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -28,7 +28,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from helpers.pretended_cudnn import PretendedCudnn, draw_from
+from helpers.pretended_cudnn import PretendedCudnn
 
 _CPU = torch.device("cpu")
 _SOURCE = str(Path("src", "sentiment"))
@@ -73,7 +73,6 @@ class PretendedDevice(TorchDispatchMode):
     Attributes:
         waits: all waits so far.
         num_operations: operations on the device so far, views not counted.
-        num_copies: those of them that are copies.
         num_compactions: recurrences called with weights that are not one chunk of memory.
     """
 
@@ -81,7 +80,7 @@ class PretendedDevice(TorchDispatchMode):
         super().__init__()
         self.device = torch.device(kind, 0)
         self.waits: list[Wait] = []
-        self.num_operations = self.num_copies = 0
+        self.num_operations = 0
         self.generator = torch.Generator().manual_seed(0)
         self.generators: dict[int, torch.Generator] = {}  # others on the device, by address
         self._patch = pytest.MonkeyPatch()
@@ -195,20 +194,25 @@ class PretendedDevice(TorchDispatchMode):
                 )
 
     def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a random operation, whose generator must be one of the device."""
+        """Call a random operation with a generator of the device, by default the device's own."""
         generator = kwargs.get("generator")
-        if generator is None:
-            return draw_from(self.generator, lambda: func(*args, **kwargs))
-        if generator._cdata not in self.generators:
-            raise RuntimeError("Expected a device's generator, but found one of the CPU")
-        return func(*args, **kwargs)
+        if generator is not None:
+            if generator._cdata not in self.generators:
+                raise RuntimeError("Expected a device's generator, but found one of the CPU")
+            return func(*args, **kwargs)
+        before = torch.get_rng_state()
+        torch.set_rng_state(self.generator.get_state())
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.generator.set_state(torch.get_rng_state())
+            torch.set_rng_state(before)
 
     def _count(self, func: Any, outputs: list[torch.Tensor], inputs: list[torch.Tensor]) -> None:
         is_in_place = func._schema.is_mutable
         known = {tensor.untyped_storage()._cdata for tensor in inputs}
         if is_in_place or any(each.untyped_storage()._cdata not in known for each in outputs):
             self.num_operations += 1
-            self.num_copies += func in _COPIES or func is aten.clone.default
 
 
 def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
