@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.corpus import write_corpus
+from helpers.distilling import rewrite
 from helpers.pretraining import error_line, options, pretrain
 from helpers.trainings import in_process
 
@@ -22,7 +23,7 @@ from sentiment.data.reviews import file_fingerprint
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import find_pretraining
-from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.pretrained import check_fits, check_same
 from sentiment.runs.run import is_finished
 from sentiment.runs.weights import read_weights
@@ -239,9 +240,7 @@ def test_messages_name_the_setting_that_leads_there(reviews, tmp_path, capsys):
     capsys.readouterr()
     assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={run}")) == 1
     assert "not a pre-training: choose another pretraining.path" in error_line(capsys)
-    manifest = read_manifest(run)
-    del manifest["result"]  # nor is it begun again as a pre-training
-    write_manifest(run, manifest)
+    rewrite(run, result=None)  # nor is it begun again as a pre-training
     assert pretrain(*options(reviews, run)) == 1
     assert "holds a classifier, not a pre-training: choose another output_dir" in error_line(capsys)
     read_weights(run, "best")
