@@ -213,13 +213,10 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
         counts, max_size=config.vocabulary.max_size, min_frequency=config.vocabulary.min_frequency
     )
     if len(vocabulary) == len(SPECIALS):
-        wanted = f"vocabulary.min_frequency = {config.vocabulary.min_frequency} times"
-        mend = "set vocabulary.min_frequency to 1"
-        if min_groups > 1:
-            wanted += f" and in vocabulary.min_groups = {min_groups} groups of reviews"
-            mend += " and vocabulary.min_groups to 1"
         raise UserError(
-            f"no word of {corpora[0][0].origin} occurs {wanted}: {mend}, or give more reviews"
+            f"no word of {corpora[0][0].origin} occurs vocabulary.min_frequency = "
+            f"{config.vocabulary.min_frequency} times and in vocabulary.min_groups = {min_groups} "
+            "groups of reviews: set both to 1, or give more reviews"
         )
     return vocabulary
 
