@@ -76,8 +76,7 @@ def make_vocabulary() -> Vocab:
 def make_model(device: torch.device = _CPU, config: Config | None = None) -> SentimentClassifier:
     """The model of the settings, by default CONFIG, with random embeddings."""
     torch.manual_seed(0)
-    size, model = len(make_vocabulary()), (config or CONFIG).model
-    return build_model(model, vocabulary_size=size, num_classes=2).to(device)
+    return build_model((config or CONFIG).model, make_vocabulary(), 2).to(device)
 
 
 def make_parts(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from benchmarks.ranks import _rows, constants_of_ranks
 from sentiment.config.config import ModelConfig, TrainingConfig
-from sentiment.runs.run import build_model
+from sentiment.model import SentimentClassifier
 from studies import scaling
 from studies.scaling import (
     ASSUMED,
@@ -33,7 +35,7 @@ def test_the_page_holds_the_tables_of_its_constants(constants):
 def test_the_model_is_the_default_one(constants):
     model = ModelConfig(pooling="max")  # as the page says
     assert (TrainingConfig().batch_size, scaling.EPOCHS) == (64, 4)
-    built = build_model(model, vocabulary_size=30_002, num_classes=2)
+    built = SentimentClassifier(vocabulary_size=30_002, num_classes=2, **asdict(model))
     assert constants["gradient_bytes"] == 4 * sum(
         parameter.numel() for parameter in built.parameters()
     )

@@ -7,7 +7,7 @@ from collections import Counter
 import torch
 
 from sentiment.config.config import Config, DataConfig, ModelConfig
-from sentiment.data.vocabulary import build_vocabulary, token_counts
+from sentiment.data.vocabulary import build_vocabulary
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.runs.weights import WeightsInfo, save_weights
 
@@ -23,12 +23,7 @@ def make_run(path, classes=CLASSES, *, words=WORDS, data=DATA, seed=0, temperatu
     vocabulary = build_vocabulary(words)
     config = Config(output_dir=str(path), seed=seed, model=settings, data=data)
     create_run(path, config, classes, vocabulary)
-    classifier = build_model(
-        settings,
-        vocabulary_size=len(vocabulary),
-        num_classes=len(classes),
-        frequencies=token_counts(vocabulary),
-    )
+    classifier = build_model(settings, vocabulary, len(classes))
     with torch.no_grad():
         for parameter in classifier.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

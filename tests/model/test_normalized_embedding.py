@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sentiment.data.vocabulary import build_vocabulary, token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.model import layers as embedding
 from sentiment.model.layers import NormalizedEmbedding
-from sentiment.runs.run import build_model, create_run, load_run
+from sentiment.runs.run import create_run, load_run
 from sentiment.runs.weights import WeightsInfo, save_weights
 
 COUNTS = [0, 0, 90, 40, 33, 9, 5, 5, 2, 2, 1]
@@ -115,7 +116,8 @@ def test_a_saved_run_is_rebuilt_by_itself(tmp_path):
     vocabulary = build_vocabulary(Counter({"a": 30, "b": 20, "c": 1}))
     create_run(tmp_path / "run", Config(model=settings), ("neg", "pos"), vocabulary)
     assert token_counts(vocabulary) == [0, 0, 30, 20, 1]
-    model = build_model(settings, vocabulary_size=5, num_classes=2, frequencies=[0, 4, 30, 20, 1])
+    sizes = {"vocabulary_size": 5, "num_classes": 2}
+    model = SentimentClassifier(**sizes, frequencies=[0, 4, 30, 20, 1], **asdict(settings))
     save_weights(tmp_path / "run", "best", model, WeightsInfo(1, 1, {}))
     loaded = load_run(tmp_path / "run").model
     assert torch.equal(loaded.embedding_table(), model.embedding_table())

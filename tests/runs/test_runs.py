@@ -23,7 +23,7 @@ def run(tmp_path):
     vocabulary = build_vocabulary(Counter({"a": 3, "b": 2}))
     create_run(path, Config(model=MODEL), ("neg", "pos"), vocabulary)
     torch.manual_seed(0)
-    model = build_model(MODEL, vocabulary_size=len(vocabulary), num_classes=2)
+    model = build_model(MODEL, vocabulary, 2)
     save_weights(path, "best", model, WeightsInfo(2, 40, {"accuracy": 0.5}))
     return path, model
 
@@ -76,9 +76,8 @@ def test_what_is_not_a_run_says_so(tmp_path):
 
 def test_weights_of_another_model_are_refused(run):
     path, _ = run
-    other = build_model(
-        ModelConfig(embedding_size=4, hidden_size=6), vocabulary_size=4, num_classes=2
-    )
+    larger = ModelConfig(embedding_size=4, hidden_size=6)
+    other = build_model(larger, load_run(path).vocabulary, 2)
     save_weights(path, "best", other, WeightsInfo(1, 1, {}))
     with pytest.raises(ValueError, match="does not fit the run's settings"):
         load_run(path)

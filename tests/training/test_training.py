@@ -37,7 +37,7 @@ def make_trainer(corpus: Path, path: Path, *options: str) -> Trainer:
     config = parse_training(arguments(corpus, path, *NO_DROPOUT, *options), "test").config
     torch.manual_seed(config.seed)
     data = prepare_training(config)
-    model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2)
+    model = build_model(config.model, data.vocabulary, 2)
     create_run(path, config, data.class_names, data.vocabulary)
     context = TrainingContext(config, path, torch.device("cpu"), torch.float32)
     return Trainer(model, data, context, RunLogger(path))

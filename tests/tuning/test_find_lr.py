@@ -54,7 +54,7 @@ def test_losses_are_those_of_plain_updates_by_hand(prepared):
     config, data = prepared
     found = measure(config, data, num_updates=20, highest=1e-2)
     set_up(CPU, config.seed)
-    model = build_model(config.model, vocabulary_size=len(data.vocabulary), num_classes=2).train()
+    model = build_model(config.model, data.vocabulary, 2).train()
     optimizer = torch.optim.Adam(model.parameters(), lr=1)
     sampler = BucketSampler(data.train.lengths, batch_size=16, seed=config.seed)
     batches = []

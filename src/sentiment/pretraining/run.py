@@ -15,7 +15,6 @@ from sentiment.data.pipeline import (
     prepare_pretraining,
 )
 from sentiment.data.reviews import Reviews, reviews_fingerprint
-from sentiment.data.vocabulary import token_counts
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.runs.manifest import LANGUAGE_MODEL, collect_provenance
 from sentiment.runs.pretrained import (
@@ -130,13 +129,9 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
     vocabulary = load_words(path) if resumes else None
     texts = prepare_pretraining(config, vocabulary=vocabulary, reviews=reviews)
     set_up(device, config.seed)
-    classifier = build_model(
-        config.model,
-        vocabulary_size=len(texts.vocabulary),
-        num_classes=len(texts.class_names),
-        vectors=texts.vectors,
-        frequencies=token_counts(texts.vocabulary),
-    ).to(device)
+    num_classes = len(texts.class_names)
+    classifier = build_model(config.model, texts.vocabulary, num_classes, vectors=texts.vectors)
+    classifier.to(device)
     if resumes:
         logger.info("continuing the pre-training in %s", path)
     else:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,23 +170,13 @@ def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: s
 
 
 def build_model(
-    config: ModelConfig,
-    *,
-    vocabulary_size: int,
-    num_classes: int,
-    vectors: torch.Tensor | None = None,
-    freeze_embedding: bool = False,
-    frequencies: Sequence[int] | None = None,
+    config: ModelConfig, vocabulary: Vocab, num_classes: int, **more: Any
 ) -> SentimentClassifier:
-    """The classifier with these settings; the other arguments are the classifier's own."""
+    """The untrained classifier with these settings and ``more`` of its arguments."""
     return SentimentClassifier(
-        vocabulary_size=vocabulary_size,
-        num_classes=num_classes,
-        vectors=vectors,
-        freeze_embedding=freeze_embedding,
-        frequencies=frequencies,
-        **asdict(config),
-    )
+        vocabulary_size=len(vocabulary), num_classes=num_classes,
+        frequencies=token_counts(vocabulary), **asdict(config), **more,
+    )  # fmt: skip
 
 
 def load_run(path: Path, *, checkpoint: str = "best") -> Run:
@@ -203,12 +192,7 @@ def load_run(path: Path, *, checkpoint: str = "best") -> Run:
     config, vocabulary = load_settings(path), load_words(path)
     class_names = tuple(description["class_names"])
     with torch.device("meta"):  # only shapes: the weights come from the file
-        model = build_model(
-            config.model,
-            vocabulary_size=len(vocabulary),
-            num_classes=len(class_names),
-            frequencies=token_counts(vocabulary),
-        )
+        model = build_model(config.model, vocabulary, len(class_names))
     info = load_weights(path, checkpoint, model)
     return Run(path, config, class_names, vocabulary, model.eval(), info)
 

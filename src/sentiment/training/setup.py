@@ -13,7 +13,6 @@ from sentiment.config.parser import TrainingRequest, start_anew
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
 from sentiment.data.sources import has_validation, is_same_source
-from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.runs.initial import INITIAL, find_initial_run, start_from_run
 from sentiment.runs.manifest import (
@@ -260,13 +259,9 @@ def _warn_of_leak(config: Config, data: TrainingData, initial: Path) -> None:
 def build_fresh(config: Config, data: TrainingData, device: torch.device) -> SentimentClassifier:
     """Seed torch, and build the untrained model."""
     set_up(device, config.seed)
+    classes, freezes = len(data.class_names), config.vectors.freeze
     return build_model(
-        config.model,
-        vocabulary_size=len(data.vocabulary),
-        num_classes=len(data.class_names),
-        vectors=data.vectors,
-        freeze_embedding=config.vectors.freeze,
-        frequencies=token_counts(data.vocabulary),
+        config.model, data.vocabulary, classes, vectors=data.vectors, freeze_embedding=freezes
     ).to(device)
 
 
