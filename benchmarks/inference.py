@@ -85,14 +85,14 @@ def _new_predictor(folder: Path | None) -> Predictor:
 def bare_seconds(folder: Path | None) -> float:
     """Tokenizing, then the model: the lower bound."""
     predictor, all_texts = _new_predictor(folder), texts(folder, _NUM_TEXTS)
-    return timed(lambda: predictor.log_probabilities(predictor.encode(all_texts)))
+    return timed(lambda: predictor.predict(all_texts))
 
 
 def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
     """From a file to a file, committed twice on the way."""
     from sentiment.data.formats import open_source
+    from sentiment.display.progress import progress_bar
     from sentiment.inference.batch_predict import predict_to_file
-    from sentiment.inference.live import Bar
     from sentiment.inference.outputs import AddedColumns
 
     predictor = _new_predictor(folder)
@@ -101,7 +101,7 @@ def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
         _write(path, texts(folder, _NUM_TEXTS))
 
     def predict() -> None:
-        with Bar(is_hidden=True) as bar:
+        with progress_bar(is_hidden=True) as bar:
             predict_to_file(
                 open_source(path),
                 output,
