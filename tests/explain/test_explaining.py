@@ -32,6 +32,7 @@ from sentiment.explain.explain import (
 from sentiment.explain.page import draw, explanation_figure, write_explanation
 from sentiment.explain.terminal import render, wants_colors
 from sentiment.model import SentimentClassifier
+from sentiment.model.reference_lstm import ReferenceLSTM
 
 KNOWN = ["the", "a", "film", "was", "great", "dull", "and", "not", ".", ",", "do", "i", "$", "x"]
 VOCABULARY = build_vocabulary(Counter({word: 99 - place for place, word in enumerate(KNOWN)}))
@@ -214,44 +215,26 @@ def test_a_model_is_left_as_it_was():
     assert model.training and not model.recurrence.training
 
 
-def walk(model, x, direction, h, c):
-    """Gates and cells of a layer's direction, in numpy, from the equations."""
-    suffix = "_l0" + ("_reverse" if direction else "")
-    weights = {key: value.numpy() for key, value in model.recurrence.state_dict().items()}
-    rows = []
-    for word in x[::-1] if direction else x:
-        sums = (
-            weights["weight_ih" + suffix] @ word + weights["bias_ih" + suffix]
-            + weights["weight_hh" + suffix] @ h + weights["bias_hh" + suffix]
-        )  # fmt: skip
-        i, f, g, o = np.split(sums, 4)
-        i, f, o = (1 / (1 + np.exp(-each)) for each in (i, f, o))
-        c = f * c + i * np.tanh(g)
-        h = o * np.tanh(c)
-        rows.append((f, i, o, c))
-    rows = rows[::-1] if direction else rows
-    return [np.stack(each) for each in zip(*rows, strict=True)]
-
-
 @pytest.mark.parametrize("learned", [False, True])
-def test_gates_are_those_of_the_equations(learned):
+def test_gates_are_those_of_the_reference(learned):
+    """Which tests/model holds to the equations."""
     model = make_model(learned_initial_state=learned)
-    h = c = np.zeros((2, 5), dtype=np.float32)
-    if learned:
-        with torch.no_grad():
+    reference = ReferenceLSTM(6, 5, bidirectional=True)
+    reference.load_state_dict(model.recurrence.state_dict())
+    initial = None
+    with torch.no_grad():
+        if learned:
             for state in (model.initial_states.h, model.initial_states.c):
                 state.normal_()
-        h, c = model.initial_states.h.detach().numpy(), model.initial_states.c.detach().numpy()
+            initial = model.initial_states(1)
+        x = model.embedding.weight[torch.from_numpy(IDS)].unsqueeze(0)
+        (directions,) = reference.trace(x, torch.tensor([len(IDS)]), initial)
     found = trace_gates(model, IDS)
-    x = model.embedding.weight.detach().numpy()[IDS]
-    cells = []
-    for direction in (0, 1):
-        forget, opened, output, cell = walk(model, x, direction, h[direction], c[direction])
-        np.testing.assert_allclose(found.forget[0, direction], forget.mean(axis=1), atol=1e-6)
-        np.testing.assert_allclose(found.input[0, direction], opened.mean(axis=1), atol=1e-6)
-        np.testing.assert_allclose(found.output[0, direction], output.mean(axis=1), atol=1e-6)
-        cells.append(cell)
-    cell = np.concatenate(cells, axis=1)  # (num_words, 2 * hidden)
+    for direction, gates in enumerate(directions):
+        for name in ("forget", "input", "output"):
+            expected = getattr(gates, name)[0].mean(dim=1)
+            np.testing.assert_allclose(getattr(found, name)[0, direction], expected, atol=1e-6)
+    cell = torch.cat([gates.cell[0] for gates in directions], dim=1).numpy()
     np.testing.assert_allclose(found.cell, cell[:, found.units].T, atol=1e-6)
     np.testing.assert_allclose(
         np.abs(found.strongest_cell), -np.sort(-np.abs(cell), axis=1)[:, :3], atol=1e-6

@@ -107,7 +107,7 @@ def execute(options: argparse.Namespace) -> None:
 
 def _open_source(options: argparse.Namespace) -> Source:
     from sentiment.data.formats import open_source
-    from sentiment.inference.live import LiveSource, TextsSource
+    from sentiment.inference.live import TextsSource, read_lines
 
     given = file_options(options)
     if options.file is not None:
@@ -117,10 +117,10 @@ def _open_source(options: argparse.Namespace) -> Source:
         return source
     column = (*given.text_column, "text")[0]
     if options.texts and options.texts != ["-"]:
-        return TextsSource(options.texts, column)
+        return TextsSource("the command line", [options.texts], column)
     if sys.stdin.isatty():
         print("one text per line; Ctrl-D ends", file=sys.stderr)
-    return LiveSource(sys.stdin.fileno(), column)
+    return TextsSource("standard input", read_lines(sys.stdin.fileno()), column)
 
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:

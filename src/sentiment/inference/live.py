@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from sentiment.data.blocks import Block, delimited_block, replace_surrogates
@@ -19,54 +19,42 @@ _BYTES_OF_A_READ = 1 << 18
 
 
 class TextsSource(Source):
-    """Texts of the command line, as rows of one column."""
+    """Lists of texts, as rows of one column; a block holds texts of one list."""
 
-    def __init__(self, texts: Sequence[str], text_column: str) -> None:
-        self.origin = "the command line"
+    def __init__(self, origin: str, lists: Iterable[list[str]], text_column: str) -> None:
+        self.origin = origin
         self.columns, self.text_columns = [text_column], (text_column,)
-        self._texts = texts
-
-    def blocks(self, window: int) -> Iterator[Block]:
-        for start in range(0, len(self._texts), window):
-            rows = [[text] for text in self._texts[start : start + window]]
-            share = (start + len(rows)) / len(self._texts)
-            yield delimited_block(self.origin, start + 1, self.columns, [0], rows, share)
-
-
-class LiveSource(Source):
-    """Lines of a stream, given by its file descriptor, as rows of one column.
-
-    A block holds the lines that have arrived, so that each is answered at once on a terminal.
-    """
-
-    def __init__(self, descriptor: int, text_column: str) -> None:
-        self.origin = "standard input"
-        self.columns, self.text_columns = [text_column], (text_column,)
-        self._descriptor = descriptor
+        self._lists = lists
 
     def blocks(self, window: int) -> Iterator[Block]:
         first = 1
-        for lines in _read_lines(self._descriptor):
-            texts = [line.removesuffix(b"\r").decode("utf-8", "surrogateescape") for line in lines]
+        for texts in self._lists:
             for start in range(0, len(texts), window):
                 rows = [[text] for text in texts[start : start + window]]
                 yield delimited_block(self.origin, first, self.columns, [0], rows, 0.0)
                 first += len(rows)
 
 
-def _read_lines(descriptor: int) -> Iterator[list[bytes]]:
-    """Lists of lines without line ends, one list for each read."""
+def read_lines(descriptor: int) -> Iterator[list[str]]:
+    """The lines that have arrived on a file descriptor, a list for each read.
+
+    So each line that is typed is answered at once.
+    """
     rest = b""
     while data := os.read(descriptor, _BYTES_OF_A_READ):
         *lines, last = data.split(b"\n")
         if lines:
             lines[0], rest = rest + lines[0], b""
-            yield lines
+            yield list(map(_decode, lines))
         rest += last
         if len(rest) > LONGEST_LINE:
             raise UserError(f"standard input: a line of more than {LONGEST_LINE:,} bytes")
     if rest:
-        yield [rest]
+        yield [_decode(rest)]
+
+
+def _decode(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")
 
 
 class AnswerTable(Output):
