@@ -31,9 +31,8 @@ from sentiment.evaluation.slices import (
     by_cut,
     by_length,
     by_unknown_share,
-    confident_mistakes,
+    find_examples,
     group_by_length,
-    uncertain_reviews,
     unknown_shares,
 )
 from sentiment.evaluation.thresholds import ThresholdScores, measure_threshold
@@ -115,6 +114,7 @@ def evaluate_predictions(
     calibrated = predictions.calibrated(temperature)
     is_right = predictions.is_right
     num_tokens, was_cut = corpus.full_lengths.numpy(), corpus.was_cut().numpy()
+    mistakes, uncertain = find_examples(calibrated, reviews, num_tokens)
     return Evaluation(
         class_names=reviews.class_names,
         predictions=predictions,
@@ -133,8 +133,8 @@ def evaluate_predictions(
             "unknown": by_unknown_share(unknown_shares(corpus), is_right),
             "cut": by_cut(was_cut, is_right),
         },
-        mistakes=confident_mistakes(calibrated, reviews, num_tokens),
-        uncertain=uncertain_reviews(calibrated, reviews, num_tokens),
+        mistakes=mistakes,
+        uncertain=uncertain,
         row_numbers=reviews.row_numbers(),
         num_tokens=num_tokens,
         was_cut=was_cut,

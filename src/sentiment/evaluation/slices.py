@@ -94,45 +94,36 @@ def unknown_shares(corpus: EncodedCorpus) -> np.ndarray:
     return shares
 
 
-def confident_mistakes(
+def find_examples(
     calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
-) -> list[Example]:
-    """The wrong predictions with the highest probability, at the run's temperature."""
-    mistakes = np.flatnonzero(~calibrated.is_right)
-    confidences = calibrated.log_probabilities.max(axis=1)[mistakes]
-    order = np.argsort(-confidences, kind="stable")
-    return _examples(mistakes[order], calibrated, reviews, num_tokens)
+) -> tuple[list[Example], list[Example]]:
+    """The wrong predictions with the highest probability, and the least certain reviews.
 
-
-def uncertain_reviews(
-    calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
-) -> list[Example]:
-    """The reviews whose most probable class has the lowest probability."""
+    Probabilities are those of the most probable class, at the run's temperature.
+    """
     confidences = calibrated.log_probabilities.max(axis=1)
-    return _examples(np.argsort(confidences, kind="stable"), calibrated, reviews, num_tokens)
+    by_certainty = np.argsort(-confidences, kind="stable")
+    mistakes = by_certainty[~calibrated.is_right[by_certainty]]
+    uncertain = np.argsort(confidences, kind="stable")
+    names, predicted, rows = reviews.class_names, calibrated.predicted, reviews.row_numbers()
+
+    def example(index: int) -> Example:
+        return Example(
+            row=int(rows[index]),
+            text=shorten_review(reviews.texts[index]),
+            label=names[calibrated.labels[index]],
+            predicted=names[predicted[index]],
+            probability=float(np.exp(confidences[index])),
+            num_tokens=int(num_tokens[index]),
+        )
+
+    first, second = (indices[:_NUM_EXAMPLES].tolist() for indices in (mistakes, uncertain))
+    return list(map(example, first)), list(map(example, second))
 
 
 def shorten_review(text: str) -> str:
     """A review as pages show it: at most its first 20,000 characters and an ellipsis."""
     return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " …"
-
-
-def _examples(
-    indices: np.ndarray, calibrated: Predictions, reviews: Reviews, num_tokens: np.ndarray
-) -> list[Example]:
-    names, predicted = reviews.class_names, calibrated.predicted
-    rows = reviews.row_numbers()
-    return [
-        Example(
-            row=int(rows[index]),
-            text=shorten_review(reviews.texts[index]),
-            label=names[calibrated.labels[index]],
-            predicted=names[predicted[index]],
-            probability=float(np.exp(calibrated.log_probabilities[index].max())),
-            num_tokens=int(num_tokens[index]),
-        )
-        for index in indices[:_NUM_EXAMPLES].tolist()
-    ]
 
 
 def _group(name: str, is_right: np.ndarray) -> Group:
