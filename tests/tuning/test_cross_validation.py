@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
+from sentiment.config.parser import save_config
 from sentiment.data.reviews import load_training_splits
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.runs.run import load_run, load_settings
@@ -77,8 +78,9 @@ def command(data: Path, folder: Path, *options: str) -> list[str]:
 def validated(tmp_path_factory) -> Path:
     """Two folds by film, trained in this process."""
 
-    def train(settings, run, log, *, forwarder) -> TrainingOutcome:
-        assert cli.main(["train", f"--config={settings}"]) == 0
+    def train(config, files, *, forwarder) -> TrainingOutcome:
+        save_config(config, files)
+        assert cli.main(["train", f"--config={files}"]) == 0
         return TrainingOutcome("complete")
 
     folder = tmp_path_factory.mktemp("folds")

@@ -59,9 +59,8 @@ class FakeTraining:
         self.settings: list[Config] = []
         monkeypatch.setattr(sweep, "run_training", self)
 
-    def __call__(self, settings, run, log, *, forwarder, after_epoch) -> TrainingOutcome:
-        config = load_config(settings)
-        assert config.output_dir == str(run)
+    def __call__(self, config, files, *, forwarder, after_epoch) -> TrainingOutcome:
+        run = Path(config.output_dir)
         self.settings.append(config)
         scores = self.scores_of(len(self.settings), config)
         if isinstance(scores, str):
@@ -442,7 +441,8 @@ def test_a_training_that_outlives_its_sweep_is_not_trained_a_second_time(
         program = tmp_path / "training.py"
         program.write_text("raise SystemExit('error: another training writes to this folder')")
         with SignalForwarder() as forwarder:
-            outcome = run_training(tmp_path, run, tmp_path / "log", forwarder=forwarder)
+            config = replace(config, output_dir=str(run))
+            outcome = run_training(config, tmp_path / "files", forwarder=forwarder)
         assert outcome == TrainingOutcome("stopped")
     assert "trial 000 resumed: " in sweep_command(2, trials=1)[1]
 

@@ -19,7 +19,6 @@ from sentiment.comparison.report import format_p, format_points
 from sentiment.comparison.run_groups import load_classifier
 from sentiment.comparison.significance import bootstrap_difference, mcnemar
 from sentiment.config.config import Config, deciding_settings
-from sentiment.config.parser import save_config
 from sentiment.data.reviews import load_split, reviews_fingerprint
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import format_table, wrap_text
@@ -166,10 +165,9 @@ def _try_claim(folder: Path, fold: Fold) -> FileLock | None:
 
 def _train(work: Path, fold: Fold, forwarder: SignalForwarder) -> str:
     """Train a fold; returns the result in words."""
-    settings, log = work / f"{fold.name}.yaml", work / f"{fold.name}.log"
-    save_config(fold.config, settings)
-    outcome = run_training(settings, fold.run, log, forwarder=forwarder)
+    outcome = run_training(fold.config, work / fold.name, forwarder=forwarder)
     if outcome.kind == "failed":
+        log = work / f"{fold.name}.log"
         raise UserError(f"the training of {fold.name} failed: {outcome.message} (see {log})")
     if outcome.kind == "stopped":
         return "stopped"

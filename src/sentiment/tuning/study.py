@@ -98,7 +98,8 @@ class Study:
         return None
 
     def _try_claim(self, number: int) -> FileLock | None:
-        return try_claim(self.work_file(number, "claim"), trial_run(self.folder, number))
+        claim = self.work_files(number).with_suffix(".claim")
+        return try_claim(claim, trial_run(self.folder, number))
 
     def _claimed(self, trial: Trial, claim: FileLock, reported: set[int] | None) -> ClaimedTrial:
         for key, dimension in self._search.space.items():
@@ -146,9 +147,9 @@ class Study:
         config = with_values(self._config, claimed.values)
         return replace(config, output_dir=str(trial_run(self.folder, claimed.number)))
 
-    def work_file(self, number: int, suffix: str) -> Path:
-        """A trial's settings (yaml), output (log) or lock (claim)."""
-        return self.folder / "work" / f"{number:03d}.{suffix}"
+    def work_files(self, number: int) -> Path:
+        """A trial's settings (.yaml), output (.log) and lock (.claim), without ending."""
+        return self.folder / "work" / f"{number:03d}"
 
 
 def trial_run(folder: Path, number: int) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from sentiment.config.parser import save_config
 from sentiment.display.console import format_table, sanitize, truncate, wrap_text
 from sentiment.runtime.errors import UserError
 from sentiment.tuning.study import (
@@ -54,18 +53,14 @@ def _train(
         config = study.config_of(trial)
     except ValueError as error:  # values that contradict each other
         return TrainingOutcome("failed", str(error))
-    settings = study.work_file(trial.number, "yaml")
-    save_config(config, settings)
 
     def should_prune(entry: dict[str, Any]) -> bool:
         epoch, score = entry["training"]["epoch"], entry["validation"][metric]
         is_behind = score is not None and study.report(trial, epoch, score)
         return is_behind and epoch < config.training.num_epochs
 
-    return run_training(
-        settings, trial_run(study.folder, trial.number), study.work_file(trial.number, "log"),
-        forwarder=forwarder, after_epoch=should_prune,
-    )  # fmt: skip
+    files = study.work_files(trial.number)
+    return run_training(config, files, forwarder=forwarder, after_epoch=should_prune)
 
 
 def _record(study: Study, trial: ClaimedTrial, metric: str, outcome: TrainingOutcome) -> str:

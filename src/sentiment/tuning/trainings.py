@@ -16,6 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from sentiment.config.config import Config, deciding_settings
+from sentiment.config.parser import save_config
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, is_locked, write_json
@@ -90,18 +91,20 @@ class TrainingOutcome:
 
 
 def run_training(
-    settings: Path,
-    run: Path,
-    log: Path,
+    config: Config,
+    files: Path,
     *,
     forwarder: SignalForwarder,
     after_epoch: Callable[[dict[str, Any]], bool] = lambda entry: False,
 ) -> TrainingOutcome:
-    """Train by a settings file, or resume, in a child process whose output is appended to ``log``.
+    """Train, or resume, in a child process.
 
-    ``run`` is the folder that the settings name. ``after_epoch`` is called with each entry of its
-    metrics.json; True ends the training.
+    ``files`` is the path, without ending, of the files of its settings (.yaml) and output (.log).
+    ``after_epoch`` is called with each entry of the run's metrics.json; True ends the training.
     """
+    run = Path(config.output_dir)
+    settings, log = files.with_suffix(".yaml"), files.with_suffix(".log")
+    save_config(config, settings)
     command = [*_TRAIN, f"--config={settings}", "--auto_resume"]
     with log.open("ab") as output:
         start = output.tell()
