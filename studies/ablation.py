@@ -52,9 +52,6 @@ class Variant:
     words: str | None = None
 
 
-SLOW = ("--training.learning_rate=1e-3", "--model.word_dropout=0")
-ONE_POOL = (*SLOW, "--model.pooling=max")
-CUT = (*ONE_POOL, "--data.max_length=400")
 _RUN_SETTINGS = (  # in which the runs of a variant differ
     "seed", "data.path", "vectors.path", "pretraining.path", "distillation.num_teachers",
 )  # fmt: skip
@@ -67,6 +64,7 @@ SHORT = (  # cut reviews and small vectors: the recipe of earlier versions
     "--training.pieces=0",
 )  # fmt: skip
 VARIANTS = {
+    "tutorial": Variant("`configs/tutorial.yaml`", config="tutorial"),
     "imdb": Variant("`configs/imdb.yaml`", dimension=300, words="imdb"),
     "imdb-no-words": Variant(
         "… without its language model", options=("--pretraining.num_epochs=0",), dimension=300
@@ -90,28 +88,9 @@ VARIANTS = {
         config="imdb_labelled", dimension=300,
     ),
     "semi": Variant("`configs/imdb_semi.yaml`", config="imdb_semi", dimension=300, words="semi"),
-    "semi-large": Variant(
-        "… with 512 units", options=("--model.hidden_size=512",),
-        config="imdb_semi", dimension=300, words="large",
-    ),
-    "semi-taught": Variant(
-        "`configs/imdb_semi.yaml` with two teachers", options=("--distillation.num_teachers=2",),
-        config="imdb_semi", dimension=300, words="semi",
-    ),
-    "semi-slow": Variant(
-        "`configs/imdb_semi.yaml` with learning rate 1e-3, no word dropout", options=SLOW,
-        config="imdb_semi", dimension=300, words="semi",
-    ),
-    "semi-max": Variant(
-        "… and max pooling alone", options=ONE_POOL, config="imdb_semi", dimension=300, words="semi"
-    ),
-    "semi-cut": Variant(
-        "… and reviews cut to 400 tokens", options=CUT,
-        config="imdb_semi", dimension=300, words="semi",
-    ),
-    "semi-adversarial": Variant(
-        "… and the adversarial objective, perturbations of norm 1",
-        options=(*CUT, "--objectives.adversarial=1", "--objectives.perturbation_norm=1"),
+    "semi-no-teachers": Variant(
+        "… without its teachers",
+        options=("--distillation.baseline=false", "--distillation.num_teachers=0"),
         config="imdb_semi", dimension=300, words="semi",
     ),
 }  # fmt: skip
@@ -135,7 +114,7 @@ def main() -> None:
     for path in sorted(options.runs.glob("*/run.json")):
         name, _, seed = path.parent.name.rpartition("-seed-")
         if "-teacher-" in seed:  # teachers are trained with the same recipe without teachers
-            name, seed = name.removesuffix("-taught"), str(_manifest(path.parent)["seed"])
+            name, seed = f"{name}-no-teachers", str(_manifest(path.parent)["seed"])
         if name not in VARIANTS or (result := _result(path.parent)) is None:
             continue
         if (key := _difference(VARIANTS[name], path.parent)) is not None:
