@@ -5,18 +5,12 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-from helpers.corpus import SHARED, needs_imdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentiment.config.config import DataConfig
 from sentiment.data import splits as holdout
-from sentiment.data.reviews import load_training_splits
 from sentiment.data.splits import dedup_key
-
-IMDB = SHARED / "imdb"
 
 
 def fold(text: str) -> str:
@@ -202,17 +196,3 @@ def test_too_few_reviews_or_groups_of_a_class(texts, labels, options, message) -
         options["groups"] = np.array(options["groups"])
     with pytest.raises(ValueError, match=f"reviews.csv: class .*{message}"):
         hold_out(list(texts), labels, **options)
-
-
-@needs_imdb
-def test_imdb_is_held_out_by_stretches() -> None:
-    texts = pq.read_table(IMDB / "train.parquet", columns=["text"])["text"].to_pylist()
-    data = DataConfig(source="imdb", path=str(IMDB), class_names=("neg", "pos"))
-    train, validation = load_training_splits(data)
-    assert np.bincount(validation.labels).tolist() == [1250, 1250]
-    held = set(validation.groups.tolist())
-    assert len(held) == 50, "whole stretches of 50 rows"
-    assert held.isdisjoint(train.groups.tolist())
-    assert validation.texts == [text for row, text in enumerate(texts) if row // 50 in held]
-    folded = {fold(text) for text in validation.texts}
-    assert not any(fold(text) in folded for text in train.texts)

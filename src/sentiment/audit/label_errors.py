@@ -78,7 +78,6 @@ class Doubt:
 
     index: int  # of the review
     suggested: int  # the class that the model is confident of
-    label_probability: float
     suggested_probability: float
 
 
@@ -98,5 +97,5 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[Dou
     suggested, most = confident.argmax(axis=1), confident.max(axis=1)
     doubted = np.flatnonzero((most >= 0) & (suggested != labels))
     order = doubted[np.argsort(given[doubted] - most[doubted], kind="stable")]
-    columns = (order, suggested[order], given[order], most[order])
+    columns = (order, suggested[order], most[order])
     return [Doubt(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
