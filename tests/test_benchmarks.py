@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from benchmarks.kernels import parse_kernels
 from benchmarks.machine import Processor, parse_processor, results_name
@@ -13,7 +12,7 @@ from benchmarks.publish import (
     load_results,
     machines_side_by_side,
 )
-from benchmarks.step import Shape, step_seconds
+from benchmarks.step import Shape
 from studies import fill
 
 
@@ -68,11 +67,6 @@ def test_the_products_of_a_step_are_those_of_the_equations():
     shape = Shape(batch=3, time=7, input=5, hidden=4, layers=2, directions=2)
     forward = 2 * 2 * 3 * 7 * 16 * ((5 + 4) + (8 + 4))
     assert sum(2 * times * m * k * n for times, m, k, n in shape.products()) == 3 * forward
-
-
-@pytest.mark.parametrize("kind", ["PackedLSTM", "packed nn.LSTM", "padded nn.LSTM"])
-def test_every_contestant_runs(kind):
-    assert step_seconds(kind, Shape(batch=2, time=6, input=3, hidden=4), torch.bfloat16) > 0
 
 
 VERBOSE = """\

@@ -95,21 +95,6 @@ def test_equals_the_packed_sequence_at_the_size_it_is_used(kind):
     assert_equal_to_oracle(oracle, model, x, lengths)
 
 
-@pytest.mark.parametrize("kind", ["gru", "rnn", "reference"])
-def test_gradients_are_those_of_finite_differences(kind):
-    """PackedLSTM is differentiable by oneDNN or torch, in fp32 only."""
-    torch.manual_seed(0)
-    _, model = make_pair(kind, 2, 2, num_layers=2, bidirectional=True)
-    model.double()
-    options = {"dtype": torch.float64, "requires_grad": True}
-    x, initial = torch.randn(2, 3, 2, **options), make_initial(kind, 4, 2, 2, **options)
-    lengths = torch.tensor([1, 3])
-    inputs = (x, *initial, *model.parameters())
-    assert torch.autograd.gradcheck(
-        lambda x, *rest: run(model, x, lengths, rest[: len(initial)]), inputs
-    )
-
-
 def test_large_weights_do_not_wake_the_padding():
     """The padding is held by saturated gates; weights far beyond trained ones must not free it."""
     torch.manual_seed(0)

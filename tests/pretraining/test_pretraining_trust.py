@@ -24,7 +24,7 @@ from sentiment.diagnostics import reproduce as reproducing
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import find_pretraining
 from sentiment.runs.manifest import read_manifest
-from sentiment.runs.pretrained import check_fits, check_same
+from sentiment.runs.pretrained import check_same
 from sentiment.runs.run import is_finished
 from sentiment.runs.weights import read_weights
 from sentiment.runtime.distributed import DistributedContext
@@ -108,27 +108,37 @@ def test_another_file_of_vectors_is_refused(reviews, tmp_path, capsys, monkeypat
     assert "with none, but the pre-training" in error_line(capsys)
 
 
-@pytest.mark.parametrize("option", ["--overwrite", "--auto_resume", "--resume"])
-def test_training_neither_replaces_nor_resumes_it(reviews, finished, capsys, option):
-    if option == "--resume":
-        arguments = [f"--resume={finished}"]
-    else:
-        arguments = options(reviews, finished, option, "--pretraining.num_epochs=0")
-    assert cli.train(arguments) == 1
-    assert f"start from it with --pretraining.path {finished}" in error_line(capsys)
-    read_weights(finished, "last")
+# {all} are the settings, {run} is the run to be, and {it} the pre-training.
+REFUSALS = [
+    ("train {all} --pretraining.path={it} --model.hidden_size=9", "model.hidden_size is 9, but"),
+    ("train {all} --pretraining.path={it} --data.lower_case=false", "lower_case is False, but"),
+    ("train {all} --pretraining.path={it} --data.shared_reviews=drop", "copies of test reviews"),
+    ("train {all} --pretraining.path={run}", "pretraining.path and output_dir are both {run}"),
+    ("train {all} --pretraining.path=nowhere", "pretraining.path leads to no pre-training"),
+    ("train {all} --pretraining.num_epochs=0 --output_dir={it} --overwrite", "start from it"),
+    ("train {all} --pretraining.num_epochs=0 --output_dir={it} --auto_resume", "start from it"),
+    ("train --resume={it}", "start from it with --pretraining.path {it}"),
+    ("pretrain {all} --output_dir={it} --pretraining.window=9", "window is 8, not 9"),
+    ("pretrain {all} --pretraining.path={it}", "set pretraining.path to null"),
+    ("pretrain {all} --pretraining.num_epochs=0", "pretraining.num_epochs is 0"),
+    ("evaluate --run={it} --split=validation", "is a pre-training, not a classifier"),
+    ("reproduce {it}", "{it} is a pre-training: only a classifier's run"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), REFUSALS)
+def test_what_it_is_not_for(command, message, reviews, made, tmp_path, capsys, never):
+    run = tmp_path / "run"
+    values = {"all": " ".join(options(reviews, run)), "run": run, "it": made}
+    assert cli.main(command.format(**values).split()) == 1
+    assert message.format(**values) in error_line(capsys)
+    read_weights(made, "last")
 
 
 def test_a_folder_of_something_else_is_not_advised_to_be_overwritten(reviews, tmp_path, capsys):
     (tmp_path / "letter.txt").write_text("dear")
     assert pretrain(*options(reviews, tmp_path)) == 1
     assert "holds no pre-training: choose another output_dir" in error_line(capsys)
-
-
-def test_it_is_not_where_the_run_is_to_be(reviews, tmp_path):
-    path = tmp_path / "place"
-    with pytest.raises(ValueError, match="pretraining.path and output_dir are both"):
-        find(*options(reviews, path, f"--pretraining.path={path}"))
 
 
 def test_one_without_checkpoint_is_begun_again_with_other_settings(reviews, tmp_path, monkeypatch):
@@ -176,14 +186,6 @@ def test_several_ranks_use_a_finished_pretraining(reviews, finished, tmp_path):
         find(*options(reviews, tmp_path / "other"), distributed=ranks)
 
 
-def test_one_that_may_have_read_test_reviews_is_refused(reviews, finished, tmp_path):
-    more = f"--pretraining.path={finished}"
-    check_fits(settings(*options(reviews, tmp_path / "run", more)), finished)
-    dropping = settings(*options(reviews, tmp_path / "run", more, "--data.shared_reviews=drop"))
-    with pytest.raises(ValueError, match="may have read copies of test reviews"):
-        check_fits(dropping, finished)
-
-
 def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
     """The hub has unlabelled reviews: a pre-training without them would be another."""
 
@@ -222,19 +224,7 @@ def test_a_teacher_not_to_be_trusted_is_met_before_it(reviews, tmp_path, capsys,
     assert "which it may have learned from" in error_line(capsys)
 
 
-def test_it_cannot_be_reproduced(finished, capsys):
-    assert cli.main(["reproduce", str(finished)]) == 1
-    assert f"{finished} is a pre-training: only a classifier's run" in error_line(capsys)
-
-
-def test_pretrain_starts_from_no_other(reviews, finished, tmp_path, capsys):
-    assert pretrain(*options(reviews, tmp_path / "a", f"--pretraining.path={finished}")) == 1
-    assert "set pretraining.path to null" in error_line(capsys)
-
-
-def test_messages_name_the_setting_that_leads_there(reviews, tmp_path, capsys):
-    assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={tmp_path}/no")) == 1
-    assert "pretraining.path leads to no pre-training" in error_line(capsys)
+def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
     run = tmp_path / "classifier"
     assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
     capsys.readouterr()
