@@ -171,8 +171,9 @@ def test_a_damaged_settings_file_is_named(tmp_path):
         load_config(tmp_path / "missing.yaml")
 
 
-def test_resuming_a_training_that_has_not_begun_names_its_command(tmp_path, capsys):
-    (tmp_path / "run-pretraining").mkdir()
+@pytest.mark.parametrize("before", ["pretraining", "baseline", "teacher-1"])
+def test_resuming_a_training_that_has_not_begun_names_its_command(before, tmp_path, capsys):
+    (tmp_path / f"run-{before}").mkdir()
     message = refusal(["--resume", str(tmp_path / "run")], capsys)
     assert "has not begun yet: give the command that started it again" in message
     assert "no settings file" in refusal(["--resume", str(tmp_path / "other")], capsys)

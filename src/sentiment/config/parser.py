@@ -160,6 +160,8 @@ def _file_first(arguments: Sequence[str]) -> list[str]:
     return files + others
 
 
+_BEFORE = ("-pretraining", "-baseline", "-teacher-1")  # folders of what is trained before a run
+
 # Settings that may change when a run is resumed: where files lie. The reviews are compared.
 _CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {
     "data.path", "data.exclude", "vectors.path",
@@ -173,7 +175,7 @@ def _resumed_config(
     if namespace.get("config"):
         raise UserError("--resume takes the run's own settings: leave --config out")
     folder = Path(run).expanduser()
-    earlier = (folder, *(Path(beside(run, ending)) for ending in ("-pretraining", "-teacher-1")))
+    earlier = (folder, *(Path(beside(run, ending)) for ending in _BEFORE))
     if not (folder / "config.yaml").exists() and any(path.is_dir() for path in earlier):
         raise FileNotFoundError(
             f"the training of {run} has not begun yet: give the command that started it again, "
