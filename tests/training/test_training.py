@@ -129,7 +129,7 @@ def test_training_opens_the_test_split_for_the_guard_alone(shared_reviews, corpu
 
     def watch(event: str, details: tuple) -> None:
         if watching and event == "open":
-            by_guard = "_read_test_texts" in [frame.f_code.co_name for frame, _ in walk_stack(None)]
+            by_guard = "read_test_keys" in [frame.f_code.co_name for frame, _ in walk_stack(None)]
             opened.append((str(details[0]), by_guard))
 
     sys.addaudithook(watch)

@@ -222,29 +222,26 @@ def log_overlaps(overlaps: Overlaps, *, dropped: bool) -> None:
 
 def read_test_keys(data: DataConfig) -> list[bytes]:
     """The :func:`dedup_key` of each test review; empty if there is no test split."""
-    try:
-        return [dedup_key(text) for text in _read_test_texts(data)]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError) as error:
-        reason = f"the test split can't be compared with the others: {error}"
-        if data.shared_reviews == "drop":
-            raise UserError(f"{reason} (or set data.shared_reviews to report)") from error
-        logger.warning("%s", reason)
-        return []
-
-
-def _read_test_texts(data: DataConfig) -> list[str]:
+    drops_shared = data.shared_reviews == "drop"
     if is_imdb(data) and cached_imdb_file("test") is None:
-        if data.shared_reviews == "drop":
+        if drops_shared:
             logger.warning(
                 "data.shared_reviews drop leaves no copies of test reviews out: IMDB's test split "
                 "is not in the hub's cache, where evaluating a run on it puts it"
             )
         return []  # it is not downloaded for this
-    # Without labels: a test split for use elsewhere may have none.
-    texts = read_split(data, "test", with_labels=False).texts
-    return [text for text in texts if text]
+    try:
+        # Without labels: a test split for use elsewhere may have none.
+        texts = read_split(data, "test", with_labels=False).texts
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        reason = f"the test split can't be compared with the others: {error}"
+        if drops_shared:
+            raise UserError(f"{reason} (or set data.shared_reviews to report)") from error
+        logger.warning("%s", reason)
+        return []
+    return [dedup_key(text) for text in texts if text]
 
 
 _MAX_TEXTS = 50_000  # the first ones of a larger corpus suffice, and take seconds
