@@ -98,12 +98,7 @@ def prepare_training(
     if vocabulary is None:
         vocabulary = choose_vocabulary(config, [(train, train_tokens)])
         if not warn_of_unspaced(train.texts, config.data.language):
-            warn_of_vocabulary(
-                vocabulary,
-                config.vocabulary,
-                count_tokens(train_tokens),
-                count_tokens(validation_tokens),
-            )
+            warn_of_vocabulary(vocabulary, config.vocabulary, train_tokens, validation_tokens)
     elif extends_vocabulary:
         more = choose_vocabulary(config, [(train, train_tokens)])
         vocabulary = extend_vocabulary(vocabulary, more)

@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, VocabularyConfig
+from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vectors import Coverage
-from sentiment.data.vocabulary import SPECIALS
+from sentiment.data.vocabulary import SPECIALS, count_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,13 @@ def warn_of_unspaced(texts: Sequence[str], language: str) -> bool:
 
 
 def warn_of_vocabulary(
-    vocabulary: Vocab, settings: VocabularyConfig, train: Counter[str], validation: Counter[str]
+    vocabulary: Vocab,
+    settings: VocabularyConfig,
+    train_tokens: TokenizedTexts,
+    validation_tokens: TokenizedTexts,
 ) -> None:
-    """Warn of a tiny vocabulary and of many unknown tokens; the counters are of each split's."""
+    """Warn of a tiny vocabulary and of many unknown tokens."""
+    train, validation = count_tokens(train_tokens), count_tokens(validation_tokens)
     known, num_words = set(vocabulary.itos), len(vocabulary) - len(SPECIALS)
     unlimited = {"min_frequency": 1, "min_groups": 1, "max_size": None}
     options = (
