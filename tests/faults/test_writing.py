@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from helpers.processes import Processes
-from helpers.trainings import arguments, ended
+from helpers.trainings import arguments, ended, refusal
 
 from sentiment.cli import main as cli
 from sentiment.cli.main import run_command
@@ -68,8 +68,7 @@ def test_a_disk_that_fills_up(corpus, tmp_path):
 
 def test_a_folder_that_nobody_may_write_to(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    assert cli.train(arguments(corpus, tmp_path / "run")) == 1
-    assert "cannot be written to" in one_line(capsys.readouterr().err)
+    assert "cannot be written to" in refusal(arguments(corpus, tmp_path / "run"), capsys)
 
 
 def test_a_folder_that_is_removed_while_training(corpus, tmp_path, capsys):
@@ -84,8 +83,8 @@ def test_a_second_training_into_one_folder_is_refused(corpus, tmp_path, capsys):
     run = tmp_path / "run"
     with run_lock(run):
         for more in ([], ["--overwrite"]):
-            assert cli.train([*arguments(corpus, run), *more]) == 1
-            assert "another training writes to" in one_line(capsys.readouterr().err)
+            message = refusal([*arguments(corpus, run), *more], capsys)
+            assert "another training writes to" in message
     assert cli.train(arguments(corpus, run)) == 0
 
 
