@@ -1,10 +1,12 @@
-"""Recurrences on padded batches, ours and torch's own on the PackedSequence."""
+"""Recurrences on padded batches, ours and torch's own on the PackedSequence; a classifier."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from sentiment.model import SentimentClassifier
 
 
 def run(model, x: torch.Tensor, lengths: torch.Tensor, initial=()) -> list[torch.Tensor]:
@@ -25,3 +27,10 @@ def run_with_gradients(model, x, lengths, initial=()):
     generator = torch.Generator().manual_seed(3)
     total = sum((each * torch.randn(each.shape, generator=generator)).sum() for each in results)
     return results, torch.autograd.grad(total, [x, *initial, *model.parameters()])
+
+
+def make_classifier(**settings) -> SentimentClassifier:
+    """A classifier with the same weights at each call."""
+    torch.manual_seed(0)
+    sizes = {"vocabulary_size": 30, "num_classes": 3, "embedding_size": 6, "hidden_size": 8}
+    return SentimentClassifier(**{**sizes, **settings})

@@ -6,18 +6,12 @@ import math
 
 import pytest
 import torch
+from helpers.recurrences import make_classifier
 from torch import nn
 
-from sentiment.model import SentimentClassifier
 from sentiment.model.layers import pool
 
 LENGTHS = torch.tensor([5, 2, 7, 1])
-
-
-def make_classifier(**changes) -> SentimentClassifier:
-    torch.manual_seed(0)
-    settings = {"vocabulary_size": 30, "num_classes": 3, "embedding_size": 6, "hidden_size": 8}
-    return SentimentClassifier(**{**settings, **changes})
 
 
 def make_tokens() -> torch.Tensor:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.recurrences import make_classifier
 
-from sentiment.model import SentimentClassifier
 from sentiment.model.layers import Dropout, drop_over_time, drop_words, dropout
 
 
@@ -82,11 +82,7 @@ def test_words_become_unknown_and_padding_stays():
     ],
 )
 def test_a_classifier_drops_in_training_alone(settings):
-    model = SentimentClassifier(
-        vocabulary_size=30, num_classes=2, embedding_size=8, hidden_size=8, **settings
-    )
-    plain = SentimentClassifier(vocabulary_size=30, num_classes=2, embedding_size=8, hidden_size=8)
-    plain.load_state_dict(model.state_dict())
+    model, plain = make_classifier(**settings), make_classifier()
     tokens, lengths = torch.randint(2, 30, (4, 9)), torch.tensor([9, 9, 5, 2])
     assert not torch.equal(model(tokens, lengths), plain(tokens, lengths))
     assert torch.equal(model.eval()(tokens, lengths), plain.eval()(tokens, lengths))

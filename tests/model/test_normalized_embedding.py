@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from helpers.recurrences import make_classifier
 
 from sentiment.config.config import Config, ModelConfig
 from sentiment.data.vocabulary import build_vocabulary, token_counts
@@ -20,6 +21,9 @@ from sentiment.runs.weights import WeightsInfo, save_weights
 COUNTS = [0, 0, 90, 40, 33, 9, 5, 5, 2, 2, 1]
 TOKENS = torch.tensor([[2, 5, 10, 1], [3, 0, 0, 0], [2, 2, 7, 0]])
 LENGTHS = torch.tensor([4, 1, 3])
+NORMALIZED = {
+    "vocabulary_size": len(COUNTS), "normalize_embedding": True, "frequencies": COUNTS,
+}  # fmt: skip
 
 
 def make_embedding(counts=COUNTS, size: int = 4, seed: int = 0) -> NormalizedEmbedding:
@@ -28,13 +32,6 @@ def make_embedding(counts=COUNTS, size: int = 4, seed: int = 0) -> NormalizedEmb
     with torch.no_grad():
         made.weight.mul_(3).add_(2)[0] = 0
     return made
-
-
-def make_classifier(**changes) -> SentimentClassifier:
-    torch.manual_seed(0)
-    settings = {"vocabulary_size": len(COUNTS), "num_classes": 3, "embedding_size": 4}
-    settings |= {"hidden_size": 5, "normalize_embedding": True, "frequencies": COUNTS}
-    return SentimentClassifier(**{**settings, **changes})
 
 
 def oracle(table: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -87,14 +84,14 @@ def test_nothing_is_divided_by_zero(counts):
 
 def test_frequencies_must_be_of_the_vocabulary():
     with pytest.raises(ValueError, match="normalize_embedding is True, but frequencies is None"):
-        make_classifier(frequencies=None)
+        make_classifier(**NORMALIZED | {"frequencies": None})
     with pytest.raises(ValueError, match="frequencies has 10 words, expected 11"):
-        make_classifier(frequencies=COUNTS[1:])
+        make_classifier(**NORMALIZED | {"frequencies": COUNTS[1:]})
 
 
 def test_a_classifier_reads_the_normalized_table():
-    model = make_classifier().eval()
-    plain = make_classifier(normalize_embedding=False).eval()
+    model = make_classifier(**NORMALIZED).eval()
+    plain = make_classifier(vocabulary_size=len(COUNTS)).eval()
     weights = {**model.state_dict(), "embedding.weight": model.embedding_table().detach()}
     del weights["embedding.shares"]
     assert torch.equal(plain.embedding_table(), plain.embedding.weight)
@@ -104,7 +101,7 @@ def test_a_classifier_reads_the_normalized_table():
 
 
 def test_moments_are_in_full_precision_under_autocast():
-    model = make_classifier()
+    model = make_classifier(**NORMALIZED)
     exact = model.embed(TOKENS)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model.embed(TOKENS), exact)

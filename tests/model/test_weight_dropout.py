@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.recurrences import make_classifier
 from torch import nn
 
 from sentiment.model import SentimentClassifier
@@ -16,11 +17,10 @@ VARIANTS = [("lstm", "packed"), ("gru", "packed"), ("rnn", "packed"), ("lstm", "
 each_variant = pytest.mark.parametrize(("cell", "implementation"), VARIANTS)
 
 
-def make(cell="lstm", implementation="packed", weight_dropout=0.5, **changes):
-    torch.manual_seed(0)
-    settings = {"vocabulary_size": 30, "num_classes": 3, "embedding_size": 6, "hidden_size": 8}
-    settings |= {"num_layers": 2, "cell": cell, "implementation": implementation}
-    return SentimentClassifier(**settings, weight_dropout=weight_dropout, **changes)
+def make(cell="lstm", implementation="packed", weight_dropout=0.5) -> SentimentClassifier:
+    return make_classifier(
+        num_layers=2, cell=cell, implementation=implementation, weight_dropout=weight_dropout
+    )
 
 
 def run(model: SentimentClassifier, seed: int = 3) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -70,7 +70,7 @@ def test_the_expected_weight_is_the_weight():
 
 
 def test_masks_are_new_for_each_batch_and_the_same_within_it():
-    model = make(embedding_dropout=0.0)
+    model = make()
     assert not torch.equal(run(model, seed=3)[0], run(model, seed=4)[0])
     # Equal reviews of one batch meet equal weights.
     logits = model(TOKENS[2:3].expand(4, -1), torch.full((4,), 7))
