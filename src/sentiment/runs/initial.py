@@ -50,16 +50,13 @@ def find_initial_run(config: Config) -> Path | None:
     before, now = flat_settings(load_settings(path)), flat_settings(config)
     others = [key for key in _SHARED if before[key] != now[key]]
     if others:
-        options = " ".join(f"--{key} {_as_option(before[key])}" for key in others)
+        texts = (yaml.safe_dump(before[key]).split("\n")[0] for key in others)
+        options = " ".join(f"--{key} {text}" for key, text in zip(others, texts, strict=True))
         raise UserError(
             f"the run {path}, which training.init_from names, differs in {', '.join(others)}: give "
             f"{options}"
         )
     return path
-
-
-def _as_option(value: object) -> str:
-    return yaml.safe_dump(value).split("\n")[0]
 
 
 @torch.no_grad()
