@@ -26,7 +26,6 @@ from sentiment.cli import train as train_command
 from sentiment.config.parser import parse_training, setting_keys
 from sentiment.inference.predictor import Prediction, Predictor, load
 from sentiment.runs.manifest import read_manifest
-from sentiment.runtime.device import find_device
 from sentiment.runtime.processes import Interrupted
 
 logger = logging.getLogger("sentiment")
@@ -130,7 +129,7 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
         run: the run's folder.
         split: ``train``, ``validation`` or ``test``.
         options: the command's, without dashes: ``data.path`` and other settings of the reviews,
-            ``output``, ``max_lengths``, ``checkpoint``, ``device``, ``precision``.
+            ``output``, ``max_lengths``, ``checkpoint``, ``ensemble``, ``device``, ``precision``.
 
     Raises:
         UserError: an option or a file is wrong.
@@ -151,7 +150,10 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
         evaluation.calibrated.probabilities.tolist(), evaluation.num_tokens.tolist(),
         evaluation.was_cut.tolist(), strict=True,
     )  # fmt: skip
-    predictor = Predictor(outcome.run, find_device(parsed.device), precision=parsed.precision)
+    predictor = load(
+        outcome.run.path, checkpoint=parsed.checkpoint, device=parsed.device,
+        ensemble=parsed.ensemble, precision=parsed.precision,
+    )  # fmt: skip
     return EvaluatedRun(
         path=outcome.run.path,
         metrics=evaluation.as_dict(),

@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
+from sentiment import evaluate
 from sentiment.baseline.folder import check_replaceable, load_baseline
 from sentiment.baseline.linear import (
     REGULARIZATION,
@@ -34,6 +35,7 @@ from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
+from sentiment.runtime.errors import UserError
 
 TINY = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
@@ -283,28 +285,34 @@ def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp
     assert (run / "train.log").read_text().rstrip().endswith(f"      {command.format(run)}")
     data_path = load_settings(run).data.path
     assert cli.train([f"--output_dir={path}", f"--data.path={data_path}", *TINY]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
+    last = capsys.readouterr().out.splitlines()[-2:]
     trained = load_run(path)
     data = trained.config.data
     reviews, corpus = prepare_split(data, "validation", trained.vocabulary, trained.class_names)
     ours = predict_corpus(trained.model, corpus, device=CPU).predicted == reviews.labels
     with (folder / EVALUATION / "predictions.csv").open(newline="") as file:
         theirs = np.array([row["label"] == row["predicted"] for row in csv.DictReader(file)])
-    line = compare_with_baseline(path, corpus, CPU)
-    assert line == last
+    lines = compare_with_baseline(path, corpus, CPU)
+    assert lines.splitlines() == last
+    line, both = last
     p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
     assert f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %" in line
     assert f"{100 * (ours.mean() - theirs.mean()):+.2f} points" in line and len(line) <= 80
+    together = evaluate(str(path), "validation", ensemble=[folder])
+    assert f"both averaged: {100 * together.metrics['accuracy']:.2f} %" in both
+    assert both.endswith(f"--ensemble {folder}")
     assert ("p < 0.001" if p_value < 0.001 else f"p = {p_value:.3g}") in line
     # With other reviews, or without predictions, there is no comparison.
     assert baseline_command(path) == f"{command.format(path)} --overwrite"
     (folder / EVALUATION / "predictions.csv").write_text("row\n0\n")
     assert compare_with_baseline(path, corpus, CPU) is None
     shutil.copytree(made / "evaluation", folder / "evaluation", dirs_exist_ok=True)
-    assert compare_with_baseline(path, corpus, CPU) == line
-    data = {"validation": {"reviews": "others"}}
+    assert compare_with_baseline(path, corpus, CPU) == lines
+    data = {"validation": {"rows": 9, "bytes": 9, "sha256": "0" * 64}}
     write_manifest(folder, {**read_manifest(made), "data": data})
     assert compare_with_baseline(path, corpus, CPU) is None
+    with pytest.raises(UserError, match="run-baseline held out 9 validation reviews"):
+        evaluate(str(path), "validation", ensemble=[folder])
 
 
 def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):

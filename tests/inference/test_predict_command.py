@@ -139,6 +139,8 @@ def test_another_run_does_not_continue(run_path, tmp_path, capsys):
     assert predict(run_path, *arguments) == 1
     assert "row 3: 2 values" in capsys.readouterr().err
     make_run(tmp_path / "other", cell="gru")
+    assert predict(run_path, *arguments, "--resume", "--ensemble", tmp_path / "other") == 1
+    assert "cannot resume: the ensemble has changed" in capsys.readouterr().err
     assert predict(tmp_path / "other", *arguments, "--resume") == 1
     assert "cannot resume: the run has changed" in capsys.readouterr().err
     assert predict(run_path, *arguments, "--resume", "--no-temperature") == 1

@@ -31,6 +31,23 @@ def test_a_batch_is_its_texts_one_by_one(trained_run):
         assert sum(one.probabilities) == pytest.approx(1)
 
 
+def test_an_ensemble_averages_logarithms(trained_run, tmp_path):
+    other = make_run(tmp_path / "other", load(trained_run).class_names).path
+    parts = [load(run).predict(TEXTS) for run in (trained_run, other, other)]
+    together = load(trained_run, ensemble=[other, str(other)]).predict(TEXTS)
+    for prediction, *alone in zip(together, *parts, strict=True):
+        mean = np.mean([np.log(each.probabilities) for each in alone], axis=0)
+        expected = np.exp(mean) / np.exp(mean).sum()
+        assert prediction.probabilities == pytest.approx(expected, abs=1e-6)
+        assert prediction.num_tokens == alone[0].num_tokens
+
+
+def test_an_ensemble_has_one_set_of_classes(trained_run, tmp_path):
+    make_run(tmp_path / "other", ("bad", "good"))
+    with pytest.raises(UserError, match="has the classes bad, good, but .* has neg, pos"):
+        load(trained_run, ensemble=[tmp_path / "other"])
+
+
 def test_lengths_and_cutting_are_told(trained_run):
     predictions = load(trained_run).predict(TEXTS)
     assert [each.num_tokens for each in predictions][:3] == [3, 0, 50]

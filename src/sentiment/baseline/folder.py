@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.parser import save_config
 from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.reviews import Reviews
+from sentiment.data.tokenizer import TokenizedTexts, tokenize
+from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.runs.manifest import (
     BASELINE,
@@ -53,8 +56,17 @@ class Baseline:
 
     def predict(self, reviews: Reviews) -> Predictions:
         """Predictions at temperature 1, computed on the CPU."""
-        matrix = self.ngrams.matrix(tokenize_reviews(reviews, self.config.data))
-        return Predictions(self.model.log_probabilities(matrix), reviews.labels)
+        tokenized = tokenize_reviews(reviews, self.config.data)
+        return Predictions(self._log_probabilities(tokenized), reviews.labels)
+
+    def predict_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(num_texts, num_classes) float64 calibrated log-probabilities, without the cache."""
+        data = self.config.data
+        tokenized = tokenize(texts, lower_case=data.lower_case, language=data.language)
+        return apply_temperature(self._log_probabilities(tokenized), self.temperature)
+
+    def _log_probabilities(self, tokenized: TokenizedTexts) -> np.ndarray:
+        return self.model.log_probabilities(self.ngrams.matrix(tokenized))
 
 
 def baseline_settings(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from sentiment.data.reviews import Reviews
+    from sentiment.evaluation.evaluate import Predictions
+    from sentiment.evaluation.outputs import ReportHead
     from sentiment.evaluation.report import Evaluation
     from sentiment.runs.run import Run
     from sentiment.runtime.distributed import DistributedContext
@@ -40,18 +43,22 @@ def parse(arguments: Sequence[str], prog: str, *, raises: bool = False) -> argpa
     parser.add_reading_settings("the run's source")
     parser.add_output(
         "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
-        "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT)"
+        "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT; -ensemble is added to "
+        "the names of those of an ensemble)"
     )
     help = "also measure the accuracy on reviews truncated to each of these lengths"
     parser.add_argument(
         "--max_lengths", nargs="+", type=positive, default=[], metavar="TOKENS", help=help
     )
     parser.add_model_options()
+    parser.add_ensemble()
     parser.add_precision()
     options = parser.parse_args(arguments)
     if (options.folder is None) == (options.run is None):
         parser.error("give the run's folder once: RUN or --run RUN")
     options.run = options.run or options.folder
+    if options.ensemble and options.max_lengths:
+        parser.error("--max_lengths is about the run alone: leave --ensemble out")
     return options
 
 
@@ -109,10 +116,13 @@ def _evaluate(
         is_own_data=is_same_source(data, own), device=describe_device(device),
         rounding=None if is_exact else measure_rounding(run.model, corpus, device),
     )  # fmt: skip
-    temperature = run.checkpoint.temperature
+    temperature, threshold = run.checkpoint.temperature, run.checkpoint.threshold
+    if options.ensemble:
+        predictions, head = _average(options, run, predictions, reviews, head, device)
+        temperature, threshold = 1.0, None  # the averaged predictions are calibrated
     evaluation = evaluate_predictions(
         predictions, reviews, corpus, temperature, fitted_here=head.is_validation,
-        threshold=run.checkpoint.threshold,
+        threshold=threshold,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     write_evaluation(
@@ -130,9 +140,33 @@ def _evaluate(
     return Outcome(run, reviews, evaluation, report, "\n\n".join(paragraphs))
 
 
+def _average(
+    options: argparse.Namespace,
+    run: Run,
+    predictions: Predictions,
+    reviews: Reviews,
+    head: ReportHead,
+    device: torch.device,
+) -> tuple[Predictions, ReportHead]:
+    """The predictions of a run and the models of ``--ensemble``, and a head that says so."""
+    from sentiment.inference.ensemble import average_predictions
+    from sentiment.inference.predictor import load_members
+    from sentiment.runs.manifest import read_manifest
+    from sentiment.runs.pretrained import check_held_out
+
+    members = load_members(options.ensemble, run, device, precision=options.precision)
+    if head.is_validation:
+        held_out = read_manifest(options.run)["data"]["validation"]
+        for member in members:
+            check_held_out(member.path, held_out, name=str(member.path))
+    own = predictions.calibrated(run.checkpoint.temperature)
+    predictions, remark = average_predictions(options.run, own, members, reviews)
+    return predictions, replace(head, remarks=[*head.remarks, remark])
+
+
 def _folders(options: argparse.Namespace) -> tuple[Path, Path]:
     """The folders of the report and of TensorBoard's events."""
     if options.output is not None:
         return options.output, options.output / "tensorboard"
-    name = f"evaluation-{options.split}"
-    return options.run / "evaluation" / options.split, options.run / "tensorboard" / name
+    name = f"{options.split}{'-ensemble' if options.ensemble else ''}"
+    return options.run / "evaluation" / name, options.run / "tensorboard" / f"evaluation-{name}"

@@ -106,6 +106,15 @@ class CommandParser(argparse.ArgumentParser):
         self.add_checkpoint()
         self.add_device("auto", "auto")
 
+    def add_ensemble(self) -> None:
+        help = (
+            "other runs and linear models (sentiment baseline) whose predictions are averaged with "
+            "the run's"
+        )
+        self.add_argument(
+            "--ensemble", nargs="+", type=Path, default=[], metavar="FOLDER", help=help
+        )
+
     def add_precision(self) -> None:
         help = (
             "precision of matrix products; bf16 is about twice as fast where the processor "

@@ -59,6 +59,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--threshold", type=float, metavar="P", help=help)
     parser.add_model_options()
+    parser.add_ensemble()
     parser.add_precision()
     options = parser.parse_intermixed_args(arguments)  # texts may follow options
     if str(options.file) == "-":
@@ -93,6 +94,7 @@ def execute(options: argparse.Namespace) -> None:
             checkpoint=options.checkpoint,
             device=str(device),
             calibrated=options.calibrated,
+            ensemble=options.ensemble,
             threshold=options.threshold,
             batch_tokens=options.batch_tokens,
             precision=options.precision,
@@ -222,5 +224,13 @@ def _request(
         # Absent by default, so that outputs begun before these options existed can be continued.
         **({"--precision": options.precision} if options.precision != "fp32" else {}),
         **({"--threshold": options.threshold} if options.threshold is not None else {}),
+        **({"the ensemble": _digests(options.ensemble)} if options.ensemble else {}),
         **given_file_options(options),
     }
+
+
+def _digests(ensemble: Sequence[Path]) -> dict[str, str]:
+    """A digest of each member's weights, by its folder."""
+    from sentiment.runs.weights import describe_weights
+
+    return {str(path): describe_weights(path, "best")["sha256"] for path in ensemble}

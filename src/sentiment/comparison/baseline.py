@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sentiment.comparison.significance import mcnemar
 from sentiment.config.parser import parse_training
 from sentiment.data.batches import EncodedCorpus
 from sentiment.display.console import sanitize
+from sentiment.evaluation.calibration import average_models
 from sentiment.evaluation.evaluate import predict_corpus
 from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import load_run, load_settings
@@ -32,7 +34,8 @@ def baseline_command(run: Path) -> str:
 
 
 def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device) -> str | None:
-    """A line that compares a run's best weights with the baseline of the same reviews.
+    """Two lines that compare a run's best weights with the baseline of the same reviews, and with
+    the ensemble of both.
 
     ``corpus`` holds the run's validation reviews, predicted on ``device``. None if no baseline of
     these reviews lies next to the run, or it cannot be read.
@@ -41,14 +44,22 @@ def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device
     try:
         if not holds_baseline(folder) or not _has_same_reviews(run, folder):
             return None
-        theirs = _read_is_right(evaluation_folder(folder) / "predictions.csv", len(corpus))
-        ours = predict_corpus(load_run(run).model.to(device), corpus, device=device).is_right
+        table = evaluation_folder(folder) / "predictions.csv"
+        loaded = load_run(run)
+        baseline = _read_log_probabilities(table, len(corpus), loaded.class_names)
+        predictions = predict_corpus(loaded.model.to(device), corpus, device=device)
     except (OSError, ValueError):
         return None
+    labels, ours = predictions.labels, predictions.is_right
+    theirs = baseline.argmax(axis=1) == labels
+    calibrated = predictions.calibrated(loaded.checkpoint.temperature).log_probabilities
+    together = average_models([calibrated, baseline]).argmax(axis=1) == labels
     p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
     return (
         f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %, "
-        f"{format_points(ours.mean() - theirs.mean())} points (McNemar p {format_p(p_value)})"
+        f"{format_points(ours.mean() - theirs.mean())} points (McNemar p {format_p(p_value)})\n"
+        f"both averaged: {100 * together.mean():.2f} %, by evaluate and predict with "
+        f"--ensemble {sanitize(str(folder))}"
     )
 
 
@@ -63,13 +74,14 @@ def _has_same_reviews(run: Path, folder: Path) -> bool:
     )
 
 
-def _read_is_right(path: Path, num_reviews: int) -> np.ndarray:
-    """(num_reviews,) bool from a predictions.csv."""
+def _read_log_probabilities(path: Path, num_reviews: int, class_names: Sequence[str]) -> np.ndarray:
+    """(num_reviews, num_classes) from a predictions.csv."""
+    names = [f"probability_{name}" for name in class_names]
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            is_right = [row["label"] == row["predicted"] for row in csv.DictReader(file)]
-        except (KeyError, csv.Error) as error:
+            rows = [[float(row[name]) for name in names] for row in csv.DictReader(file)]
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{path} is damaged: {error}") from error
-    if len(is_right) != num_reviews:
-        raise UserError(f"{path} has {len(is_right)} reviews, not {num_reviews}")
-    return np.array(is_right, dtype=bool)
+    if len(rows) != num_reviews:
+        raise UserError(f"{path} has {len(rows)} reviews, not {num_reviews}")
+    return np.log(np.maximum(rows, 1e-12))  # the file has rounded them

@@ -6,6 +6,7 @@ logits by a temperature changes no prediction, but makes the probabilities match
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,3 +100,11 @@ def apply_temperature(log_probabilities: np.ndarray, temperature: float) -> np.n
     from scipy.special import log_softmax
 
     return log_softmax(log_probabilities / temperature, axis=1)
+
+
+def average_models(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Log-probabilities (num_reviews, num_classes) of an ensemble, from those of each model.
+
+    The mean of the logarithms, so that a model that is sure outweighs one that is not.
+    """
+    return apply_temperature(np.mean(parts, axis=0), 1.0)  # makes the probabilities sum to 1

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sentiment.baseline.folder import load_baseline
 from sentiment.data.batches import EncodedCorpus, TextEncoder, windows
 from sentiment.display.console import truncate
-from sentiment.evaluation.calibration import apply_temperature
+from sentiment.evaluation.calibration import apply_temperature, average_models
 from sentiment.evaluation.evaluate import BATCH_TOKENS, Rounding, compute_logits, measure_rounding
+from sentiment.inference.ensemble import Member
+from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.device import find_device, find_inference_precision
 from sentiment.runtime.errors import UserError
@@ -36,10 +39,10 @@ class Prediction:
 class Predictor:
     """Classifies texts with a trained run. Create one with :func:`load`.
 
-    :attr:`temperature` is what logits are divided by before the softmax; :attr:`threshold` the
-    probability from which on the positive class of two is predicted, None for the most probable
-    class; :attr:`rounding` is how far bf16 changed the probabilities of the first texts, None in
-    fp32.
+    :attr:`temperature` is what logits are divided by before the softmax; :attr:`members` are the
+    models whose predictions are averaged with the run's; :attr:`threshold` the probability from
+    which on the positive class of two is predicted, None for the most probable class;
+    :attr:`rounding` is how far bf16 changed the probabilities of the first texts, None in fp32.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Predictor:
         device: torch.device,
         *,
         calibrated: bool = True,
+        members: Sequence[Member] = (),
         threshold: float | None = None,
         batch_tokens: int = BATCH_TOKENS,
         precision: str = "fp32",
@@ -57,6 +61,7 @@ class Predictor:
         self.device = device
         self.model = run.model.to(device).eval()
         self.temperature = run.checkpoint.temperature if calibrated else 1.0
+        self.members = members
         self.threshold = threshold
         self._positive = run.config.training.positive_index(run.class_names)
         self._batch_tokens = batch_tokens
@@ -93,7 +98,10 @@ class Predictor:
         if not texts:
             return []
         corpus = self.encode(texts)
-        probabilities = np.exp(self._log_probabilities(corpus, report)).tolist()
+        parts = [self._log_probabilities(corpus, report)]
+        parts += [member.predict(texts) for member in self.members]
+        log_probabilities = average_models(parts) if self.members else parts[0]
+        probabilities = np.exp(log_probabilities).tolist()
         rows = zip(
             probabilities, corpus.full_lengths.tolist(), corpus.was_cut().tolist(), strict=True
         )
@@ -113,6 +121,10 @@ class Predictor:
         return (
             prediction for batch in windows(checked, window) for prediction in self.predict(batch)
         )
+
+    def predict_log_probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """(num_texts, num_classes) float64 log-probabilities of the run alone."""
+        return self._log_probabilities(self.encode(texts), lambda count: None)
 
     def encode(self, texts: Sequence[str]) -> EncodedCorpus:
         """Encode texts as the model reads them; their labels are 0."""
@@ -138,6 +150,30 @@ class Predictor:
             best = self._positive if is_positive else 1 - self._positive
         label, probability = self.class_names[best], probabilities[best]
         return Prediction(label, probability, tuple(probabilities), num_tokens, was_cut)
+
+
+def load_members(
+    paths: Sequence[str | Path], run: Run, device: torch.device, *, precision: str = "fp32"
+) -> list[Member]:
+    """The other models of an ensemble, which must have the run's classes in the same order.
+
+    Raises as :func:`load`, and UserError for other classes.
+    """
+    members = []
+    for path in map(Path, paths):
+        if holds_baseline(path):
+            baseline = load_baseline(path)
+            names, predict = baseline.class_names, baseline.predict_texts
+        else:
+            predictor = load(path, device=str(device), precision=precision)
+            names, predict = predictor.class_names, predictor.predict_log_probabilities
+        if names != run.class_names:
+            raise UserError(
+                f"{path} has the classes {', '.join(names)}, but {run.path} has "
+                f"{', '.join(run.class_names)}: an ensemble needs the same, in the same order"
+            )
+        members.append(Member(path, predict))
+    return members
 
 
 def check_threshold(threshold: float | None, run: Run) -> None:
@@ -186,6 +222,7 @@ def load(
     checkpoint: str = "best",
     device: str = "auto",
     calibrated: bool = True,
+    ensemble: Sequence[str | Path] = (),
     threshold: float | None = None,
     batch_tokens: int = BATCH_TOKENS,
     precision: str = "fp32",
@@ -202,6 +239,8 @@ def load(
         checkpoint: which weights to load, ``best`` or ``last``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         calibrated: whether to divide logits by the run's temperature.
+        ensemble: folders of other runs and linear models, whose predictions are averaged with the
+            run's: ``["runs/imdb-baseline"]``.
         threshold: probability from which on the positive class of two is predicted, which is the
             run's ``training.positive_class``, or the second; None predicts the most probable class.
         batch_tokens: tokens in a batch, including padding; a longer text is a batch of its own.
@@ -212,7 +251,9 @@ def load(
         UserError: a file is damaged, the device is missing or cannot compute in ``precision``, or
             the threshold does not fit the classes.
     """
+    loaded, found = load_run(Path(run), checkpoint=checkpoint), find_device(device)
+    members = load_members(ensemble, loaded, found, precision=precision)
     return Predictor(
-        load_run(Path(run), checkpoint=checkpoint), find_device(device),
-        calibrated=calibrated, threshold=threshold, batch_tokens=batch_tokens, precision=precision,
+        loaded, found, calibrated=calibrated, members=members, threshold=threshold,
+        batch_tokens=batch_tokens, precision=precision,
     )  # fmt: skip
