@@ -16,6 +16,7 @@ from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import Trial
 
 # Other settings of the data decide which reviews validate, and these what the score is, so trials
 # could not be compared.
@@ -88,6 +89,19 @@ def check_space(space: Space, config: Config) -> None:
             except ValueError as error:
                 if not any(other in str(error) for other in space if other != key):
                     raise UserError(f"space: {error}") from None
+
+
+def suggest(trial: Trial, key: str, dimension: BaseDistribution) -> Any:
+    """A trial's value of a setting; a resumed trial keeps the one it has."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(dimension, CategoricalDistribution):
+        return trial.suggest_categorical(key, dimension.choices)
+    assert isinstance(dimension, FloatDistribution | IntDistribution)
+    low, high, step = dimension.low, dimension.high, dimension.step
+    if isinstance(dimension, IntDistribution):
+        return trial.suggest_int(key, int(low), int(high), step=int(step or 1), log=dimension.log)
+    return trial.suggest_float(key, low, high, step=step, log=dimension.log)
 
 
 def _values(dimension: BaseDistribution) -> Sequence[Any]:

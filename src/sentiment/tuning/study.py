@@ -19,7 +19,7 @@ from sentiment.config.config import Config, deciding_settings
 from sentiment.config.parser import save_config
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK
-from sentiment.tuning.search_space import Search, with_values
+from sentiment.tuning.search_space import Search, suggest, with_values
 from sentiment.tuning.trainings import (
     check_unchanged,
     folder_lock,
@@ -103,7 +103,7 @@ class Study:
 
     def _claimed(self, trial: Trial, claim: FileLock, reported: set[int] | None) -> ClaimedTrial:
         for key, dimension in self._search.space.items():
-            trial._suggest(key, dimension)  # a resumed trial keeps the value it has
+            suggest(trial, key, dimension)
         return ClaimedTrial(trial, trial.params, claim, reported is not None, reported or set())
 
     def _copy_score(self, new: ClaimedTrial) -> bool:
