@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from sentiment.baseline.folder import baseline_folder
 from sentiment.config.config import deciding_settings, first_difference
 from sentiment.config.parser import load_config, parse_training
 from sentiment.display.plots import COLORS, new_figure, save_figure
@@ -30,6 +31,7 @@ PAGE = ROOT / "docs" / "accuracy.md"
 PICTURE = PAGE.with_suffix(".svg")
 RESULTS = Path(__file__).with_name("accuracy.json")
 CHECK = Path("evaluation", "check", "check.json")  # in a run's folder
+ENSEMBLE = Path("evaluation", "validation-ensemble", "report.json")
 CAPABILITIES = ("negation", "turns")  # of the behaviour tests, whose failures are shown
 
 
@@ -144,8 +146,13 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
         command.append(f"--pretraining.path={words}")
     _run([*command, "--auto_resume"])
     run = command[5].partition("=")[2]
+    sentiment = [sys.executable, "-m", "sentiment"]
     if not (Path(run) / CHECK).exists():
-        _run([sys.executable, "-m", "sentiment", "check", run])
+        _run([*sentiment, "check", run])
+    if not (baseline := baseline_folder(Path(run))).exists():
+        _run([*sentiment, "baseline", f"--config={run}/config.yaml"])
+    if not (Path(run) / ENSEMBLE).exists():
+        _run([*sentiment, "evaluate", run, "--split=validation", f"--ensemble={baseline}"])
 
 
 def _run(command: list[str]) -> None:
@@ -173,6 +180,7 @@ def _result(run: Path) -> dict[str, Any] | None:
         "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
         "torch": manifest["versions"]["torch"],
         "failures": _failures(run / CHECK),
+        "ensemble": _ensemble_accuracy(run / ENSEMBLE),
     }
 
 
@@ -182,6 +190,11 @@ def _failures(path: Path) -> dict[str, float] | None:
         return None
     found = json.loads(path.read_text(encoding="utf-8"))["behaviours"]["capabilities"]
     return {entry["capability"]: entry["failure_rate"] for entry in found}
+
+
+def _ensemble_accuracy(path: Path) -> float | None:
+    """The accuracy of a run averaged with its linear model, None if it was not measured."""
+    return json.loads(path.read_text(encoding="utf-8"))["accuracy"] if path.exists() else None
 
 
 def _seconds_before(manifest: dict[str, Any]) -> float:
@@ -212,12 +225,12 @@ def _manifest(run: Path) -> dict[str, Any]:
 
 def table(results: Mapping[str, Any]) -> str:
     """A row for each variant in ``results``, which are by variant and seed."""
-    lines = [
-        "| recipe | validation accuracy by seed | mean ± standard deviation | mean NLL "
-        "| failed: negation, turns | best epoch | minutes: preparation + training | revision "
-        "| `--only` |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = (
+        "recipe", "validation accuracy by seed", "mean ± standard deviation",
+        "averaged with its linear model", "mean NLL", "failed: negation, turns", "best epoch",
+        "minutes: preparation + training", "revision", "`--only`",
+    )  # fmt: skip
+    lines = [_line(columns), "|---" * len(columns) + "|"]
     for name, variant in VARIANTS.items():
         if name not in results:
             continue
@@ -232,11 +245,25 @@ def table(results: Mapping[str, Any]) -> str:
         epochs = ", ".join(f"{run['best_epoch']} of {run['num_epochs']}" for run in runs)
         minutes = ", ".join(_minutes(run) for run in runs)
         revisions = ", ".join(sorted({run["revision"] for run in runs}))
-        lines.append(
-            f"| {variant.title} | {by_seed} % | {mean(shares):.2f}{spread} % | {nll:.4f} "
-            f"| {_shown_failures(runs)} | {epochs} | {minutes} | {revisions} | {name} |"
-        )
+        cells = (
+            variant.title, f"{by_seed} %", f"{mean(shares):.2f}{spread} %",
+            _shown_ensembles(seeds, runs), f"{nll:.4f}", _shown_failures(runs), epochs, minutes,
+            revisions, name,
+        )  # fmt: skip
+        lines.append(_line(cells))
     return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown_ensembles(seeds: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> str:
+    """The accuracy by seed of the runs averaged with their linear models."""
+    pairs = zip(seeds, runs, strict=True)
+    shares = {seed: run["ensemble"] for seed, run in pairs if run.get("ensemble")}
+    by_seed = ", ".join(f"{seed}: {100 * share:.2f}" for seed, share in shares.items())
+    return f"{by_seed} %" if shares else "–"
 
 
 def _shown_failures(runs: Sequence[Mapping[str, Any]]) -> str:
