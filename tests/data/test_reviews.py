@@ -94,6 +94,29 @@ def test_unsupervised_needs_no_label(tmp_path: Path) -> None:
     assert load(tmp_path, "unsupervised", ("neg", "pos")).class_names == ("neg", "pos")
 
 
+def test_class_names_decide_what_labels_mean(tmp_path: Path) -> None:
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": ["pos ", "pos"]})
+    assert load(tmp_path, class_names=("pos", "neg")).labels.tolist() == [0, 0]
+    assert load(tmp_path, "test", ("neg", "pos")).labels.tolist() == [1, 1]
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": [0, 1]})
+    assert load(tmp_path, class_names=("neg", "pos")).labels.tolist() == [0, 1]
+    write(tmp_path / "test.csv", {"text": ["a", "b"], "label": [1, 3]})
+    assert load(tmp_path, class_names=("1", "2", "3")).labels.tolist() == [0, 2]
+
+
+def test_validation_takes_the_classes_of_train(tmp_path: Path) -> None:
+    write(tmp_path / "train.csv", {"text": ["a", "b", "c"], "label": ["bad", "good", "so-so"]})
+    write(tmp_path / "validation.csv", {"text": ["d"], "label": ["so-so"]})
+    _, validation = load_training_splits(DataConfig(path=str(tmp_path)))
+    assert validation.labels.tolist() == load(tmp_path, "validation").labels.tolist() == [2]
+    write(tmp_path / "validation.csv", {"text": ["d", "e"], "label": ["good", "Goood"]})
+    expected = (
+        "validation.csv, row 2: label 'Goood' is not one of the classes bad, good, so-so "
+        "(did you mean good?)"
+    )
+    assert refusal(ValueError, tmp_path, "validation").startswith(expected)
+
+
 def test_held_out_reviews_are_the_same_by_every_way(tmp_path: Path) -> None:
     texts = [f"review {number}" for number in range(50)]
     write(tmp_path / "train.csv", {"text": texts, "label": [number % 2 for number in range(50)]})

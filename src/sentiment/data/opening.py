@@ -36,6 +36,7 @@ _CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
     "mac_roman", "gb18030", "shift_jis", "euc_jp", "big5", "cp949",
 ]  # fmt: skip
+_NEARLY_AS_GOOD = 0.02  # difference of charset-normalizer's measure of chaos, 0 to 1
 _ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that an encoding does not know
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 _HEAD_BYTES = 4_096
@@ -201,9 +202,16 @@ def guess_encoding(path: Path) -> str | None:
     import charset_normalizer  # here for start-up time
 
     sample = _lines_beyond_ascii(path)
-    best = charset_normalizer.from_bytes(sample, cp_isolation=_CANDIDATES).best()
-    names = [] if best is None else best.could_be_from_charset
-    return next((name for name in _CANDIDATES if name in names and _is_text(path, name)), None)
+    matches = charset_normalizer.from_bytes(sample, cp_isolation=_CANDIDATES)
+    best = matches.best()
+    if best is None:
+        return None
+    likely = [match for match in matches if match.chaos <= best.chaos + _NEARLY_AS_GOOD]
+    coherence = max(match.coherence for match in likely)
+    likely = [match for match in likely if match.coherence == coherence]
+    names = {name for match in likely for name in match.could_be_from_charset}
+    found = [name for name in _CANDIDATES if name in names]
+    return next((name for name in found if _is_text(path, name)), None)
 
 
 def _lines_beyond_ascii(path: Path) -> bytes:
