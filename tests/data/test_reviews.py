@@ -144,7 +144,7 @@ def test_no_split_is_opened_that_is_not_needed(tmp_path: Path) -> None:
     load(tmp_path, "validation")
     names = [Path(name).name for name in list(opened) if name.startswith(str(tmp_path))]
     assert set(names) == {"train.csv"}
-    assert "test.csv is not UTF-8" in refusal(ValueError, tmp_path)
+    assert "test.csv: no labels found" in refusal(ValueError, tmp_path)
     assert any(name.endswith("test.csv") for name in opened)
 
 

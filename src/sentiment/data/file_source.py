@@ -67,6 +67,7 @@ class FileSource(Source):
         self.path, self.options, self.origin = path, options, str(path)
         self.text_columns = ()
         self.label_column: str | None = None
+        self._settings: list[str] = []  # options that a refusal names besides the columns
         self.columns = self.all_columns = columns = self._read_columns()
         problems = {}
         try:
@@ -122,7 +123,7 @@ class FileSource(Source):
         settings = [self.options.option(name, guesses[name] or "NAME") for name in problems]
         raise UserError(
             f"{self.path}: {', '.join(problems.values())}; columns: "
-            f"{list_columns(self.all_columns)}: set {' '.join(settings)}"
+            f"{list_columns(self.all_columns)}: set {' '.join([*settings, *self._settings])}"
         )
 
     def _sample_values(self) -> dict[str, list[Any]]:

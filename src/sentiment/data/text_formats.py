@@ -8,7 +8,8 @@ import json
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -35,6 +36,7 @@ from sentiment.data.dialect import (
 )
 from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
 from sentiment.data.opening import (
+    guess_encoding,
     is_readable,
     open_text,
     unpacked_suffix,
@@ -85,13 +87,18 @@ class TextSource(FileSource):
                 yield self._block(first, group, 1.0)
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
-        self._check_encoding()
+        self._find_encoding()
         super()._refuse_columns(problems)
 
-    def _check_encoding(self) -> None:
-        """Refuse bytes of another encoding before names and values are shown."""
+    def _find_encoding(self) -> None:
+        """Read names and values in the encoding of the file, which the refusal names too."""
         if not is_readable(self.path, self.options.encoding):
-            raise UserError(f"{self.path} is {self.wrong_encoding}")
+            encoding = guess_encoding(self.path)
+            if encoding is None:
+                raise UserError(f"{self.path} is {self.wrong_encoding}")
+            self._settings.append(self.options.option("encoding", encoding))
+            self.options = replace(self.options, encoding=encoding)
+            self.columns = self.all_columns = self._read_columns()
 
     @cached_property
     def wrong_encoding(self) -> str:
@@ -210,7 +217,7 @@ class DelimitedSource(CellSource):
         return notes
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
-        self._check_encoding()
+        self._find_encoding()
         samples = self._sample_values()
         text, label = guess_columns(samples)
         is_text = unpacked_suffix(self.path) == ".txt"
@@ -230,11 +237,11 @@ class DelimitedSource(CellSource):
                 guesses = {"text": text, "label": label}
                 roles = {self.columns.index(name): role for role, name in guesses.items() if name}
                 names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
+                settings = [self.options.option("column_names", names), *self._settings]
                 raise UserError(
                     f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
                     f"data rather than a header ({list_columns(self.columns)}): name the columns "
-                    f"by {self.options.option('column_names', names)}, with text and label for "
-                    "the right ones"
+                    f"by {' '.join(settings)}, with text and label for the right ones"
                 )
         super()._refuse_columns(problems)
 
@@ -242,6 +249,27 @@ class DelimitedSource(CellSource):
         start = self._num_skipped + (self.options.column_names is None)
         for row in itertools.islice(self._rows(limited_lines(file, self.path)), start, None):
             yield sum(map(len, row)), row
+
+    def _block(self, first: int, rows: list[list[str]], share_read: float) -> Block:
+        block = super()._block(first, rows, share_read)
+        if self.label_column is not None and self.options.quoting != "none":
+            labels = {label.strip() for label in block.values(self.label_column)}
+            for index, row in enumerate(rows):
+                if (count := max(self._count_rows(cell, labels) for cell in row or [""])) > 1:
+                    block.problems[index] = (
+                        f"a value holds {count} lines that look like rows, as after a quote that "
+                        f"is not closed: {self._quote_advice}"
+                    )
+                    block.texts[index] = None
+        return block
+
+    def _count_rows(self, value: str, labels: Collection[str]) -> int:
+        """How many lines within a value have the file's columns, and one of its labels."""
+        assert self.label_column is not None
+        label, width = self.columns.index(self.label_column), len(self.columns)
+        lines = value.split("\n")[1:-1]
+        rows = [next(csv.reader([line], delimiter=self._delimiter), []) for line in lines]
+        return sum(len(row) == width and row[label].strip() in labels for row in rows)
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         try:
