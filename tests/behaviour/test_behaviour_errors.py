@@ -66,7 +66,7 @@ def test_mistakes_in_a_test_are_named(tmp_path, test, message):
         (b"capability: x\ntest: []\n", "unknown key 'test' (did you mean tests?)"),
         (b"capability: x\n", "tests.yaml: no tests, which is needed"),
         (b"capability: x\ntests: []\n", "tests.yaml: tests must be a list of at least one test"),
-        (b"capability: x\ntests: [a]\nlexicon: []\n", "lexicon must name lists, as noun: [film"),
+        (b"capability: x\ntests: [a]\nlexicon: []\n", "lexicon must name lists, such as noun:"),
         (b"capability: x\ntests: [a]\nlexicon: {noun: []}\n", "list 'noun' is empty: give at le"),
         (b"capability: x\ntests: [a]\nlexicon: {noun: [no]}\n", "list 'noun': False is not a text"),
         (b"capability: x\ntests: [a]\nlexicon: {a: [b, b]}\n", "list 'a' has 'b' twice: delete"),

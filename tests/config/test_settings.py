@@ -49,7 +49,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--training.num_epochs 0", ["training.num_epochs is 0", "from 1 to"]),
         ("--training.layer_rate_factor 0", ["layer_rate_factor is 0.0", "above 0 and at most 1"]),
         ("--training.unfreeze_epochs 1 --training.schedule plateau", ["choose another schedule"]),
-        ("--data.class_names neg", ["data.class_names", "Expected tuple", "a list, as [a, b]"]),
+        ("--data.class_names neg", ["data.class_names", "Expected tuple", "list, such as [a, b]"]),
         ("--data.class_names [neg]", ["data.class_names", "two names or more"]),
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
@@ -112,7 +112,7 @@ def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
         ("", ["settings.yaml holds no settings"]),
         ("just words\n", ["settings.yaml holds no settings"]),
         ("config: a.yaml\nspace: {}\n", ["settings to search: give it to sentiment sweep"]),
-        ("config: other.yaml", ["config is no setting: give it as --config instead"]),
+        ("config: other.yaml", ["config is not a setting: give it as --config instead"]),
         ("data: /dev/zero", ["data must be a section of settings, not a str"]),
         ("training: {learning_rate: null}", ["training.learning_rate is null, but must have"]),
         ("seed: null", ["seed is null, but must have a value"]),
@@ -175,7 +175,7 @@ def test_a_damaged_settings_file_is_named(tmp_path):
 def test_resuming_a_training_that_has_not_begun_names_its_command(before, tmp_path, capsys):
     (tmp_path / f"run-{before}").mkdir()
     message = refusal(["--resume", str(tmp_path / "run")], capsys)
-    assert "has not begun yet: give the command that started it again" in message
+    assert "has not begun yet: repeat the command that started it" in message
     assert "no settings file" in refusal(["--resume", str(tmp_path / "other")], capsys)
 
 
@@ -195,7 +195,7 @@ def test_help_shows_every_setting(capsys):
     shown = capsys.readouterr().out
     for key in setting_keys():
         assert f"--{key} " in shown
-    assert "held out where the data brings no validation split" in " ".join(shown.split())
+    assert "held out where the data has no validation split" in " ".join(shown.split())
 
 
 SECTIONS = {"": Config} | {

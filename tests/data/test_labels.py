@@ -235,7 +235,7 @@ def test_words_for_missing_labels_are_said(tmp_path, caplog):
     columns = {"text": list("abcdef"), "label": ["x", "y", "NA", "x", "\\N", "y"]}
     write(tmp_path / "test.csv", columns)
     assert load(tmp_path).texts == ["a", "b", "d", "f"]
-    assert "2 of 6 reviews without a label (NA or \\N is taken for none): left out" in caplog.text
+    assert "2 of 6 reviews without a label (NA or \\N counts as missing): left out" in caplog.text
     option = caplog.text.split("--data.labels ")[1].split(" makes")[0]
     data = parse_training(shlex.split(f"--data.labels {option}"), "train").config.data
     assert load(tmp_path, labels=data.labels).class_names == ("NAME", "x", "y")
@@ -244,7 +244,7 @@ def test_words_for_missing_labels_are_said(tmp_path, caplog):
 @pytest.mark.parametrize(("train", "part"), [([0, 1], [1, 2]), (range(5), [1, 2, 4, 5])])
 def test_numbers_that_count_from_elsewhere_are_not_mapped(train, part):
     """data.labels would change the labels of train too."""
-    with pytest.raises(UserError, match="numbers may count otherwise: write the labels of train"):
+    with pytest.raises(UserError, match="may number the classes differently: use the labels"):
         number(part, class_names=number([*train]).class_names)
 
 

@@ -155,7 +155,7 @@ def test_each_class_has_its_scores_and_the_threshold_a_row(tmp_path):
                for row in rows)  # fmt: skip
     words = read_page(tmp_path / "report.html", evaluation).words
     assert f"pos from 0.3{fitted.num_reviews}{fitted.num_predicted} " in words
-    assert "sentiment predict --threshold 0.3 does so" in words
+    assert "To use it: sentiment predict --threshold 0.3" in words
     assert (
         "it is optimistic"
         in read_page(tmp_path / "here.html", evaluate(threshold=0.3, fitted_here=True)).words

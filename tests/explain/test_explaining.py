@@ -328,4 +328,4 @@ def test_a_long_text_shows_its_strongest_part():
     assert sizes[part].sum() == pytest.approx(best)
     assert explanation.strongest_part(251) == slice(0, 251)
     titles = [axes.get_title(loc="left") for axes in draw(explanation).axes]
-    assert titles[0].startswith("opinion over the whole text")
+    assert titles[0].startswith("prediction over the whole text")

@@ -114,7 +114,7 @@ REFUSALS = [
     ("train {all} --pretraining.path={it} --data.lower_case=false", "lower_case is False, but"),
     ("train {all} --pretraining.path={it} --data.shared_reviews=drop", "copies of test reviews"),
     ("train {all} --pretraining.path={run}", "pretraining.path and output_dir are both {run}"),
-    ("train {all} --pretraining.path=nowhere", "pretraining.path leads to no pre-training"),
+    ("train {all} --pretraining.path=nowhere", "no pre-training to start from (pretraining.path)"),
     ("train {all} --pretraining.num_epochs=0 --output_dir={it} --overwrite", "start from it"),
     ("train {all} --pretraining.num_epochs=0 --output_dir={it} --auto_resume", "start from it"),
     ("train --resume={it}", "start from it with --pretraining.path {it}"),

@@ -196,7 +196,7 @@ def test_what_cannot_be_a_teacher(reviews, teacher, tmp_path, capsys):
 def test_a_run_does_not_teach_itself(reviews, teacher, capsys):
     same = teacher.parent / "elsewhere" / ".." / teacher.name
     command = [*arguments(reviews, teacher, learn_from(same)), "--overwrite"]
-    assert "is where the student is to be written" in refusal(command, capsys)
+    assert "is also the student's output_dir" in refusal(command, capsys)
     assert load_run(teacher).class_names == ("neg", "pos")
 
 

@@ -105,7 +105,7 @@ def test_training_says_what_is_rare_and_what_is_never_predicted(skewed, tmp_path
     run = tmp_path / "run"
     assert cli.train(arguments(skewed, run, "--training.learning_rate=1e-3")) == 0
     said = capsys.readouterr().out
-    assert "validation has fewer than ten reviews of a spam (1), ham (6), which" in said
+    assert "validation has fewer than ten reviews of a spam (1), ham (6), so" in said
     assert "F1, average precision and thresholds are about ham, 92 % of the training" in said
     assert "--training.positive_class 'a spam'" in said
     assert said.count("         every validation review is predicted ham") == 2

@@ -84,10 +84,10 @@ class Doubt:
 def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> list[Doubt]:
     """Confident learning on out-of-fold ``probabilities`` (num_reviews, num_classes).
 
-    A review counts as one of class j if its probability of j reaches the mean that j's own reviews
-    have, and is the largest that does so; it is doubted if j is not its label. Those with the
-    widest margin between both classes, which are likeliest wrong, come first (Northcutt, Jiang &
-    Chuang, *Confident Learning: Estimating Uncertainty in Dataset Labels*, JAIR 2021).
+    Class j's threshold is the mean probability of j over the reviews labelled j. A review counts as
+    class j if its probability of j reaches that threshold and is the largest to reach its own; the
+    label is flagged if it is not j. The widest margins between both classes come first (Northcutt,
+    Jiang & Chuang, *Confident Learning: Estimating Uncertainty in Dataset Labels*, JAIR 2021).
     """
     given = probabilities[np.arange(len(labels)), labels]
     sizes = np.bincount(labels, minlength=probabilities.shape[1])

@@ -193,7 +193,7 @@ def _ngram_tables(audit: Audit) -> list[str]:
 
 
 def label_notes(audit: Audit) -> list[str]:
-    """The accuracy of the linear model, and how many labels it doubts."""
+    """The accuracy of the linear model, and how many labels it flags."""
     predictions = audit.predictions
     if audit.out_of_fold is None or predictions is None:
         return [
@@ -213,16 +213,16 @@ def label_notes(audit: Audit) -> list[str]:
 
 def _doubts_note(count: int) -> str:
     if not count:
-        return "Confident learning doubts no label."
+        return "Confident learning flags no label."
     return (
-        f"Confident learning doubts {count:,} label{'s' * (count != 1)}, the likeliest errors "
-        "first; many a doubt is the model's own error."
+        f"Confident learning flags {count:,} label{'s' * (count != 1)}, the likeliest errors "
+        "first; many of these are errors of the model, not of the labels."
     )
 
 
 def _doubt_rows(audit: Audit) -> list[Row]:
     names = audit.reviews.class_names
-    rows: list[Row] = [("", "label", "rather", "text")]
+    rows: list[Row] = [("", "label", "suggested", "text")]
     for doubt in audit.doubts[:_MAX_DOUBTS]:
         label = names[audit.reviews.labels[doubt.index]]
         rather = f"{truncate(names[doubt.suggested], 12)} {percent(doubt.suggested_probability)}"

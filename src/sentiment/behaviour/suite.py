@@ -175,7 +175,7 @@ def read_capability(path: Path) -> Capability:
 
 def _read_lists(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(values, dict):
-        raise UserError(f"{path}: lexicon must name lists, as noun: [film, movie]")
+        raise UserError(f"{path}: lexicon must name lists, such as noun: [film, movie]")
     return {
         read_text(f"{path}: lexicon", name): read_texts(f"{path}: list {name!r}", words)
         for name, words in values.items()
@@ -184,7 +184,7 @@ def _read_lists(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
 
 def _read_test(where: str, path: Path, values: Any, lists: Lists) -> Behaviour:
     if not isinstance(values, dict):
-        raise UserError(f"{where}: must have keys and values, as name: …")
+        raise UserError(f"{where}: must have keys and values, such as name: …")
     if "name" in values:
         where = f"{path}, test {read_text(f'{where}: name', values['name'])!r}"
     kind = read_choice(f"{where}: kind", values.get("kind"), tuple(_KEYS))
@@ -221,7 +221,7 @@ def _read_test(where: str, path: Path, values: Any, lists: Lists) -> Behaviour:
 
 def _change(where: str, value: Any, lists: Lists) -> Change:
     if not isinstance(value, dict) or len(value) != 1:
-        raise UserError(f"{where} must be one of {', '.join(CHANGES)}, as typos: 1")
+        raise UserError(f"{where} must be one of {', '.join(CHANGES)}, such as typos: 1")
     ((name, argument),) = value.items()
     read_choice(where, name, CHANGES)
     if name == "typos":

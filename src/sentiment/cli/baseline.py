@@ -1,4 +1,4 @@
-"""``sentiment baseline``: the linear model that an LSTM has to beat, in a minute."""
+"""``sentiment baseline``: the linear model that an LSTM has to beat, in under a minute."""
 
 from __future__ import annotations
 

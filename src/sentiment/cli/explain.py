@@ -29,8 +29,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_file_options()
     parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
     help = (
-        "integration steps to begin with; more are taken, up to 16 times as many, until the "
-        "attributions' error is below 1 %%; fewer for thousands of words"
+        "integration steps to begin with; up to 16 times as many are taken until the completeness "
+        "gap is at most 1 %%, or fewer for thousands of words"
     )
     parser.add_count("--steps", 50, help, metavar="STEPS")
     parser.add_model_options()

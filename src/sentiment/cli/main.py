@@ -31,7 +31,7 @@ COMMANDS = {
     "find-lr": "suggest a learning rate, by a range test",
     "sweep": "search settings by many trainings",
     "cross-validate": "measure settings on folds held out in turn",
-    "baseline": "train the linear model that a run has to beat, in a minute",
+    "baseline": "train the linear model that a run has to beat, in under a minute",
     "evaluate": "measure a run on a split: table, figures, page",
     "compare": "compare runs: paired tests, intervals, seeds",
     "check": "test a run's behaviour: negation, contrasts, typos, contrast pairs",

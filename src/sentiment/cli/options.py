@@ -65,14 +65,14 @@ class CommandParser(argparse.ArgumentParser):
         if with_label:
             help = "column of the labels (default: label, sentiment or another well-known name)"
             self.add_argument("--label-column", metavar="NAME", help=help)
-        help = "names of the columns of a file without a header, as [id,text]"
+        help = "names of the columns of a file without a header, such as [id,text]"
         self.add_argument("--column-names", type=_names, metavar="NAMES", help=help)
-        help = "what separates values, or tab (default: as the file shows)"
+        help = "character that separates values, or the word tab (default: detected)"
         self.add_argument("--delimiter", metavar="CHARACTER", help=help)
         help = "how quotes inside quoted values are written; none: quotes are not special"
         choices = ("double", "backslash", "none")
         self.add_argument("--quoting", default="double", choices=choices, help=help)
-        help = "encoding of a text file, as cp1252 (default: utf-8)"
+        help = "encoding of a text file, such as cp1252 (default: utf-8)"
         self.add_argument("--encoding", help=help)
 
     def add_reading_settings(self, default: str) -> None:
@@ -80,14 +80,14 @@ class CommandParser(argparse.ArgumentParser):
         helps = {
             "path": f"file or folder with the reviews (default: {default})",
             "hub": "dataset of the hub, NAME or NAME:CONFIG",
-            "text_column": "column of the texts, or several as [title,body]",
+            "text_column": "column of the texts, or several, such as [title,body]",
             "label_column": "column of the labels",
             "split_column": "column that says which rows train, validate and test",
-            "column_names": "names of the columns of a file without a header, as [label,text]",
-            "delimiter": "what separates values, or tab",
+            "column_names": "names of the columns of a file without a header, such as [label,text]",
+            "delimiter": "character that separates values, or the word tab",
             "quoting": "double, backslash or none",
-            "encoding": "encoding of text files, as cp1252",
-            "labels": "classes of labels that the run does not know, as {0: neg, 2: null}",
+            "encoding": "encoding of text files, such as cp1252",
+            "labels": "classes of labels that the run does not know, such as {0: neg, 2: null}",
             "missing": "error or skip: what to do with rows without a text",
         }
         for name, help in helps.items():
@@ -117,8 +117,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def add_precision(self) -> None:
         help = (
-            "precision of matrix products; bf16 is about twice as fast where the processor "
-            "supports it, and reports how far it moves the probabilities (default: fp32)"
+            "precision of matrix products; bf16 is faster where the processor supports it, and "
+            "its effect on the probabilities is reported (default: fp32)"
         )
         self.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help=help)
 
@@ -195,7 +195,7 @@ def _mapping(text: str) -> dict[Any, Any]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be a mapping, as {{0: neg, 4: pos}}")
+        raise argparse.ArgumentTypeError(f"{text!r}, but must be a mapping: {{0: neg, 4: pos}}")
     return value
 
 

@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help="file to write: .csv, .tsv, .jsonl or .parquet")
     parser.add_file_options()
     parser.add_argument("--prefix", default="", help="prefix of the added columns' names")
-    help = "at a bad row, stop (default), or skip it with a message, as a row without a text"
+    help = "at an unreadable row: stop (default), or leave its predictions empty, with a message"
     parser.add_argument("--on-error", default="stop", choices=("skip", "stop"), help=help)
     again = parser.add_mutually_exclusive_group()
     help = "continue an interrupted output, or begin it"
@@ -53,9 +53,9 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     help = "do not divide logits by the run's temperature"
     parser.add_argument("--no-temperature", dest="calibrated", action="store_false", help=help)
     help = (
-        "probability from which on the positive class of two is predicted: the run's "
-        "training.positive_class, or the second (default: predict the most probable class); "
-        "evaluate shows the best one"
+        "lowest probability at which the positive class of two is predicted, which is the run's "
+        "training.positive_class or the second (default: predict the most probable class); "
+        "evaluate shows the threshold with the best F1"
     )
     parser.add_argument("--threshold", type=float, metavar="P", help=help)
     parser.add_model_options()

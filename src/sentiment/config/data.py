@@ -26,34 +26,34 @@ class DataConfig:
     fastText's .txt, compressed or not), or a folder with train|validation|test files or folders,
     as the original aclImdb. Of a file, some rows are held out for validation."""
     text_column: str | tuple[str, ...] | None = None
-    """Column of the texts, or several to join, as [title, body]; null takes text, review, sentence
-    or another well-known name."""
+    """Column of the texts, or several to join, such as [title, body]; null takes text, review,
+    sentence or another well-known name."""
     label_column: str | None = None
     """Column of the labels; null takes label, sentiment, stars or another well-known name."""
     split_column: str | None = None
-    """Column that says which rows train, validate and test, as split or is_valid."""
+    """Column that says which rows train, validate and test, such as split or is_valid."""
     column_names: tuple[str, ...] | None = None
     """Names of the columns of CSV and TSV files without a header."""
     delimiter: str | None = None
     """What separates the values of CSV and TSV files: a character, tab, tilde (~) or hash (#);
-    null finds it out."""
+    null detects it."""
     quoting: Literal["double", "backslash", "none"] = "double"
-    """Quotes in CSV and TSV files: they enclose values, where those inside are doubled or follow a
-    backslash; or they are characters like others (none)."""
+    """How quotes inside quoted values are written in CSV and TSV files: doubled (double) or after a
+    backslash (backslash). With none, quotes have no special meaning."""
     encoding: str | None = None
-    """Encoding of text files, as cp1252; null means UTF-8, or what a byte order mark says."""
+    """Encoding of text files, such as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None
-    """The classes in order, which also names labels that are integers from 0; null takes the
-    labels themselves, which equal each other by value: 1, 1.0 and the text 1."""
+    """Names of the classes in order, by which labels may also be their indices from 0; null takes
+    the labels themselves as names, where 1, 1.0 and the text 1 are one class."""
     labels: dict | None = field(default=None, hash=False)  # jsonargparse would parse Any twice
-    """Classes of labels, as {0: neg, 4: pos, 2: null}: renames and merges them, and null leaves
-    rows out. Labels that are not listed are classes of their own."""
+    """Class of each label, such as {0: neg, 4: pos, 2: null}, to rename or merge labels; null
+    leaves their rows out. Labels that are not listed are classes of their own."""
     missing: Literal["error", "skip"] = "error"
     """What to do with rows without a text: refuse them, or leave them out. Rows without a label
     (empty, NA, null, or a rare -1 beside classes from 0) are left out in any case, as unlabelled
     reviews."""
     validation: Literal["random", "stretches", "groups"] | None = None
-    """Which training reviews are held out where the data brings no validation split: single
+    """Which training reviews are held out where the data has no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
     product are adjacent; or whole groups, by a column. null means stretches for the source imdb,
     else random."""
@@ -62,7 +62,7 @@ class DataConfig:
     group_column: str | None = None
     """Column that names a row's group (a film, an author), with data.validation groups."""
     validation_share: OpenShare = 0.1
-    """Share of the training reviews held out where the data brings no validation split."""
+    """Share of the training reviews held out where the data has no validation split."""
     validation_seed: Annotated[int, Bounds(ge=0)] = 0
     """Seed of that hold-out, apart from the run's seed so that runs with different seeds are
     compared on the same reviews."""
@@ -75,7 +75,7 @@ class DataConfig:
     train, and from validation where test holds them; or ignore them, the only choice that leaves
     the test split unopened."""
     exclude: Annotated[str | None, NonBlank("a file")] = None
-    """A list of rows to leave out of training and validation, as sentiment audit writes it: a .csv
+    """Rows to leave out of training and validation, listed as sentiment audit does: a .csv file
     with the columns split, row and digest."""
     max_length: Count = 400
     """Tokens kept of a review; longer reviews are truncated."""
@@ -99,7 +99,7 @@ class DataConfig:
             require(len(names) >= 2, "data.class_names", names, "two names or more, or null")
             require(len(set(names)) == len(names), "data.class_names", names, "distinct names")
         is_code = re.fullmatch("[a-z]{2,3}", self.language) is not None
-        expected = "a code of two or three letters, as en, de or zh, or xx for any language"
+        expected = "a code of two or three letters, such as en, de or zh, or xx for any language"
         require(is_code, "data.language", self.language, expected)
         self._check_labels()
         self._check_reading()
@@ -118,7 +118,7 @@ class DataConfig:
         """Check ``labels``, and make them texts, as a settings file or JSON may order them."""
         if self.labels is None:
             return
-        example = "labels with their classes, as {0: neg, 4: pos, 2: null}"
+        example = "labels with their classes, such as {0: neg, 4: pos, 2: null}"
         require(len(self.labels) > 0, "data.labels", self.labels, f"{example}, or null")
         for label, name in self.labels.items():
             is_quoted = not isinstance(name, bool)
@@ -146,7 +146,7 @@ class DataConfig:
             try:
                 "".encode(self.encoding)
             except (LookupError, ValueError):
-                expected = "an encoding of text that Python knows, as cp1252 or utf-16"
+                expected = "an encoding of text that Python knows, such as cp1252 or utf-16"
                 require(False, "data.encoding", self.encoding, expected)
 
     @property

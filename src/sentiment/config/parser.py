@@ -42,8 +42,8 @@ _MAX_MESSAGE = 600  # characters; jsonargparse may quote a whole file
 _FLAGS = {
     "overwrite": "Replace the run in output_dir, and its own teachers if their settings differ.",
     "resume": "Continue the run in this folder, with its settings.",
-    "auto_resume": "Continue the run in output_dir, or begin it: for a command that is started "
-    "again.",
+    "auto_resume": "Continue the run in output_dir if there is one, else begin it: for a "
+    "command that is started repeatedly.",
     "verify_resume": "Train twice, once killed on the way and resumed, and compare the two.",
 }
 
@@ -178,8 +178,8 @@ def _resumed_config(
     earlier = (folder, *(Path(beside(run, ending)) for ending in _BEFORE))
     if not (folder / "config.yaml").exists() and any(path.is_dir() for path in earlier):
         raise FileNotFoundError(
-            f"the training of {run} has not begun yet: give the command that started it again, "
-            "which goes on with what comes before (pre-training, teachers)"
+            f"the training of {run} has not begun yet: repeat the command that started it, which "
+            "first resumes its pre-training or its teachers"
         )
     saved = load_config(folder / "config.yaml")
     text = yaml.safe_dump(asdict(saved))
@@ -295,9 +295,9 @@ def _nearest_choice(message: str, options: Sequence[str]) -> str:
     if wrong_value is None:
         return ""
     if "Expected tuple" in message:
-        return " (a list, as [a, b])"
+        return " (a list, such as [a, b])"
     if "Expected dict" in message:
-        return " (a mapping, as {a: b, c: d})"
+        return " (a mapping, such as {a: b, c: d})"
     choices = _literal_values(keys.get(wrong_value.group(1)))
     return did_you_mean(wrong_value.group(2), choices)
 
@@ -330,7 +330,7 @@ def _check_settings_file(path: Path, *, options: set[str]) -> None:
     """
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings: write lines of a key and its value, as seed: 1")
+        raise UserError(f"{path} holds no settings: write lines of a key and its value: seed: 1")
     if "space" in values:
         raise UserError(f"{path} holds settings to search: give it to sentiment sweep")
     hints = get_type_hints(Config)
@@ -338,13 +338,14 @@ def _check_settings_file(path: Path, *, options: set[str]) -> None:
         name = str(key)
         first = name.split(".")[0]
         if first in options and first not in hints and value not in (None, False):
-            raise UserError(f"{path}: {first} is no setting: give it as --{first} instead")
+            raise UserError(f"{path}: {first} is not a setting: give it as --{first} instead")
         if is_dataclass(hints.get(name)) and not isinstance(value, dict):
             kind = type(value).__name__
             raise UserError(f"{path}: {name} must be a section of settings, not a {kind}")
         if (bad := _class_key(name, value)) is not None:
             raise UserError(
-                f"{path}: {truncate(bad, 60)} is no setting: a settings file cannot name classes"
+                f"{path}: {truncate(bad, 60)} is not a setting: a settings file cannot name Python "
+                "classes"
             )
 
 

@@ -79,8 +79,8 @@ class TrainingConfig:
     """A finished run with the same layers, whose best weights training starts from to learn from
     other reviews; other classes get a new last layer. null starts anew."""
     init_vocabulary: Literal["keep", "extend"] = "extend"
-    """Words with init_from: keep the run's, or extend them by those that the vocabulary settings
-    choose from these reviews, which start from the vectors, if there are any, else at random."""
+    """Vocabulary with init_from: keep the run's, or extend it by the words that the vocabulary
+    settings choose from these reviews; these start from the vectors, if any, else at random."""
     num_epochs: Count = 5
     """Largest number of passes over the training split."""
     batch_size: Count = 64
@@ -88,8 +88,8 @@ class TrainingConfig:
     batch_unit: Literal["reviews", "tokens"] = "reviews"
     """What batch_size counts; by tokens, batches of short reviews hold more of them."""
     pieces: Annotated[int, Bounds(ge=0, le=100)] = 0
-    """Random pieces of each review, one or a few sentences, that are trained on too, each with the
-    labels of its review, for models that are to read short texts; 0 for none."""
+    """Random excerpts of each review, of one or a few sentences, that are trained on too, each with
+    the labels of its review, for models that are to read short texts; 0 for none."""
     accumulation_steps: Count = 1
     """Batches whose gradients are added up for one update."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -115,13 +115,13 @@ class TrainingConfig:
     unfreeze_epochs: Annotated[float | None, Bounds(gt=0)] = None
     """Epochs after which the next lower layer begins to learn; null trains all from the start."""
     average_decay: Annotated[float | None, Bounds(gt=0, lt=1)] = None
-    """Decay of an exponential moving average of the weights at each update, as 0.999; the averaged
-    weights are validated and saved. null does not average."""
+    """Decay of an exponential moving average of the weights at each update, such as 0.999; the
+    averaged weights are validated and saved. null does not average."""
     label_smoothing: Share = 0.0
     """Share of a label's weight that is spread evenly over all classes."""
     class_weights: Literal["balanced"] | dict[str, float] | None = None
-    """Weights of the classes in the loss, as {spam: 3}, or balanced: inversely proportional to the
-    numbers of training reviews. Classes that are not named weigh 1; null weighs all alike. A
+    """Weights of the classes in the loss, such as {spam: 3}, or balanced: inversely proportional to
+    the numbers of training reviews. Classes that are not named weigh 1; null weighs all alike. A
     review of weight 2 counts like two reviews; all weights are scaled to a mean of 1 over the
     training reviews, so that only their ratios count."""
     monitor: Literal["accuracy", "f1", "macro_f1", "auroc", "nll"] = "accuracy"
@@ -205,7 +205,7 @@ class ModelConfig:
     """Whether the states before the first word are learned instead of zero."""
     pooling: str = "max"
     """How the outputs over time become one vector: final states (last), mean, max, or a mean with
-    learned weights (attention); or several of them concatenated, as last+max+mean."""
+    learned weights (attention); or several of them concatenated, such as last+max+mean."""
     word_dropout: Share = 0.0
     """Share of the words replaced by <unk> in training."""
     embedding_dropout: Share = 0.5
@@ -231,7 +231,7 @@ class ModelConfig:
         unknown = [kind for kind in kinds if kind not in _POOLINGS]
         hint = did_you_mean(unknown[0], _POOLINGS) if unknown else ""
         is_valid = not unknown and len(set(kinds)) == len(kinds)
-        expected = f"one of {', '.join(_POOLINGS)}, or different ones joined by +, as last+max+mean"
+        expected = f"one of {', '.join(_POOLINGS)}, or different ones joined by +: last+max+mean"
         require(is_valid, "model.pooling", self.pooling, f"{expected}{hint}")
         is_implemented = self.implementation == "packed" or self.cell == "lstm"
         expected = "lstm for model.implementation 'reference'; packed implements all cells"
@@ -333,9 +333,9 @@ class DistillationConfig:
     """
 
     teachers: tuple[str, ...] | None = None
-    """Folders of finished runs or baselines, as [runs/a, runs/b], that held out the same validation
-    reviews: the mean of their probabilities labels the source's unsupervised split. null for
-    none."""
+    """Folders of finished runs or baselines, such as [runs/a, runs/b], that held out the same
+    validation reviews: the mean of their probabilities labels the source's unsupervised split. null
+    for none."""
     baseline: bool = False
     """Whether the linear model of sentiment baseline teaches too: it is trained first, into a
     folder next to the run's, unless that holds the baseline of the same reviews."""

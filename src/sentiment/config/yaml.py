@@ -69,7 +69,7 @@ def read_mapping(path: Path, example: str) -> dict[Any, Any]:
     values = read_yaml(path)
     if not isinstance(values, dict):
         kind = "nothing" if values is None else f"a {type(values).__name__}"
-        raise UserError(f"{path} holds {kind}, but must hold keys and values, as {example}")
+        raise UserError(f"{path} holds {kind}, but must hold keys and values, such as {example}")
     return values
 
 

@@ -281,7 +281,7 @@ def _suggest(
     if all(_is_number(name) or name in _TWINS for name in found):
         num_known = len(found) - len(unknown)
         if 0 < num_known < len(classes.names):
-            return "the split's numbers may count otherwise: write the labels of train into it"
+            return "this split may number the classes differently: use the labels of train in it"
         if len(found) == len(classes.names):
             pairs = dict(zip(found, classes.names, strict=True))
             meant = ", ".join(f"{key} means {name}" for key, name in pairs.items())

@@ -35,7 +35,7 @@ def warn_of_rare_classes(
                 f"hold out more by --data.validation_share {share:g}, or measure on all training "
                 "reviews by sentiment cross-validate"
             )
-        logger.warning("validation has %s, which its figures depend on: %s", few, advice)
+        logger.warning("validation has %s, so its figures are imprecise: %s", few, advice)
     positive = config.training.positive_index(names)
     share = float(train_counts[1] / train_counts.sum()) if positive == 1 and len(names) == 2 else 0
     if share >= _FREQUENT_SHARE and config.training.positive_class is None:

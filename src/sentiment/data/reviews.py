@@ -320,7 +320,7 @@ def _log_left_out(data: DataConfig, rows: Rows, numbered: NumberedLabels) -> Non
         if taken:
             option = labels_option({**renames, taken[0]: "NAME"})
             logger.warning(
-                "%s (%s is taken for none): left out; %s makes it a class",
+                "%s (%s counts as missing): left out; %s makes it a class",
                 of_all, " or ".join(taken), option,
             )  # fmt: skip
         else:

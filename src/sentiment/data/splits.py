@@ -306,9 +306,9 @@ def warn_of_similar_neighbours(tokenized: TokenizedTexts, labels: np.ndarray) ->
     if similarity.is_suspicious:
         logger.warning(
             "neighbouring reviews share %.0f times as many rare words as others of their class, "
-            "as reviews of one film or author do: a random hold-out is optimistic; "
-            "--data.validation stretches keeps neighbours together, and --data.validation groups "
-            "with --data.group_column those that a column names",
+            "as reviews of one film or author do, so a random hold-out is optimistic: keep "
+            "neighbours together by --data.validation stretches or, if a column names the film or "
+            "author, hold out whole groups by --data.validation groups and --data.group_column",
             similarity.factor,
         )
 

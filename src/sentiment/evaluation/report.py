@@ -70,7 +70,7 @@ class Evaluation:
         metrics = self.metrics
         remarks = [describe_collapse(metrics.by_class, self.class_names)]
         if few := few_reviews(self.class_names, [each.num_reviews for each in metrics.by_class]):
-            remarks.append(f"The split has {few}, which these figures depend on.")
+            remarks.append(f"The split has {few}, so the figures are imprecise.")
         return [remark for remark in remarks if remark]
 
     def as_dict(self) -> dict[str, Any]:
@@ -281,11 +281,11 @@ def _classes_table(evaluation: Evaluation) -> str:
     if fitted is None:
         return classes_table(metrics, names)
     name = f"{truncate(evaluation.positive_name or '', 12)} from {fitted.threshold:g}"
-    where = "these reviews, which is optimistic" if fitted.fitted_here else "validation"
+    where = "these reviews (optimistic)" if fitted.fitted_here else "validation"
     return (
         f"{classes_table(metrics, names, [(name, *_score_cells(fitted.scores))])}\n"
-        f"  Last row: predicted from a probability of {fitted.threshold!r} on, the best F1 on\n"
-        f"  {where}; predict --threshold {fitted.threshold!r} does so."
+        f"  Last row: at threshold {fitted.threshold!r}, which has the best F1 on\n"
+        f"  {where}; to use it: predict --threshold {fitted.threshold!r}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The probability from which on the positive class of two is predicted, chosen by its F1."""
+"""The lowest probability at which the positive class of two is predicted, chosen by its F1."""
 
 from __future__ import annotations
 

@@ -67,13 +67,13 @@ def explanation_figure(
 def _draw_overview(axes: Any, explanation: Explanation, part: slice) -> None:
     _draw_curves(axes, explanation, slice(0, len(explanation.words)))
     axes.axvspan(part.start - 0.5, part.stop - 0.5, color="black", alpha=0.08, linewidth=0)
-    axes.set_title("opinion over the whole text, by words read; shaded: the part below", loc="left")
+    axes.set_title("prediction over the whole text, by words read; shaded: part below", loc="left")
     axes.set_xlim(-0.5, len(explanation.words) - 0.5)
 
 
 def _draw_opinion(axes: Any, explanation: Explanation, part: slice) -> None:
     _draw_curves(axes, explanation, part)
-    axes.set_title("opinion after each word", loc="left")
+    axes.set_title("prediction after each word", loc="left")
     _set_words(axes, part)
 
 

@@ -40,8 +40,8 @@ class Predictor:
     """Classifies texts with a trained run. Create one with :func:`load`.
 
     :attr:`temperature` is what logits are divided by before the softmax; :attr:`members` are the
-    models whose predictions are averaged with the run's; :attr:`threshold` the probability from
-    which on the positive class of two is predicted, None for the most probable class;
+    models whose predictions are averaged with the run's; :attr:`threshold` the lowest
+    probability at which the positive class of two is predicted, None for the most probable class;
     :attr:`rounding` is how far bf16 changed the probabilities of the first texts, None in fp32.
     """
 
@@ -241,7 +241,7 @@ def load(
         calibrated: whether to divide logits by the run's temperature.
         ensemble: folders of other runs and linear models, whose predictions are averaged with the
             run's: ``["runs/imdb-baseline"]``.
-        threshold: probability from which on the positive class of two is predicted, which is the
+        threshold: lowest probability at which the positive class of two is predicted, which is the
             run's ``training.positive_class``, or the second; None predicts the most probable class.
         batch_tokens: tokens in a batch, including padding; a longer text is a batch of its own.
         precision: arithmetic of matrix products, ``fp32`` or ``bf16``.

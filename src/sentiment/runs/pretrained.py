@@ -102,11 +102,11 @@ def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -
 
 
 def check_kind(path: Path, setting: str) -> None:
-    """Refuse a folder, to which ``setting`` leads, that holds no pre-training."""
+    """Refuse a folder that holds no pre-training; ``setting`` is what decides the folder."""
     try:
         description = read_manifest(path)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{setting} leads to no pre-training: {error}") from error
+        raise FileNotFoundError(f"no pre-training to start from ({setting}): {error}") from error
     if not is_pretraining(description):
         raise UserError(f"{path} holds a classifier, not a pre-training: choose another {setting}")
 
@@ -117,7 +117,7 @@ def check_fits(config: Config, path: Path) -> None:
     check_kind(path, setting)
     if not is_finished(path):
         raise FileNotFoundError(
-            f"the pre-training in {path}, to which {setting} leads, is not finished: resume it "
+            f"the pre-training in {path} (from {setting}) is not finished: resume it "
             "with the command that started it"
         )
     before, now = flat_settings(load_settings(path)), flat_settings(config)

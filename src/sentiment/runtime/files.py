@@ -90,7 +90,7 @@ def check_links(folder: Path) -> None:
     root = folder.resolve()
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(root):
-            raise UserError(f"{path} is a link out of {folder}: replace it by its target")
+            raise UserError(f"{path} is a link out of {folder}: replace it with its target")
 
 
 @contextmanager

@@ -81,8 +81,7 @@ def check_named_teachers(config: Config) -> None:
     for path in named_teachers(config):
         if path.resolve() == student.resolve():
             raise UserError(
-                f"the teacher {path} is where the student is to be written: choose another "
-                "output_dir"
+                f"the teacher {path} is also the student's output_dir: choose another output_dir"
             )
         _check_finished(path)
 

@@ -320,6 +320,6 @@ def _log_resumed(context: TrainingContext, checkpoint: CheckpointData) -> None:
     for name, value in now.items():
         if before.get(name) != value:
             logger.info(
-                "%s: %s, but the run began with %s: its last digits may differ from those of a run "
-                "that was never stopped", name, value, before.get(name),
+                "%s: %s, but the run began with %s: the last digits of its results may differ from "
+                "those of a run that was never stopped", name, value, before.get(name),
             )  # fmt: skip

@@ -380,8 +380,8 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
     return "\n\n".join([
         title, format_table(rows, min_widths=(18,)), format_table(figures, align="<"),
         classes_table(result.predictions.metrics(), result.class_names),
-        "Each fold's epoch was chosen by the reviews it is measured on, which makes the\n"
-        "figures a little too good.",
+        "The best epoch of each fold was selected on the reviews it is evaluated on, so the\n"
+        "figures are slightly optimistic.",
     ])  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def read_space(values: Any) -> Space:
     Raises ``UserError`` if a setting is unknown or cannot be searched, or its values are invalid.
     """
     if not isinstance(values, Mapping) or not values:
-        raise UserError("space must list settings, as training.learning_rate: {low: …, high: …}")
+        raise UserError("space must list settings: training.learning_rate: {low: …, high: …}")
     keys = setting_keys()
     space: Space = {}
     for key, value in values.items():
