@@ -80,11 +80,12 @@ def train(
         run = sentiment.train("configs/imdb.yaml", seed=1, **{"training.num_epochs": 3})
         print(run.metrics["accuracy"], run.predict(["A lovely film."]))
 
-    An interruption (Ctrl-C, or the notebook's button) ends training with a checkpoint before it
-    reaches the program; a second one does not wait for that. The log's lines go to the program's
-    logging if that shows them, else to standard output, unless the level of the logger
-    ``sentiment`` says otherwise. A script calls this below ``if __name__ == "__main__":``, because
-    tokenizing a large corpus starts processes that import it.
+    After an interruption (Ctrl-C, or the notebook's button), training first writes a checkpoint,
+    then passes the signal on to the program; a second one does not wait for the checkpoint. Log
+    lines go to the program's own logging if it shows level INFO, or if the program has set the
+    level of the logger ``sentiment``; else to standard output. A script calls this below
+    ``if __name__ == "__main__":``, because tokenizing a large corpus starts processes that import
+    it.
 
     Args:
         settings: a YAML file, or settings by their names, dotted or nested; None takes the

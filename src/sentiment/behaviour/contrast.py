@@ -69,8 +69,8 @@ def read_pairs(
     num_originals, num_contrasts = (len(file.texts) for file in (first, second))
     if num_originals != num_contrasts:
         raise UserError(
-            f"{original} has {num_originals} rows, but {contrast} has {num_contrasts}: row by row "
-            "they must belong together"
+            f"{original} has {num_originals} rows, but {contrast} has {num_contrasts}: each "
+            "row of one must belong to the same row of the other"
         )
     return first, second
 

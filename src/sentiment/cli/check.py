@@ -26,7 +26,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     metavar = ("ORIGINAL", "CONTRAST")
     help = (
         "contrast pairs: two files of labelled texts (columns sentiment and text), row by row; "
-        "without --tests, only they are run"
+        "without --tests, the behaviour tests are not run"
     )
     parser.add_argument("--pairs", type=Path, nargs=2, metavar=metavar, help=help)
     parser.add_file_options(with_label=True)

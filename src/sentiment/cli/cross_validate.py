@@ -15,8 +15,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(
         prog,
         "Train once for each fold, each time holding out one fold of the training reviews "
-        "(data.validation says by what), and measure every review by the model that has not seen "
-        "it, next to a linear model of the same folds. The same command continues where it was "
+        "(divided as data.validation says), and evaluate every review with the model that has not "
+        "seen it, beside a linear model of the same folds. The same command continues where it was "
         "stopped, and several at once, also on several machines, share the work.",
         epilog="Settings are given as for train: --config FILE, --training.num_epochs 3, "
         "--device cuda:1",

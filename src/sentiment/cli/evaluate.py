@@ -43,8 +43,8 @@ def parse(arguments: Sequence[str], prog: str, *, raises: bool = False) -> argpa
     parser.add_reading_settings("the run's source")
     parser.add_output(
         "folder for report.html, report.json, predictions.csv and TensorBoard's events (default: "
-        "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT; -ensemble is added to "
-        "the names of those of an ensemble)"
+        "RUN/evaluation/SPLIT, events in RUN/tensorboard/evaluation-SPLIT; with --ensemble, "
+        "-ensemble is added to both names)"
     )
     help = "also measure the accuracy on reviews truncated to each of these lengths"
     parser.add_argument(

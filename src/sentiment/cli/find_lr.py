@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         kind = number(float, Bounds(gt=0))
         help = f"learning rate of the {position} update (default: {default:g})"
         parser.add_argument(f"--{name}", type=kind, default=default, metavar="RATE", help=help)
-    parser.add_count("--num_updates", 1_000, "updates from the one to the other")
+    parser.add_count("--num_updates", 1_000, "updates from the lowest rate to the highest")
     parser.add_output("folder for the figure and its values (default: output_dir with -find-lr)")
     why = "a range test trains a new model and writes no run: give settings only"
     options = parser.parse_with_settings(arguments, suffix="-find-lr", why=why)

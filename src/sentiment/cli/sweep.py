@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser = CommandParser(
         prog,
-        "Search settings as FILE says: train one trial after another, each with values that the "
-        "earlier ones make promising (Optuna), and end those early that fall behind. The same "
+        "Search settings as FILE describes: train one trial after another, with values that Optuna "
+        "samples given the earlier trials, and prune trials that fall behind. The same "
         "command continues a stopped sweep, and several at once, also on several machines, share "
         "the work.",
         epilog="Other settings are fixed as for train: --training.num_epochs 3, --device cuda:1. "

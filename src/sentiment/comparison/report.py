@@ -63,8 +63,8 @@ def explain_terms(comparison: Comparison) -> dict[str, str]:
     """The meaning of each term in the comparison, by name."""
     meanings = {
         "accuracy": "share of reviews classified correctly; its 95 % interval (bootstrap, or "
-        f"Wilson's if fewer than {FEWEST_TO_RESAMPLE} reviews are right, or wrong) is for other "
-        "reviews of this kind and the same run",
+        f"Wilson's if fewer than {FEWEST_TO_RESAMPLE} reviews are right, or wrong) is for the "
+        "same run on other reviews of this kind",
         "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; lower "
         "is better",
     }
@@ -79,9 +79,9 @@ def explain_terms(comparison: Comparison) -> dict[str, str]:
             f"reviews with {NUM_RESAMPLES:,} resamples, undefined if all resamples are alike"
         )
         meanings["McNemar p"] = (
-            "probability that chance alone divides the reviews that only one run has right at "
-            f"least this unequally; by the binomial distribution (exact) for fewer than "
-            f"{FEW_DISCORDANT} of them, else by chi-square with continuity correction"
+            "probability, if both runs were equally good, that the reviews which only one of them "
+            "classifies correctly divide between them at least this unevenly; exact (binomial) for "
+            f"fewer than {FEW_DISCORDANT} such reviews, else chi-square with continuity correction"
         )
         meanings["agreement"] = "share of reviews with the same predicted class, right or wrong"
         meanings["kappa"] = "Cohen's kappa: agreement beyond chance, from 0 (none) to 1 (all)"

@@ -155,8 +155,8 @@ def group_notes(groups: Sequence[RunGroup]) -> list[str]:
         differing.pop("seed", None)
         if differing:
             notes.append(
-                f"The runs of {group.name} differ in {', '.join(differing)}: their ± is not that "
-                "of seeds alone."
+                f"The runs of {group.name} differ in {', '.join(differing)}: their ± shows more "
+                "than the effect of the seed."
             )
         elif len({run.seed for run in group.runs}) < len(group.runs):
             notes.append(f"Runs of {group.name} have the same seed: their ± is too small.")

@@ -278,9 +278,9 @@ class PretrainingConfig:
     A language model learns to predict each word from the words before it, and in the reverse
     direction from those after it (Dai & Le 2015).
 
-    It also depends on: data and vocabulary without data.max_length and data.keep; vectors; what
-    shapes and initializes the model's embedding and recurrence; model.dropout between layers, but
-    no other dropout; training.precision, and how often training logs and makes checkpoints.
+    Other settings that it uses: data, except data.max_length and data.keep; vocabulary; vectors;
+    those that shape and initialize the model's embedding and recurrence; model.dropout between
+    layers, but no other dropout; training.precision, and how often training logs and saves.
     """
 
     path: Annotated[str | None, NonBlank("a folder")] = None
@@ -346,8 +346,8 @@ class DistillationConfig:
     weight: PositiveFloat = 1.0
     """Weight of the cross-entropy between predictions and these labels."""
     temperature: Annotated[float, Bounds(ge=0.1, le=100)] = 1.0
-    """Divisor of the teachers' logits, and of the student's in this term; above 1, labels tell more
-    about the less likely classes."""
+    """Divisor of the teachers' logits, and of the student's in this term; above 1, soft labels
+    give more weight to the less likely classes."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "distillation.")

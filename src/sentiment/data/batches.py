@@ -58,7 +58,7 @@ class EncodedCorpus:
         return len(self) if self.reviews is None else int(self.reviews.max()) + 1
 
     def reviews_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The reviews (num,) that rows (num,), both on the CPU, are, or are pieces of."""
+        """The review of each row, (num,) both on the CPU: itself, or what it is a piece of."""
         return rows if self.reviews is None else self.reviews[rows]
 
     def cut(self, max_length: int, keep: Keep = "head") -> EncodedCorpus:

@@ -118,7 +118,7 @@ def guess_columns(
 ) -> tuple[str | None, str | None]:
     """The columns that look like texts (the longest strings) and labels (few values, repeated).
 
-    Strings without white space are no texts, unless they are in a script that may have none.
+    Strings without white space are not texts, unless their script is written without any.
     """
     lengths, variety = {}, {}
     for column, values in samples.items():

@@ -101,7 +101,7 @@ class FileSource(Source):
         """Called once it is known which columns to read."""
 
     def describe(self) -> str:
-        """What was decided about the file without being told, for a log line; may be empty."""
+        """What was detected about the file, for a log line; may be empty."""
         return ", ".join(self._notes())
 
     def _notes(self) -> list[str]:

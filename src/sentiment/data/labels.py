@@ -151,7 +151,7 @@ class _Classes:
             other = self.by_value.setdefault(label_name(name) or name, index)
             if other != index:
                 raise UserError(
-                    f"the classes {names[other]} and {name} have one value: leave one out of "
+                    f"the classes {names[other]} and {name} are equal: leave one out of "
                     "data.class_names"
                 )
         indices = {str(index): index for index in range(len(names))}
@@ -193,7 +193,7 @@ def _meaning(name: str, rules: LabelRules) -> tuple[str | None, str | None]:
 
 
 def _is_missing_word(name: str, rules: LabelRules, classes: _Classes | None) -> bool:
-    """Whether a label is a word for a missing one; not if data.labels or a class is called so."""
+    """Whether a label is a word for a missing one, and neither in data.labels nor a class."""
     is_known = name in rules.renames or (classes is not None and classes.find(name) is not None)
     return name in MISSING and not is_known
 
@@ -203,9 +203,9 @@ def _is_minus_one_unlabelled(
 ) -> bool:
     """Whether -1 is among the labels and may stand for a missing label.
 
-    It may beside exactly the integers from 0 that stand for all classes: then it cannot be the
-    first of -1, 0, … or of -1, 1, which another split numbers from 0. It may not if data.labels
-    lists it.
+    It may if the other labels are exactly the integers from 0 and stand for all classes: then it
+    cannot be the first class of -1, 0, … or of -1, 1, which another split might number from 0. It
+    may not if data.labels lists it.
     """
     if "-1" not in meanings or "-1" in rules.renames:
         return False
@@ -270,7 +270,7 @@ def _describe_unknown(value: RawLabel | None, meaning: str | None, classes: _Cla
 def _suggest(
     unknown: Sequence[str], found: Sequence[str], rules: LabelRules, classes: _Classes
 ) -> str:
-    """How to settle unknown labels: by data.labels, unless that would change known ones too."""
+    """How to resolve unknown labels: by data.labels, unless that would change known ones too."""
     if len(unknown) > _MAX_MAPPED:
         return f"so are {len(unknown) - 1:,} more: are these labels of the same kind?"
     near = {name: difflib.get_close_matches(name, classes.names, n=1) for name in unknown}

@@ -189,7 +189,7 @@ def read_text_file(path: Path, options: FileOptions) -> str:
 
 
 def wrong_encoding(path: Path, options: FileOptions) -> str:
-    """What to say of text that the encoding of the options cannot read."""
+    """The error message for text that the encoding of the options cannot read."""
     guess = guess_encoding(path)
     if guess is None:
         return f"not {options.encoding or 'UTF-8'}: save the file as UTF-8"

@@ -19,9 +19,9 @@ def add_pieces(
 ) -> EncodedCorpus:
     """A corpus with random pieces of its reviews as further rows, which have the reviews' labels.
 
-    Who types a sentence gets the class of a text that is ten times shorter than any that a model of
-    whole reviews has seen. A piece is one sentence with probability 1/2, two with 1/4 and so on,
-    never all of a review, cut to ``max_length`` tokens. Reviews of one sentence have none.
+    Without them, a model learns from whole reviews only, which are far longer than the sentences
+    that it may be asked to classify. A piece is one sentence with probability 1/2, two with 1/4 and
+    so on, never all of a review, cut to ``max_length`` tokens. Reviews of one sentence have none.
 
     Args:
         corpus: on the CPU, without pieces.

@@ -53,9 +53,9 @@ def hold_out(
     num_folds: int | None = None,
     fold: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which reviews train and which validate, stratified by class; (num_reviews,) bool each.
+    """Masks of the training and validation reviews, stratified by class; (num_reviews,) bool each.
 
-    A copy of a held-out review in another group does neither.
+    A copy of a held-out review in another group is in neither.
 
     From each class, ``share`` of its reviews is held out as closely as whole groups allow: at
     least one group is held out and at least one remains. With ``num_folds``, ``fold`` (from 1) is

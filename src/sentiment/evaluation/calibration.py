@@ -17,7 +17,7 @@ from sentiment.evaluation.metrics import (
     expected_calibration_error,
 )
 
-# Perfect predictions would ask for a temperature of 0, useless ones for an infinite one.
+# The best temperature would be 0 for perfect predictions, and infinite for useless ones.
 _LOWEST, _HIGHEST = 0.05, 20.0
 _NUM_HALVINGS = 5
 _NUM_DRAWS = 100

@@ -65,7 +65,7 @@ class Run:
 
 
 def occupant(path: Path) -> dict[str, Any] | None:
-    """The manifest of what a folder holds: {} if it has no readable one, None if it is free.
+    """The manifest in a folder: {} if it has no readable one, None if the folder can be used.
 
     Raises:
         OSError: nothing can be written there.

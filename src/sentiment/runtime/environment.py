@@ -12,12 +12,12 @@ import os
 VARIABLES = {
     # Tensors in pages of 2 MB instead of 4 kB, where programs must ask for them
     # (/sys/kernel/mm/transparent_hugepage/enabled is madvise): a training step reads hundreds of
-    # megabytes, and looking up their addresses costs as much as the arithmetic, on a virtual
-    # machine twice as much. Read by torch at its first tensor, on Linux only.
+    # megabytes, and translating their addresses takes as long as the arithmetic, or twice as
+    # long on a virtual machine. Read by torch at its first tensor, on Linux only.
     "THP_MEM_ALLOC_ENABLE": "1",
-    # How long OpenMP's threads spin after a parallel loop before they sleep. The default of some
-    # milliseconds is taken from the LSTM's two directions, which run in one thread each. Read by
-    # GNU's OpenMP, which torch uses on Linux, when it is loaded.
+    # How long OpenMP's threads spin after a parallel loop before they sleep: by default some
+    # milliseconds, on cores that the threads of the LSTM's two directions need. Read by GNU's
+    # OpenMP, which torch uses on Linux, when it is loaded.
     "GOMP_SPINCOUNT": "10000",
     # Without a workspace of fixed size, cuBLAS may sum in another order at each call, and cuDNN's
     # recurrences with it: torch.nn.LSTM's documentation asks for this. Read at the first product.

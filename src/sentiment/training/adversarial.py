@@ -24,7 +24,7 @@ def soft_cross_entropy(
     """(batch,) cross-entropy in nats from soft labels (Hinton et al. 2015), at a temperature.
 
     Both arguments are (batch, classes); the soft labels are probabilities at the temperature. The
-    gradient falls with its square, which a factor makes up for (section 2).
+    gradient is divided by its square, so the loss is multiplied by that square (section 2).
     """
     log_probabilities = (logits / temperature).log_softmax(dim=1)
     return -(temperature**2) * (soft_labels * log_probabilities).sum(dim=1)

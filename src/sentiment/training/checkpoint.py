@@ -144,7 +144,7 @@ class FitResult:
         }
 
 
-# The monitored metric of an epoch and, to break ties, its NLL; both so that more is better.
+# The monitored metric of an epoch and, to break ties, its NLL, with signs by which more is better.
 Score = tuple[float, float]
 
 

@@ -156,9 +156,9 @@ def _delayed(factor: Callable[[int], float], start: int, update: int) -> float:
 
 
 def take_step(optimizer: torch.optim.Optimizer, allowed: bool | torch.Tensor) -> None:
-    """Update the weights, unless ``allowed``, () on a GPU and not read by the host, is false."""
+    """Update the weights, unless ``allowed`` is a tensor () on a GPU whose value is false."""
     if isinstance(allowed, torch.Tensor):
-        # Fused optimizers read it in their kernels, as torch's GradScaler has them do.
+        # Fused optimizers read it in their kernels, as with torch's GradScaler; the host does not.
         optimizer.found_inf = (~allowed).float()  # type: ignore[attr-defined]
     optimizer.step()
 
@@ -293,7 +293,7 @@ class NonFiniteGuard:
         return numbers.isfinite().all() if self._skips else True
 
     def _count_skipped(self, step: StepInfo, loss: float, norm: float) -> bool:
-        """Count the update if it is to be skipped, and return whether it is not."""
+        """Count the update if it is to be skipped; return whether the weights may be updated."""
         # A label of probability 0 has an infinite loss, but a finite gradient.
         if math.isfinite(norm) and math.isfinite(loss):
             self._num_in_a_row = 0

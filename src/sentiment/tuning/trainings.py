@@ -35,8 +35,9 @@ def folder_lock(folder: Path) -> FileLock:
 def try_claim(path: Path, run: Path) -> FileLock | None:
     """Lock a claim file; None where another process works on the training.
 
-    A claim ends with its process, however that ends. A training that outlives the command which
-    started it still holds the lock of its run's folder, so nobody trains there a second time.
+    A claim is released when its process ends, even if it is killed. A training that outlives the
+    command that started it still holds the lock of its run's folder, so that no second training
+    starts there.
     """
     claim = FileLock(path, blocking=False)
     try:
