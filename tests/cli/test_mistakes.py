@@ -17,7 +17,7 @@ SEARCH = "space: {model.hidden_size: {choices: [8, 16]}, model.cell: {choices: [
         ("sweep nowhere.yaml", "there is no file nowhere.yaml"),
         ("sweep search.yaml --trials 0", "an integer, at least 1"),
         ("sweep search.yaml --model.hidden_size 8", "model.hidden_size is searched"),
-        ("sweep search.yaml --config=x.yaml", "--config does not go with a sweep"),
+        ("sweep search.yaml --config=x.yaml", "--config cannot be given to a sweep"),
         ("sweep search.yaml --auto_resume", "a sweep resumes by itself"),
         ("sweep search.yaml --training.num_epoch=3", "did you mean training.num_epochs?"),
         ("sweep search.yaml --model.implementation=reference", "model.cell is 'gru'"),

@@ -174,7 +174,7 @@ def test_encrypted_zip_is_refused(tmp_path):
     content[content.index(b"PK\x03\x04") + 6] |= 1
     content[content.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged, cut off or locked .*password"):
+    with pytest.raises(ValueError, match=r"damaged, truncated or password-protected .*password"):
         load(path)
 
 
@@ -185,5 +185,5 @@ def test_any_cut_off_archive_is_named(write, tmp_path, name):
     if name == "vectors.gz":
         whole = gzip.compress("\n".join(lines).encode())
     for length in range(1, len(whole)):
-        with pytest.raises(ValueError, match=rf"{name} is damaged, cut off"):
+        with pytest.raises(ValueError, match=rf"{name} is damaged, truncated"):
             load(write(whole[:length], name))

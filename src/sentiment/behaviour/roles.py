@@ -28,7 +28,7 @@ class Roles:
 
 
 def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = None) -> Roles | None:
-    """Find the negative and the positive class of a run; None if their names do not tell.
+    """Find the negative and the positive class of a run; None if the names don't show it.
 
     Classes are recognized by common names, in any case. Of two classes without such names, the
     first is the negative one. With three or more, all others must have names for neutral. ``given``
@@ -53,7 +53,7 @@ def find_roles(class_names: Sequence[str], given: Mapping[str, str] | None = Non
 
 
 def require_roles(class_names: Sequence[str], given: Mapping[str, str] | None = None) -> Roles:
-    """Like :func:`find_roles`, but a UserError if the names do not tell."""
+    """Like :func:`find_roles`, but a UserError if the names don't show it."""
     roles = find_roles(class_names, given)
     if roles is None:
         raise UserError(

@@ -148,7 +148,7 @@ def _average(
     head: ReportHead,
     device: torch.device,
 ) -> tuple[Predictions, ReportHead]:
-    """The predictions of a run and the models of ``--ensemble``, and a head that says so."""
+    """The predictions of a run averaged with those of ``--ensemble``, and a head that notes it."""
     from sentiment.inference.ensemble import average_predictions
     from sentiment.inference.predictor import load_members
     from sentiment.runs.manifest import read_manifest

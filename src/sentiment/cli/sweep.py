@@ -58,7 +58,7 @@ def _check_fixed(search: Search, settings: Sequence[str]) -> None:
         if key in search.space:
             raise UserError(f"{key} is searched, so it cannot be fixed: leave one of the two out")
         if key in ("config", "print_config"):
-            raise UserError(f"--{key} does not go with a sweep: its file names the config")
+            raise UserError(f"--{key} cannot be given to a sweep: its file names the config")
 
 
 def execute(options: argparse.Namespace) -> None:

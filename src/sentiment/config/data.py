@@ -43,7 +43,7 @@ class DataConfig:
     encoding: str | None = None
     """Encoding of text files, such as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None
-    """Names of the classes in order, by which labels may also be their indices from 0; null takes
+    """Names of the classes in order, into which integer labels may be indices from 0; null takes
     the labels themselves as names, where 1, 1.0 and the text 1 are one class."""
     labels: dict | None = field(default=None, hash=False)  # jsonargparse would parse Any twice
     """Class of each label, such as {0: neg, 4: pos, 2: null}, to rename or merge labels; null

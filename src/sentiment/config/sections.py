@@ -156,8 +156,8 @@ class TrainingConfig:
         self._check_class_weights()
         if self.unfreeze_epochs is not None and self.schedule == "plateau":
             raise UserError(
-                "training.unfreeze_epochs does not go with training.schedule plateau: choose "
-                "another schedule, or set training.unfreeze_epochs to null"
+                "training.unfreeze_epochs cannot be combined with training.schedule plateau: "
+                "choose another schedule, or set training.unfreeze_epochs to null"
             )
 
     def positive_index(self, class_names: Sequence[str]) -> int | None:

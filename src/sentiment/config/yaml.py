@@ -20,7 +20,7 @@ _CLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class StrictLoader(_CLoader):
-    """Reads what jsonargparse's loader reads: 1e-3 is a number, and no text is a date."""
+    """Reads what jsonargparse's loader reads: 1e-3 is a number, and nothing is a date."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith(":timestamp")]

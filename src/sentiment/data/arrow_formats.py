@@ -114,7 +114,7 @@ class TableSource(FileSource):
 def _cut(
     batches: Iterator[tuple[pa.RecordBatch, float]], size: int
 ) -> Iterator[tuple[pa.RecordBatch, float]]:
-    """Batches of which one ends wherever a block of ``size`` rows does."""
+    """The batches, sliced so that none crosses the end of a block of ``size`` rows."""
     remaining = size
     for batch, share in batches:
         while len(batch) > remaining:

@@ -18,7 +18,7 @@ _MEND = "make the list by sentiment audit with these data settings, or set data.
 
 
 def row_digest(text: str) -> str:
-    """What a list of rows says of a text, so that rows of other reviews are refused."""
+    """The digest by which a list of rows identifies a text, so that another text is refused."""
     return f"x{dedup_key(text).hex()[:16]}"  # with a letter in front, no spreadsheet rounds it
 
 

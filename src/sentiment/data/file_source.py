@@ -117,7 +117,7 @@ class FileSource(Source):
         return said
 
     def _refuse_columns(self, problems: dict[str, str]) -> NoReturn:
-        """Refuse problems, by the settings that mend them."""
+        """Raise ``UserError`` for problems with columns, with the settings that name them."""
         found = guess_columns(self._sample_values())
         guesses = dict(zip(("text_column", "label_column"), found, strict=True))
         settings = [self.options.option(name, guesses[name] or "NAME") for name in problems]

@@ -160,7 +160,9 @@ def _explained(path: Path) -> Iterator[None]:
         is_of_disk = isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
         if is_of_disk or path.suffix.lower() not in COMPRESSIONS:
             raise
-        raise UserError(f"{path} is damaged, cut off or locked ({error}): get it again") from error
+        raise UserError(
+            f"{path} is damaged, truncated or password-protected ({error}): get it again"
+        ) from error
 
 
 def _marked_encoding(head: bytes) -> str | None:

@@ -279,7 +279,7 @@ class DelimitedSource(CellSource):
 
     @cached_property
     def _quote_advice(self) -> str:
-        """How to mend quotes; a setting is named only if it reads the whole file."""
+        """How to fix quotes; a setting is named only if it reads the whole file."""
         if self._is_spaced and self._delimiter != " ":
             return f"set {self.options.option('delimiter', ' ')} if spaces separate the values"
         meanings = {"backslash": 'quotes inside written \\"', "none": "no quotes"}

@@ -256,8 +256,8 @@ def _binary_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _File
         position = space + 1 + size
     if buffer[position:].strip(b"\n") or next(blocks, b""):
         raise UserError(
-            f"{stats.path} is damaged: it goes on after the {num_rows:,} rows that its first line "
-            "names: get it again"
+            f"{stats.path} is damaged: it continues after the {num_rows:,} rows that its first "
+            "line announces: get it again"
         )
 
 
@@ -315,7 +315,7 @@ def read_blocks(path: Path, *, name_part: str) -> Iterator[bytes]:
             yield block
 
 
-# Files that are no text, by their first bytes: what they are, and what to do.
+# Files that are not text, by their first bytes: what they are, and what to do.
 _OTHER_FORMATS = {
     b"\x93NUMPY": "is a NumPy array, which holds no words: give a text file with a word and its "
     "values on each line",

@@ -49,7 +49,7 @@ class SentimentClassifier(nn.Module):
     ``normalize_embedding`` needs ``frequencies``, how often each word occurs in the training texts.
 
     Raises:
-        ValueError: a choice is unknown, or does not go with another.
+        ValueError: a choice is unknown, or cannot be combined with another.
     """
 
     def __init__(
