@@ -380,8 +380,8 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
     return "\n\n".join([
         title, format_table(rows, min_widths=(18,)), format_table(figures, align="<"),
         classes_table(result.predictions.metrics(), result.class_names),
-        "The best epoch of each fold was selected on the reviews it is evaluated on, so the\n"
-        "figures are slightly optimistic.",
+        "The best epoch of each fold was selected on the reviews it is evaluated on, so\n"
+        "the figures are slightly optimistic.",
     ])  # fmt: skip
 
 
