@@ -85,7 +85,7 @@ def _new_predictor(folder: Path | None) -> Predictor:
 def bare_seconds(folder: Path | None) -> float:
     """Tokenizing, then the model: the lower bound."""
     predictor, all_texts = _new_predictor(folder), texts(folder, _NUM_TEXTS)
-    return timed(lambda: predictor.predict(all_texts))
+    return timed(lambda: predictor.predict_log_probabilities(all_texts))
 
 
 def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:

@@ -24,8 +24,9 @@ import yaml
 from sentiment.cli import evaluate as evaluate_command
 from sentiment.cli import train as train_command
 from sentiment.config.parser import parse_training, setting_keys
-from sentiment.inference.predictor import Prediction, Predictor, load
+from sentiment.inference.predictor import Prediction, Predictor, load, load_members
 from sentiment.runs.manifest import read_manifest
+from sentiment.runtime.device import find_device
 from sentiment.runtime.processes import Interrupted
 
 logger = logging.getLogger("sentiment")
@@ -151,10 +152,9 @@ def evaluate(run: str | os.PathLike[str], split: str = "test", **options: Any) -
         evaluation.calibrated.probabilities.tolist(), evaluation.num_tokens.tolist(),
         evaluation.was_cut.tolist(), strict=True,
     )  # fmt: skip
-    predictor = load(
-        outcome.run.path, checkpoint=parsed.checkpoint, device=parsed.device,
-        ensemble=parsed.ensemble, precision=parsed.precision,
-    )  # fmt: skip
+    device = find_device(parsed.device)
+    members = load_members(parsed.ensemble, outcome.run, device, precision=parsed.precision)
+    predictor = Predictor(outcome.run, device, members=members, precision=parsed.precision)
     return EvaluatedRun(
         path=outcome.run.path,
         metrics=evaluation.as_dict(),

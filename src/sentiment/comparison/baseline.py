@@ -46,12 +46,11 @@ def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device
             return None
         table = evaluation_folder(folder) / "predictions.csv"
         loaded = load_run(run)
-        baseline = _read_log_probabilities(table, len(corpus), loaded.class_names)
+        theirs, baseline = _read_predictions(table, len(corpus), loaded.class_names)
         predictions = predict_corpus(loaded.model.to(device), corpus, device=device)
     except (OSError, ValueError):
         return None
     labels, ours = predictions.labels, predictions.is_right
-    theirs = baseline.argmax(axis=1) == labels
     calibrated = predictions.calibrated(loaded.checkpoint.temperature).log_probabilities
     together = average_models([calibrated, baseline]).argmax(axis=1) == labels
     p_value, _ = mcnemar(int((theirs & ~ours).sum()), int((ours & ~theirs).sum()))
@@ -74,14 +73,21 @@ def _has_same_reviews(run: Path, folder: Path) -> bool:
     )
 
 
-def _read_log_probabilities(path: Path, num_reviews: int, class_names: Sequence[str]) -> np.ndarray:
-    """(num_reviews, num_classes) from a predictions.csv."""
+def _read_predictions(
+    path: Path, num_reviews: int, class_names: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """From a predictions.csv, whether each prediction is right (num_reviews,), and the
+    log-probabilities (num_reviews, num_classes).
+    """
     names = [f"probability_{name}" for name in class_names]
     with path.open(encoding="utf-8", newline="") as file:
         try:
-            rows = [[float(row[name]) for name in names] for row in csv.DictReader(file)]
+            lines = list(csv.DictReader(file))
+            is_right = [line["label"] == line["predicted"] for line in lines]
+            rows = [[float(line[name]) for name in names] for line in lines]
         except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{path} is damaged: {error}") from error
     if len(rows) != num_reviews:
         raise UserError(f"{path} has {len(rows)} reviews, not {num_reviews}")
-    return np.log(np.maximum(rows, 1e-12))  # the file has rounded them
+    # The file has rounded the probabilities.
+    return np.array(is_right, dtype=bool), np.log(np.maximum(rows, 1e-12))

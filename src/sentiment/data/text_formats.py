@@ -255,9 +255,11 @@ class DelimitedSource(CellSource):
         if self.label_column is not None and self.options.quoting != "none":
             labels = {label.strip() for label in block.values(self.label_column)}
             for index, row in enumerate(rows):
-                if (count := max(self._count_rows(cell, labels) for cell in row or [""])) > 1:
+                # Of values with two lines inside, which are few.
+                counts = [self._count_rows(cell, labels) for cell in row if cell.count("\n") > 2]
+                if max(counts, default=0) > 1:
                     block.problems[index] = (
-                        f"a value holds {count} lines that look like rows, as after a quote that "
+                        f"a value holds {max(counts)} lines that look like rows, as after a quote that "
                         f"is not closed: {self._quote_advice}"
                     )
                     block.texts[index] = None

@@ -11,6 +11,7 @@ import numpy as np
 from sentiment.comparison.report import format_p, format_points
 from sentiment.comparison.significance import mcnemar
 from sentiment.data.reviews import Reviews
+from sentiment.display.console import sanitize
 from sentiment.evaluation.calibration import average_models
 from sentiment.evaluation.evaluate import Predictions
 
@@ -33,16 +34,16 @@ def average_predictions(
     """A run's calibrated predictions of some reviews averaged with its members', and a remark that
     compares the ensemble with each model alone.
     """
-    alone = {run: predictions.log_probabilities}
-    alone |= {member.path: member.predict(reviews.texts) for member in members}
-    ensemble = replace(predictions, log_probabilities=average_models(list(alone.values())))
+    paths = [run, *(member.path for member in members)]
+    alone = [predictions.log_probabilities, *(each.predict(reviews.texts) for each in members)]
+    ensemble = replace(predictions, log_probabilities=average_models(alone))
     together = ensemble.is_right
     lines = [f"Predictions of {len(alone)} models are averaged. Each of them alone:"]
-    for path, log_probabilities in alone.items():
+    for path, log_probabilities in zip(paths, alone, strict=True):
         right = replace(predictions, log_probabilities=log_probabilities).is_right
         p_value, _ = mcnemar(int((right & ~together).sum()), int((together & ~right).sum()))
         lines.append(
-            f"{path} {100 * right.mean():.2f} %, to which the ensemble adds "
+            f"{sanitize(str(path))} {100 * right.mean():.2f} %, to which the ensemble adds "
             f"{format_points(together.mean() - right.mean())} points "
             f"(McNemar p {format_p(p_value)});"
         )
