@@ -259,8 +259,8 @@ class DelimitedSource(CellSource):
                 counts = [self._count_rows(cell, labels) for cell in row if cell.count("\n") > 2]
                 if max(counts, default=0) > 1:
                     block.problems[index] = (
-                        f"a value holds {max(counts)} lines that look like rows, as after a quote that "
-                        f"is not closed: {self._quote_advice}"
+                        f"a value holds {max(counts)} lines that look like rows, as after a quote "
+                        f"that is not closed: {self._quote_advice}"
                     )
                     block.texts[index] = None
         return block
