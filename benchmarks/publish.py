@@ -1,16 +1,15 @@
 """Write the tables of all results files into README.md and docs/performance.md, and draw the plot.
 
-    python -m benchmarks.publish [benchmarks/results/FILE.json]
+    python -m benchmarks.publish
 
 The tables go between ``<!-- figures -->`` and ``<!-- end of figures -->``. The plot shows the
-growth measured in one file.
+growth in the newest results.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from studies import fill
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PLOTTED = RESULTS / "amd-epyc-2-cores.json"
 
 
 def main() -> None:
@@ -29,9 +27,8 @@ def main() -> None:
     for page, figures in PAGES.items():
         text = page.read_text(encoding="utf-8")
         page.write_text(fill(text, figures(results)), encoding="utf-8")
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else PLOTTED
-    growth = json.loads(path.read_text(encoding="utf-8"))["growth"]
-    plot(growth, ROOT / "docs" / "growth.svg")
+    newest = max(results, key=lambda result: result["date"])
+    plot(newest["growth"], ROOT / "docs" / "growth.svg")
 
 
 def load_results() -> list[dict[str, Any]]:
