@@ -9,7 +9,6 @@ import functools
 import importlib.util
 import os
 import random
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -37,7 +36,6 @@ def _batch() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @functools.cache
 def _keras_step() -> Callable[[], object]:
-    sys.modules.pop("tensorflow", None)
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     import keras
 

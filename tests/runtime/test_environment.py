@@ -48,6 +48,21 @@ def test_the_commands_prepare_before_torch_is_loaded(tmp_path):
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
+def test_tensorboard_does_not_load_tensorflow(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    program = (
+        "import sentiment; sentiment.load\n"
+        "from torch.utils.tensorboard import SummaryWriter\n"
+        f"SummaryWriter({str(tmp_path)!r}).add_scalar('loss', 1.0, 1)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("given", "expected"), [(None, 1), ("2", 2)])
 def test_threads_are_those_allowed(monkeypatch, given, expected):
     before = torch.get_num_threads()

@@ -1,5 +1,5 @@
-"""Environment variables to set before torch is loaded: for speed on a CPU, and for results on a GPU
-that can be repeated.
+"""The process before torch is loaded: environment variables for speed on a CPU and for results on a
+GPU that can be repeated, and TensorBoard without TensorFlow.
 
 The entry points set them; programs of your own call :func:`prepare_environment` before they import
 torch. Importing this module imports nothing heavy.
@@ -8,6 +8,8 @@ torch. Importing this module imports nothing heavy.
 from __future__ import annotations
 
 import os
+import sys
+from types import ModuleType
 
 VARIABLES = {
     # Tensors in pages of 2 MB instead of 4 kB, where programs must ask for them
@@ -41,3 +43,14 @@ def set_variables() -> None:
     for name, value in VARIABLES.items():
         if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault(name, value)
+    keep_tensorflow_out()
+
+
+def keep_tensorflow_out() -> None:
+    """Let TensorBoard's writers do without TensorFlow.
+
+    Where it is installed, they import it to open files, which takes seconds and half a gigabyte.
+    They do not if there is a module ``tensorboard.compat.notf``.
+    """
+    name = "tensorboard.compat.notf"
+    sys.modules.setdefault(name, ModuleType(name))
