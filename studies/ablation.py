@@ -77,7 +77,7 @@ VARIANTS = {
     ),
     "imdb-alone": Variant("… without both, three epochs", options=ALONE, dimension=300),
     "imdb-whole": Variant(
-        "… without pieces, 112 unlabelled reviews a batch",
+        "… without excerpts, 112 unlabelled reviews a batch",
         options=("--training.pieces=0", "--objectives.unlabelled_batch_size=112"),
         dimension=300, words="imdb",
     ),

@@ -120,7 +120,7 @@ def _neighbours_note(audit: Audit) -> str:
         return f"Neighbouring rows are no more alike than others; {held}."
     text = (
         f"Neighbouring rows of a class share {neighbours.factor:,.0f} times as many rare words as "
-        f"others, as reviews of one film or author do; {held}"
+        f"others, as is typical of one film or author; {held}"
     )
     if audit.has_validation or data.hold_out != "random":
         return f"{text}."
@@ -141,7 +141,7 @@ def _fault_rows(audit: Audit) -> list[Row]:
 
 def _scripts_note(audit: Audit) -> str:
     most = audit.scripts.most_common(_NUM_SCRIPTS)
-    text = "Scripts of most letters: " + ", ".join(f"{name} {count:,}" for name, count in most)
+    text = "Main script of the texts: " + ", ".join(f"{name} {count:,}" for name, count in most)
     others = audit.scripts.total() - sum(count for _, count in most)
     return f"{text}, others {others:,}." if others else f"{text}."
 

@@ -2,8 +2,8 @@
 
 A user's mistake (settings, files, devices) ends in one line and exit status 1 or 2; any other
 exception is a bug and keeps its traceback. Each command is a module of :mod:`sentiment.cli` with a
-``parse`` and an ``execute``. Heavy imports lie inside their functions, so that ``--help`` and a
-mistyped setting answer at once.
+``parse`` and an ``execute``. Heavy imports are inside functions, so that ``--help`` and a mistyped
+setting answer at once.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ logger = logging.getLogger("sentiment")
 
 # In the order of use.
 COMMANDS = {
-    "audit": "look at reviews before training: copies, damage, labels likely wrong",
+    "audit": "look at reviews before training: copies, damage, likely label errors",
     "train": "train a classifier",
     "pretrain": "learn embedding and LSTM from all reviews, without labels",
     "find-lr": "suggest a learning rate, by a range test",
-    "sweep": "search settings by many trainings",
+    "sweep": "search settings with many trainings",
     "cross-validate": "measure settings on folds held out in turn",
     "baseline": "train the linear model that a run has to beat, in under a minute",
     "evaluate": "measure a run on a split: table, figures, page",

@@ -226,8 +226,8 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
     if is_imdb(data) and cached_imdb_file("test") is None:
         if drops_shared:
             logger.warning(
-                "data.shared_reviews drop leaves no copies of test reviews out: IMDB's test split "
-                "is not in the hub's cache, where evaluating a run on it puts it"
+                "data.shared_reviews drop cannot leave out copies of test reviews: IMDB's test "
+                "split is not in the hub's cache; evaluating a run on it downloads it"
             )
         return []  # it is not downloaded for this
     try:
@@ -306,9 +306,9 @@ def warn_of_similar_neighbours(tokenized: TokenizedTexts, labels: np.ndarray) ->
     if similarity.is_suspicious:
         logger.warning(
             "neighbouring reviews share %.0f times as many rare words as others of their class, "
-            "as reviews of one film or author do, so a random hold-out is optimistic: keep "
-            "neighbours together by --data.validation stretches or, if a column names the film or "
-            "author, hold out whole groups by --data.validation groups and --data.group_column",
+            "as is typical of one film or author, so a random hold-out is optimistic: keep "
+            "neighbours together with --data.validation stretches or, if a column names the film "
+            "or author, hold out whole groups with --data.validation groups and --data.group_column",
             similarity.factor,
         )
 
