@@ -183,7 +183,7 @@ ALIASES = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("seed: &a {b: *a}", "refers to no earlier value"),
         ("seed: " + "9" * 5_000, "4300 digits"),
         ("seed: !!int ''", "a value does not fit its tag"),
-        ("seed: 1\nseed: 2", "line 2: not YAML: the key 'seed' stands there a sec"),
+        ("seed: 1\nseed: 2", "line 2: not YAML: the key 'seed' occurs twice"),
         ("a: " + "x" * 2_000_000, "bytes, but at most"),
     ],
 )

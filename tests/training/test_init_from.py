@@ -123,7 +123,7 @@ def test_what_is_no_finished_run_is_refused(first, reviews, tmp_path, capsys):
     command = options(first, reviews, first, "--overwrite")
     assert f"training.init_from and output_dir are both {first}" in refusal(command, capsys)
     assert load_run(first)
-    with pytest.raises(ValueError, match="pretraining.num_epochs says what to start from too"):
+    with pytest.raises(ValueError, match="pretraining.num_epochs also decides the initial"):
         Config(training=TrainingConfig(init_from="a"), pretraining=PretrainingConfig(num_epochs=1))
 
 

@@ -60,7 +60,7 @@ class Audit:
     scripts: Counter[str]
     vocabulary: VocabularySize
     out_of_fold: OutOfFold | None
-    doubts: list[Doubt]  # the labels that are likeliest wrong first
+    doubts: list[Doubt]  # the labels most likely to be wrong first
 
     @property
     def has_validation(self) -> bool:
@@ -68,7 +68,7 @@ class Audit:
 
     @property
     def predictions(self) -> Predictions | None:
-        """Of the linear model, out of fold."""
+        """The linear model's out-of-fold predictions."""
         if self.out_of_fold is None:
             return None
         return Predictions(self.out_of_fold.log_probabilities, self.reviews.labels)

@@ -24,7 +24,7 @@ Row = Sequence[str]
 
 @dataclass(frozen=True)
 class Section:
-    """A table, whose first row is its header, and sentences on it."""
+    """A table, whose first row is its header, and sentences about it."""
 
     title: str
     rows: list[Row]
@@ -32,7 +32,7 @@ class Section:
 
 
 def describe(audit: Audit) -> list[Section]:
-    """All that an audit found but n-grams and labels, which the page shows in its own way."""
+    """All that an audit found except n-grams and labels, which the page shows in its own way."""
     return [
         Section("Classes", _class_rows(audit), _unlabelled_notes(audit)),
         Section("Lengths", _length_rows(audit), [_cut_note(audit)]),

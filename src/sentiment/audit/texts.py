@@ -1,4 +1,4 @@
-"""Faults of texts: damaged encoding, markup, next to nothing to read; and their scripts."""
+"""Faults in texts (damaged encoding, markup, hardly any words), and the scripts of texts."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Look at reviews before training on them: classes, lengths, copies, damaged texts, words "
         "that give a class away, the vocabulary, and the labels that are most likely wrong.",
-        epilog="Settings are given as to train: --config FILE, and any of them as --data.path "
-        "PATH, for which DATA is short.",
+        epilog="Settings are given as for train: --config FILE, or singly, as --data.path PATH, "
+        "for which DATA is short.",
     )
     parser.usage = f"{prog} [DATA] [--config FILE] [--section.key VALUE …] [options]"
     parser.add_output(

@@ -15,9 +15,9 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Train the linear model that a run has to beat, naive-Bayes-weighted n-grams and logistic "
         "regression, on the run's training reviews, and evaluate it on its validation reviews.",
-        epilog="Settings are given as to train: --config FILE, and any of them as --data.path "
-        "FOLDER. Those of the data decide which reviews are read, training.positive_class which "
-        "class F1 is about; the others have no effect.",
+        epilog="Settings are given as for train: --config FILE, or singly, as --data.path FOLDER. "
+        "Those of the data decide which reviews are read, training.positive_class which class F1 "
+        "is about; the others have no effect.",
     )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
     parser.add_output(

@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_model_options()
     options = parser.parse_args(arguments)
     if options.roles and len(dict(options.roles)) < 2:
-        parser.error(f"argument --roles: {options.roles[0][0]} twice")
+        parser.error(f"argument --roles: {options.roles[0][0]} is given twice")
     if options.max_failure_rate is not None and options.pairs and not options.tests:
         parser.error("--max-failure-rate is for behaviour tests: give --tests besides --pairs")
     return options
@@ -110,5 +110,7 @@ def _require_english(run: Run) -> None:
 def _role(text: str) -> tuple[str, str]:
     role, equals, name = text.partition("=")
     if role not in ("negative", "positive") or not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be negative=NAME positive=NAME")
+        raise argparse.ArgumentTypeError(
+            f"invalid value {text!r}: give negative=NAME positive=NAME"
+        )
     return role, name

@@ -15,8 +15,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Check the installation: versions, device, precision, threads, memory, folders, tokenizer "
         "and TensorBoard, the LSTM against its definitions, and a training of a few seconds in a "
-        "temporary folder. What only costs speed or comfort is a warning; a failed check ends in "
-        "exit status 1.",
+        "temporary folder. What costs only speed or comfort is a warning; if a check fails, the "
+        "exit status is 1.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser.parse_args(arguments)

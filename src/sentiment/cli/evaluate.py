@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str], prog: str, *, raises: bool = False) -> argpa
         parser.error("give the run's folder once: RUN or --run RUN")
     options.run = options.run or options.folder
     if options.ensemble and options.max_lengths:
-        parser.error("--max_lengths is about the run alone: leave --ensemble out")
+        parser.error("--max_lengths measures the run alone: leave --ensemble out")
     return options
 
 

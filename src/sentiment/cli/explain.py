@@ -29,8 +29,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     parser.add_file_options()
     parser.add_output("folder for explain.html and explain.png (default: RUN/explanations/NAME)")
     help = (
-        "integration steps to begin with; up to 16 times as many are taken until the completeness "
-        "gap is at most 1 %%, or fewer for thousands of words"
+        "integration steps to start with; more are taken until the completeness gap is at most "
+        "1 %%, up to 16 times as many, or fewer for a text of thousands of words"
     )
     parser.add_count("--steps", 50, help, metavar="STEPS")
     parser.add_model_options()

@@ -14,7 +14,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         prog,
         "Train a new model for some updates with a rising learning rate, and suggest rates from "
         "the course of the loss (Smith 2017). No run is written or changed.",
-        epilog="Settings are given as to train: --config FILE, and any of them as "
+        epilog="Settings are given as for train: --config FILE, or singly, as "
         "--training.batch_size 32; sentiment train --help explains each.",
     )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"

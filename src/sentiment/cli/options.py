@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 class CommandParser(argparse.ArgumentParser):
     """An argument parser without abbreviations whose errors are one line.
 
-    With ``raises``, they are a ``UserError`` instead of the end of the process.
+    With ``raises``, they raise ``UserError`` instead of ending the process.
     """
 
     raises = False
@@ -195,7 +195,9 @@ def _mapping(text: str) -> dict[Any, Any]:
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r}, but must be a mapping: {{0: neg, 4: pos}}")
+        raise argparse.ArgumentTypeError(
+            f"invalid value {text!r}: give a mapping, {{0: neg, 4: pos}}"
+        )
     return value
 
 
@@ -219,7 +221,7 @@ def number(kind: Callable[[str], Number], bounds: Bounds) -> Callable[[str], Num
         if not is_valid:
             noun = "an integer" if kind is int else "a number"
             expected = bounds.describe(value)
-            raise argparse.ArgumentTypeError(f"{text!r}, but must be {noun}, {expected}")
+            raise argparse.ArgumentTypeError(f"invalid value {text!r}: give {noun}, {expected}")
         return value
 
     return convert

@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     help = "at an unreadable row: stop (default), or leave its predictions empty, with a message"
     parser.add_argument("--on-error", default="stop", choices=("skip", "stop"), help=help)
     again = parser.add_mutually_exclusive_group()
-    help = "continue an interrupted output, or begin it"
+    help = "continue an interrupted output, or start a new one"
     again.add_argument("--resume", action="store_true", help=help)
     help = "replace the output once the new one is complete"
     again.add_argument("--overwrite", action="store_true", help=help)
@@ -53,8 +53,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     help = "do not divide logits by the run's temperature"
     parser.add_argument("--no-temperature", dest="calibrated", action="store_false", help=help)
     help = (
-        "lowest probability at which the positive class of two is predicted, which is the run's "
-        "training.positive_class or the second (default: predict the most probable class); "
+        "with two classes, lowest probability at which the positive one (training.positive_class "
+        "of the run, or else the second) is predicted (default: predict the most probable class); "
         "evaluate shows the threshold with the best F1"
     )
     parser.add_argument("--threshold", type=float, metavar="P", help=help)

@@ -11,10 +11,10 @@ from sentiment.cli.options import CommandParser
 from sentiment.runtime.errors import UserError
 
 _DESCRIPTION = (
-    "Train a finished run again from its provenance, and compare weights, metrics and curves with "
-    "it. With the same data, versions, device and threads both must be equal to "
-    "the bit (on a CPU); where those differ, the new validation accuracy must lie in the run's "
-    "95 % interval. Other reviews or vectors are refused. A difference ends in exit status 1."
+    "Train a finished run again from its provenance, and compare weights, metrics and curves of "
+    "both. With the same data, versions, device and threads, they must be equal to the bit (on a "
+    "CPU); otherwise, the new validation accuracy must lie in the run's 95 % interval. Other "
+    "reviews or vectors are refused. If the runs differ, the exit status is 1."
 )
 
 

@@ -1,4 +1,4 @@
-"""A training that kills itself after an update, for proofs of resuming.
+"""A training that kills itself after an update, to check that it can be resumed.
 
 python -m sentiment.cli.train_until UPDATE [OPTIONS OF train.py]
 """

@@ -51,7 +51,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class NonBlank:
-    """A text with more than white space; ``what`` describes valid values, as "a folder"."""
+    """A text that is not blank; ``what`` describes valid values, such as "a folder"."""
 
     what: str
 

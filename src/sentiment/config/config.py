@@ -23,8 +23,8 @@ from sentiment.config.sections import (
 )
 from sentiment.runtime.errors import UserError
 
-# Settings that do not change what is learned: where files lie, and how it is computed and shown;
-# and whether rows without a text are an error, since reviews are compared themselves.
+# Settings that do not change what is learned: where files are, what is logged and saved, and how it
+# is computed. data.missing is one of them because the reviews themselves are compared.
 WITHOUT_EFFECT = {
     "output_dir",
     "device",
@@ -103,9 +103,9 @@ class Config:
         setting = "pretraining.path" if self.pretraining.path else "pretraining.num_epochs"
         if self.training.init_from is not None:
             raise UserError(
-                f"training.init_from is {self.training.init_from!r}, but {setting} says what to "
-                "start from too: set training.init_from to null, or pretraining.path to null and "
-                "pretraining.num_epochs to 0"
+                f"training.init_from is {self.training.init_from!r}, but {setting} also decides "
+                "the initial weights: set training.init_from to null, or pretraining.path to null "
+                "and pretraining.num_epochs to 0"
             )
         model = self.model
         if model.cell != "lstm" or model.implementation != "packed":

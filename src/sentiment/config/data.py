@@ -24,7 +24,7 @@ class DataConfig:
     path: Annotated[str | None, NonBlank("a file or a folder")] = None
     """Local reviews instead of the source: a file (.csv, .tsv, .json, .jsonl, .parquet, .arrow or
     fastText's .txt, compressed or not), or a folder with train|validation|test files or folders,
-    as the original aclImdb. Of a file, some rows are held out for validation."""
+    like the original aclImdb. Some rows of a single file are held out for validation."""
     text_column: str | tuple[str, ...] | None = None
     """Column of the texts, or several to join, such as [title, body]; null takes text, review,
     sentence or another well-known name."""
@@ -43,11 +43,11 @@ class DataConfig:
     encoding: str | None = None
     """Encoding of text files, such as cp1252; null means UTF-8, or what a byte order mark says."""
     class_names: tuple[str, ...] | None = None
-    """Names of the classes in order, into which integer labels may be indices from 0; null takes
-    the labels themselves as names, where 1, 1.0 and the text 1 are one class."""
+    """Names of the classes in order; integer labels may index them from 0. null takes the labels
+    themselves as names, where 1, 1.0 and the text 1 are one class."""
     labels: dict | None = field(default=None, hash=False)  # jsonargparse would parse Any twice
-    """Class of each label, such as {0: neg, 4: pos, 2: null}, to rename or merge labels; null
-    leaves their rows out. Labels that are not listed are classes of their own."""
+    """Class of each label, such as {0: neg, 4: pos, 2: null}, to rename or merge labels; rows with
+    a label mapped to null are left out. Labels that are not listed are classes of their own."""
     missing: Literal["error", "skip"] = "error"
     """What to do with rows without a text: refuse them, or leave them out. Rows without a label
     (empty, NA, null, or a rare -1 beside classes from 0) are left out in any case, as unlabelled
@@ -64,7 +64,7 @@ class DataConfig:
     validation_share: OpenShare = 0.1
     """Share of the training reviews held out where the data has no validation split."""
     validation_seed: Annotated[int, Bounds(ge=0)] = 0
-    """Seed of that hold-out, apart from the run's seed so that runs with different seeds are
+    """Seed of that hold-out, separate from the run's seed so that runs with different seeds are
     compared on the same reviews."""
     num_folds: Annotated[int | None, Bounds(ge=2, le=MAX_COUNT)] = None
     """Hold out one of this many folds of the training reviews; null holds out a share."""
@@ -75,15 +75,15 @@ class DataConfig:
     train, and from validation where test holds them; or ignore them, the only choice that leaves
     the test split unopened."""
     exclude: Annotated[str | None, NonBlank("a file")] = None
-    """Rows to leave out of training and validation, listed as sentiment audit does: a .csv file
-    with the columns split, row and digest."""
+    """Rows to leave out of training and validation, as listed by sentiment audit: a .csv file with
+    the columns split, row and digest."""
     max_length: Count = 400
     """Tokens kept of a review; longer reviews are truncated."""
     keep: Literal["head", "tail", "head+tail"] = "head"
     """Which tokens of a longer review are kept: the first, the last, or half from each end."""
     language: str = "en"
     """Language by whose rules spaCy finds the words: en, de, es, fr, ru and 70 others; xx for any
-    with white space between words; zh reads each character as a word."""
+    other with white space between words; zh reads each character as a word."""
     lower_case: bool = True
     """Whether tokens are lower-cased, as the GloVe 6B vectors are."""
     num_processes: Annotated[int | None, Bounds(ge=1, le=256)] = None

@@ -27,7 +27,7 @@ from sentiment.runtime.files import atomic_write, beside
 
 
 def _load_yaml(text: str) -> Any:
-    """What jsonargparse's loader makes of an option's value; that one fails on ``{-1: null}``."""
+    """Parse an option's value as jsonargparse's own loader does, which fails on ``{-1: null}``."""
     value = yaml.load(text, Loader=StrictLoader)
     is_key = isinstance(value, dict) and value and all(item is None for item in value.values())
     if is_key and (":" not in text or text.strip().endswith(":")):
@@ -44,14 +44,14 @@ _FLAGS = {
     "resume": "Continue the run in this folder, with its settings.",
     "auto_resume": "Continue the run in output_dir if there is one, else begin it: for a "
     "command that is started repeatedly.",
-    "verify_resume": "Train twice, once killed on the way and resumed, and compare the two.",
+    "verify_resume": "Train twice, killing and resuming the second training, and compare results.",
 }
 
 
 class SettingsParser(ArgumentParser):
     """An argument parser whose errors are one line with the nearest valid choice.
 
-    ``more_options`` are names that the hint may suggest although another parser takes them.
+    ``more_options`` are options of another parser that the hint may suggest too.
     """
 
     more_options: Sequence[str] = ()
@@ -117,8 +117,8 @@ def parse_training(
 ) -> TrainingRequest:
     """The settings and flags of a training; invalid ones end the process with exit status 2.
 
-    ``more_options`` are also suggested for unknown ones. Without ``exit_on_error``, invalid ones
-    raise ``UserError`` or ``FileNotFoundError``.
+    ``more_options`` are suggested too if an option is unknown. Without ``exit_on_error``, invalid
+    options raise ``UserError`` or ``FileNotFoundError``.
     """
     parser = _settings_parser(prog, "Train an LSTM sentiment classifier.", with_flags=True)
     parser.more_options = more_options
@@ -212,7 +212,7 @@ def start_anew(config: Config, run: str | Path) -> str:
 
 
 def _new_config(parser: SettingsParser, namespace: Namespace) -> Config:
-    """The settings of a new run, for which more is refused than for old ones."""
+    """The settings of a new run, checked more strictly than those of an earlier one."""
     config = _to_config(parser, namespace)
     if config.distillation.teachers is not None and config.distillation.num_teachers > 0:
         raise UserError(
@@ -330,7 +330,7 @@ def _check_settings_file(path: Path, *, options: set[str]) -> None:
     """
     values = read_yaml(path)
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no settings: write lines of a key and its value: seed: 1")
+        raise UserError(f"{path} holds no settings: write a key and its value, such as seed: 1")
     if "space" in values:
         raise UserError(f"{path} holds settings to search: give it to sentiment sweep")
     hints = get_type_hints(Config)

@@ -36,8 +36,8 @@ class VocabularyConfig:
     min_frequency: Annotated[int, Bounds(ge=1)] = 2
     """Tokens with fewer occurrences in the training split are unknown."""
     min_groups: Annotated[int, Bounds(ge=1)] = 1
-    """Number of stretches or groups (see data.validation; single reviews where it is random) of
-    the training split in which a token must occur: leaves out names that belong to one film."""
+    """Smallest number of stretches or groups of the training split (see data.validation; single
+    reviews if it is random) in which a token must occur; leaves out names from a single film."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "vocabulary.")
@@ -48,10 +48,10 @@ class VectorsConfig:
     """Pre-trained word vectors that the embedding starts from."""
 
     name: VectorsName | None = None
-    """GloVe vectors to download once and keep in the cache; null without a path means none."""
+    """GloVe vectors to download once and keep in the cache; null downloads none."""
     path: Annotated[str | None, NonBlank("a file")] = None
-    """A file to use instead of a download: text as of GloVe and fastText (.txt, .vec) or word2vec's
-    .bin, also as .gz or .zip."""
+    """A file to use instead of a download: text as from GloVe and fastText (.txt, .vec), or
+    word2vec's .bin; also as .gz or .zip."""
     freeze: bool = False
     """Whether the embedding stays as loaded instead of being trained further."""
 
@@ -82,14 +82,14 @@ class TrainingConfig:
     """Vocabulary with init_from: keep the run's, or extend it by the words that the vocabulary
     settings choose from these reviews; these start from the vectors, if any, else at random."""
     num_epochs: Count = 5
-    """Largest number of passes over the training split."""
+    """Maximum number of passes over the training split."""
     batch_size: Count = 64
     """Size of a batch, in training.batch_unit."""
     batch_unit: Literal["reviews", "tokens"] = "reviews"
     """What batch_size counts; by tokens, batches of short reviews hold more of them."""
     pieces: Annotated[int, Bounds(ge=0, le=100)] = 0
-    """Random excerpts of each review, of one or a few sentences, that are trained on too, each with
-    the labels of its review, for models that are to read short texts; 0 for none."""
+    """Number of random excerpts of each review, one or a few sentences long, to train on too, with
+    the review's label; for models that will read short texts."""
     accumulation_steps: Count = 1
     """Batches whose gradients are added up for one update."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -108,7 +108,7 @@ class TrainingConfig:
     plateau_patience: Annotated[int, Bounds(ge=0)] = 1
     """Epochs without improvement before schedule plateau reduces the learning rate."""
     gradient_clip: Annotated[float | None, Bounds(gt=0, finite=False)] = 1.0
-    """Largest norm of the gradient; a larger gradient is scaled down to it. null does not clip."""
+    """Maximum norm of the gradient; a larger gradient is scaled down to it. null does not clip."""
     layer_rate_factor: Annotated[float, Bounds(gt=0, le=1)] = 1.0
     """Ratio of each layer's learning rate to that of the layer above it, from the linear layer down
     to the embedding; below 1, pre-trained layers change less."""
@@ -139,12 +139,12 @@ class TrainingConfig:
     log_every: Count = 20
     """Updates between two points of the training curves in TensorBoard."""
     checkpoint_minutes: Annotated[float | None, Bounds(gt=0)] = 5.0
-    """Minutes between two checkpoints for --resume within an epoch; null makes none by time."""
+    """Minutes between two checkpoints for --resume within an epoch; null turns these off."""
     checkpoint_updates: Annotated[int | None, Bounds(ge=1, le=MAX_COUNT)] = None
-    """Updates between two checkpoints for --resume; null makes none by count. Each epoch ends with
-    a checkpoint in any case."""
+    """Updates between two checkpoints for --resume; null turns these off. Each epoch ends with a
+    checkpoint in any case."""
     pictures: bool = True
-    """Whether to add figures and explained reviews to TensorBoard each epoch (some seconds)."""
+    """Whether to add figures and explained reviews to TensorBoard each epoch (takes seconds)."""
 
     @property
     def is_open_ended(self) -> bool:
@@ -161,7 +161,7 @@ class TrainingConfig:
             )
 
     def positive_index(self, class_names: Sequence[str]) -> int | None:
-        """The number of the positive class; None if there is none, with more than two classes."""
+        """The index of the positive class; None without one, as by default with three or more."""
         name, key = self.positive_class, "training.positive_class"
         if name is None:
             return 1 if len(class_names) == 2 else None
@@ -253,7 +253,7 @@ class ObjectivesConfig:
     """L2 norm of the perturbation, over all embeddings of a review together."""
     power_iterations: Annotated[int | None, Bounds(ge=1, le=100)] = None
     """Iterations of the power method that finds the direction that changes the prediction most;
-    null takes one, and none for two classes, where a gradient gives that direction."""
+    null takes one, or zero for two classes, where a gradient gives that direction."""
     finite_difference: PositiveFloat = 1.0
     """Norm of the step by which a power iteration probes a direction; in bf16, the effect of much
     smaller steps is rounded away."""
@@ -273,21 +273,21 @@ class ObjectivesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Pre-training on training and unlabelled reviews; on with num_epochs or a path.
+    """Pre-training on training and unlabelled reviews; on if num_epochs is above 0 or path is set.
 
     A language model learns to predict each word from the words before it, and in the reverse
     direction from those after it (Dai & Le 2015).
 
-    Other settings that it uses: data, except data.max_length and data.keep; vocabulary; vectors;
-    those that shape and initialize the model's embedding and recurrence; model.dropout between
-    layers, but no other dropout; training.precision, and how often training logs and saves.
+    It also uses the settings data, except data.max_length and data.keep; vocabulary; vectors; those
+    that shape and initialize the model's embedding and recurrence; model.dropout between layers,
+    but no other dropout; training.precision, and how often training logs and saves.
     """
 
     path: Annotated[str | None, NonBlank("a folder")] = None
     """A folder written by sentiment pretrain to start from, whatever num_epochs is; null
     pre-trains if num_epochs is above 0."""
     num_epochs: Annotated[int, Bounds(ge=0, le=MAX_COUNT)] = 0
-    """Passes over the reviews; 0 does not pre-train, nor does training that starts from a path."""
+    """Passes over the reviews; with 0, or with a path to start from, nothing is pre-trained."""
     unlabelled: bool = True
     """Whether the source's unsupervised split is read besides the training reviews."""
     objective: Literal["language_model", "autoencoder"] = "language_model"
@@ -303,7 +303,7 @@ class PretrainingConfig:
     warmup_share: Share = 0.02
     """Share of all updates over which the learning rate rises from 0."""
     gradient_clip: PositiveFloat = 1.0
-    """Largest norm of the gradient."""
+    """Maximum norm of the gradient."""
     dropout: Share = 0.2
     """Share of the embedded words' values, and of the recurrence's outputs, dropped in training."""
     num_candidates: Count = 512
@@ -341,10 +341,10 @@ class DistillationConfig:
     folder next to the run's, unless that holds the baseline of the same reviews."""
     num_teachers: Annotated[int, Bounds(ge=0, le=MAX_TEACHERS)] = 0
     """Number of teachers to train first, with the same settings and other seeds, next to the run's
-    folder. Finished ones are used again; --overwrite replaces those with other settings. 0 trains
+    folder. Finished ones are reused; --overwrite replaces those with other settings. 0 trains
     none."""
     weight: PositiveFloat = 1.0
-    """Weight of the cross-entropy between predictions and these labels."""
+    """Weight of the cross-entropy between predictions and the teachers' labels."""
     temperature: Annotated[float, Bounds(ge=0.1, le=100)] = 1.0
     """Divisor of the teachers' logits, and of the student's in this term; above 1, soft labels
     give more weight to the less likely classes."""

@@ -308,7 +308,8 @@ def warn_of_similar_neighbours(tokenized: TokenizedTexts, labels: np.ndarray) ->
             "neighbouring reviews share %.0f times as many rare words as others of their class, "
             "as is typical of one film or author, so a random hold-out is optimistic: keep "
             "neighbours together with --data.validation stretches or, if a column names the film "
-            "or author, hold out whole groups with --data.validation groups and --data.group_column",
+            "or author, hold out whole groups with --data.validation groups and "
+            "--data.group_column",
             similarity.factor,
         )
 
