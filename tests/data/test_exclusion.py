@@ -68,7 +68,7 @@ def test_rows_of_a_validation_split_are_left_out(both, tmp_path):
     [
         (("train", 61, "x"), r"lists rows that are not among .* train \(1, first row 61\)"),
         (("train", 0, "x"), r"first row 0"),
-        (("train", 1, "another text"), "lists row 1 of train with another text"),
+        (("train", 1, "another text"), "lists row 1 of train with a text other than"),
         (("validation", 1, "x"), "lists rows of validation, but the reviews have no such split"),
         (("test", 1, "x"), "row 1: split 'test', row '1' names no review of train or validation"),
         (("train", "one", "x"), "row 'one' names no review"),
@@ -85,7 +85,7 @@ def test_a_list_may_not_leave_one_class(folder, tmp_path):
     rows = [("train", row + 1, text) for row, text, label in identify(reviews) if label == 0]
     path = write_list(tmp_path / "list.csv", rows)
     error = refusal(ValueError, folder, "train", exclude=path, validation_share=0.01)
-    assert "leaves 29 of 58 reviews of train, and not of two classes" in error
+    assert "leaves 29 of 58 reviews of train, not of the two classes" in error
 
 
 def test_a_missing_list_or_column_is_named(folder, tmp_path):

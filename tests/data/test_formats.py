@@ -142,7 +142,7 @@ def test_what_spreadsheets_add_is_harmless(tmp_path: Path) -> None:
         (["Text", "text_clean", "Score"], ["Text", "Score"]),
         (["review", "comment", "label"], "'review' and 'comment' may hold the texts; columns: "),
         (["text", "rating", "class"], "'rating' and 'class' may hold the labels; columns: "),
-        (["a b c", "label"], "no column has a usual name of texts"),
+        (["a b c", "label"], "no column has a usual name for texts"),
     ],
 )
 def test_well_known_columns(tmp_path: Path, columns: list[str], expected: Any) -> None:
@@ -305,12 +305,12 @@ def test_what_was_found_out_is_said_once_for_all_parts(
         ("a.xlsx", b"PK", {}, "save it as CSV UTF-8"),
         ("a.pkl", b"x", {}, "pickles may run code when they are read"),
         ("a.tar.gz", b"x", {}, "unpack it and give the folder"),
-        ("a.parquet.gz", b"x", {}, r"\.parquet files are compressed inside: unpack it"),
+        ("a.parquet.gz", b"x", {}, r"\.parquet files are compressed already: unpack it"),
         ("a.csv.gz", b"x", {}, "is damaged"),
         ("a.csv.bz2", b"x", {}, "is damaged"),
         ("a.csv.xz", b"x", {}, "is damaged"),
         ("a.zip", b"x", {}, "is damaged"),
-        ("a.arrow", b"ARROW1 but not really", {}, "not a whole Arrow file"),
+        ("a.arrow", b"ARROW1 but not really", {}, "not a complete Arrow file"),
         ("a.json", b'{"text": {"0": "a"}, "label": {"0": 1}}', {}, r"orient='records'"),
         ("a.json", b'{"count": 1, "rows": [{"text": "a", "label": 1}]}', {}, "orient='records'"),
         ("a.json", b'[["a", 1], ["b", 0]]', {}, "is an array of arrays, .* orient='records'"),
@@ -360,5 +360,5 @@ def test_arrow_with_absurd_offsets_is_refused(tmp_path: Path) -> None:
     start = data.rindex((40).to_bytes(4, "little") + (80).to_bytes(4, "little"))
     data[start : start + 8] = (2**30).to_bytes(4, "little") * 2
     (tmp_path / "a.arrow").write_bytes(bytes(data))
-    with pytest.raises(UserError, match="not a whole Arrow file"):
+    with pytest.raises(UserError, match="not a complete Arrow file"):
         load(tmp_path / "a.arrow")

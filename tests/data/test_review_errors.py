@@ -13,7 +13,7 @@ from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
 
 FILL_IN = "fill them in, or leave them out by --data.missing skip"
-NEEDED = "no column has a usual name of"
+NEEDED = "no column has a usual name for"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ NEEDED = "no column has a usual name of"
             '{"text": "a\\ud83d", "label": 0}\n',
             ", row 1: character 2 of the text is ",
         ),
-        ("test.parquet", "text,label\n", ": not a whole Parquet file (Parquet magic bytes not"),
+        ("test.parquet", "text,label\n", ": not a complete Parquet file (Parquet magic bytes not"),
         (
             "test/pos/0_9.txt",
             "\xe9",
@@ -83,7 +83,7 @@ def test_truncated_parquet(tmp_path: Path, share: float) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     message = refusal(ValueError, tmp_path)
-    assert message.startswith("test.parquet: not a whole Parquet file (")
+    assert message.startswith("test.parquet: not a complete Parquet file (")
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_dropping_that_leaves_one_class_is_refused(tmp_path):
     write(tmp_path, "train", TRAIN)
     write(tmp_path, "validation", VALIDATION)
     write(tmp_path, "test", TRAIN[::2])
-    expected = "drop leaves 10 of 20 reviews of train, and not of two classes"
+    expected = "drop leaves 10 of 20 reviews of train, not of the two classes"
     assert expected in refusal(tmp_path, shared_reviews="drop")
     assert len(load(tmp_path)[0]) == 20
 

@@ -91,7 +91,7 @@ CHINESE = "这个电影真的喜欢，我觉得很精彩，朋友也说喜欢。
 def test_text_without_white_space_is_read_as_the_message_says(tmp_path, caplog):
     write_reviews(tmp_path, [f"{CHINESE}第{number}次。" for number in range(10)])
     (unspaced,) = warnings(tmp_path, caplog)
-    assert "data.language en splits there: set --data.language zh to read" in unspaced
+    assert "data.language en splits at it: set --data.language zh to read" in unspaced
     assert not [text for text in warnings(tmp_path, caplog, *mend(unspaced)) if "space" in text]
 
 

@@ -81,7 +81,7 @@ def test_a_file_of_another_run_is_noticed(name, run, runs):
 
 def test_weights_swapped_within_a_run_are_noticed(run):
     shutil.copyfile(run / "checkpoints/last/model.safetensors", run / WEIGHTS)
-    with pytest.raises(ValueError, match="holds the weights 'last': they were swapped"):
+    with pytest.raises(ValueError, match="holds the weights 'last': files were swapped"):
         load_run(run)
 
 

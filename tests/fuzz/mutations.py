@@ -12,7 +12,7 @@ ABSURD_NUMBERS = [
     "٣".encode(),  # a digit of another script
 ]  # fmt: skip
 PIECES = [
-    b"\xed\xa0\x80",  # half a surrogate pair, as UTF-8 would encode it
+    b"\xed\xa0\x80",  # a lone surrogate, as UTF-8 would encode it
     b"\0", b"\0" * 50, b"\\ud83d", b"\xff\xfe", b"\xef\xbb\xbf", b"\r", b"\r\n", b"\n\n\n",
     "\u2028\u0085\u202e".encode(), b'"', b'"",""', b"\t", b",", b"[" * 3_000, b'{"a":' * 3_000,
     b"{a: " * 60, b"- " * 400, b"&a [*a]", b"*a", b"!!python/object/apply:os.system [true]",

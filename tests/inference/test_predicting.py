@@ -115,7 +115,7 @@ BAD = {
         b'{"text": 3}\n{"text": "\xe9"}\n{"text": "\\ud83d"}\n' + b"[" * 100_000
         + b'\n{"text": "fine"}', {
             2: "delimiter", 3: "a JSON list", 6: "text 3, but must be",
-            7: "not UTF-8", 8: "half a surrogate", 9: "nested too deeply"}),
+            7: "not UTF-8", 8: "a lone surrogate", 9: "nested too deeply"}),
     "in.txt": (b"good\ncaf\xe9\nfine\n", {2: "not UTF-8"}),
 }  # fmt: skip
 

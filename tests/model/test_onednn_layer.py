@@ -110,7 +110,7 @@ def test_a_precision_without_a_kernel_falls_back_to_fp32(monkeypatch):
     try:
         assert choose_dtype(CPU, torch.bfloat16) == torch.float32
         assert describe_kernel(CPU, torch.bfloat16) == (
-            "oneDNN's kernel in fp32, as it has none in bf16 on this processor"
+            "oneDNN's kernel in fp32, as this processor lacks one in bf16"
         )
         lstm, x, lengths = PackedLSTM(3, 4), torch.randn(2, 5, 3), torch.tensor([5, 2])
         with torch.autocast("cpu", torch.bfloat16):

@@ -196,7 +196,7 @@ def test_every_review_is_read_once_an_epoch():
 def test_reviews_of_one_word_cannot_be_learned_from():
     one = torch.tensor([1, 1])
     corpus = EncodedCorpus(torch.zeros(1), torch.zeros(1), one, one, one, one)
-    with pytest.raises(ValueError, match="no review has two words"):
+    with pytest.raises(ValueError, match="every review has fewer than two words"):
         BatchPlan([corpus], batch_size=2, window=4, is_repeated=False, seed=3)
 
 

@@ -202,7 +202,7 @@ def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
 @pytest.mark.parametrize(
     ("num_validation", "more", "message"),
     [
-        (1, [], "the validation reviews are of one class only"),
+        (1, [], "all validation reviews are of one class"),
         (8, ["--objectives.entropy=1"], "objectives.entropy learn from it too"),
     ],
 )

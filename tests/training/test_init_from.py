@@ -82,7 +82,7 @@ def test_other_classes_get_a_new_last_layer(first, reviews, tmp_path, capsys):
     run = tmp_path / "run"
     capsys.readouterr()
     assert cli.train(options(first, reviews / "stars", run, STILL)) == 0
-    line = "a new last layer for the classes one, three, two, as its own are neg, pos"
+    line = f"a new last layer for the classes one, three, two, since {first} has neg, pos"
     assert line in capsys.readouterr().out
     old, new = load_run(first), load_run(run)
     assert new.class_names == ("one", "three", "two")

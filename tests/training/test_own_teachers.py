@@ -132,7 +132,7 @@ def test_an_unusable_teacher_is_refused_before_any_training(reviews, teachers, t
     assert plan(replacing) == [(second, True)]
     rewrite(second, kind="language model")
     for given in (command, replacing):
-        assert "where a teacher is to be, holds a pre-training" in refusal(given, capsys)
+        assert "is the folder for a teacher, but holds a pre-training" in refusal(given, capsys)
     (second / "run.json").unlink()
     for given in (command, replacing):
         assert "run-teacher-2 is not empty" in refusal(given, capsys)

@@ -62,10 +62,10 @@ class Case:
 
 
 def make_cases(behaviour: Behaviour, *, seed: int) -> list[Case]:
-    """All different cases of a test, or ``max_cases`` drawn by the seed and the test's name.
+    """All distinct cases of a test, or ``max_cases`` drawn by the seed and the test's name.
 
-    A draw takes equally many from each template, as far as the template has so many. A template
-    without cases, too many cases or a change that changes nothing are user errors.
+    A draw takes equally many from each template, as far as it has that many. A template without
+    cases, too many cases, or a change that changes nothing raises ``UserError``.
     """
     key = f"{seed}, {behaviour.name}"
     try:

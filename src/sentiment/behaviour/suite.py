@@ -23,15 +23,15 @@ def check_keys(
             raise UserError(f"{where}: unknown key {key!r}{hint}")
     for key in needed:
         if key not in values:
-            raise UserError(f"{where}: no {key}, which is needed")
+            raise UserError(f"{where}: {key} is missing")
 
 
 def _one_of(where: str, values: Mapping[str, Any], keys: Sequence[str]) -> str:
     """The only one of the keys that is given."""
     given = [key for key in keys if key in values]
     if len(given) != 1:
-        found = f"{', '.join(given)} are" if given else "none is"
-        raise UserError(f"{where}: {' or '.join(keys)} is needed, but {found} given")
+        found = f"{', '.join(given)} are given" if given else "both are missing"
+        raise UserError(f"{where}: {' or '.join(keys)} is needed, but {found}")
     return given[0]
 
 
@@ -62,7 +62,7 @@ def read_text(where: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:  # YAML can escape one ("\\ud83d"), UTF-8 cannot encode it
-        raise UserError(f"{where}: {value!r} holds half a surrogate pair") from None
+        raise UserError(f"{where}: {value!r} holds a lone surrogate") from None
     return value
 
 

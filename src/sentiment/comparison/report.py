@@ -98,7 +98,7 @@ def caveats(comparison: Comparison) -> list[str]:
     notes = []
     if comparison.pairs:
         notes.append(
-            "A difference between two runs is one between these weights, not between their "
+            "A difference between two runs is a difference between their weights, not their "
             "recipes: to compare recipes, give folders with several runs each."
         )
     num_runs = {len(group.runs) for group in comparison.groups}
@@ -287,7 +287,7 @@ def write_comparison(
 def _disagreement(
     index: int, predictions: Mapping[str, Predictions], reviews: Reviews
 ) -> dict[str, Any]:
-    """What a review is, and what was predicted, by the names of those who did."""
+    """A review's row and class, and what each run or group predicted, by its name."""
     names = reviews.class_names
     return {
         "row": int(reviews.row_numbers()[index]),

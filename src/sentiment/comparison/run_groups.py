@@ -221,7 +221,7 @@ def _check_same_hold_out(run: Classifier, first: Classifier) -> None:
             raise UserError(
                 f"{key} of {run.path} is {value}, but of {first.path} {expected_value}: they held "
                 "out different reviews, so one may have been trained on what the other has not "
-                "seen: compare on reviews that none was trained on, by --split test or "
+                "seen: compare on reviews that none was trained on, with --split test or "
                 "--data.path FOLDER"
             )
 
@@ -248,7 +248,7 @@ def _overlap_notes(
         elif share > _LARGEST_OVERLAP:
             raise UserError(
                 f"{run.path} was trained on {share:.0%} of these reviews, or on copies of them: "
-                "compare on reviews that none was trained on, by --split or --data.path FOLDER"
+                "compare on reviews that none was trained on, with --split or --data.path FOLDER"
             )
         elif share > 0:
             notes.append(

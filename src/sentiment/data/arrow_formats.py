@@ -71,7 +71,7 @@ class TableSource(FileSource):
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise UserError(
-                f"{self.path}: not a whole {kind} file ({reason}): download or write it again"
+                f"{self.path}: not a complete {kind} file ({reason}): download or write it again"
             ) from error
 
     @abstractmethod
@@ -181,7 +181,7 @@ class ParquetSource(TableSource):
         if min([metadata.num_rows, *sizes]) < 0:
             raise pa.ArrowInvalid("a size in its footer is negative")
         if sum(group.num_rows for group in groups) != metadata.num_rows:
-            raise pa.ArrowInvalid("its row groups have not as many rows as the file")
+            raise pa.ArrowInvalid("its row groups do not add up to its number of rows")
         limit = DecompressionLimit(self.path)
         limit.add(metadata.num_rows * _ROW_BYTES + sum(sizes))
         return max(1, limit.max_bytes // max([1, *sizes]))

@@ -46,7 +46,7 @@ class EncodedCorpus:
     # (num_reviews,) int64, how many of the kept tokens come from a review's start, while the others
     # come from its end; None if all come from its start.
     heads: torch.Tensor | None = None
-    # (num_rows,) int64, the review of each row, where pieces of reviews are rows too; None if each
+    # (num_rows,) int64, the review of each row, if excerpts of reviews are rows too; None if each
     # row is a review.
     reviews: torch.Tensor | None = None
 
@@ -58,7 +58,7 @@ class EncodedCorpus:
         return len(self) if self.reviews is None else int(self.reviews.max()) + 1
 
     def reviews_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The review of each row, (num,) both on the CPU: itself, or what it is a piece of."""
+        """The review that each row is or is an excerpt of, (num,) both on the CPU."""
         return rows if self.reviews is None else self.reviews[rows]
 
     def cut(self, max_length: int, keep: Keep = "head") -> EncodedCorpus:
@@ -136,7 +136,7 @@ def encode(
     max_length: int,
     keep: Keep = "head",
 ) -> EncodedCorpus:
-    """Combine tokens, the ids (len(lexicon),) int32 of their lexicon, and labels to a corpus.
+    """Combine tokens, the ids (len(lexicon),) int32 of their lexicon, and labels into a corpus.
 
     An empty review becomes one ``<unk>``: a recurrence needs at least one step.
     """

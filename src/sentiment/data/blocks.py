@@ -295,7 +295,7 @@ def value_problem(value: Any, name: str) -> str:
         return f"{name} {reprlib.repr(value)}, but must be a string"
     if not is_utf8(value):
         index = next(index for index, character in enumerate(value) if not is_utf8(character))
-        return f"character {index + 1} of the {name} is half a surrogate pair"
+        return f"character {index + 1} of the {name} is a lone surrogate"
     return ""
 
 

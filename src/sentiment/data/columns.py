@@ -98,7 +98,7 @@ def _well_known(columns: Sequence[str], names: Sequence[str], what: str) -> str:
         return (first or found)[0]
     if found:
         raise ColumnProblem(f"{' and '.join(map(repr, found))} may hold the {what}")
-    raise ColumnProblem(f"no column has a usual name of {what} ({', '.join(names[:4])}, …)")
+    raise ColumnProblem(f"no column has a usual name for {what} ({', '.join(names[:4])}, …)")
 
 
 def is_header(cells: Sequence[str]) -> bool:

@@ -14,7 +14,7 @@ from sentiment.runtime.errors import UserError
 
 COLUMNS = ("split", "row", "digest")  # that name a row; others are for people
 SPLITS = ("train", "validation")
-_MEND = "make the list by sentiment audit with these data settings, or set data.exclude to null"
+_MEND = "make the list with sentiment audit and these data settings, or set data.exclude to null"
 
 
 def row_digest(text: str) -> str:
@@ -64,7 +64,7 @@ def excluded_rows(
     for row, digest in listed.items():
         if row_digest(text_of[row]) != digest:
             raise UserError(
-                f"{path} lists row {row} of {split} with another text than the reviews have there, "
-                f"so it was made for other reviews: {_MEND}"
+                f"{path} lists row {row} of {split} with a text other than that row's, so it was "
+                f"made for other reviews: {_MEND}"
             )
     return np.array(sorted(listed), dtype=np.int64) - 1

@@ -62,7 +62,7 @@ def open_source(
     if path.suffix.lower() not in COMPRESSIONS:
         kind = kind or _BINARY_FORMATS.get(suffix)
     if kind is None and suffix in _BINARY_FORMATS:
-        raise UserError(f"{path}: {suffix} files are compressed inside: unpack it")
+        raise UserError(f"{path}: {suffix} files are compressed already: unpack it")
     if kind is None:
         known = f"{', '.join(_TEXT_FORMATS)} (or one of these and {', '.join(COMPRESSIONS)})"
         advice = _ADVICE.get(suffix, "")

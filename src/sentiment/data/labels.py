@@ -1,4 +1,4 @@
-"""What labels mean: values of any type as names, and names as the numbers of classes."""
+"""Labels: values of any type become names, and names become class indices."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def number_labels(
     ``place`` names the file and row of a label for messages, ``origin`` the split.
 
     Raises:
-        UserError: a label is none of the classes, or there are fewer than two classes.
+        UserError: a label is not one of the classes, or there are fewer than two classes.
     """
     names = list(map(label_name, values))
     found = sorted(set(filter(None, names)), key=_order)
@@ -166,7 +166,7 @@ class _Classes:
 
 
 def _equal(name: str, known: Collection[str]) -> str | None:
-    """The known name of the same value: with 0 and 1 alone, or False and True, also the others."""
+    """The known name of the same value; 0 and 1 match False and True if no other name is known."""
     if name in known:
         return name
     twin = _TWINS.get(name)

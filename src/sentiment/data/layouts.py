@@ -30,7 +30,7 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class Files:
-    """Where a split lies."""
+    """Where a split's reviews are."""
 
     name: str  # for messages
     paths: list[Path]  # files of rows, in order

@@ -1,4 +1,4 @@
-"""Pieces of reviews, a few sentences long, that are trained on as texts of their own."""
+"""Excerpts of reviews, a few sentences long, that are trained on as texts of their own."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sentiment.data.batches import EncodedCorpus
 from sentiment.data.tokenizer import TokenizedTexts
 
 _ENDS = frozenset({".", "!", "?", "...", "…", "。", "！", "？"})
-_SHORTEST = 3  # tokens; a shorter piece hardly has a class
+_SHORTEST = 3  # tokens; a shorter excerpt hardly has a class
 
 
 def add_pieces(
     corpus: EncodedCorpus, tokenized: TokenizedTexts, *, per_review: int, max_length: int, seed: int
 ) -> EncodedCorpus:
-    """A corpus with random pieces of its reviews as further rows, which have the reviews' labels.
+    """A corpus with random excerpts of its reviews as further rows, labelled like the reviews.
 
     Without them, a model learns from whole reviews only, which are far longer than the sentences
-    that it may be asked to classify. A piece is one sentence with probability 1/2, two with 1/4 and
-    so on, never all of a review, cut to ``max_length`` tokens. Reviews of one sentence have none.
+    that it may be asked to classify. An excerpt is one sentence with probability 1/2, two with 1/4
+    and so on, never a whole review, cut to ``max_length`` tokens. One-sentence reviews have none.
 
     Args:
-        corpus: on the CPU, without pieces.
+        corpus: on the CPU, without excerpts.
         tokenized: its reviews' tokens.
-        per_review: number of pieces of each review.
+        per_review: number of excerpts of each review.
         seed: decides which.
     """
     reviews, starts, lengths = _draw(tokenized, per_review, np.random.default_rng(seed))
@@ -46,7 +46,7 @@ def add_pieces(
 def _draw(
     tokenized: TokenizedTexts, per_review: int, generator: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Each piece's review, the start of its tokens and their number, (num_pieces,) int64 each."""
+    """Each excerpt's review, the start of its tokens and their number, (num_excerpts,) int64."""
     offsets = tokenized.offsets.astype(np.int64)
     is_end = np.fromiter((word in _ENDS for word in tokenized.lexicon), bool)[tokenized.tokens]
     is_end[:-1] &= ~is_end[1:]  # of several ends in a row, the last

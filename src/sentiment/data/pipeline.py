@@ -143,8 +143,8 @@ def load_training(
     train, validation = load_training_splits(config.data, class_names)
     if len(set(validation.labels.tolist())) < 2:
         raise UserError(
-            f"{validation.origin}: the validation reviews are of one class only: give some of "
-            "another, or none at all to hold reviews out of train"
+            f"{validation.origin}: all validation reviews are of one class: add some of another, "
+            "or leave the split out to hold reviews out of train"
         )
     check_class_names(config, train)
     unlabelled = _load_unlabelled(config, train, validation) if reads_unlabelled(config) else None
@@ -152,7 +152,7 @@ def load_training(
 
 
 def check_class_names(config: Config, train: Reviews) -> None:
-    """Refuse names in the settings that are none of the classes."""
+    """Refuse class names in the settings that the reviews do not have."""
     config.training.positive_index(train.class_names)
     weights = config.training.class_weights
     for name in weights if isinstance(weights, dict) else ():
@@ -185,11 +185,11 @@ def _load_unlabelled(config: Config, train: Reviews, validation: Reviews) -> Rev
         return load_unlabelled(config.data, train, validation)
     except FileNotFoundError as error:
         needed = (
-            "objectives.virtual_adversarial and objectives.entropy learn from it too: give it, or "
+            "objectives.virtual_adversarial and objectives.entropy also learn from it: add it, or "
             "set objectives.unlabelled to false to learn from the other reviews alone"
         )
         if config.distillation.is_wanted:
-            needed = f"distillation has it labelled: give it, or set {config.distillation.off}"
+            needed = f"distillation learns from it: add it, or set {config.distillation.off}"
         raise FileNotFoundError(f"{error}; {needed}") from error
 
 
@@ -257,7 +257,7 @@ def encode_tokens(
 def _encode_to_learn(
     reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, config: Config
 ) -> EncodedCorpus:
-    """Encode reviews to train on, and their pieces if the settings ask for any."""
+    """Encode reviews to train on, and excerpts of them if the settings ask for any."""
     corpus = encode_tokens(reviews, tokenized, vocabulary, config.data)
     per_review, longest = config.training.pieces, config.data.max_length
     if per_review == 0:
@@ -265,7 +265,7 @@ def _encode_to_learn(
     corpus = add_pieces(
         corpus, tokenized, per_review=per_review, max_length=longest, seed=config.seed
     )
-    logger.info("pieces of reviews: %s", f"{len(corpus) - len(reviews):,}")
+    logger.info("excerpts of reviews: %s", f"{len(corpus) - len(reviews):,}")
     return corpus
 
 
@@ -291,7 +291,7 @@ def _load_vectors(
 def vectors_path(vectors: VectorsConfig, cache: Path, *, downloads: bool = True) -> Path | None:
     """The vectors file that the settings name; None without vectors.
 
-    A file that is not in the cache yet is downloaded, or None without ``downloads``.
+    A file that is not in the cache yet is downloaded; without ``downloads``, the result is None.
     """
     if vectors.path is not None:
         return Path(vectors.path).expanduser()

@@ -227,8 +227,8 @@ def _check_remaining(cause: str, split: str, before: Reviews, kept: Reviews) -> 
     """Refuse to leave out all reviews but those of one class."""
     if len(set(kept.labels.tolist())) < 2:
         raise UserError(
-            f"{cause} leaves {len(kept):,} of {len(before):,} reviews of {split}, and not of two "
-            f"classes, which training needs: leave fewer out, or add reviews to {before.origin}"
+            f"{cause} leaves {len(kept):,} of {len(before):,} reviews of {split}, not of the two "
+            f"classes that training needs: leave fewer out, or add reviews to {before.origin}"
         )
 
 

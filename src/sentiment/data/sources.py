@@ -150,7 +150,7 @@ def _labels(block: Block, column: str) -> list[RawLabel | None]:
         if not isinstance(value, int | float | str | None):
             problem = f"{column} {value!r}, but must be numbers or names"
         elif isinstance(value, str) and not is_utf8(value):
-            problem = f"the {column} holds half a surrogate pair"
+            problem = f"the {column} holds a lone surrogate"
         if problem:
             raise UserError(f"{block.place(index)}: {problem}")
         if isinstance(value, str) and len(value) > _MAX_LABEL_CHARACTERS:
@@ -294,9 +294,9 @@ def _require(data: DataConfig, split: Split) -> Files:
             f"{path} has no {split} split: column {data.split_column!r} names {counts}"
         )
     raise FileNotFoundError(
-        f"{path} has no {split} split: it is not divided. To divide it by a column, name that by "
-        "--data.split_column; to evaluate, give other reviews with --data.path, or choose those "
-        "held out with --split validation"
+        f"{path} has no {split} split: it is not divided. To divide it by a column, give "
+        "--data.split_column; to evaluate, give other reviews with --data.path, or choose the "
+        "held-out ones with --split validation"
     )
 
 
@@ -356,7 +356,7 @@ def _count_values(
                     )
                 counts[split] += 1
     if not counts["train"]:
-        raise UserError(f"{stamps[0][0]}: column {column!r} gives no row to train")
+        raise UserError(f"{stamps[0][0]}: column {column!r} assigns no row to train")
     return dict(counts)
 
 

@@ -38,8 +38,8 @@ def warn_of_unspaced(texts: Sequence[str], language: str) -> bool:
     if 2 * sum(unspaced) <= num_letters or sum(unspaced) <= _LONGEST_WORD * len(unspaced):
         return False
     logger.warning(
-        "the reviews have no white space between words, as Chinese, Japanese or Thai, but "
-        "data.language %s splits there: set --data.language zh to read each character",
+        "the reviews have no white space between words, like Chinese, Japanese or Thai, but "
+        "data.language %s splits at it: set --data.language zh to read each character",
         language,
     )
     return True

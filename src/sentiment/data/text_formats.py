@@ -71,7 +71,7 @@ class TextSource(FileSource):
 
     @abstractmethod
     def _block(self, first: int, rows: list[Any], share_read: float) -> Block:
-        """The block of rows of which the first has this number."""
+        """The block of rows that starts at row number ``first``."""
 
     def blocks(self, size: int) -> Iterator[Block]:
         num_bytes = max(1, self.path.stat().st_size)
@@ -91,7 +91,7 @@ class TextSource(FileSource):
         super()._refuse_columns(problems)
 
     def _find_encoding(self) -> None:
-        """Read names and values in the encoding of the file, which the refusal names too."""
+        """Guess an unreadable file's encoding, to read it and to name it in the error message."""
         if not is_readable(self.path, self.options.encoding):
             encoding = guess_encoding(self.path)
             if encoding is None:

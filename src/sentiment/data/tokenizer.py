@@ -1,4 +1,4 @@
-"""Texts to one flat array of tokens and a lexicon, by spaCy's rules; the cache of tokens."""
+"""Turns texts into one flat array of tokens and a lexicon by spaCy's rules; caches the tokens."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def clean(text: str) -> str:
 
 
 def split_pieces(text: str, language: str) -> list[str]:
-    """The parts of a text that are tokenized each on its own: those between white space, or the
-    whole text in a language of :data:`_PACKAGES`.
+    """The pieces of a text, each of which is tokenized on its own: those between white space, or
+    the whole text in a language of :data:`_PACKAGES`.
     """
     pieces = clean(text).split()
     return [" ".join(pieces)] if pieces and language in _PACKAGES else pieces
@@ -227,7 +227,7 @@ def tokenize(
 
 
 def cut_pieces(pieces: Sequence[str], lower_case: bool, language: str) -> CutPieces:
-    """Tokenize pieces of text, which :func:`split_pieces` gives."""
+    """Tokenize the pieces of text that :func:`split_pieces` returns."""
     rules = load_rules(language)
     special_cases = rules.rules if language == "en" else {}
     max_characters = _MAX_WHOLE_CHARACTERS if language in _PACKAGES else _MAX_PIECE_CHARACTERS
@@ -272,7 +272,11 @@ def load_rules(language: str) -> Rules:
     except ImportError as error:
         if language not in _PACKAGES:
             raise
-        other = "zh, which reads characters" if language in ("ja", "th") else "xx, which needs none"
+        other = (
+            "zh, which reads characters"
+            if language in ("ja", "th")
+            else "xx, which needs no package"
+        )
         raise UserError(
             f"data.language is {language!r}, whose tokenizer needs a package that is not "
             f"installed: install {_PACKAGES[language]}, or set data.language to {other}"
@@ -313,7 +317,7 @@ def default_cache_dir() -> Path:
 
 
 def cache_key(texts: Sequence[str], *, lower_case: bool, language: str = "en") -> str:
-    """Digest of all that determines the tokens: texts, settings and versions."""
+    """Digest of everything that determines the tokens: texts, settings and versions."""
     # Python's version determines what is a letter, a lower-case letter, an HTML entity.
     versions = (_FORMAT, version("spacy"), sys.version_info[:2])
     settings = f"{versions} {lower_case} {len(texts)}"

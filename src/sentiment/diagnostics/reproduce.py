@@ -59,7 +59,7 @@ class Reproduction:
 
     @property
     def problems(self) -> list[str]:
-        """Differences other than numbers."""
+        """Differences that are not numeric."""
         changed = [
             f"run.json: {name} of the result"
             for name in ("num_epochs", "best_epoch", "metrics")

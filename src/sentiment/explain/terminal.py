@@ -212,7 +212,7 @@ def _completeness(explanation: Explanation) -> str:
         f"score, {truncate(logits, 34)}: {attribution.baseline_score:+.3f} as padding, "
         f"{attribution.score:+.3f} as words\n"
         f"completeness gap {abs(attribution.error):.4f}{share}, "
-        f"in {attribution.num_steps:,} steps{'' if attribution.is_good else '; take more'}"
+        f"in {attribution.num_steps:,} steps{'' if attribution.is_good else '; use more'}"
     )
 
 

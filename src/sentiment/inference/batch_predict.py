@@ -179,8 +179,8 @@ def check_output(path: Path, source: Path | None, *, resumes: bool, overwrites: 
     """Check that an output may be written, without writing anything.
 
     It may not if the folder does not exist, the format is unknown, the output is the input
-    ``source``, or it or an interrupted one exists and the user does not allow to resume or to
-    overwrite it.
+    ``source``, or it or an interrupted one exists and the user allows neither resuming nor
+    overwriting it.
     """
     if path.suffix not in OUTPUT_FORMATS:
         raise UserError(

@@ -38,13 +38,15 @@ def average_predictions(
     alone = [predictions.log_probabilities, *(each.predict(reviews.texts) for each in members)]
     ensemble = replace(predictions, log_probabilities=average_models(alone))
     together = ensemble.is_right
-    lines = [f"Predictions of {len(alone)} models are averaged. Each of them alone:"]
+    lines = [
+        f"Predictions of {len(alone)} models are averaged. Each alone, and the ensemble's gain:"
+    ]
     for path, log_probabilities in zip(paths, alone, strict=True):
         right = replace(predictions, log_probabilities=log_probabilities).is_right
         p_value, _ = mcnemar(int((right & ~together).sum()), int((together & ~right).sum()))
         lines.append(
-            f"{sanitize(str(path))} {100 * right.mean():.2f} %, to which the ensemble adds "
-            f"{format_points(together.mean() - right.mean())} points "
-            f"(McNemar p {format_p(p_value)});"
+            f"{sanitize(str(path))} {100 * right.mean():.2f} % "
+            f"({format_points(together.mean() - right.mean())} points, "
+            f"McNemar p {format_p(p_value)});"
         )
     return ensemble, " ".join(lines).removesuffix(";") + "."

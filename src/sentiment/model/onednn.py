@@ -112,7 +112,7 @@ def describe_kernel(device: torch.device, dtype: torch.dtype) -> str:
     if chosen is None:
         return "torch's padded kernel in fp32"
     names = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
-    reason = "" if chosen == dtype else f", as it has none in {names[dtype]} on this processor"
+    reason = "" if chosen == dtype else f", as this processor lacks one in {names[dtype]}"
     return f"oneDNN's kernel in {names[chosen]}{reason}"
 
 

@@ -73,7 +73,7 @@ class VariableLengthRNN(nn.RNNBase):
     def flatten_parameters(self) -> None:
         """Put the weights of each call of cuDNN into one chunk, else it copies them at each call.
 
-        torch puts those of all layers into one, which we would have to call at once then.
+        torch puts those of all layers into one chunk, which would force us to run them in one call.
         """
         weights = [weight for weight in self._flat_weights if isinstance(weight, torch.Tensor)]
         is_acceptable = torch.backends.cudnn.is_acceptable

@@ -231,7 +231,7 @@ def measure_perplexity(
     model.eval()
     readable = (corpus.lengths >= 2).nonzero().squeeze(1)
     if len(readable) == 0:
-        raise UserError("no validation review has two words, the least that a perplexity needs")
+        raise UserError("every validation review has fewer than two words: give longer ones")
     positions = torch.linspace(0, len(readable) - 1, min(len(readable), _MAX_REVIEWS))
     chosen = readable[positions.long()]
     chosen = chosen[corpus.lengths[chosen].argsort(descending=True, stable=True)]
@@ -249,7 +249,7 @@ def measure_perplexity(
     perplexities = torch.exp(sums / count).tolist()
     if not all(map(math.isfinite, perplexities)):
         raise UserError(
-            "pre-training has diverged, its perplexity is not finite: lower "
-            "pretraining.learning_rate and begin again"
+            "pre-training has diverged (its perplexity is not finite): lower "
+            "pretraining.learning_rate and start again"
         )
     return perplexities

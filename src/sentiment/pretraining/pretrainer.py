@@ -67,7 +67,7 @@ class BatchPlan:
         self._seed = seed
         self._readable = [(lengths >= _SHORTEST).nonzero().squeeze(1) for lengths in self._lengths]
         if not any(len(rows) for rows in self._readable):
-            raise UserError("no review has two words, the least to pre-train on")
+            raise UserError("every review has fewer than two words: pre-training needs longer ones")
         self._samplers = [
             BucketSampler(lengths[rows], batch_size=batch_size, seed=seed)
             for lengths, rows in zip(self._lengths, self._readable, strict=True)
@@ -148,7 +148,7 @@ class PretrainingLogger:
         if not math.isfinite(float(self._sums.sum())):
             raise UserError(
                 "pre-training's loss or gradient is not finite: lower pretraining.learning_rate "
-                "and begin again"
+                "and start again"
             )
 
     def state(self) -> dict[str, Any]:

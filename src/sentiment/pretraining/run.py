@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 
 
 def find_pretraining(context: TrainingContext) -> Path | None:
-    """The folder of the finished pre-training that a training starts from, if from any.
+    """The folder of the finished pre-training that a training starts from, if any.
 
-    If the settings name no folder, it lies beside the run, and the pre-training runs if needed.
+    If the settings name no folder, it is next to the run's, and the pre-training runs if needed.
 
     Raises:
         Interrupted: a signal came, and the pre-training is saved.

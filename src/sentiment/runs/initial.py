@@ -85,6 +85,6 @@ def start_from_run(
     if has_same_classes:
         return f"{text}, the same classes"
     return (
-        f"{text}, a new last layer for the classes {', '.join(class_names)}, as its own are "
+        f"{text}, a new last layer for the classes {', '.join(class_names)}, since {path} has "
         f"{', '.join(names)}"
     )

@@ -1,4 +1,4 @@
-"""run.json: what a run is, how it was trained, and a checksum of all that."""
+"""run.json: what a run is, how it was trained, and a checksum over both."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def check_version(path: Path, version: int) -> None:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a class can have this name; half a surrogate pair cannot be written to a file."""
+    """Whether a class can have this name; a lone surrogate cannot be written to a file."""
     return text.strip() != "" and not any("\ud800" <= char <= "\udfff" for char in text)
 
 

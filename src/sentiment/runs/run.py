@@ -149,7 +149,7 @@ def finish_run(path: Path, result: dict[str, Any]) -> None:
 
 
 def extend_run(path: Path, config: Config) -> None:
-    """Give a run settings with more epochs, with which it is unfinished."""
+    """Give a run settings with more epochs, which makes it unfinished again."""
     manifest = read_manifest(path)
     manifest.pop("result", None)
     # run.json comes first and allows both files: a kill in between leaves the former settings.
@@ -172,7 +172,7 @@ def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: s
 def build_model(
     config: ModelConfig, vocabulary: Vocab, num_classes: int, **more: Any
 ) -> SentimentClassifier:
-    """The untrained classifier with these settings and ``more`` of its arguments."""
+    """The untrained classifier with these settings and ``more``, further arguments."""
     return SentimentClassifier(
         vocabulary_size=len(vocabulary), num_classes=num_classes,
         frequencies=token_counts(vocabulary), **asdict(config), **more,

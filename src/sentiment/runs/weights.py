@@ -74,7 +74,7 @@ def _checksum(description: dict[str, Any], tensors: dict[str, torch.Tensor]) -> 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """When in training weights were saved, and how good they are."""
+    """When in training the weights were saved, and their metrics."""
 
     epoch: int  # number of completed epochs
     update: int  # number of completed updates
@@ -133,7 +133,7 @@ def read_weights(run: Path, name: str) -> tuple[dict[str, torch.Tensor], Weights
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if values.get("name") != name:
-        raise UserError(f"{path} holds the weights {values.get('name')!r}: they were swapped")
+        raise UserError(f"{path} holds the weights {values.get('name')!r}: files were swapped")
     return tensors, info
 
 

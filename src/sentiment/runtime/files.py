@@ -136,7 +136,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file that readers see either old or new, and that a power cut afterwards keeps.
+    """Write a file atomically: readers see either the old or the new one, even after a power cut.
 
     If it cannot be written, the old file stays.
     """

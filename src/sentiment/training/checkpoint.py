@@ -72,8 +72,8 @@ def load_state(run: Path) -> CheckpointData:
     path = state_path(run)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{run} has no checkpoint to resume from, {path.name}: its training was stopped before "
-            "the first one; begin it again with --overwrite"
+            f"{run} has no checkpoint to resume from ({path.name}): its training stopped before "
+            "the first one; start it again with --overwrite"
         )
     tensors, values = read_tensors(path, read_manifest(run)["identity"])
     return CheckpointData(values, tensors)
@@ -117,7 +117,7 @@ def restore_generators(
 ) -> None:
     """Restore :func:`generator_states`, saved by the same number of ranks."""
     torch.set_rng_state(states[f"cpu.{distributed.rank}"])
-    state = states.get(f"device.{distributed.rank}")  # missing if the checkpoint is a CPU's
+    state = states.get(f"device.{distributed.rank}")  # missing if saved on a CPU
     if state is not None and device.type != "cpu":
         set_rng_state(state, device)
 

@@ -259,7 +259,8 @@ def plan_teachers(
             continue
         if holds_pretraining(path):
             raise UserError(
-                f"{path}, where a teacher is to be, holds a pre-training: choose another output_dir"
+                f"{path} is the folder for a teacher, but holds a pre-training: choose another "
+                "output_dir"
             )
         problem = _find_problem(teacher, path, pretraining, reviews)
         if problem is not None and not request.overwrites:
@@ -356,7 +357,7 @@ def train_teachers(
         raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
             "teachers are trained by one process each: train the missing ones first, with the "
-            f"same settings, --distillation.num_teachers 0 and, as for the first, --seed "
+            f"same settings, --distillation.num_teachers 0 and, for the first one, --seed "
             f"{first.seed} --output_dir {first.output_dir}"
         )
     for teacher in plan:

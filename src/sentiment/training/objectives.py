@@ -167,7 +167,7 @@ class CleanForward:
 
     Attributes:
         logits: (batch, classes).
-        loss: () the terms that leave the words as they are.
+        loss: () sum of the terms on the unperturbed words.
         word_gradient, logit_gradient: gradients of a loss with respect to words and logits, if
             needed.
         label_gradient: (batch, time, embedding) gradient of the labels' loss with respect to the
@@ -240,7 +240,7 @@ class CombinedObjective:
     def clean_pass(
         self, micro_batch: MicroBatch, forward: FixedDropoutForward, words: torch.Tensor
     ) -> CleanForward:
-        """Forward and backward pass of the terms that leave the words as they are."""
+        """Forward and backward pass of the terms on the unperturbed words."""
         objectives, labels = self._objectives, micro_batch.batch.labels
         soft_labels = micro_batch.soft_labels
         has_terms = micro_batch.is_labelled or objectives.entropy > 0 or soft_labels is not None
@@ -282,7 +282,7 @@ class CombinedObjective:
         words: torch.Tensor,
         clean: CleanForward,
     ) -> dict[str, torch.Tensor]:
-        """What each term adds to the words (batch, time, embedding)."""
+        """Each term's perturbation of the words, (batch, time, embedding)."""
         batch, objectives = micro_batch.batch, self._objectives
         directions: dict[str, torch.Tensor] = {}
         if micro_batch.is_labelled and objectives.adversarial > 0:

@@ -301,7 +301,7 @@ def _check_reviews(path: Path, data: TrainingData, distributed: DistributedConte
         {split: before[split] for split in data.fingerprints if split in before},
         data.fingerprints,
         owner=str(path),
-        advice=f"give the reviews that the run started with by --data.path{where}",
+        advice=f"give the run's original reviews with --data.path{where}",
     )
 
 

@@ -148,7 +148,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
 
 
 def num_remaining(folder: Path, folds: Sequence[Fold]) -> int:
-    """Number of folds that are not trained, or at which another process still works."""
+    """Number of folds that are not trained, or that another process is still training."""
     number = 0
     for fold in folds:
         if fold.is_trained and holds_baseline(fold.baseline):
@@ -388,7 +388,7 @@ def summary_table(result: OutOfFoldPredictions, summary: Summary, title: str) ->
 def compare_out_of_fold(first: OutOfFoldPredictions, second: OutOfFoldPredictions) -> Difference:
     """Compare two cross-validations; ``UserError`` if classes or reviews differ."""
     if first.class_names != second.class_names:
-        raise UserError("the cross-validations have other classes, or another order of classes")
+        raise UserError("the cross-validations have different classes, or another order of them")
     (rows, shares), (other_rows, other_shares) = first.share_correct(), second.share_correct()
     common, index, other_index = np.intersect1d(rows, other_rows, return_indices=True)
     if len(common) == 0 or (_keys(first, common) != _keys(second, common)).any():

@@ -74,7 +74,7 @@ def prepare_range(config: Config) -> TrainingData:
     if config.distillation.trains_teachers:
         raise UserError(
             "a range test trains no teachers: set distillation.num_teachers to 0, and list "
-            "finished ones in distillation.teachers or use none"
+            "finished ones, if any, in distillation.teachers"
         )
     return read_data(config, _pretrained_folder(config))
 
