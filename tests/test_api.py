@@ -116,7 +116,7 @@ def test_an_evaluation_has_what_the_report_has(reviews, by_command, tmp_path, ca
     assert predicted == [each.label for each in result.predict(result.texts)]
     right = sum(a == b for a, b in zip(predicted, result.labels, strict=True))
     assert right / len(predicted) == result.metrics["accuracy"]
-    assert capsys.readouterr().out == "" and "on reviews cut to so many tokens" in str(result)
+    assert capsys.readouterr().out == "" and "by tokens kept of each review" in str(result)
     assert cli.evaluate([str(by_command), f"--output={tmp_path}", "--max_lengths", "5", "10"]) == 0
     assert capsys.readouterr().out.splitlines()[:20] == str(result).splitlines()[:20]
     other = write_corpus(tmp_path / "other", splits={"test": 10})

@@ -33,7 +33,7 @@ def check_replaceable(folder: Path, *, overwrite: bool) -> None:
     check_writable(folder)
     if (folder / TABLE).exists() and not overwrite:
         raise FileExistsError(
-            f"{folder} holds an audit, of which you may have edited {TABLE}: replace it "
+            f"{folder} holds an audit, whose {TABLE} you may have edited: replace it "
             "with --overwrite, or choose another folder with --output"
         )
 

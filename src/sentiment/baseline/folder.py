@@ -43,7 +43,7 @@ class Baseline:
     """A trained baseline."""
 
     path: Path
-    config: Config  # of which it uses the data section
+    config: Config  # only the data section is used
     class_names: tuple[str, ...]  # in the order of their labels
     ngrams: Ngrams
     model: LinearModel

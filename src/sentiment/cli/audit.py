@@ -22,7 +22,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
         "folder for audit.html and label_errors.csv (default: output_dir of the settings with "
         "-audit)"
     )
-    help = "replace the files of an earlier audit, of which you may have edited label_errors.csv"
+    help = "replace an earlier audit, including label_errors.csv, which you may have edited"
     parser.add_argument("--overwrite", action="store_true", help=help)
     why = "an audit cannot be resumed"
     return parser.parse_with_settings(_name_path(arguments), suffix="-audit", why=why)

@@ -34,7 +34,7 @@ class Classifier:
     """A run or a baseline."""
 
     path: Path
-    config: Config  # of which a baseline uses the data section
+    config: Config  # a baseline uses only the data section
     settings: Mapping[str, Any]  # those that it uses, by their dotted keys
     class_names: tuple[str, ...]  # in the order of their labels
     temperature: float  # divisor that calibrates the logits

@@ -28,7 +28,7 @@ class StrictLoader(_CLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse duplicate keys, which YAML forbids, but of which PyYAML takes the last."""
+        """Refuse duplicate keys, which YAML forbids; PyYAML would silently take the last."""
         keys: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in keys:

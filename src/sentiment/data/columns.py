@@ -34,7 +34,7 @@ class FileOptions:
     label_column: str | None = None  # None takes a well-known name
     split_column: str | None = None  # None takes files as splits
     column_names: tuple[str, ...] | None = None  # of a file without a header
-    delimiter: str | None = None  # None finds it out
+    delimiter: str | None = None  # None detects it
     quoting: str = "double"
     encoding: str | None = None  # None means UTF-8, or what a byte order mark says
     prefix: str = "--data."  # of the options in messages
@@ -102,7 +102,7 @@ def _well_known(columns: Sequence[str], names: Sequence[str], what: str) -> str:
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a row consists of names of which some are well-known."""
+    """Whether a row looks like a header: it has well-known names of texts and of labels."""
     names = set(map(normalize, cells))
     return not names.isdisjoint(TEXT_NAMES) and not names.isdisjoint(LABEL_NAMES)
 

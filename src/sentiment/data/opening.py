@@ -30,8 +30,8 @@ _MARKS = (  # the longer ones first: UTF-16's mark begins UTF-32's
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# What files in public use are in; cp1252 includes Latin-1's letters. Of equally likely ones, the
-# first is taken.
+# Encodings of public files; cp1252 includes Latin-1's letters. Of equally likely ones, the first is
+# taken.
 _CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
     "mac_roman", "gb18030", "shift_jis", "euc_jp", "big5", "cp949",

@@ -226,8 +226,8 @@ def choose_reviews(
 ) -> tuple[DataConfig, Split]:
     """The settings and the split to evaluate a run on, if ``settings`` change its ``own`` ones.
 
-    The test split of another file, which has no splits, is all of it. Rows to leave out, which are
-    listed for the run's own reviews, are forgotten with the path.
+    The test split of another file, which has no splits, is all of it. Another source also resets
+    ``data.exclude``, which lists rows of the run's own reviews.
     """
     if "path" in settings:
         settings = {"hub": None, "split_column": None, "exclude": None, **settings}

@@ -52,7 +52,7 @@ def truncate(text: str, columns: int, *, keep_end: bool = False) -> str:
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """Text padded to so many columns; ``right`` aligns it to the right."""
+    """Text padded to a number of columns; ``right`` aligns it to the right."""
     spaces = " " * (columns - width(text))
     return spaces + text if right else text + spaces
 

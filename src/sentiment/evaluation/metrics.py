@@ -110,7 +110,7 @@ def compute_metrics(
 
 
 def scored_classes(num_classes: int, positive: int | None) -> list[int]:
-    """The classes whose mean F1, AUROC and average precision are."""
+    """The classes over which F1, AUROC and average precision are averaged."""
     if positive is None and num_classes == 2:
         return [1]
     return list(range(num_classes)) if positive is None else [positive]

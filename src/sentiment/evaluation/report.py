@@ -168,7 +168,7 @@ def truncation_table(truncations: Sequence[Truncation]) -> str:
             for result in results.values()
         ]
         rows.append((f"{max_length:,}", f"{100 * results['head'].cut_share:.1f} %", *cells))
-    title = "accuracy in %, with 95 % intervals, on reviews cut to so many tokens"
+    title = "accuracy in %, with 95 % intervals, by tokens kept of each review"
     return f"{title}\n{format_table(rows, align='>')}"
 
 

@@ -102,7 +102,7 @@ def check_same_texts(config: Config, path: Path, fingerprints: dict[str, Any]) -
 
 
 def check_kind(path: Path, setting: str) -> None:
-    """Refuse a folder that holds no pre-training; ``setting`` is what decides the folder."""
+    """Refuse a folder that holds no pre-training; ``setting`` names the setting behind it."""
     try:
         description = read_manifest(path)
     except FileNotFoundError as error:
