@@ -203,7 +203,7 @@ def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
     ("num_validation", "more", "message"),
     [
         (1, [], "all validation reviews are of one class"),
-        (8, ["--objectives.entropy=1"], "objectives.entropy learn from it too"),
+        (8, ["--objectives.entropy=1"], "objectives.entropy also learn from it"),
     ],
 )
 def test_unusable_reviews_are_met_before_it(tmp_path, capsys, never, num_validation, more, message):
