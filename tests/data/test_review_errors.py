@@ -12,7 +12,7 @@ from helpers.review_files import refusal, write, write_text_folder
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import load_split, load_training_splits
 
-FILL_IN = "fill them in, or leave them out by --data.missing skip"
+FILL_IN = "fill them in, or leave them out with --data.missing skip"
 NEEDED = "no column has a usual name for"
 
 

@@ -133,7 +133,7 @@ def test_the_hold_out_that_is_advised_holds_ten_of_each_class(tmp_path, caplog):
     (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     command = [f"--data.path={tmp_path}", "--vocabulary.min_frequency=1"]
     prepare_training(parse(command, "train").config)
-    (share,) = re.findall(r"rare \(3\), .* by --data.validation_share ([0-9.]+),", caplog.text)
+    (share,) = re.findall(r"rare \(3\), .* with --data.validation_share ([0-9.]+),", caplog.text)
     data = prepare_training(parse([*command, f"--data.validation_share={share}"], "train").config)
     assert np.bincount(data.validation.labels).min() >= 10
     assert caplog.text.count("fewer than ten") == 1

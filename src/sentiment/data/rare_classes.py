@@ -32,8 +32,8 @@ def warn_of_rare_classes(
         advice = "give more such reviews"
         if is_held_out and config.data.num_folds is None and share <= 0.5:
             advice = (
-                f"hold out more by --data.validation_share {share:g}, or measure on all training "
-                "reviews by sentiment cross-validate"
+                f"hold out more with --data.validation_share {share:g}, or measure on all training "
+                "reviews with sentiment cross-validate"
             )
         logger.warning("validation has %s, so its figures are imprecise: %s", few, advice)
     positive = config.training.positive_index(names)
@@ -41,7 +41,7 @@ def warn_of_rare_classes(
     if share >= _FREQUENT_SHARE and config.training.positive_class is None:
         logger.warning(
             "F1, average precision and thresholds are about %s, %.0f %% of the training reviews: "
-            "name the rare class by --training.positive_class %s",
+            "name the rare class with --training.positive_class %s",
             truncate(names[1], 30), 100 * share, shlex.quote(sanitize(names[0])),
         )  # fmt: skip
 

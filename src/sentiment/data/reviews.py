@@ -276,7 +276,7 @@ def _rows_with_text(data: DataConfig, rows: Rows) -> np.ndarray:
     if num_missing and (data.missing == "error" or len(numbers) == 0):
         found = f"no text in {num_missing:,} of {len(has_text):,} rows"
         place = rows.place(int(np.argmin(has_text)))
-        mend = "fill them in, or leave them out by --data.missing skip"
+        mend = "fill them in, or leave them out with --data.missing skip"
         raise UserError(f"{place}: {found}: {mend if len(numbers) else 'give other reviews'}")
     if num_missing:
         found = f"{num_missing:,} row{'s' * (num_missing != 1)}"

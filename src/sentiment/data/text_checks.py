@@ -90,7 +90,7 @@ def warn_of_coverage(config: Config, coverage: Coverage) -> None:
         return
     logger.warning(
         "only %.0f %% of the training tokens have a vector: give vectors of the language and the "
-        "kind of the reviews by --vectors.path; or, if its words are in another case, set "
+        "kind of the reviews with --vectors.path; or, if its words are in another case, set "
         "--data.lower_case %s",
         100 * coverage.token_share,
         str(not config.data.lower_case).lower(),

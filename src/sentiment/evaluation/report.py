@@ -305,6 +305,6 @@ def describe_collapse(by_class: Sequence[ClassScores], class_names: Sequence[str
     only = truncate(predicted[0], 30)
     return (
         f"Every review is predicted {only}. To learn the other classes, train longer or "
-        "with --training.class_weights balanced, choose the epoch by --training.monitor nll or "
+        "with --training.class_weights balanced, choose the epoch with --training.monitor nll or "
         f"auroc, or give more reviews of {truncate(missed[0], 30)}."
     )
