@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from sentiment.data.vocabulary import token_counts
 from sentiment.model import SentimentClassifier
 from sentiment.model.classifier import InitialStates
-from sentiment.model.layers import AttentionPooling, split_pooling
+from sentiment.model.layers import split_pooling
 from sentiment.runs.run import Run
 from sentiment.runtime.device import exact_fp32
 from sentiment.runtime.errors import UserError
@@ -29,100 +30,53 @@ class ScriptedClassifier(nn.Module):
 
     def __init__(self, model: SentimentClassifier) -> None:
         super().__init__()
+        whole = model.recurrence
         self.embedding = nn.Embedding.from_pretrained(model.embedding_table())
-        layers = range(model.recurrence.num_layers)
-        self.layers = nn.ModuleList(_Layer(model, layer) for layer in layers)
+        kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[whole.mode]
+        self.recurrence = kind(
+            whole.input_size, whole.hidden_size, whole.num_layers, batch_first=True,
+            bidirectional=whole.bidirectional,
+        )  # fmt: skip
+        self.recurrence.load_state_dict(whole.state_dict())
+        initial = model.initial_states or InitialStates(whole)
+        self.h, self.c = initial.h, initial.c  # (layers * directions, hidden)
+        self.num_directions = whole.directions
         self.poolings = list(split_pooling(model.pooling))
-        self.attention = _AttentionPooling(model.attention) if model.attention else None
-        self.num_directions = model.recurrence.directions
+        self.attention = model.attention
         self.output = model.output
 
     def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(batch, time) ids and (batch,) lengths, on any device, to (batch, num_classes) logits."""
-        lengths = lengths.to(tokens.device)
-        x = self.embedding(tokens.t())  # (time, batch, embedding)
-        steps = torch.arange(x.size(0), device=x.device).unsqueeze(1)
-        is_inside = steps < lengths  # (time, batch)
-        reversed_index = torch.where(is_inside, lengths - 1 - steps, steps)
-        for layer in self.layers:
-            x = layer(x, reversed_index)  # (time, batch, features)
-        is_inside = is_inside.unsqueeze(2)  # (time, batch, 1)
-        pooled = [self.pool(kind, x, is_inside, lengths) for kind in self.poolings]
-        return self.output(torch.cat(pooled, dim=1))
+        # Longest first, as a packed sequence needs them.
+        lengths, order = lengths.to(tokens.device).sort(descending=True)
+        embedded = self.embedding(tokens[order])  # (batch, time, embedding)
+        # pack_padded_sequence without its check of types, which ONNX cannot express.
+        data, batch_sizes = torch._VF._pack_padded_sequence(embedded, lengths.to("cpu"), True)
+        packed = PackedSequence(data, batch_sizes, None, None)
+        h = self.h.unsqueeze(1).repeat(1, tokens.size(0), 1)
+        if self.c is not None:
+            c = self.c.unsqueeze(1).repeat(1, tokens.size(0), 1)
+            packed, (final, _) = self.recurrence(packed, (h, c))
+        else:
+            packed, final = self.recurrence(packed, h)
+        # (batch, longest, directions * hidden), zero past each length
+        output, _ = pad_packed_sequence(packed, batch_first=True)
+        final = final[-self.num_directions :]  # (directions, batch, hidden)
+        pooled = [self.pool(kind, output, final, lengths) for kind in self.poolings]
+        return self.output(torch.cat(pooled, dim=1))[order.argsort()]
 
     def pool(
-        self, kind: str, x: torch.Tensor, is_inside: torch.Tensor, lengths: torch.Tensor
+        self, kind: str, output: torch.Tensor, final: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
-        """(time, batch, features) to (batch, features)."""
+        """As :func:`sentiment.model.layers.pool`, to (batch, directions * hidden)."""
         if self.attention is not None and kind == "attention":
-            return self.attention(x, is_inside)
-        if kind == "max":
-            return x.masked_fill(~is_inside, float("-inf")).amax(0)
+            return self.attention(output, lengths)
         if kind == "mean":
-            return x.masked_fill(~is_inside, 0.0).sum(0) / lengths.unsqueeze(1)
-        last = x[lengths - 1, torch.arange(x.size(1), device=x.device)]  # (batch, features)
-        if self.num_directions == 1:
-            return last
-        hidden = x.size(2) // 2
-        return torch.cat((last[:, :hidden], x[0, :, hidden:]), dim=1)
-
-
-class _Layer(nn.Module):
-    """One layer, (time, batch, input) to (time, batch, features)."""
-
-    def __init__(self, model: SentimentClassifier, layer: int) -> None:
-        super().__init__()
-        kind = _LSTMDirection if model.recurrence.mode == "LSTM" else _Direction
-        self.forwards = kind(model, layer, 0)
-        self.backwards = kind(model, layer, 1) if model.recurrence.bidirectional else None
-
-    def forward(self, x: torch.Tensor, reversed_index: torch.Tensor) -> torch.Tensor:
-        output = self.forwards(x)
-        if self.backwards is not None:
-            index = reversed_index.unsqueeze(2)
-            backwards = self.backwards(x.gather(0, index.expand(-1, -1, x.size(2))))
-            backwards = backwards.gather(0, index.expand(-1, -1, backwards.size(2)))
-            output = torch.cat((output, backwards), dim=2)
-        return output
-
-
-class _Direction(nn.Module):
-    """One direction of a layer, for GRUs and plain RNNs."""
-
-    def __init__(self, model: SentimentClassifier, layer: int, direction: int) -> None:
-        super().__init__()
-        whole = model.recurrence
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        weights = whole.layer_weights(layer)[4 * direction : 4 * direction + 4]
-        kind = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN}[whole.mode]
-        self.recurrence = kind(weights[0].shape[1], whole.hidden_size)
-        self.recurrence.load_state_dict(dict(zip(names, weights, strict=True)))
-        initial = model.initial_states or InitialStates(whole)
-        row = layer * whole.directions + direction
-        self.h = nn.Parameter(initial.h[row])  # (hidden,)
-        self.c = None if initial.c is None else nn.Parameter(initial.c[row])
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.recurrence(x, self.h.expand(1, x.size(1), -1).contiguous())[0]
-
-
-class _LSTMDirection(_Direction):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        assert self.c is not None
-        h = self.h.expand(1, x.size(1), -1).contiguous()
-        c = self.c.expand(1, x.size(1), -1).contiguous()
-        return self.recurrence(x, (h, c))[0]
-
-
-class _AttentionPooling(nn.Module):
-    def __init__(self, attention: AttentionPooling) -> None:
-        super().__init__()
-        self.projection, self.context = attention.projection, attention.context
-
-    def forward(self, x: torch.Tensor, is_inside: torch.Tensor) -> torch.Tensor:
-        scores = torch.matmul(self.projection(x).tanh(), self.context).unsqueeze(2)
-        weights = scores.masked_fill(~is_inside, float("-inf")).softmax(0)  # (time, batch, 1)
-        return (x * weights).sum(0)
+            return output.sum(dim=1) / lengths.unsqueeze(1)
+        if kind == "max":
+            is_padding = torch.arange(output.size(1), device=output.device) >= lengths.unsqueeze(1)
+            return output.masked_fill(is_padding.unsqueeze(2), float("-inf")).amax(dim=1)
+        return final.transpose(0, 1).flatten(1)
 
 
 # Rounding alone, from another order of additions, is a few millionths.
