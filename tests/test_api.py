@@ -23,7 +23,7 @@ from sentiment import api
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
 from sentiment.diagnostics.run_diff import compare_runs
-from sentiment.display.progress import progress_bar
+from sentiment.display.console import progress_bar
 from sentiment.training.trainer import Trainer
 
 TINY = dict(option.removeprefix("--").split("=") for option in SMALL)

@@ -14,11 +14,9 @@ from helpers.corpus import BAD, GOOD, SHARED, needs_imdb, write_corpus
 from helpers.review_files import write, write_text_folder
 
 from sentiment.audit.audit import Audit, audit
-from sentiment.audit.copies import find_copies
-from sentiment.audit.files import PAGE, TABLE
 from sentiment.audit.label_errors import find_label_errors
-from sentiment.audit.report import audit_table
-from sentiment.audit.texts import find_faults
+from sentiment.audit.report import PAGE, TABLE, audit_table
+from sentiment.audit.texts import find_copies, find_faults
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig
 from sentiment.data.exclusion import row_digest
@@ -96,6 +94,10 @@ def test_damaged_texts_are_found(found):
     assert found.scripts == {"Latin": 404, "Cyrillic": 1, "none": 1}
 
 
+def share_right(result: Audit) -> float:
+    return result.out_of_fold.predictions.is_right.mean()
+
+
 def test_the_words_of_each_class_tell_it(found):
     result, labels = found.out_of_fold, found.reviews.labels
     texts = [f" {text.lower()} " for text in found.reviews.texts]
@@ -159,12 +161,12 @@ def test_groups_stay_in_one_fold_and_validation_is_judged_too(tmp_path):
         rows += [(f"film{stretch} {words} number{len(rows) + n}", label) for n in range(5)]
     write_rows(tmp_path, rows)
     honest = look(tmp_path, validation="stretches", stretch_length=5)
-    assert look(tmp_path).predictions.is_right.mean() > 0.9 > honest.predictions.is_right.mean()
+    assert share_right(look(tmp_path)) > 0.9 > share_right(honest)
     write_rows(tmp_path, corpus_rows(20, seed=3), "validation")
     write_rows(tmp_path, corpus_rows(5), "test")
     both = look(tmp_path, validation="stretches", stretch_length=5)
     assert "Read without labels: 5 of test." in audit_table(both)
-    assert len(both.predictions.labels) == 320 and both.place(300) == "validation row 1"
+    assert len(both.out_of_fold.predictions.labels) == 320 and both.place(300) == "validation row 1"
 
 
 def test_reviews_in_a_folder_are_named_by_their_files(tmp_path):
@@ -238,5 +240,5 @@ def test_wrong_inputs_are_refused_before_anything_is_written(tmp_path, capsys):
 def test_imdb():
     """Two of the labels that are plainly wrong are listed, and reviews of one film are noticed."""
     result = look(SHARED / "imdb", source="imdb", class_names=NAMES)
-    assert result.neighbours.is_suspicious and 0.9 < result.predictions.is_right.mean() < 0.92
+    assert result.neighbours.is_suspicious and 0.9 < share_right(result) < 0.92
     assert {2355, 11755} <= {doubt.index for doubt in result.doubts[:50]}

@@ -25,7 +25,7 @@ from sentiment.baseline.linear import (
     parse_ngrams,
 )
 from sentiment.cli import main as cli
-from sentiment.comparison.baseline import baseline_command, compare_with_baseline
+from sentiment.comparison.compare import baseline_command, compare_with_baseline
 from sentiment.comparison.run_groups import find_runs, load_classifier
 from sentiment.comparison.significance import mcnemar
 from sentiment.data.pipeline import prepare_split

@@ -12,8 +12,12 @@ import yaml
 from helpers.behaviour_files import LISTS, cases, write
 
 from sentiment.behaviour.checks import CapabilityOutcome, Proportion, make_cases, run_behaviours
-from sentiment.behaviour.roles import Roles
-from sentiment.behaviour.suite import read_behaviours, read_capability, shipped_behaviours
+from sentiment.behaviour.suite import (
+    Roles,
+    read_behaviours,
+    read_capability,
+    shipped_behaviours,
+)
 from sentiment.behaviour.templates import Fillings
 from sentiment.inference.predictor import Prediction
 
@@ -29,9 +33,8 @@ def test_filling_takes_every_combination_once(tmp_path):
 
 
 def test_two_slots_of_a_list_differ():
-    filled = [
-        text for (text,) in Fillings(["{a} {b} {a:2} {a:3}"], {"a": (*"xyz",), "b": (*"pq",)})
-    ]
+    fillings = Fillings(["{a} {b} {a:2} {a:3}"], {"a": (*"xyz",), "b": (*"pq",)})
+    filled = [text for index in range(len(fillings)) for text in fillings[index]]
     assert len(filled) == len(set(filled)) == 6 * 2
     for text in filled:
         one, _, two, three = text.split()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sentiment.behaviour.checks import Proportion
-from sentiment.behaviour.contrast import read_pairs, run_pairs
-from sentiment.behaviour.roles import Roles, class_of, find_roles, require_roles
+from sentiment.behaviour.checks import Proportion, read_pairs, run_pairs
+from sentiment.behaviour.suite import Roles, class_of, find_roles, require_roles
 from sentiment.inference.predictor import Prediction
 
 NAMES, ROLES = ("neg", "pos"), Roles(0, 1)

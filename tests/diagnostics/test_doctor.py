@@ -20,8 +20,8 @@ from helpers.corpus import ROOT
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
 from sentiment.data.tokenizer import tokenize
-from sentiment.diagnostics import doctor, installation, machine
-from sentiment.diagnostics.installation import (
+from sentiment.diagnostics import doctor, machine
+from sentiment.diagnostics.doctor import (
     check_corpus,
     check_libraries,
     check_python,
@@ -356,7 +356,7 @@ def test_recurrence_is_exact_here_and_leaves_random_numbers_alone():
 
 
 def test_settings_of_the_training_are_valid():
-    config = parse_training(installation._SETTINGS, "test")[0]
+    config = parse_training(doctor._SETTINGS, "test")[0]
     assert config.training.num_epochs == 1
     assert config.data.source == "mini"
 
@@ -372,7 +372,7 @@ def test_settings_of_the_training_are_valid():
     ],
 )
 def test_status_of_a_training(loss, accuracy, seconds, status):
-    assert installation.judge_training(loss, accuracy, seconds).status == status
+    assert doctor.judge_training(loss, accuracy, seconds).status == status
 
 
 def test_training_that_fails(tmp_path, monkeypatch):
@@ -383,7 +383,7 @@ def test_training_that_fails(tmp_path, monkeypatch):
 
 def test_training_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", program(tmp_path / "python", "exec sleep 20"))
-    monkeypatch.setattr(installation, "_MAX_SECONDS", 0.2)
+    monkeypatch.setattr(doctor, "_MAX_SECONDS", 0.2)
     started = time.monotonic()
     assert_failed(check_training(), "not finished after 0 s", "what else is running")
     assert time.monotonic() - started < 5

@@ -17,7 +17,7 @@ from sentiment.display.console import (
     width,
     wrap_text,
 )
-from sentiment.display.pages import write_page
+from sentiment.display.plots import write_page
 
 FAMILY = "👩\N{ZERO WIDTH JOINER}👧"
 PERSIAN = "می\N{ZERO WIDTH NON-JOINER}خواهم"

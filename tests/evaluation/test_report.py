@@ -154,7 +154,8 @@ def test_each_class_has_its_scores_and_the_threshold_a_row(tmp_path):
     assert any(row[:5] == ["pos", "from", "0.3", f"{fitted.num_reviews}", f"{fitted.num_predicted}"]
                for row in rows)  # fmt: skip
     words = read_page(tmp_path / "report.html", evaluation).words
-    assert f"pos from 0.3{fitted.num_reviews}{fitted.num_predicted} " in words
+    counts = f"{fitted.num_reviews}{fitted.num_predicted}"
+    assert f"pos from 0.3{counts}{fitted.precision:.4f}" in words
     assert "To use it: sentiment predict --threshold 0.3" in words
     assert (
         "it is optimistic"

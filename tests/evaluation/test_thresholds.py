@@ -8,8 +8,7 @@ from helpers.predictions import random_predictions
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentiment.evaluation.evaluate import Predictions
-from sentiment.evaluation.thresholds import fit_threshold, measure_threshold
+from sentiment.evaluation.evaluate import Predictions, fit_threshold, measure_threshold
 
 REVIEWS = st.lists(
     st.tuples(st.sampled_from([0.0, 1e-9, 0.2, 0.21, 0.5, 0.87654321, 1.0]), st.booleans()),

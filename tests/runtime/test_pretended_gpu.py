@@ -17,7 +17,7 @@ from torch import nn
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
 from sentiment.config.config import TrainingConfig
-from sentiment.diagnostics.installation import check_recurrence
+from sentiment.diagnostics.doctor import check_recurrence
 from sentiment.diagnostics.machine import check_device
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier

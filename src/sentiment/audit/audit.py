@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from sentiment.audit.copies import Copies, find_copies
 from sentiment.audit.label_errors import (
     Doubt,
     OutOfFold,
     find_label_errors,
     predict_out_of_fold,
 )
-from sentiment.audit.texts import Fault, count_scripts, find_faults
+from sentiment.audit.texts import Copies, Fault, count_scripts, find_copies, find_faults
 from sentiment.config.config import Config
 from sentiment.data.pipeline import cache_dir, choose_vocabulary, tokenize_reviews, vectors_path
 from sentiment.data.reviews import Reviews, load_labelled, load_split
@@ -31,7 +29,7 @@ from sentiment.data.splits import (
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vectors import Coverage, load_vectors
 from sentiment.data.vocabulary import SPECIALS, UNK_ID, number_lexicon, token_counts
-from sentiment.evaluation.evaluate import Predictions
+from sentiment.display.console import progress_bar
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,6 @@ class Audit:
     out_of_fold: OutOfFold | None
     doubts: list[Doubt]  # the labels most likely to be wrong first
 
-    @property
-    def has_validation(self) -> bool:
-        return "validation" in self.splits
-
-    @property
-    def predictions(self) -> Predictions | None:
-        """The linear model's out-of-fold predictions."""
-        if self.out_of_fold is None:
-            return None
-        return Predictions(self.out_of_fold.log_probabilities, self.reviews.labels)
-
     def place(self, index: int) -> str:
         """A labelled review's split and row, from 1."""
         assert self.reviews.rows is not None
@@ -85,7 +72,7 @@ def audit(config: Config) -> Audit:
     Progress is shown on terminals. Raises as :func:`sentiment.data.reviews.load_split`.
     """
     data = config.data
-    with tqdm(total=7, desc="auditing", unit="step", disable=None, leave=False) as bar:
+    with progress_bar(total=7, desc="auditing", unit="step", leave=False) as bar:
 
         def step(name: str) -> None:
             bar.set_postfix_str(name)
@@ -114,7 +101,7 @@ def audit(config: Config) -> Audit:
         )  # fmt: skip
     doubts = []
     if out_of_fold is not None:
-        doubts = find_label_errors(np.exp(out_of_fold.log_probabilities), reviews.labels)
+        doubts = find_label_errors(out_of_fold.predictions.probabilities, reviews.labels)
     return Audit(
         config=config,
         reviews=reviews,

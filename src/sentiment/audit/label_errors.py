@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from sentiment.baseline.linear import find_ngrams, fit_linear
 from sentiment.baseline.train import MIN_REVIEWS
 from sentiment.data.splits import choose_folds, number_keys
 from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.display.console import progress_bar
+from sentiment.evaluation.evaluate import Predictions
 
 NUM_FOLDS = 5
 NUM_SHOWN = 50  # labels to read, the likeliest errors
@@ -22,7 +23,7 @@ class OutOfFold:
     """Predictions of each review by a linear model that was not trained on it or its copies."""
 
     num_folds: int
-    log_probabilities: np.ndarray  # (num_reviews, num_classes)
+    predictions: Predictions  # of all reviews, with their given labels
     # The n-grams with the largest mean weights for each class, and (num_ngrams, num_classes) how
     # many reviews of each class contain them.
     ngrams: list[list[str]]
@@ -53,8 +54,8 @@ def predict_out_of_fold(
     matrix = ngrams.matrix(tokenized)
     log_probabilities = np.empty((len(labels), num_classes))
     weights = np.zeros((num_classes, len(ngrams)))
-    for fold in tqdm(
-        range(num_folds), desc="cross-validating", unit="fold", disable=None, leave=False
+    for fold in progress_bar(
+        iterable=range(num_folds), desc="cross-validating", unit="fold", leave=False
     ):
         held = folds == fold
         trains = ~held & ~np.isin(copies, copies[held])
@@ -69,7 +70,8 @@ def predict_out_of_fold(
     ]
     texts = ngrams.texts()
     heaviest_texts = [[texts[index] for index in top.tolist()] for top in heaviest]
-    return OutOfFold(num_folds, log_probabilities, heaviest_texts, counts)
+    predictions = Predictions(log_probabilities, labels)
+    return OutOfFold(num_folds, predictions, heaviest_texts, counts)
 
 
 @dataclass(frozen=True)

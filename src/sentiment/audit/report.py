@@ -1,23 +1,39 @@
-"""An audit in sections of tables and sentences, and these for the terminal."""
+"""An audit as tables and sentences for the terminal, and its files audit.html, label_errors.csv."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sentiment.audit.audit import Audit
+from sentiment.audit.label_errors import NUM_SHOWN
+from sentiment.data.exclusion import COLUMNS, row_digest
 from sentiment.display.console import format_table, truncate, wrap_text
+from sentiment.display.plots import COLORS, as_svg, new_figure, write_page
+from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import accuracy_interval
+from sentiment.runtime.files import check_writable, write_csv
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = "audit.html"
+TABLE = "label_errors.csv"
 
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
-_MAX_CLASSES = 12  # on a terminal; the page shows more
+# On a terminal; the page shows more.
+_MAX_CLASSES = 12
 _MAX_TABLES = 4
 _MAX_NGRAMS = 5
 _MAX_DOUBTS = 5
 _TITLE_COLUMNS = 33
 _NUM_SCRIPTS = 5
+_MAX_LISTED = 50  # contradictions, and tables of n-grams, on the page
+_TEXT_CHARACTERS = 500  # of a review, in the table
 
 Row = Sequence[str]
 
@@ -68,15 +84,15 @@ def percent(share: float) -> str:
 
 def _class_rows(audit: Audit) -> list[Row]:
     """The number of each class's reviews in each split, and how many are predicted right."""
-    labels, predictions = audit.reviews.labels, audit.predictions
+    labels, result = audit.reviews.labels, audit.out_of_fold
     splits = list(dict.fromkeys(audit.splits.tolist()))
     rows: list[Row] = [("class", *splits, "predicted right")]
     for label, name in enumerate(audit.reviews.class_names):
         in_class = labels == label
         counts = [f"{np.count_nonzero(in_class & (audit.splits == split)):,}" for split in splits]
         right = "–"
-        if predictions is not None and in_class.any():
-            right = percent(predictions.is_right[in_class].mean())
+        if result is not None and in_class.any():
+            right = percent(result.predictions.is_right[in_class].mean())
         rows.append((name, *counts, right))
     return rows
 
@@ -114,7 +130,7 @@ def _copy_rows(audit: Audit) -> list[Row]:
 def _neighbours_note(audit: Audit) -> str:
     data, neighbours = audit.config.data, audit.neighbours
     held = f"reviews are held out {data.describe_hold_out()}"
-    if audit.has_validation:
+    if has_validation := "validation" in audit.splits:
         held = "the validation split is a file of its own"
     if not neighbours.is_suspicious:
         return f"Neighbouring rows are no more alike than others; {held}."
@@ -122,7 +138,7 @@ def _neighbours_note(audit: Audit) -> str:
         f"Neighbouring rows of a class share {neighbours.factor:,.0f} times as many rare words as "
         f"others, as is typical of one film or author; {held}"
     )
-    if audit.has_validation or data.hold_out != "random":
+    if has_validation or data.hold_out != "random":
         return f"{text}."
     return (
         f"{text}, which is optimistic: set data.validation to stretches, or to groups with "
@@ -194,30 +210,26 @@ def _ngram_tables(audit: Audit) -> list[str]:
 
 def label_notes(audit: Audit) -> list[str]:
     """The accuracy of the linear model, and how many labels it flags."""
-    predictions = audit.predictions
-    if audit.out_of_fold is None or predictions is None:
+    if audit.out_of_fold is None:
         return [
             "There are too few reviews or words for the linear model, so words and labels were "
             "not judged."
         ]
-    is_right = predictions.is_right
+    is_right = audit.out_of_fold.predictions.is_right
     low, high = accuracy_interval(int(is_right.sum()), len(is_right))
     held = audit.config.data.describe_hold_out().split(", fold")[0]
+    flags = "Confident learning flags no label."
+    if count := len(audit.doubts):
+        flags = (
+            f"Confident learning flags {count:,} label{'s' * (count != 1)}, the likeliest errors "
+            "first; many of these are errors of the model, not of the labels."
+        )
     return [
         f"The linear model predicts {percent(is_right.mean())} of the labels (95 %: "
         f"{100 * low:.1f} to {100 * high:.1f}), in {audit.out_of_fold.num_folds} folds held out "
         f"{held}.",
-        _doubts_note(len(audit.doubts)),
+        flags,
     ]
-
-
-def _doubts_note(count: int) -> str:
-    if not count:
-        return "Confident learning flags no label."
-    return (
-        f"Confident learning flags {count:,} label{'s' * (count != 1)}, the likeliest errors "
-        "first; many of these are errors of the model, not of the labels."
-    )
 
 
 def _doubt_rows(audit: Audit) -> list[Row]:
@@ -229,3 +241,72 @@ def _doubt_rows(audit: Audit) -> list[Row]:
         text = audit.reviews.texts[doubt.index][:200]
         rows.append((audit.place(doubt.index), truncate(label, 12), rather, text))
     return rows
+
+
+def check_replaceable(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds an audit, unless it may be replaced, or that cannot be written."""
+    check_writable(folder)
+    if (folder / TABLE).exists() and not overwrite:
+        raise FileExistsError(
+            f"{folder} holds an audit, whose {TABLE} you may have edited: replace it "
+            "with --overwrite, or choose another folder with --output"
+        )
+
+
+def write_audit(audit: Audit, folder: Path) -> None:
+    """Write the page and the table of labels that are likely wrong, each as a whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names, figures, ngrams = audit.reviews.class_names, [_draw_lengths(audit)], []
+    if audit.out_of_fold is not None:
+        figures.append(_draw_confidence(audit.out_of_fold.predictions))
+        ngrams = [(name, ngram_rows(audit, label)) for label, name in enumerate(names)]
+    write_page(
+        folder / PAGE,
+        "audit.html",
+        title=title(audit),
+        audit=audit,
+        sections=describe(audit),
+        figures=list(map(as_svg, figures)),
+        ngrams=ngrams[:_MAX_LISTED],
+        label_notes=label_notes(audit),
+        doubts=audit.doubts[:NUM_SHOWN],
+        contradictions=audit.copies.contradictions[:_MAX_LISTED],
+        table_name=TABLE,
+    )
+    _write_table(audit, folder / TABLE)
+
+
+def _write_table(audit: Audit, path: Path) -> None:
+    reviews = audit.reviews
+    assert reviews.rows is not None
+    rows = []
+    for doubt in audit.doubts[:NUM_SHOWN]:
+        index, text = doubt.index, reviews.texts[doubt.index]
+        place = (audit.splits[index], reviews.rows[index] + 1, row_digest(text), audit.files[index])
+        label = reviews.class_names[reviews.labels[index]]
+        suggested = reviews.class_names[doubt.suggested]
+        start = " ".join(text[:_TEXT_CHARACTERS].split())
+        rows.append((*place, label, suggested, f"{doubt.suggested_probability:.4f}", start))
+    columns = (*COLUMNS, "file", "label", "suggested", "probability", "text")
+    write_csv(path, columns, rows)
+
+
+def _draw_lengths(audit: Audit) -> Figure:
+    figure, axes = new_figure()
+    num_tokens, limit = np.maximum(audit.num_tokens, 1), audit.config.data.max_length
+    axes.hist(num_tokens, bins=np.geomspace(1, max(2, num_tokens.max()), 60), color=COLORS[0])
+    axes.axvline(limit, color=COLORS[1], label=f"data.max_length {limit:,}")
+    axes.set(xscale="log", xlabel="tokens", ylabel="reviews", title="Lengths")
+    axes.legend()
+    return figure
+
+
+def _draw_confidence(predictions: Predictions) -> Figure:
+    figure, axes = new_figure()
+    given = predictions.probabilities[np.arange(len(predictions.labels)), predictions.labels]
+    axes.hist(given, bins=np.linspace(0, 1, 41), color=COLORS[0])
+    axes.set(
+        yscale="log", xlabel="out-of-fold probability of the label", ylabel="reviews",
+        title="What the linear model thinks of the labels",
+    )  # fmt: skip
+    return figure

@@ -1,17 +1,21 @@
-"""Faults in texts (damaged encoding, markup, hardly any words), and the scripts of texts."""
+"""Copies, faults in texts (damaged encoding, markup, hardly any words), and the texts' scripts."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 
+from sentiment.data.splits import is_in
+
 FEW_WORDS = 3
+_NUM_EXAMPLES = 5  # of each fault
 _AROUND = 30  # characters of the text on each side of a fault, in examples
 
 # What bytes 0x80 to 0xBF of UTF-8 look like in Windows-1252, or in Latin-1 where that has none.
@@ -57,9 +61,7 @@ class Fault:
     examples: list[str]  # the surroundings of the first ones
 
 
-def find_faults(
-    texts: Sequence[str], num_tokens: np.ndarray, *, num_examples: int = 5
-) -> list[Fault]:
+def find_faults(texts: Sequence[str], num_tokens: np.ndarray) -> list[Fault]:
     """The texts with each kind of fault, kinds that do not occur included.
 
     ``num_tokens`` (num_texts,) are their lengths.
@@ -68,14 +70,14 @@ def find_faults(
     short = np.setdiff1d(np.flatnonzero(num_tokens < FEW_WORDS), bare)
     titles = ("no letter or digit", f"fewer than {FEW_WORDS} tokens")
     faults = [
-        Fault(title, np.array(found, dtype=np.int64), [texts[i] for i in found[:num_examples]])
+        Fault(title, np.array(found, dtype=np.int64), [texts[i] for i in found[:_NUM_EXAMPLES]])
         for title, found in zip(titles, (bare, short.tolist()), strict=True)
     ]
     for title, pattern in _PATTERNS.items():
         matches = {
             index: match for index, text in enumerate(texts) if (match := pattern.search(text))
         }
-        examples = [_surroundings(match) for match in list(matches.values())[:num_examples]]
+        examples = [_surroundings(match) for match in list(matches.values())[:_NUM_EXAMPLES]]
         faults.append(Fault(title, np.fromiter(matches, np.int64, len(matches)), examples))
     return faults
 
@@ -106,3 +108,29 @@ def _script(letter: str) -> str:
     first = unicodedata.name(letter, "UNKNOWN").split()[0]
     names = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana"}
     return names.get(first, first.capitalize())
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies, by :func:`sentiment.data.splits.dedup_key`."""
+
+    within: dict[str, int]  # reviews of each split that repeat an earlier one
+    across: dict[tuple[str, str], int]  # reviews of the first split that are in the second
+    contradictions: list[list[int]]  # copies with different labels: indices of labelled reviews
+
+
+def find_copies(
+    keys: Mapping[str, Sequence[bytes]], labelled: Sequence[bytes], labels: np.ndarray
+) -> Copies:
+    """Compare splits by their keys; ``labelled`` are the keys of ``labels`` (num_labelled,)."""
+    groups: dict[bytes, list[int]] = {}
+    for index, key in enumerate(labelled):
+        groups.setdefault(key, []).append(index)
+    return Copies(
+        within={split: len(own) - len(set(own)) for split, own in keys.items()},
+        across={
+            (first, second): int(is_in(keys[first], keys[second]).sum())
+            for first, second in combinations(keys, 2)
+        },
+        contradictions=[copies for copies in groups.values() if len({*labels[copies]}) > 1],
+    )

@@ -8,11 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sentiment.behaviour.checks import BehaviourOutcome, CapabilityOutcome, Failure, Proportion, add
-from sentiment.behaviour.contrast import PairsOutcome
+from sentiment.behaviour.checks import (
+    BehaviourOutcome,
+    CapabilityOutcome,
+    Failure,
+    PairsOutcome,
+    Proportion,
+    add,
+)
 from sentiment.display.console import COLUMNS, format_table, sanitize, truncate
-from sentiment.display.pages import write_page
-from sentiment.runtime.errors import UserError
+from sentiment.display.plots import write_page
 from sentiment.runtime.files import write_json
 
 _BAR_COLUMNS = 6
@@ -32,18 +37,6 @@ class Check:
     @property
     def failed(self) -> Proportion:
         return add(outcome.failed for outcome in self.behaviours)
-
-    @property
-    def num_tests(self) -> int:
-        return sum(len(outcome.tests) for outcome in self.behaviours)
-
-    def refuse_above(self, max_failure_rate: float | None) -> None:
-        """Raise UserError if more than this share of all cases failed; None allows any share."""
-        if max_failure_rate is not None and self.failed.share > max_failure_rate:
-            raise UserError(
-                f"{self.failed.count:,} of {self.failed.total:,} cases fail, "
-                f"{100 * self.failed.share:.2f} %: more than --max-failure-rate {max_failure_rate}"
-            )
 
 
 def report_text(check: Check) -> str:

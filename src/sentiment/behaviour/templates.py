@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
@@ -32,7 +34,7 @@ def check_template(template: str, lists: Lists) -> None:
         )
 
 
-class Fillings(Sequence[tuple[str, ...]]):
+class Fillings:
     """All combinations of words in one or two templates, made on demand, the last slot fastest.
 
     A slot holds the same word in both templates.
@@ -56,17 +58,12 @@ class Fillings(Sequence[tuple[str, ...]]):
     def __len__(self) -> int:
         return math.prod(self._num_choices)
 
-    def __getitem__(self, index: int) -> tuple[str, ...]:  # type: ignore[override]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        choices = []
-        for number in reversed(self._num_choices):
-            index, choice = divmod(index, number)
-            choices.append(choice)
+    def __getitem__(self, index: int) -> tuple[str, ...]:
+        choices = np.unravel_index(index, self._num_choices)
         unused = {name: list(self._lists[name]) for name in self._slots.values()}
         words = {
             slot: unused[name].pop(choice)
-            for (slot, name), choice in zip(self._slots.items(), reversed(choices), strict=True)
+            for (slot, name), choice in zip(self._slots.items(), choices, strict=True)
         }
         return tuple(_SLOT.sub(lambda match: words[match[0]], text) for text in self.templates)
 

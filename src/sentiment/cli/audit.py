@@ -40,8 +40,7 @@ def _name_path(arguments: Sequence[str]) -> list[str]:
 
 def execute(options: argparse.Namespace) -> None:
     from sentiment.audit.audit import audit
-    from sentiment.audit.files import PAGE, TABLE, check_replaceable, write_audit
-    from sentiment.audit.report import audit_table
+    from sentiment.audit.report import PAGE, TABLE, audit_table, check_replaceable, write_audit
     from sentiment.display.console import sanitize
     from sentiment.runtime.device import prepare_threads
     from sentiment.runtime.distributed import refuse_ranks

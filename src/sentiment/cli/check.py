@@ -52,11 +52,14 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    from sentiment.behaviour.checks import run_behaviours
-    from sentiment.behaviour.contrast import read_pairs, run_pairs
+    from sentiment.behaviour.checks import read_pairs, run_behaviours, run_pairs
     from sentiment.behaviour.report import Check, report_text, write_reports
-    from sentiment.behaviour.roles import find_roles, require_roles
-    from sentiment.behaviour.suite import read_behaviours, shipped_behaviours
+    from sentiment.behaviour.suite import (
+        find_roles,
+        read_behaviours,
+        require_roles,
+        shipped_behaviours,
+    )
     from sentiment.display.console import sanitize
     from sentiment.inference.predictor import load
     from sentiment.runtime.device import describe_device, prepare_threads
@@ -95,7 +98,12 @@ def execute(options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - started
     page = sanitize(str(output / "check.html"))
     print(f"\n{seconds:.1f} s on {describe_device(predictor.device)}; page: {page}")
-    check.refuse_above(options.max_failure_rate)
+    failed, most = check.failed, options.max_failure_rate
+    if most is not None and failed.share > most:
+        raise UserError(
+            f"{failed.count:,} of {failed.total:,} cases fail, {100 * failed.share:.2f} %: more "
+            f"than --max-failure-rate {most}"
+        )
 
 
 def _require_english(run: Run) -> None:

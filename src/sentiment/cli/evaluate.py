@@ -149,8 +149,7 @@ def _average(
     device: torch.device,
 ) -> tuple[Predictions, ReportHead]:
     """The predictions of a run averaged with those of ``--ensemble``, and a head that notes it."""
-    from sentiment.inference.ensemble import average_predictions
-    from sentiment.inference.predictor import load_members
+    from sentiment.inference.predictor import average_predictions, load_members
     from sentiment.runs.manifest import read_manifest
     from sentiment.runs.pretrained import check_held_out
 

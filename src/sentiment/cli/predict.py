@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sentiment.cli.options import CommandParser, file_options, given_file_options
+from sentiment.display.console import progress_bar, sanitize, wrap_text
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,7 +75,6 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 
 def execute(options: argparse.Namespace) -> None:
-    from sentiment.display.console import wrap_text
     from sentiment.inference.batch_predict import check_output
     from sentiment.inference.predictor import load
     from sentiment.runtime.device import find_device, prepare_threads
@@ -109,7 +109,7 @@ def execute(options: argparse.Namespace) -> None:
 
 def _open_source(options: argparse.Namespace) -> Source:
     from sentiment.data.formats import open_source
-    from sentiment.inference.live import TextsSource, read_lines
+    from sentiment.inference.batch_predict import TextsSource, read_lines
 
     given = file_options(options)
     if options.file is not None:
@@ -126,11 +126,8 @@ def _open_source(options: argparse.Namespace) -> Source:
 
 
 def _predict_to_screen(options: argparse.Namespace, source: Source, predictor: Predictor) -> None:
-    from sentiment.display.console import sanitize
-    from sentiment.display.progress import progress_bar
     from sentiment.inference.batch_predict import Progress, predict_rows
-    from sentiment.inference.live import AnswerTable
-    from sentiment.inference.outputs import AddedColumns, JsonLinesStream, Output
+    from sentiment.inference.outputs import AddedColumns, AnswerTable, JsonLinesStream, Output
 
     output: Output
     if sys.stdout.isatty():
@@ -156,8 +153,6 @@ def _predict_to_file(
     predictor: Predictor,
     distributed: DistributedContext,
 ) -> None:
-    from sentiment.display.console import sanitize
-    from sentiment.display.progress import progress_bar
     from sentiment.inference.batch_predict import predict_to_file, shard_predict
     from sentiment.inference.outputs import AddedColumns
     from sentiment.runtime.device import describe_device
@@ -209,11 +204,18 @@ def _request(
     distributed: DistributedContext,
 ) -> dict[str, Any]:
     """Everything that decides the output's bytes, for --resume to compare."""
-    from sentiment.inference.batch_predict import describe_file, describe_weights
+    from sentiment.inference.batch_predict import describe_file
+    from sentiment.runs.weights import describe_weights, weights_path
+    from sentiment.runtime.files import file_sha256
 
+    run, weights = options.run, weights_path(options.run, options.checkpoint)
+    ensemble = {str(path): describe_weights(path, "best")["sha256"] for path in options.ensemble}
     return {
         "the input": describe_file(options.file),
-        "the run": describe_weights(options.run, options.checkpoint),
+        "the run": {
+            "run_sha256": file_sha256(run / "run.json"),  # which holds all other checksums
+            "weights_sha256": file_sha256(weights),
+        },
         "the temperature": predictor.temperature,
         "the device": predictor.device.type,
         "the number of ranks": distributed.world_size,
@@ -224,13 +226,6 @@ def _request(
         # Absent by default, so that outputs begun before these options existed can be continued.
         **({"--precision": options.precision} if options.precision != "fp32" else {}),
         **({"--threshold": options.threshold} if options.threshold is not None else {}),
-        **({"the ensemble": _digests(options.ensemble)} if options.ensemble else {}),
+        **({"the ensemble": ensemble} if ensemble else {}),
         **given_file_options(options),
     }
-
-
-def _digests(ensemble: Sequence[Path]) -> dict[str, str]:
-    """A digest of each member's weights, by its folder."""
-    from sentiment.runs.weights import describe_weights
-
-    return {str(path): describe_weights(path, "best")["sha256"] for path in ensemble}

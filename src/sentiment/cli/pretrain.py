@@ -29,15 +29,9 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     from sentiment.display.console import sanitize
-    from sentiment.model.classifier import describe_recurrence
     from sentiment.pretraining.run import pretrain
     from sentiment.runs.manifest import holds_pretraining
-    from sentiment.runtime.device import (
-        describe_device,
-        find_device,
-        find_precision,
-        prepare_threads,
-    )
+    from sentiment.runtime.device import find_device, find_precision, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.processes import Interrupted
     from sentiment.training.context import TrainingContext
@@ -59,12 +53,11 @@ def execute(options: argparse.Namespace) -> None:
     prepare_threads()
     device = find_device(config.device)
     precision = find_precision(config.training.precision, device)
-    names = (describe_device(device), str(precision).removeprefix("torch."))
-    how = describe_recurrence(config.model.cell, config.model.implementation, device, precision)
-    logger.info("device: %s, %s, %s", *names, how)
     path = Path(config.output_dir).expanduser()
+    context = TrainingContext(config, path, device, precision)
+    logger.info("device: %s", context.describe())
     try:
-        pretrain(TrainingContext(config, path, device, precision))
+        pretrain(context)
     except Interrupted as stop:
         logger.info("%s; the same command continues", stop)
         raise

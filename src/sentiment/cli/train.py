@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.config.parser import TrainingRequest, parse_training
-from sentiment.runtime.processes import Interrupted
+from sentiment.runtime.processes import Interrupted, kill_this_process
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +39,8 @@ def execute(
 
     Raises ``Interrupted`` after a signal, with a checkpoint.
     """
-    from sentiment.model.classifier import describe_recurrence
     from sentiment.runs.run import check_place
-    from sentiment.runtime.device import (
-        describe_device,
-        find_device,
-        find_precision,
-        prepare_threads,
-    )
+    from sentiment.runtime.device import find_device, find_precision, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size, refuse_ranks
     from sentiment.runtime.files import run_lock
     from sentiment.training.context import TrainingContext
@@ -54,7 +49,7 @@ def execute(
     config = request.config
     path = Path(config.output_dir).expanduser()
     if request.verifies:
-        from sentiment.diagnostics.verify_resume import verify_resume
+        from sentiment.diagnostics.reproduce import verify_resume
 
         refuse_ranks("--verify_resume")
         verify_resume(config)
@@ -74,11 +69,8 @@ def execute(
                 check_place(path, overwrite=start.overwrites)
             with _logged(path, distributed) as begin_log:
                 ranks = f", {distributed.world_size} ranks" if distributed.is_distributed else ""
-                model = config.model
-                how = describe_recurrence(model.cell, model.implementation, device, precision)
-                names = (describe_device(device), str(precision).removeprefix("torch."), how, ranks)
-                logger.info("device: %s, %s, %s%s", *names)
                 context = TrainingContext(config, path, device, precision, distributed)
+                logger.info("device: %s%s", context.describe(), ranks)
                 _train(request, start, context, begin_log, after_update)
 
 
@@ -132,7 +124,7 @@ def _report(
 ) -> None:
     import numpy as np
 
-    from sentiment.comparison.baseline import baseline_command, compare_with_baseline
+    from sentiment.comparison.compare import baseline_command, compare_with_baseline
     from sentiment.display.console import sanitize
     from sentiment.evaluation.metrics import class_scores
     from sentiment.evaluation.report import describe_collapse
@@ -199,3 +191,22 @@ def _explain_write_errors(path: Path) -> Iterator[None]:
         ) from error
     finally:
         threading.excepthook = previous
+
+
+def _train_until() -> int:
+    """Train and kill this process after an update, to check that it can be resumed: ``python -m
+    sentiment.cli.train UPDATE [OPTIONS]``.
+    """
+    from sentiment.cli.main import run_command
+
+    last, request = int(sys.argv[1]), parse(sys.argv[2:], "train_until")
+
+    def after_update(update: int) -> None:
+        if update == last:
+            kill_this_process()
+
+    return run_command(lambda: execute(request, after_update))
+
+
+if __name__ == "__main__":
+    raise SystemExit(_train_until())

@@ -1,22 +1,33 @@
-"""Measuring groups of runs on the same reviews and comparing them with each other."""
+"""Comparing runs of the same reviews: groups with each other, and a run with its baseline."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, product
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
+from sentiment.baseline.folder import baseline_folder, evaluation_folder
 from sentiment.comparison.significance import (
     PairComparison,
     SeedsComparison,
     compare_pair,
     compare_seeds,
+    describe_gain,
 )
-from sentiment.evaluation.evaluate import Predictions
+from sentiment.config.parser import parse_training
+from sentiment.data.batches import EncodedCorpus
+from sentiment.display.console import sanitize
+from sentiment.evaluation.calibration import average_models
+from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Interval, accuracy_interval
+from sentiment.runs.manifest import holds_baseline, read_manifest
+from sentiment.runs.run import load_run, load_settings
 
 AnyRun = TypeVar("AnyRun")  # a loaded run, or its predictions
 
@@ -151,3 +162,68 @@ def _measure_run(name: str, run: Predictions) -> RunResult:
 
 def _accuracy(run: Predictions) -> float:
     return float(run.is_right.mean())
+
+
+def baseline_command(run: Path) -> str:
+    """The command that trains a run's baseline, replacing an existing one."""
+    file = run / "config.yaml"
+    command = f"sentiment baseline --config {sanitize(str(file))}"
+    hold_out = load_settings(run).data.hold_out
+    if parse_training([f"--config={file}"], "baseline").config.data.hold_out != hold_out:
+        command += f" --data.validation {hold_out}"  # which earlier versions did not write
+    exists = (baseline_folder(run) / "run.json").exists()
+    return f"{command}{' --overwrite' if exists else ''}"
+
+
+def compare_with_baseline(run: Path, corpus: EncodedCorpus, device: torch.device) -> str | None:
+    """Two lines that compare a run's best weights with the baseline of the same reviews, and with
+    the ensemble of both.
+
+    ``corpus`` holds the run's validation reviews, predicted on ``device``. None if no baseline of
+    these reviews lies next to the run, or it cannot be read.
+    """
+    folder = baseline_folder(run)
+    try:
+        if not holds_baseline(folder) or not _has_same_reviews(run, folder):
+            return None
+        table = evaluation_folder(folder) / "predictions.csv"
+        loaded = load_run(run)
+        theirs, baseline = _read_predictions(table, loaded.class_names)
+        if len(theirs) != len(corpus):
+            return None
+        predictions = predict_corpus(loaded.model.to(device), corpus, device=device)
+    except (OSError, ValueError, LookupError, TypeError, csv.Error):  # a damaged file
+        return None
+    labels, ours = predictions.labels, predictions.is_right
+    calibrated = predictions.calibrated(loaded.checkpoint.temperature).log_probabilities
+    together = average_models([calibrated, baseline]).argmax(axis=1) == labels
+    points, test = describe_gain(theirs, ours)
+    return (
+        f"baseline: {100 * theirs.mean():.2f} %, this run: {100 * ours.mean():.2f} %, "
+        f"{points} ({test})\n"
+        f"both averaged: {100 * together.mean():.2f} %, by evaluate and predict with "
+        f"--ensemble {sanitize(str(folder))}"
+    )
+
+
+def _has_same_reviews(run: Path, folder: Path) -> bool:
+    """Whether both were validated on the same reviews with the same classes."""
+    ours, theirs = read_manifest(run), read_manifest(folder)
+    validation = ours.get("data", {}).get("validation")
+    return (
+        validation is not None
+        and validation == theirs.get("data", {}).get("validation")
+        and ours["class_names"] == theirs["class_names"]
+    )
+
+
+def _read_predictions(path: Path, class_names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """From a predictions.csv, whether each prediction is right (num_reviews,), and the
+    log-probabilities (num_reviews, num_classes).
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    is_right = [line["label"] == line["predicted"] for line in lines]
+    rows = [[float(line[f"probability_{name}"]) for name in class_names] for line in lines]
+    # The file has rounded the probabilities.
+    return np.array(is_right, dtype=bool), np.log(np.maximum(rows, 1e-12))

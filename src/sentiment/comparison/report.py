@@ -16,17 +16,18 @@ from sentiment.comparison.compare import (
     list_opponents,
     name_runs,
 )
-from sentiment.comparison.run_groups import RunGroup, differing_settings
+from sentiment.comparison.run_groups import Classifier, RunGroup, differing_settings
 from sentiment.comparison.significance import (
     FEW_DISCORDANT,
     PairComparison,
     SeedsComparison,
     excludes_zero,
+    format_p,
+    format_points,
 )
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import format_table, wrap_text
-from sentiment.display.pages import write_page
-from sentiment.display.plots import COLORS, as_svg, new_figure
+from sentiment.display.plots import COLORS, as_svg, new_figure, write_page
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import FEWEST_TO_RESAMPLE, NUM_RESAMPLES, Interval
 from sentiment.evaluation.slices import shorten_review
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
 
 _FEW_SEEDS = 10
 
+Row = tuple[str, ...]
+
 
 def comparison_table(
     comparison: Comparison, groups: Sequence[RunGroup], *, title: str, notes: Sequence[str]
 ) -> str:
     """Title, results, verdicts, notes and explanations as text of at most 80 columns."""
-    parts = [wrap_text(title), _accuracy_table(comparison, groups)]
-    if comparison.pairs:
-        parts += [_difference_table(comparison), _count_table(comparison)]
-    if comparison.seeds:
-        parts.append(_seeds_table(comparison))
+    rows = [row[:5] for row in _accuracy_rows(comparison, groups)]
+    parts = [wrap_text(title), format_table(rows, align="<<>", flexible=1, keep_end=True)]
+    parts += map(format_table, _difference_tables(comparison))
     explanations = [f"{name}: {text}." for name, text in explain_terms(comparison).items()]
     for sentences in (verdicts(comparison), [f"- {note}" for note in notes], explanations):
         if sentences:
@@ -116,16 +117,6 @@ def caveats(comparison: Comparison) -> list[str]:
     return notes
 
 
-def format_p(p_value: float) -> str:
-    """``p`` to three significant digits with its relation, as in ``= 0.0213``."""
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"
-
-
-def format_points(share: float) -> str:
-    """A difference of accuracies in points with its sign."""
-    return f"{100 * share:+.2f}" if round(100 * share, 2) else "0.00"
-
-
 def _pair_verdict(pair: PairComparison) -> str:
     if pair.only_first == pair.only_second == 0:
         return f"{pair.first} and {pair.second} are right on the same reviews: no difference here."
@@ -167,54 +158,57 @@ def _verdict(
     return f"No difference shown between {names}: {better} is {points} ahead{mean} {numbers}."
 
 
-def _accuracy_table(comparison: Comparison, groups: Sequence[RunGroup]) -> str:
-    rows: list[tuple[str, ...]] = [("", "", "accuracy", "95 % interval", "NLL")]
+def _accuracy_rows(comparison: Comparison, groups: Sequence[RunGroup]) -> list[Row]:
+    """Rows for the page, of which a terminal has room for all but the last two columns."""
+    rows: list[Row] = [("", "", "accuracy", "95 % interval", "NLL", "seed", "epoch")]
     for result, group in zip(comparison.groups, groups, strict=True):
         if len(group.runs) == 1:
-            rows.append(_run_row(result.runs[0], str(group.runs[0].path)))
+            rows.append(_run_row(result.runs[0], str(group.runs[0].path), group.runs[0]))
             continue
         accuracy = f"{100 * result.accuracy:.2f} ± {100 * (result.accuracy_deviation or 0):.2f} %"
         nll = f"{result.nll:.4f} ± {result.nll_deviation or 0:.4f}"
-        rows.append((result.name, f"{group.path} ({len(group.runs)} runs)", accuracy, "", nll))
+        title = f"{group.path} ({len(group.runs)} runs)"
+        rows.append((result.name, title, accuracy, "", nll, "", ""))
         for run_result, run in zip(result.runs, group.runs, strict=True):
-            rows.append(_run_row(run_result, f"  {run.path.name} (seed {run.seed})"))
-        rows.append(("", "  averaged", f"{100 * (result.ensemble_accuracy or 0):.2f} %", "", ""))
-    return format_table(rows, align="<<>", flexible=1, keep_end=True)
+            rows.append(_run_row(run_result, f"  {run.path.name} (seed {run.seed})", run))
+        averaged = f"{100 * (result.ensemble_accuracy or 0):.2f} %"
+        rows.append(("", "  averaged", averaged, "", "", "", ""))
+    return rows
 
 
-def _run_row(run: RunResult, description: str) -> tuple[str, ...]:
-    interval = "{:.2f} to {:.2f}".format(*(100 * bound for bound in run.accuracy_ci95))
-    return run.name, description, f"{100 * run.accuracy:.2f} %", interval, f"{run.nll:.4f}"
+def _run_row(result: RunResult, description: str, run: Classifier) -> Row:
+    interval = "{:.2f} to {:.2f}".format(*(100 * bound for bound in result.accuracy_ci95))
+    figures = (f"{100 * result.accuracy:.2f} %", interval, f"{result.nll:.4f}")
+    seed, epoch = ("–" if value is None else str(value) for value in (run.seed, run.epoch))
+    return (result.name, description, *figures, seed, epoch)
 
 
-def _difference_table(comparison: Comparison) -> str:
-    rows = [("difference", "points", "95 % interval", "McNemar p", "test")]
-    rows += [_difference_row(pair, pair.mcnemar_p, pair.mcnemar_test) for pair in comparison.pairs]
-    return format_table(rows)
+def _difference_tables(comparison: Comparison) -> list[list[Row]]:
+    """Differences of runs, the reviews that each has right, and differences of groups of runs."""
+    tables: list[list[Row]] = []
+    if pairs := comparison.pairs:
+        rows: list[Row] = [("difference", "points", "95 % interval", "McNemar p", "test")]
+        rows += [_difference_row(pair, pair.mcnemar_p, pair.mcnemar_test) for pair in pairs]
+        titles = ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
+        tables += [rows, [titles, *map(_count_row, pairs)]]
+    if comparison.seeds:
+        rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
+        for seeds in comparison.seeds:
+            rows.append(_difference_row(seeds, seeds.p_value, "{} and {}".format(*seeds.num_runs)))
+        tables.append(rows)
+    return tables
 
 
-def _count_table(comparison: Comparison) -> str:
-    titles = ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
-    rows: list[tuple[str, ...]] = [titles]
-    for pair in comparison.pairs:
-        counts = (pair.both_right, pair.only_first, pair.only_second, pair.neither)
-        cells = (f"{count:,}" for count in counts)
-        kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
-        agreement = f"{100 * pair.agreement:.2f} %"
-        rows.append((f"{pair.first}, {pair.second}", *cells, agreement, kappa))
-    return format_table(rows)
-
-
-def _seeds_table(comparison: Comparison) -> str:
-    rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
-    for seeds in comparison.seeds:
-        rows.append(_difference_row(seeds, seeds.p_value, "{} and {}".format(*seeds.num_runs)))
-    return format_table(rows)
+def _count_row(pair: PairComparison) -> Row:
+    counts = (pair.both_right, pair.only_first, pair.only_second, pair.neither)
+    cells = (f"{count:,}" for count in counts)
+    kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
+    return (f"{pair.first}, {pair.second}", *cells, f"{100 * pair.agreement:.2f} %", kappa)
 
 
 def _difference_row(
     result: PairComparison | SeedsComparison, p_value: float | None, last: str
-) -> tuple[str, str, str, str, str]:
+) -> Row:
     interval, p_text = "undefined", "undefined"
     if result.difference_ci95 is not None:
         interval = " to ".join(map(format_points, result.difference_ci95))
@@ -244,6 +238,7 @@ def write_comparison(
     the predicted class, averaged over the runs of a group.
     """
     opponents = {name: average(runs) for name, runs in list_opponents(calibrated).items()}
+    settings = _compared_settings(groups)
     first_two = dict(list(opponents.items())[:2])
     shown = find_disagreements(*first_two.values(), most=10).tolist()
     values: dict[str, Any] = {
@@ -258,7 +253,7 @@ def write_comparison(
             for group in groups
             for name, run in name_runs(group.name, group.runs)
         ],
-        "settings": _compared_settings(groups),
+        "settings": settings,
         "verdicts": verdicts(comparison),
         "notes": list(notes),
         "disagreements": [_disagreement(index, first_two, reviews) for index in shown],
@@ -269,18 +264,15 @@ def write_comparison(
         folder / "compare.html",
         "compare.html",
         **values,
-        results=[
-            (result, str(group.path), list(zip(result.runs, group.runs, strict=True)))
-            for result, group in zip(comparison.groups, groups, strict=True)
-        ],
+        accuracy_rows=_accuracy_rows(comparison, groups),
         opponents=list(opponents),
+        settings_rows=[("setting", *opponents), *((key, *row) for key, row in settings.items())],
+        difference_tables=_difference_tables(comparison),
         averages=len(groups) > 1 and any(len(group.runs) > 1 for group in groups[:2]),
         texts=[shorten_review(reviews.texts[index]) for index in shown],
         meanings=explain_terms(comparison),
         accuracies_figure=as_svg(draw_accuracies(comparison)),
         differences_figure=as_svg(draw_differences(comparison)),
-        format_p=format_p,
-        format_points=format_points,
     )
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from filelock import FileLock
 
-from sentiment.display.progress import progress_bar
+from sentiment.display.console import progress_bar
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 

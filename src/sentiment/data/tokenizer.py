@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sentiment.display.progress import progress_bar
+from sentiment.display.console import progress_bar
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 

@@ -1,14 +1,19 @@
-"""Text for terminals and pages: control characters made visible, tables, did-you-mean hints."""
+"""Text for terminals and pages: control characters, tables, hints; and progress bars."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
 import textwrap
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from itertools import accumulate, zip_longest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
 
 COLUMNS = 80  # of every report on a terminal
 # Join or separate letters and emoji, which is harmless.
@@ -46,9 +51,14 @@ def truncate(text: str, columns: int, *, keep_end: bool = False) -> str:
     if width(text) <= columns:
         return text
     characters = text[::-1] if keep_end else text
-    ends = list(accumulate(map(_character_width, characters)))
-    kept = characters[: bisect_right(ends, columns - 1)]
+    kept = fitting_start(characters, columns - 1)
     return f"…{kept[::-1]}" if keep_end else f"{kept.rstrip()}…"
+
+
+def fitting_start(text: str, columns: int) -> str:
+    """The longest start of printable text that takes at most so many columns."""
+    ends = list(accumulate(map(_character_width, text)))
+    return text[: bisect_right(ends, columns)]
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
@@ -138,3 +148,12 @@ def did_you_mean(name: str, choices: Collection[str], *, list_all: bool = False)
     if near:
         return f" (did you mean {by_lower[near[0]]}?)"
     return f" (one of {', '.join(choices)})" if list_all and 0 < len(choices) <= 20 else ""
+
+
+def progress_bar(*, is_hidden: bool = False, **options: Any) -> tqdm:
+    """A bar on a terminal or in a notebook, none in a file; ``options`` are tqdm's."""
+    from tqdm.auto import tqdm  # which --help need not wait for
+
+    # None hides it unless standard error is a terminal, which a notebook's is not.
+    is_shown = None if "ipykernel" not in sys.modules else False
+    return tqdm(disable=True if is_hidden else is_shown, **options)

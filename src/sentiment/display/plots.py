@@ -1,4 +1,4 @@
-"""Figures in one style, as SVG, as PNG and in TensorBoard."""
+"""Figures in one style, as SVG, as PNG and in TensorBoard, and the HTML pages that hold them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from sentiment.display.console import visible
 from sentiment.runtime.files import atomic_write
 
 if TYPE_CHECKING:
@@ -90,3 +91,24 @@ def _ignoring_missing_glyphs() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill ``templates/TEMPLATE``; a value that it uses but is not given is an error.
+
+    Values are escaped unless the template says ``safe``; control characters become symbols.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("sentiment.display", "templates"),
+        autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # not Markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f} %"
+    page = environment.get_template(template).render(**values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, page.encode("utf-8", "replace"))

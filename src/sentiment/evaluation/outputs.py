@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -15,15 +13,22 @@ from torch.utils.tensorboard import SummaryWriter
 from sentiment.config.config import DataConfig
 from sentiment.data.sources import has_validation
 from sentiment.display.console import sanitize
-from sentiment.display.pages import write_page
-from sentiment.display.plots import add_figure, as_svg
+from sentiment.display.plots import add_figure, as_svg, write_page
 from sentiment.evaluation.evaluate import Rounding
 from sentiment.evaluation.metrics import FEWEST_TO_RESAMPLE, NUM_RESAMPLES, Metrics
 from sentiment.evaluation.plots import draw_groups, draw_predictions, draw_truncation
-from sentiment.evaluation.report import Evaluation
+from sentiment.evaluation.report import (
+    Evaluation,
+    calibration_rows,
+    class_rows,
+    confusion_rows,
+    group_rows,
+    threshold_rows,
+    truncation_rows,
+)
 from sentiment.evaluation.slices import Truncation
 from sentiment.runs.run import Run
-from sentiment.runtime.files import atomic_write, write_json
+from sentiment.runtime.files import write_csv, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -201,18 +206,17 @@ def write_evaluation(
 def _write_predictions(path: Path, evaluation: Evaluation) -> None:
     """One row per review, in the order of the data, with calibrated probabilities."""
     predictions, names = evaluation.calibrated, evaluation.class_names
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    probability_names = [f"probability_{name}" for name in names]
-    writer.writerow(["row", "label", "predicted", *probability_names, "num_tokens", "was_cut"])
+    titles = [f"probability_{name}" for name in names]
+    titles = ["row", "label", "predicted", *titles, "num_tokens", "was_cut"]
     classes = (predictions.labels, predictions.predicted, predictions.probabilities)
     columns = (evaluation.row_numbers, *classes, evaluation.num_tokens, evaluation.was_cut)
+    lines = []
     rows = zip(*(column.tolist() for column in columns), strict=True)
     for row, label, predicted, probabilities, num_tokens, was_cut in rows:
         cells = [f"{probability:.6f}" for probability in probabilities]
         cut = "true" if was_cut else "false"
-        writer.writerow([row, names[label], names[predicted], *cells, num_tokens, cut])
-    atomic_write(path, buffer.getvalue().encode("utf-8"))
+        lines.append((row, names[label], names[predicted], *cells, num_tokens, cut))
+    write_csv(path, titles, lines)
 
 
 def write_evaluation_page(
@@ -225,7 +229,8 @@ def write_evaluation_page(
     date: str,
 ) -> None:
     """Write report.html with the given figures and those of the groups."""
-    groups = evaluation.groups
+    names, groups = evaluation.class_names, evaluation.groups
+    classes = class_rows(evaluation.metrics, names, range(len(names)))
     group_figures = {name: draw_groups(rows, _GROUP_TITLES[name]) for name, rows in groups.items()}
     write_page(
         path,
@@ -234,11 +239,11 @@ def write_evaluation_page(
         head=head,
         facts=head.facts(date),
         evaluation=evaluation,
-        metrics=evaluation.metrics,
-        calibration=evaluation.calibration,
-        class_names=evaluation.class_names,
-        groups=[(_GROUP_TITLES[name], rows) for name, rows in groups.items()],
-        truncations=truncations,
+        calibration_rows=calibration_rows(evaluation.calibration),
+        confusion_rows=confusion_rows(evaluation.metrics, names, names),
+        group_rows=group_rows(groups),
+        class_rows=[*classes, *threshold_rows(evaluation)],
+        truncation_rows=truncation_rows(truncations) if truncations else [],
         figures={name: as_svg(figure) for name, figure in {**figures, **group_figures}.items()},
         num_resamples=NUM_RESAMPLES,
         fewest_to_resample=FEWEST_TO_RESAMPLE,

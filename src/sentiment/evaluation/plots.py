@@ -15,7 +15,7 @@ from sentiment.display.plots import COLORS, new_figure
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import NUM_BINS, calibration_bins, ranking_scores, scored_classes
-from sentiment.evaluation.slices import KEEPS, Group, Truncation, group_by_length
+from sentiment.evaluation.slices import KEEPS, Group, Truncation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -182,10 +182,9 @@ def draw_groups(groups: Sequence[Group], title: str) -> Figure:
 def draw_truncation(truncations: Sequence[Truncation]) -> Figure:
     """Accuracy over the number of tokens kept, with a line for each way to choose them."""
     figure, axes = new_figure(5.6, 3.6)
-    by_length = group_by_length(truncations)
-    lengths = list(by_length)
+    lengths = list(dict.fromkeys(result.max_length for result in truncations))
     for index, keep in enumerate(KEEPS):
-        results = [by_length[length][keep] for length in lengths]
+        results = [result for result in truncations if result.keep == keep]
         accuracies = 100 * np.array([result.accuracy for result in results])
         bounds = 100 * np.array([result.accuracy_ci95 for result in results]).T
         errors = np.abs(bounds - accuracies)  # (2, num_lengths)

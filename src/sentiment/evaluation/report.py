@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sentiment.data.rare_classes import few_reviews
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import COLUMNS, format_table, truncate
 from sentiment.evaluation.calibration import Calibration, measure_calibration
-from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.evaluate import Predictions, ThresholdScores, measure_threshold
 from sentiment.evaluation.metrics import (
     ClassScores,
     Interval,
@@ -32,10 +32,10 @@ from sentiment.evaluation.slices import (
     by_length,
     by_unknown_share,
     find_examples,
-    group_by_length,
     unknown_shares,
 )
-from sentiment.evaluation.thresholds import ThresholdScores, measure_threshold
+
+Row = Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def report_table(evaluation: Evaluation, title: str) -> str:
         title,
         _metrics_table(evaluation),
         _calibration_table(evaluation.calibration),
-        _groups_table(evaluation.groups),
+        format_table(group_rows(evaluation.groups), min_widths=[_NAME_COLUMNS]),
         _confusion_table(evaluation.metrics, evaluation.class_names),
         _classes_table(evaluation),
     ]
@@ -160,16 +160,21 @@ def report_table(evaluation: Evaluation, title: str) -> str:
 
 
 def truncation_table(truncations: Sequence[Truncation]) -> str:
+    title = "accuracy in %, with 95 % intervals, by tokens kept of each review"
+    return f"{title}\n{format_table(truncation_rows(truncations), align='>')}"
+
+
+def truncation_rows(truncations: Sequence[Truncation]) -> list[Row]:
     """A row for each length, a column for each choice of the tokens that are kept."""
-    rows: list[Sequence[str]] = [("tokens", "longer", *KEEPS)]
-    for max_length, results in group_by_length(truncations).items():
+    rows: list[Row] = [("tokens", "longer", *KEEPS)]
+    for max_length in dict.fromkeys(result.max_length for result in truncations):
+        results = [result for result in truncations if result.max_length == max_length]
         cells = [
             f"{100 * result.accuracy:.1f} ({_span(result.accuracy_ci95, 100, 1, '-')})"
-            for result in results.values()
+            for result in results
         ]
-        rows.append((f"{max_length:,}", f"{100 * results['head'].cut_share:.1f} %", *cells))
-    title = "accuracy in %, with 95 % intervals, by tokens kept of each review"
-    return f"{title}\n{format_table(rows, align='>')}"
+        rows.append((f"{max_length:,}", f"{100 * results[0].cut_share:.1f} %", *cells))
+    return rows
 
 
 def _metrics_table(evaluation: Evaluation) -> str:
@@ -201,19 +206,22 @@ def _span(interval: Interval, scale: int, digits: int, between: str = " to ") ->
     return between.join(f"{scale * bound:.{digits}f}" for bound in interval)
 
 
-def _calibration_table(calibration: Calibration) -> str:
+def calibration_rows(calibration: Calibration) -> list[Row]:
     columns = {
         "as trained": calibration.before,
         f"temperature {calibration.temperature:.2f}": calibration.after,
     }
     if calibration.cross_fitted is not None:
         columns["cross-fitted"] = calibration.cross_fitted
-    rows: list[Sequence[str]] = [("probabilities", *columns)]
+    rows: list[Row] = [("probabilities", *columns)]
     titles = ("negative log-likelihood", "Brier score", "calibration error (ECE)")
     for title, field in zip(titles, ("nll", "brier", "ece"), strict=True):
         rows.append((title, *(f"{getattr(scores, field):.4f}" for scores in columns.values())))
-    rows.append(("  ECE by chance alone", "", f"{calibration.ece_by_chance:.4f}"))
-    table = format_table(rows, min_widths=[_NAME_COLUMNS, 16, 16, 16])
+    return [*rows, ("  ECE by chance alone", "", f"{calibration.ece_by_chance:.4f}")]
+
+
+def _calibration_table(calibration: Calibration) -> str:
+    table = format_table(calibration_rows(calibration), min_widths=[_NAME_COLUMNS, 16, 16, 16])
     if not calibration.fitted_here:
         return table
     note = "  The temperature was fitted on these reviews, so its column is optimistic"
@@ -222,8 +230,9 @@ def _calibration_table(calibration: Calibration) -> str:
     return f"{table}\n{note};\n  cross-fitted: each half at the temperature of the other half."
 
 
-def _groups_table(groups: dict[str, list[Group]]) -> str:
-    rows: list[Sequence[str]] = [("accuracy by", "reviews", "accuracy", "95 % interval")]
+def group_rows(groups: dict[str, list[Group]]) -> list[Row]:
+    """A row for each group, with an empty one between kinds of groups."""
+    rows: list[Row] = [("accuracy by", "reviews", "accuracy", "95 % interval")]
     for group_list in groups.values():
         if len(rows) > 1:
             rows.append(())
@@ -231,7 +240,7 @@ def _groups_table(groups: dict[str, list[Group]]) -> str:
             accuracy = f"{100 * group.accuracy:.2f} %"
             interval = _span(group.accuracy_ci95, 100, 2)
             rows.append((group.name, f"{group.num_reviews:,}", accuracy, interval))
-    return format_table(rows, min_widths=[_NAME_COLUMNS])
+    return rows
 
 
 def _confusion_table(metrics: Metrics, class_names: Sequence[str]) -> str:
@@ -241,16 +250,21 @@ def _confusion_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     if room < max(5, digits):
         return _confusions_table(metrics, class_names)
     names = [truncate(name, min(room, 20)) for name in class_names]
-    rows: list[Sequence[str]] = [("right class", *names, "(predicted)")]
-    for name, counts in zip(class_names, metrics.confusion, strict=True):
-        rows.append((name, *(f"{count:,}" for count in counts)))
+    rows = confusion_rows(metrics, class_names, names)
     return format_table(rows, min_widths=[11, *[min(room, 6)] * len(names)])
+
+
+def confusion_rows(metrics: Metrics, names: Sequence[str], columns: Sequence[str]) -> list[Row]:
+    rows: list[Row] = [("right class", *columns, "(predicted)")]
+    for name, counts in zip(names, metrics.confusion, strict=True):
+        rows.append((name, *(f"{count:,}" for count in counts)))
+    return rows
 
 
 def _confusions_table(metrics: Metrics, class_names: Sequence[str]) -> str:
     confusion = np.array(metrics.confusion)
     np.fill_diagonal(confusion, 0)
-    rows: list[Sequence[str]] = [("right class", "predicted", "reviews")]
+    rows: list[Row] = [("right class", "predicted", "reviews")]
     for index in np.argsort(-confusion, axis=None, kind="stable")[:10].tolist():
         right, predicted = divmod(index, len(class_names))
         if count := confusion[right, predicted]:
@@ -262,28 +276,41 @@ def _confusions_table(metrics: Metrics, class_names: Sequence[str]) -> str:
 _MOST_CLASSES = 20  # rows of a table that is still read
 
 
-def classes_table(
-    metrics: Metrics, names: Sequence[str], last_row: Sequence[Sequence[str]] = ()
-) -> str:
+def classes_table(metrics: Metrics, names: Sequence[str], last_rows: Sequence[Row] = ()) -> str:
     """Precision, recall and F1 of each class or, of many, of those with the lowest F1."""
     classes, title = list(range(len(names))), "class"
     if len(names) > _MOST_CLASSES:
         classes.sort(key=lambda label: metrics.by_class[label].f1 or 0)
         classes, title = classes[:_MOST_CLASSES], f"lowest F1 of {len(names):,} classes"
-    rows: list[Sequence[str]] = [(title, "reviews", "predicted", "precision", "recall", "F1")]
+    rows = [*class_rows(metrics, names, classes, title), *last_rows]
+    return format_table(rows, min_widths=[_NAME_COLUMNS])
+
+
+def class_rows(
+    metrics: Metrics, names: Sequence[str], classes: Iterable[int], title: str = "class"
+) -> list[Row]:
+    """A row for each of some classes, and the mean over all."""
+    rows: list[Row] = [(title, "reviews", "predicted", "precision", "recall", "F1")]
     rows += [(names[label], *_score_cells(metrics.by_class[label])) for label in classes]
-    rows.append(("mean over classes", "", "", "", "", f"{metrics.macro_f1:.4f}"))
-    return format_table([*rows, *last_row], min_widths=[_NAME_COLUMNS])
+    return [*rows, ("mean over classes", "", "", "", "", f"{metrics.macro_f1:.4f}")]
+
+
+def threshold_rows(evaluation: Evaluation) -> list[Row]:
+    """The scores of the positive class at the threshold, if there is one."""
+    if evaluation.threshold is None:
+        return []
+    name = f"{truncate(evaluation.positive_name or '', 12)} from {evaluation.threshold.threshold:g}"
+    return [(name, *_score_cells(evaluation.threshold.scores))]
 
 
 def _classes_table(evaluation: Evaluation) -> str:
-    metrics, names, fitted = evaluation.metrics, evaluation.class_names, evaluation.threshold
-    if fitted is None:
-        return classes_table(metrics, names)
-    name = f"{truncate(evaluation.positive_name or '', 12)} from {fitted.threshold:g}"
+    last_rows = threshold_rows(evaluation)
+    table = classes_table(evaluation.metrics, evaluation.class_names, last_rows)
+    if (fitted := evaluation.threshold) is None:
+        return table
     where = "these reviews (optimistic)" if fitted.fitted_here else "validation"
     return (
-        f"{classes_table(metrics, names, [(name, *_score_cells(fitted.scores))])}\n"
+        f"{table}\n"
         f"  Last row: at threshold {fitted.threshold!r}, which has the best F1 on\n"
         f"  {where}; to use it: predict --threshold {fitted.threshold!r}."
     )

@@ -183,11 +183,3 @@ def measure_truncation(
                 Truncation(max_length, keep, cut_share, metrics.accuracy, metrics.accuracy_ci95)
             )
     return results
-
-
-def group_by_length(truncations: Sequence[Truncation]) -> dict[int, dict[Keep, Truncation]]:
-    """The results by length and by the tokens that are kept."""
-    rows: dict[int, dict[Keep, Truncation]] = {}
-    for result in truncations:
-        rows.setdefault(result.max_length, {})[result.keep] = result
-    return rows

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sentiment.display.pages import write_page
-from sentiment.display.plots import AGAINST, COLORS, FOR, new_figure
-from sentiment.explain.attribution import Words, shown
-from sentiment.explain.explain import Explanation, GateTrace, explain_words
-from sentiment.model import SentimentClassifier
+from sentiment.display.plots import AGAINST, COLORS, FOR, new_figure, write_page
+from sentiment.explain.attribution import shown
+from sentiment.explain.explain import Explanation, GateTrace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,14 +52,6 @@ def draw(explanation: Explanation) -> Figure:
     title = f"{_drawn(explanation.label)} {probability:.1%}"
     figure.suptitle(title, parse_math=False, x=0.01, horizontalalignment="left", weight="bold")
     return figure
-
-
-def explanation_figure(
-    model: SentimentClassifier, words: Words, class_names: tuple[str, ...], *, temperature: float
-) -> Figure:
-    """Plot the explanation for a model in training, with exactly 20 gradients."""
-    steps = {"steps": 20, "most_steps": 20}
-    return draw(explain_words(model, words, class_names, temperature=temperature, **steps))
 
 
 def _draw_overview(axes: Any, explanation: Explanation, part: slice) -> None:
@@ -209,9 +199,7 @@ def _figures(explanation: Explanation) -> dict[str, Any]:
     probabilities = explanation.prefixes.at_words()
     gates = explanation.gates
     return {
-        "words": [shown(word) for word in explanation.words.written],
         "ids": explanation.words.ids.tolist(),
-        "unknown": explanation.words.is_unknown.tolist(),
         "towards": explanation.towards,
         "against": explanation.against,
         "opinion": [

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
-from sentiment.display.console import COLUMNS, pad, truncate, width
+from sentiment.display.console import COLUMNS, fitting_start, pad, truncate, width
 from sentiment.explain.attribution import shown
 from sentiment.explain.explain import Explanation
 
@@ -69,9 +69,8 @@ def _text(explanation: Explanation, colors: bool) -> str:
             lines.append(line)
             line, column = "", 0
         while width(plain) > COLUMNS:  # longer than a line: loses its marks
-            start, plain = _split(plain, COLUMNS)
-            marked = plain
-            lines.append(start)
+            lines.append(fitting_start(plain, COLUMNS))
+            marked = plain = plain[len(lines[-1]) :]
         line += " " * (column > 0) + marked
         column += (column > 0) + width(plain)
     lines.append(line)
@@ -214,11 +213,3 @@ def _completeness(explanation: Explanation) -> str:
         f"completeness gap {abs(attribution.error):.4f}{share}, "
         f"in {attribution.num_steps:,} steps{'' if attribution.is_good else '; use more'}"
     )
-
-
-def _split(text: str, columns: int) -> tuple[str, str]:
-    end, taken = 0, 0
-    while end < len(text) and taken + width(text[end]) <= columns:
-        taken += width(text[end])
-        end += 1
-    return text[:end], text[end:]

@@ -1,13 +1,14 @@
-"""Predicting files of any size, resumably, in one process or on several ranks."""
+"""Predicting files of any size, resumably, in one process or on several ranks; and typed lines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from sentiment.data.blocks import Block, delimited_block
 from sentiment.data.file_source import Source
 from sentiment.display.console import sanitize
 from sentiment.inference.outputs import (
@@ -30,11 +32,11 @@ from sentiment.inference.outputs import (
 from sentiment.inference.predictor import Prediction, Predictor
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import write_json
+from sentiment.runtime.files import LONGEST_LINE, write_json
 
 FORMAT_VERSION = 1
 _HEAD_BYTES = 1 << 20
-
+_READ_BYTES = 1 << 18  # of standard input at a time
 
 Classify = Callable[..., list[Prediction]]  # as Predictor.predict
 
@@ -95,29 +97,26 @@ def predict_to_file(
     had another request, and FileExistsError if another process is writing the output.
     """
     distributed = distributed or DistributedContext()
-    predict = partial(
-        predict_rows, source, classify=classify, window=window, skips_bad_rows=skips_bad_rows,
-        bar=bar,
-    )  # fmt: skip
-    if not distributed.is_main:
-        before = done = _broadcast(Progress({}), distributed)
+    is_main = distributed.is_main
+    with output_lock(path) if is_main else nullcontext():
+        begun = _begin(path, request, resumes) if is_main else Progress({})
+        before = done = _broadcast(begun, distributed)
         if not before.is_whole:
-            done = predict(Output(), begin_at=before)
-        return before, done
-    with output_lock(path):
-        before = done = _broadcast(_begin(path, request, resumes), distributed)
-        if not before.is_whole:
+            save = partial(_save_progress, path) if is_main and request is not None else None
             try:
-                output = open_output(path, source, added, before.position)
-                save = None if request is None else partial(_save_progress, path)
-                done = predict(output, begin_at=before, save=save)
+                output = open_output(path, source, added, before.position) if is_main else Output()
+                done = predict_rows(
+                    source, output, classify, window=window, skips_bad_rows=skips_bad_rows,
+                    begin_at=before, save=save, bar=bar,
+                )  # fmt: skip
             except Exception:
-                progress = _load_progress(path)
+                progress = _load_progress(path) if is_main else None
                 if progress is not None and progress.num_rows == 0:
                     _discard(path)
                 raise
-        publish(path)  # interrupted here, the next call repeats both steps
-        _discard(path)
+        if is_main:
+            publish(path)  # interrupted here, the next call repeats both steps
+            _discard(path)
     return before, done
 
 
@@ -228,13 +227,6 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"bytes": stat.st_size, "modified": stat.st_mtime_ns, "head_sha256": head}
 
 
-def describe_weights(run: Path, checkpoint: str) -> dict[str, Any]:
-    """Checksums of a run: of its weights and of ``run.json``, which holds all other checksums."""
-    weights = run / "checkpoints" / checkpoint / "model.safetensors"
-    paths = {"run_sha256": run / "run.json", "weights_sha256": weights}
-    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items()}
-
-
 def _begin(path: Path, request: dict[str, Any] | None, resumes: bool) -> Progress:
     """The progress to resume from, or a new one after removing an unfinished output."""
     if request is not None and resumes and (progress := _load_progress(path)) is not None:
@@ -295,3 +287,42 @@ def _discard(output: Path) -> None:
     else:
         unfinished.unlink(missing_ok=True)
     _progress_path(output).unlink(missing_ok=True)
+
+
+class TextsSource(Source):
+    """Lists of texts, as rows of one column; a block holds texts of one list."""
+
+    def __init__(self, origin: str, lists: Iterable[list[str]], text_column: str) -> None:
+        self.origin = origin
+        self.columns, self.text_columns = [text_column], (text_column,)
+        self._lists = lists
+
+    def blocks(self, window: int) -> Iterator[Block]:
+        first = 1
+        for texts in self._lists:
+            for start in range(0, len(texts), window):
+                rows = [[text] for text in texts[start : start + window]]
+                yield delimited_block(self.origin, first, self.columns, [0], rows, 0.0)
+                first += len(rows)
+
+
+def read_lines(descriptor: int) -> Iterator[list[str]]:
+    """The lines that have arrived on a file descriptor, a list for each read.
+
+    So each line that is typed is answered at once.
+    """
+    rest = b""
+    while data := os.read(descriptor, _READ_BYTES):
+        *lines, last = data.split(b"\n")
+        if lines:
+            lines[0], rest = rest + lines[0], b""
+            yield list(map(_decode, lines))
+        rest += last
+        if len(rest) > LONGEST_LINE:
+            raise UserError(f"standard input: a line of more than {LONGEST_LINE:,} bytes")
+    if rest:
+        yield [_decode(rest)]
+
+
+def _decode(line: bytes) -> str:
+    return line.removesuffix(b"\r").decode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Writing predictions: added columns in CSV, TSV, JSON Lines and Parquet."""
+"""Writing predictions: added columns in CSV, TSV, JSON Lines and Parquet, or a table of answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import os
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from sentiment.data.blocks import Block, to_json
+from sentiment.data.blocks import Block, replace_surrogates, to_json
 from sentiment.data.dialect import DELIMITERS
 from sentiment.data.file_source import Source
+from sentiment.display.console import pad, sanitize, truncate, width
 from sentiment.inference.predictor import Prediction
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder
@@ -217,6 +218,31 @@ class JsonLinesStream(Output):
     def write(self, block: Block, predictions: Predictions) -> None:
         self._stream.write(as_json_lines(block, predictions, self._added))
         self._stream.flush()
+
+
+class AnswerTable(Output):
+    """A line per text: the class, its probability, the start of the text."""
+
+    def __init__(self, stream: TextIO, class_names: tuple[str, ...], max_length: int) -> None:
+        self._stream = stream
+        self._width = max(width(sanitize(name)) for name in class_names)
+        self._max_length = max_length
+
+    def write(self, block: Block, predictions: Predictions) -> None:
+        for text, prediction in zip(block.texts, predictions, strict=True):
+            if text is not None and prediction is not None:
+                print(self._line(text, prediction), file=self._stream)
+        self._stream.flush()
+
+    def _line(self, text: str, prediction: Prediction) -> str:
+        label = pad(sanitize(prediction.label), self._width)
+        head = f"{label}  {100 * prediction.probability:5.1f} %  "
+        note = ""
+        if prediction.was_cut:
+            note = f"  (read {self._max_length:,} of its {prediction.num_tokens:,} tokens)"
+        line = " ".join(replace_surrogates(text).split())
+        columns = shutil.get_terminal_size().columns - width(head) - width(note)
+        return head + truncate(line, max(10, columns)) + note
 
 
 def _sync_file(path: Path) -> None:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from sentiment.baseline.folder import load_baseline
+from sentiment.comparison.significance import describe_gain
 from sentiment.data.batches import EncodedCorpus, TextEncoder, windows
-from sentiment.display.console import truncate
+from sentiment.data.reviews import Reviews
+from sentiment.display.console import sanitize, truncate
 from sentiment.evaluation.calibration import apply_temperature, average_models
-from sentiment.evaluation.evaluate import BATCH_TOKENS, Rounding, compute_logits, measure_rounding
-from sentiment.inference.ensemble import Member
+from sentiment.evaluation.evaluate import (
+    BATCH_TOKENS,
+    Predictions,
+    Rounding,
+    compute_logits,
+    measure_rounding,
+)
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.device import find_device, find_inference_precision
@@ -34,6 +41,15 @@ class Prediction:
     probabilities: tuple[float, ...]  # of all classes, in the order of Predictor.class_names
     num_tokens: int  # number of tokens in the text, before truncation
     was_cut: bool  # whether the text was truncated to the run's data.max_length tokens
+
+
+@dataclass(frozen=True)
+class Member:
+    """Another model of an ensemble."""
+
+    path: Path
+    # From texts to (num_texts, num_classes) calibrated log-probabilities.
+    predict: Callable[[Sequence[str]], np.ndarray]
 
 
 class Predictor:
@@ -174,6 +190,26 @@ def load_members(
             )
         members.append(Member(path, predict))
     return members
+
+
+def average_predictions(
+    run: Path, predictions: Predictions, members: Sequence[Member], reviews: Reviews
+) -> tuple[Predictions, str]:
+    """A run's calibrated predictions of some reviews averaged with its members', and a remark that
+    compares the ensemble with each model alone.
+    """
+    paths = [run, *(member.path for member in members)]
+    alone = [predictions.log_probabilities, *(each.predict(reviews.texts) for each in members)]
+    ensemble = replace(predictions, log_probabilities=average_models(alone))
+    together = ensemble.is_right
+    lines = [
+        f"Predictions of {len(alone)} models are averaged. Each alone, and the ensemble's gain:"
+    ]
+    for path, log_probabilities in zip(paths, alone, strict=True):
+        right = replace(predictions, log_probabilities=log_probabilities).is_right
+        points, test = describe_gain(right, together)
+        lines.append(f"{sanitize(str(path))} {100 * right.mean():.2f} % ({points}, {test});")
+    return ensemble, " ".join(lines).removesuffix(";") + "."
 
 
 def check_threshold(threshold: float | None, run: Run) -> None:

@@ -20,7 +20,7 @@ from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus
 from sentiment.data.pipeline import PretrainingTexts
 from sentiment.data.vocabulary import UNK_ID, token_counts
-from sentiment.display.progress import progress_bar
+from sentiment.display.console import progress_bar
 from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
 from sentiment.pretraining.streams import num_windows, stream_windows

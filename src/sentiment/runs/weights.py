@@ -81,7 +81,7 @@ class WeightsInfo:
     metrics: dict[str, Any]  # on the validation reviews, at temperature 1
     # Divisor of the logits that calibrates probabilities (sentiment.evaluation.calibration).
     temperature: float = 1.0
-    # For the calibrated probability of the positive class of two (sentiment.evaluation.thresholds);
+    # For the calibrated probability of the positive class of two (sentiment.evaluation.evaluate);
     # None with more classes, and in earlier runs.
     threshold: float | None = None
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -133,6 +135,13 @@ def _remove_if_empty(path: Path) -> None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file atomically."""
     atomic_write(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV file atomically; half surrogate pairs, which UTF-8 cannot hold, become ``?``."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([columns, *rows])
+    atomic_write(path, table.getvalue().encode("utf-8", "replace"))
 
 
 def atomic_write(path: Path, data: bytes) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from sentiment.config.config import Config
+from sentiment.model.classifier import describe_recurrence
+from sentiment.runtime.device import describe_device
 from sentiment.runtime.distributed import DistributedContext
 
 
@@ -20,3 +22,9 @@ class TrainingContext:
     device: torch.device
     precision: torch.dtype  # of matrix products while training; validation runs in fp32
     distributed: DistributedContext = field(default_factory=DistributedContext)
+
+    def describe(self) -> str:
+        """The device, the precision and how the recurrence is computed, for a log line."""
+        model, precision = self.config.model, str(self.precision).removeprefix("torch.")
+        how = describe_recurrence(model.cell, model.implementation, self.device, self.precision)
+        return f"{describe_device(self.device)}, {precision}, {how}"

@@ -32,7 +32,8 @@ from sentiment.evaluation.metrics import Metrics
 from sentiment.evaluation.outputs import add_scalars
 from sentiment.evaluation.plots import draw_predictions
 from sentiment.explain.attribution import Words, read_words
-from sentiment.explain.page import explanation_figure
+from sentiment.explain.explain import explain_words
+from sentiment.explain.page import draw
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder, write_json
@@ -317,8 +318,10 @@ class ValidationSamples:
             words, names = self._words[index], self._reviews.class_names
             # Explaining draws random numbers, and must not change those of the training.
             with torch.random.fork_rng(devices=[]):
-                figure = explanation_figure(model, words, names, temperature=temperature)
-            yield f"explanation_of_row_{index + 1}", figure
+                explanation = explain_words(
+                    model, words, names, temperature=temperature, steps=20, most_steps=20
+                )
+            yield f"explanation_of_row_{index + 1}", draw(explanation)
 
 
 class Validator:

@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
-from sentiment.display.progress import progress_bar
+from sentiment.display.console import progress_bar
 from sentiment.evaluation.calibration import fit_temperature
-from sentiment.evaluation.thresholds import fit_threshold
+from sentiment.evaluation.evaluate import fit_threshold
 from sentiment.model import SentimentClassifier
 from sentiment.runs.weights import WeightsInfo, save_weights
 from sentiment.runtime.device import autocast, mixed_seed, peak_memory_bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,13 @@ from filelock import FileLock
 
 from sentiment.baseline.folder import baseline_folder
 from sentiment.baseline.train import train_baseline
-from sentiment.comparison.report import format_p, format_points
 from sentiment.comparison.run_groups import load_classifier
-from sentiment.comparison.significance import bootstrap_difference, mcnemar
+from sentiment.comparison.significance import (
+    bootstrap_difference,
+    format_p,
+    format_points,
+    mcnemar,
+)
 from sentiment.config.config import Config, deciding_settings
 from sentiment.data.reviews import load_split, reviews_fingerprint
 from sentiment.data.splits import dedup_key
@@ -33,7 +36,7 @@ from sentiment.evaluation.report import classes_table
 from sentiment.runs.manifest import holds_baseline, read_manifest
 from sentiment.runs.run import is_finished
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK, atomic_write
+from sentiment.runtime.files import LOCK, write_csv
 from sentiment.tuning.trainings import (
     SignalForwarder,
     check_unchanged,
@@ -257,18 +260,17 @@ def predict_out_of_fold(
 def write_predictions(folder: Path, result: OutOfFoldPredictions) -> None:
     """Write predictions.csv, one row for each prediction."""
     names = result.class_names
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    columns = [f"probability_{name}" for name in names]
-    writer.writerow(["repeat", "fold", "row", "review", "label", "predicted", *columns])
+    columns = ["repeat", "fold", "row", "review", "label", "predicted"]
+    columns += [f"probability_{name}" for name in names]
+    rows = []
     labels, predicted = result.predictions.labels, result.predictions.predicted
     for index, probabilities in enumerate(result.predictions.probabilities.tolist()):
-        writer.writerow([
+        rows.append((
             result.repeats[index], result.folds[index], result.rows[index] + 1, result.keys[index],
             names[labels[index]], names[predicted[index]],
             *(f"{value:.17g}" for value in probabilities),  # exact: ties must stay ties
-        ])  # fmt: skip
-    atomic_write(folder / _TABLE, table.getvalue().encode())
+        ))  # fmt: skip
+    write_csv(folder / _TABLE, columns, rows)
 
 
 def read_predictions(folder: Path) -> OutOfFoldPredictions:

@@ -16,9 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from sentiment.config.config import Config
 from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
-from sentiment.display.console import format_table, wrap_text
+from sentiment.display.console import format_table, progress_bar, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
-from sentiment.display.progress import progress_bar
 from sentiment.model import SentimentClassifier
 from sentiment.runs.pretrained import check_fits
 from sentiment.runtime.distributed import DistributedContext
