@@ -131,10 +131,11 @@ def main() -> None:
 def _train(name: str, seed: int, options: argparse.Namespace) -> None:
     variant = VARIANTS[name]
     vectors = options.vectors / f"imdb.glove.{variant.dimension}d.txt"
+    run = options.runs / f"{name}-seed-{seed}"
     command = [
         sys.executable, "train.py", f"--config=configs/{variant.config}.yaml",
         f"--data.path={options.data}", f"--vectors.path={vectors}", f"--seed={seed}",
-        f"--output_dir={options.runs}/{name}-seed-{seed}", *variant.options,
+        f"--output_dir={run}", *variant.options,
     ]  # fmt: skip
     if variant.words is not None:  # one language model for all seeds
         words = options.runs / f"words-{variant.words}"
@@ -145,14 +146,13 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
         _run(pretrain)
         command.append(f"--pretraining.path={words}")
     _run([*command, "--auto_resume"])
-    run = command[5].partition("=")[2]
     sentiment = [sys.executable, "-m", "sentiment"]
-    if not (Path(run) / CHECK).exists():
-        _run([*sentiment, "check", run])
-    if not (baseline := baseline_folder(Path(run))).exists():
+    if not (run / CHECK).exists():
+        _run([*sentiment, "check", str(run)])
+    if not (baseline := baseline_folder(run)).exists():
         _run([*sentiment, "baseline", f"--config={run}/config.yaml"])
-    if not (Path(run) / ENSEMBLE).exists():
-        _run([*sentiment, "evaluate", run, "--split=validation", f"--ensemble={baseline}"])
+    if not (run / ENSEMBLE).exists():
+        _run([*sentiment, "evaluate", str(run), "--split=validation", f"--ensemble={baseline}"])
 
 
 def _run(command: list[str]) -> None:
