@@ -150,7 +150,7 @@ def draw_scores(
     positive = classes[0] if len(classes) == 1 else None
     edges = np.linspace(0, 1, 41 if positive is not None and len(labels) > 5_000 else 21)
     most = 0
-    for label in _most_frequent(labels, probabilities.shape[1]):
+    for label in _most_frequent(labels, range(probabilities.shape[1])):
         column = label if positive is None else positive
         counts, _ = np.histogram(probabilities[labels == label, column], edges)
         most = max(most, int(counts.max()))
@@ -201,16 +201,14 @@ def draw_truncation(truncations: Sequence[Truncation]) -> Figure:
 
 def _drawn_classes(labels: np.ndarray, classes: Sequence[int]) -> list[int]:
     """The most frequent of some classes for which a curve is defined."""
+    return _most_frequent(labels, classes) if len(np.unique(labels)) > 1 else []
+
+
+def _most_frequent(labels: np.ndarray, classes: Sequence[int]) -> list[int]:
+    """The most frequent of some classes that occur, ascending, at most one per colour."""
     counts = np.bincount(labels, minlength=max(classes) + 1)
-    drawn = [label for label in classes if 0 < counts[label] < len(labels)]
-    return sorted(sorted(drawn, key=lambda label: -counts[label])[: len(COLORS)])
-
-
-def _most_frequent(labels: np.ndarray, num_classes: int) -> list[int]:
-    """The most frequent classes that occur, ascending, at most one per colour."""
-    counts = np.bincount(labels, minlength=num_classes)
-    chosen = np.argsort(-counts, kind="stable")[: len(COLORS)]
-    return sorted(int(label) for label in chosen if counts[label])
+    occurring = [label for label in classes if counts[label]]
+    return sorted(sorted(occurring, key=lambda label: -counts[label])[: len(COLORS)])
 
 
 def _finish_curves(axes: Any, xlabel: str, ylabel: str, title: str) -> Figure:
