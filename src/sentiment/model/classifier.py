@@ -12,7 +12,6 @@ from torch.func import functional_call
 
 from sentiment.model.layers import (
     AttentionPooling,
-    Dropout,
     NormalizedEmbedding,
     drop_over_time,
     drop_words,
@@ -89,6 +88,7 @@ class SentimentClassifier(nn.Module):
         self._word_dropout = word_dropout
         self._embedding_dropout = embedding_dropout
         self._locked_dropout = locked_dropout
+        self._dropout = dropout
         self._weight_dropout = weight_dropout
         if (cell, implementation) not in _RECURRENCES:
             known = ", ".join(" ".join(pair) for pair in _RECURRENCES)
@@ -103,7 +103,6 @@ class SentimentClassifier(nn.Module):
         self.pooling = pooling
         self._poolings = split_pooling(pooling)
         self.attention = AttentionPooling(features) if "attention" in self._poolings else None
-        self.dropout = Dropout(dropout)
         self.output = nn.Linear(len(self._poolings) * features, num_classes)
         self._init_embedding(vectors)
         self.embedding.weight.requires_grad_(not freeze_embedding)
@@ -141,7 +140,7 @@ class SentimentClassifier(nn.Module):
             for kind in self._poolings
         ]  # (batch, directions * hidden) each
         pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)  # (batch, features)
-        return self.output(self.dropout(pooled))
+        return self.output(dropout(pooled, self._dropout, self.training))
 
     def run_recurrence(
         self, embedded: torch.Tensor, lengths: torch.Tensor

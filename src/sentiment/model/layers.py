@@ -112,13 +112,6 @@ def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     return x * factors.mul_(_NUM_INT16 / (_NUM_INT16 - num_dropped))
 
 
-class Dropout(nn.Dropout):
-    """:class:`torch.nn.Dropout` by :func:`dropout`."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return dropout(input, self.p, self.training)
-
-
 def drop_over_time(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     """Drop the same features of x (time, batch, features) at every step (Gal & Ghahramani 2016)."""
     if not training or p == 0:
