@@ -27,7 +27,7 @@ from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_manife
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import autocast, find_precision
 from sentiment.runtime.distributed import DistributedContext
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import TrainingContext
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import EpochProgress
 from sentiment.training.trainer import Trainer
@@ -55,7 +55,7 @@ class TrainingParts:
     model: SentimentClassifier
     corpus: EncodedCorpus
     sampler: BucketSampler
-    step: Callable[..., torch.Tensor]
+    step: Callable[..., object]
     precision: torch.dtype
 
     def groups(self) -> list[list[torch.Tensor]]:

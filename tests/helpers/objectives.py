@@ -13,13 +13,14 @@ from sentiment.data.batches import EncodedCorpus
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import mixed_seed
-from sentiment.training.adversarial import random_directions, review_seeds
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import TrainingContext
 from sentiment.training.objectives import (
     CombinedObjective,
     LabelLoss,
     MicroBatches,
     build_objective,
+    random_directions,
+    review_seeds,
 )
 
 CPU = torch.device("cpu")
@@ -66,7 +67,7 @@ class Learner:
     def learn(self, batches: list[torch.Tensor], update: int = 0) -> float:
         """Accumulate the gradients of an update; returns its loss."""
         self.objective.terms.begin_update()
-        micro_batches = list(self.micro_batches.of_update(update, batches))
+        micro_batches, _ = self.micro_batches.of_update(update, batches)
         total = sum(float(self.objective.backward(each)[1]) for each in micro_batches)
         self.objective.terms.keep_update()
         return total

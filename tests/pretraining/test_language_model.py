@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from sentiment.config.config import PretrainingConfig
 from sentiment.data.batches import Batch, EncodedCorpus
 from sentiment.model import SentimentClassifier
 from sentiment.pretraining.language_model import (
@@ -15,9 +16,10 @@ from sentiment.pretraining.language_model import (
     LanguageModel,
     log_likelihood,
     measure_perplexity,
+    read_streams,
+    stream_windows,
 )
 from sentiment.pretraining.pretrainer import BatchPlan
-from sentiment.pretraining.streams import read_streams, stream_windows
 
 WORDS = 23
 LENGTHS = [13, 12, 9, 4, 2]
@@ -180,7 +182,7 @@ def test_every_review_is_read_once_an_epoch():
     corpora = [
         EncodedCorpus(torch.zeros(1), torch.zeros(1), each, each, each, each) for each in lengths
     ]
-    plan = BatchPlan(corpora, batch_size=2, window=4, is_repeated=False, seed=3)
+    plan = BatchPlan(corpora, PretrainingConfig(batch_size=2, window=4), seed=3)
     for epoch in (1, 2):
         batches = plan.batches(epoch)
         read = sorted((number, index) for number, each in batches for index in each.tolist())
@@ -197,7 +199,7 @@ def test_reviews_of_one_word_cannot_be_learned_from():
     one = torch.tensor([1, 1])
     corpus = EncodedCorpus(torch.zeros(1), torch.zeros(1), one, one, one, one)
     with pytest.raises(ValueError, match="every review has fewer than two words"):
-        BatchPlan([corpus], batch_size=2, window=4, is_repeated=False, seed=3)
+        BatchPlan([corpus], PretrainingConfig(batch_size=2, window=4), seed=3)
 
 
 def test_perplexity_of_equal_chances_is_the_number_of_words():

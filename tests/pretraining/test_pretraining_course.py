@@ -13,8 +13,8 @@ from helpers.pretraining import curves, error_line, options, pretrain, stop_befo
 
 from sentiment.config.parser import parse_training
 from sentiment.pretraining.pretrainer import Pretrainer
+from sentiment.runs.initial import check_fits
 from sentiment.runs.manifest import read_manifest
-from sentiment.runs.pretrained import check_fits
 from sentiment.runs.weights import read_weights
 from sentiment.training.checkpoint import CheckpointData, load_state, save_state
 

@@ -23,15 +23,14 @@ from sentiment.data.reviews import file_fingerprint
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.pretraining.pretrainer import Pretrainer
 from sentiment.pretraining.run import find_pretraining
+from sentiment.runs.initial import check_same
 from sentiment.runs.manifest import read_manifest
-from sentiment.runs.pretrained import check_same
 from sentiment.runs.run import is_finished
 from sentiment.runs.weights import read_weights
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import state_path
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import TrainingContext, state_path
 
 CPU = torch.device("cpu")
 

@@ -117,7 +117,8 @@ def test_a_kill_before_the_first_checkpoint_costs_nothing(reviews, teachers, tmp
     state_path(run).unlink()  # as if killed after the labels were saved
     assert soft_labels_path(run).is_file()
     assert cli.train(command) == 0
-    monkeypatch.setattr(module, "load_run", lambda *_, **__: pytest.fail("a teacher was asked"))
+    asked = "a teacher was asked"
+    monkeypatch.setattr(module, "load_classifier", lambda *_, **__: pytest.fail(asked))
     without = ["--overwrite", ONE_EPOCH, "--distillation.weight=3"]
     assert cli.train(arguments(reviews, run, *without)) == 0
     assert not soft_labels_path(run).exists()
@@ -221,6 +222,6 @@ def test_a_teacher_with_non_finite_logits_is_named(reviews, teacher, tmp_path, c
     def broken(*_: object, **__: object) -> None:
         raise ValueError("the model's logits are not numbers")
 
-    monkeypatch.setattr(module, "predict_corpus", broken)
+    monkeypatch.setattr("sentiment.comparison.run_groups.predict_corpus", broken)
     message = refusal(arguments(reviews, tmp_path / "run", learn_from(teacher)), capsys)
     assert f"{teacher}: the model's logits are not numbers" in message

@@ -106,7 +106,7 @@ def test_a_run_with_other_layers_names_the_options_that_fit(first, reviews, tmp_
     changes = ["--model.hidden_size=4", "--model.pooling=max", "--data.lower_case=false"]
     command = options(first, reviews, tmp_path / "run", *changes)
     message = refusal(command, capsys)
-    assert "differs in model.hidden_size, model.pooling, data.lower_case: give --mod" in message
+    assert "differs in model.hidden_size, data.lower_case, model.pooling: give --mod" in message
     advice = message.strip().partition(": give ")[2].split()
     assert cli.train([*command, *advice, "--training.num_epochs=1"]) == 0
 

@@ -30,13 +30,13 @@ from sentiment.config.config import (
 from sentiment.data.batches import EndlessBatches
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.distributed import DistributedContext
-from sentiment.training.adversarial import (
-    FixedDropoutForward,
+from sentiment.training.meters import TermMeter
+from sentiment.training.objectives import (
+    fixed_dropout,
     random_directions,
     review_seeds,
     scale_reviews,
 )
-from sentiment.training.meters import TermMeter
 
 ALONE = DistributedContext()
 
@@ -103,7 +103,7 @@ def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, w
     loss = learner.learn(batches)
     rows = [
         (LABELLED if micro_batch.is_labelled else UNLABELLED, int(index))
-        for micro_batch in learner.micro_batches.of_update(0, batches)
+        for micro_batch in learner.micro_batches.of_update(0, batches)[0]
         for index in micro_batch.batch.indices
     ]
     assert len(rows) == (10 if with_unlabelled else 5)
@@ -151,12 +151,12 @@ def test_all_passes_of_a_batch_drop_the_same_units(settings):
     model = make_model(**settings)
     batch = LABELLED.batch(torch.tensor([0, 3, 5]))
     words = model.embed(batch.tokens).detach()
-    forward = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
-    first = forward.classify(words)
+    classify = fixed_dropout(model, batch.lengths, CPU, torch.float32)
+    first = classify(words)
     torch.rand(7)
-    assert torch.equal(forward.classify(words), first)
-    other = FixedDropoutForward(model, batch.lengths, CPU, torch.float32)
-    assert not torch.equal(other.classify(words), first)
+    assert torch.equal(classify(words), first)
+    other = fixed_dropout(model, batch.lengths, CPU, torch.float32)
+    assert not torch.equal(other(words), first)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

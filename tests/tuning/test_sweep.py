@@ -27,8 +27,14 @@ from sentiment.runs.manifest import read_manifest
 from sentiment.runtime.errors import UserError
 from sentiment.tuning import sweep, trainings
 from sentiment.tuning.search_space import check_space, read_search, read_space
-from sentiment.tuning.study import Study, read_trials
-from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
+from sentiment.tuning.sweep import (
+    Study,
+    read_trials,
+    run_trials,
+    settings_text,
+    summary_text,
+    trials_table,
+)
 from sentiment.tuning.trainings import SignalForwarder, TrainingOutcome, run_training
 
 SPACE = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +19,11 @@ from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.runs.manifest import (
-    BASELINE,
-    FORMAT_VERSION,
-    is_baseline,
-    read_manifest,
-    write_manifest,
-)
-from sentiment.runs.run import HALF_MADE, load_settings, occupant
+from sentiment.runs.manifest import BASELINE, is_baseline, read_manifest, write_manifest
+from sentiment.runs.run import begin_folder, describe_model, load_settings, occupant
 from sentiment.runs.weights import BASELINE_WEIGHTS, read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write, beside, check_links, file_sha256
+from sentiment.runtime.files import atomic_write, beside, check_links
 
 _CONTENTS = ("run.json", "config.yaml", "ngrams.txt", BASELINE_WEIGHTS, "evaluation")
 # A baseline reads whole reviews.
@@ -105,40 +97,20 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
 def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
     """Write a baseline, without its evaluation, replacing an earlier one.
 
-    The folder counts as unfinished until :func:`finish_baseline`. ``provenance`` is what run.json
+    The folder counts as unfinished while it is marked as half-made. ``provenance`` is what run.json
     says about how the baseline was made.
     """
     path, model = baseline.path, baseline.model
-    path.mkdir(parents=True, exist_ok=True)
-    (path / HALF_MADE).touch()
-    for old in (path / name for name in _CONTENTS):
-        if old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
+    begin_folder(path, _CONTENTS)
     lines = "".join(f"{ngram}\n" for ngram in baseline.ngrams.texts()).encode("utf-8")
     atomic_write(path / "ngrams.txt", lines)
     save_config(baseline.config, path / "config.yaml")
-    ngrams_sha256 = hashlib.sha256(lines).hexdigest()
-    learned = [baseline.settings, list(baseline.class_names), ngrams_sha256]
-    identity = hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest()[:32]
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "kind": BASELINE,
-        "class_names": list(baseline.class_names),
-        "config_sha256": file_sha256(path / "config.yaml"),
-        "vocabulary_sha256": ngrams_sha256,
-        "identity": identity,
-    }
-    write_manifest(path, {**manifest, **provenance})
+    sha256 = hashlib.sha256(lines).hexdigest()
+    description = describe_model(path, baseline.settings, baseline.class_names, sha256)
+    write_manifest(path, description | {"kind": BASELINE} | provenance)
     tensors = {"weights": torch.from_numpy(model.weights), "biases": torch.from_numpy(model.biases)}
     values = {"temperature": baseline.temperature}
-    write_tensors(path / BASELINE_WEIGHTS, tensors, values, identity)
-
-
-def finish_baseline(path: Path) -> None:
-    """Mark the baseline in a folder as complete."""
-    (path / HALF_MADE).unlink()
+    write_tensors(path / BASELINE_WEIGHTS, tensors, values, description["identity"])
 
 
 def load_baseline(path: Path) -> Baseline:

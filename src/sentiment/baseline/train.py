@@ -11,23 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sentiment.baseline.folder import (
-    Baseline,
-    check_replaceable,
-    evaluation_folder,
-    finish_baseline,
-    save_baseline,
-)
+from sentiment.baseline.folder import Baseline, check_replaceable, evaluation_folder, save_baseline
 from sentiment.baseline.linear import LONGEST, REGULARIZATION, Ngrams, find_ngrams, fit_linear
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus, encode
-from sentiment.data.pipeline import check_class_names, tokenize_reviews
-from sentiment.data.reviews import (
-    Reviews,
-    load_training_splits,
-    log_classes,
-    reviews_fingerprint,
-)
+from sentiment.data.pipeline import check_class_names, fingerprints_of, tokenize_reviews
+from sentiment.data.reviews import Reviews, load_training_splits, log_classes
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vocabulary import UNK_ID
 from sentiment.display.console import format_table, truncate
@@ -36,6 +25,7 @@ from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.outputs import ReportHead, describe_hold_out, write_evaluation
 from sentiment.evaluation.report import Evaluation, evaluate_predictions
 from sentiment.runs.manifest import git_state, versions
+from sentiment.runs.run import HALF_MADE
 from sentiment.runtime.errors import UserError
 
 # Rarer n-grams make the model twice as large on IMDB, and no more accurate on held-out stretches.
@@ -99,10 +89,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     provenance = {
         "started": date,
         "command": sys.argv[1:],
-        "data": {
-            "train": reviews_fingerprint(train),
-            "validation": reviews_fingerprint(validation),
-        },
+        "data": fingerprints_of({"train": train, "validation": validation}),
         "ngrams": {"longest": LONGEST, "min_reviews": MIN_REVIEWS, "number": len(ngrams)},
         "regularization": REGULARIZATION,
         "versions": versions(),
@@ -111,7 +98,7 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     save_baseline(baseline, provenance)
     head = _describe(baseline, validation.origin)
     write_evaluation(head, evaluation, evaluation_folder(path), seconds=seconds)
-    finish_baseline(path)
+    (path / HALF_MADE).unlink()
     return TrainedBaseline(baseline, head, evaluation, len(train), tokenizing_seconds)
 
 

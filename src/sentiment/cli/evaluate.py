@@ -150,8 +150,8 @@ def _average(
 ) -> tuple[Predictions, ReportHead]:
     """The predictions of a run averaged with those of ``--ensemble``, and a head that notes it."""
     from sentiment.inference.predictor import average_predictions, load_members
+    from sentiment.runs.initial import check_held_out
     from sentiment.runs.manifest import read_manifest
-    from sentiment.runs.pretrained import check_held_out
 
     members = load_members(options.ensemble, run, device, precision=options.precision)
     if head.is_validation:

@@ -12,7 +12,7 @@ from sentiment.runtime.errors import UserError
 from sentiment.tuning.search_space import Search, check_space, read_search
 
 if TYPE_CHECKING:
-    from sentiment.tuning.study import ClaimedTrial
+    from sentiment.tuning.sweep import ClaimedTrial
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
@@ -65,8 +65,14 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.display.console import sanitize
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable
-    from sentiment.tuning.study import Study, read_trials
-    from sentiment.tuning.sweep import run_trials, settings_text, summary_text, trials_table
+    from sentiment.tuning.sweep import (
+        Study,
+        read_trials,
+        run_trials,
+        settings_text,
+        summary_text,
+        trials_table,
+    )
 
     refuse_ranks("a sweep")
     folder, signal = options.output, 0

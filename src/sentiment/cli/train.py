@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sentiment.config.parser import TrainingRequest, parse_training
 from sentiment.runtime.processes import Interrupted, kill_this_process
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from sentiment.data.pipeline import TrainingData
     from sentiment.runtime.distributed import DistributedContext
-    from sentiment.training.checkpoint import FitResult
-    from sentiment.training.context import TrainingContext
+    from sentiment.training.checkpoint import TrainingContext
     from sentiment.training.setup import StartPlan
 
 
@@ -43,7 +42,7 @@ def execute(
     from sentiment.runtime.device import find_device, find_precision, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size, refuse_ranks
     from sentiment.runtime.files import run_lock
-    from sentiment.training.context import TrainingContext
+    from sentiment.training.checkpoint import TrainingContext
     from sentiment.training.setup import resolve_start
 
     config = request.config
@@ -111,7 +110,7 @@ def _train(
             logger.info("%s; resume: python train.py --resume %s", stop, path)
             raise
     if distributed.is_main:
-        finish_run(path, result.entry())
+        finish_run(path, result)
         if not context.config.training.is_open_ended:
             state_path(path).unlink(missing_ok=True)
         seconds = time.perf_counter() - started
@@ -120,7 +119,7 @@ def _train(
 
 
 def _report(
-    result: FitResult, path: Path, data: TrainingData, device: torch.device, seconds: float
+    result: dict[str, Any], path: Path, data: TrainingData, device: torch.device, seconds: float
 ) -> None:
     import numpy as np
 
@@ -130,8 +129,8 @@ def _report(
     from sentiment.evaluation.report import describe_collapse
 
     text = "best epoch %d: validation accuracy %.2f %%; %.0f s in all"
-    logger.info(text, result.best_epoch, 100 * result.best_metrics["accuracy"], seconds)
-    by_class = class_scores(np.array(result.best_metrics["confusion"]))
+    logger.info(text, result["best_epoch"], 100 * result["metrics"]["accuracy"], seconds)
+    by_class = class_scores(np.array(result["metrics"]["confusion"]))
     if collapse := describe_collapse(by_class, data.class_names):
         logger.warning("%s", collapse)
     folder = sanitize(str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,13 @@ class Classifier:
     predict: Callable[[Reviews, torch.device], Predictions]
 
 
-def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
-    """The run or the baseline of a folder."""
+def load_classifier(
+    path: Path, *, checkpoint: str = "best", cache: DataConfig | None = None
+) -> Classifier:
+    """The run or the baseline of a folder.
+
+    A run looks for cached tokens where ``cache`` says, None for where its own settings do.
+    """
     if holds_baseline(path):
         baseline = load_baseline(path)
         return Classifier(
@@ -53,15 +58,16 @@ def load_classifier(path: Path, *, checkpoint: str = "best") -> Classifier:
             seed=None, epoch=None, predict=lambda reviews, device: baseline.predict(reviews),
         )  # fmt: skip
     run = load_run(path, checkpoint=checkpoint)
-    config, weights = run.config, run.checkpoint
+    config, weights, where = run.config, run.checkpoint, cache or run.config.data
+    data = replace(config.data, cache_dir=where.cache_dir, num_processes=where.num_processes)
     return Classifier(
         path, config, flat_settings(config), run.class_names, weights.temperature,
-        seed=config.seed, epoch=weights.epoch, predict=partial(_predict, run),
+        seed=config.seed, epoch=weights.epoch, predict=partial(_predict, run, data),
     )  # fmt: skip
 
 
-def _predict(run: Run, reviews: Reviews, device: torch.device) -> Predictions:
-    corpus = encode_reviews(reviews, run.vocabulary, run.config.data)
+def _predict(run: Run, data: DataConfig, reviews: Reviews, device: torch.device) -> Predictions:
+    corpus = encode_reviews(reviews, run.vocabulary, data)
     title = sanitize(run.path.name)
     return predict_corpus(run.model.to(device), corpus, device=device, description=title)
 

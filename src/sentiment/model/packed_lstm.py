@@ -102,7 +102,7 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
             if index is None:
                 x, h, c = run_layer(x, parts, weights, start)
             else:
-                x, h, c = self._run_layer_by_torch(x, index, weights, start)
+                x, h, c = run_torch_layer(x, index, weights, start, training=self.training)
             states.append((h, c))  # x: (time, batch, directions * hidden)
         h, c = (torch.cat(layers) for layers in zip(*states, strict=True))
         return x.transpose(0, 1).to(dtype), (h.to(dtype), c)
@@ -127,33 +127,40 @@ class PackedLSTM(VariableLengthRNN, nn.LSTM):
         marked[::4] = [torch.cat((weight, columns), dim=1) for weight in weights[::4]]  # all W_ih
         return x, marked
 
-    def _run_layer_by_torch(
-        self,
-        x: torch.Tensor,
-        index: PaddingIndex,
-        weights: list[torch.Tensor],
-        initial: States | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As :func:`run_layer`, by torch's padded kernel and in the weights' precision."""
-        (time, batch, _), hidden = x.shape, self.hidden_size
-        if initial is None:
-            zeros = x.new_zeros(self.directions, batch, hidden)
-            initial = zeros, zeros
-        outputs, finals = [], []
-        for direction in range(self.directions):
-            reversed_index = index.reversed_index if direction == 1 else None
-            inputs = reverse_reviews(x, reversed_index)
-            start = [states[direction : direction + 1].to(x.dtype) for states in initial]
-            # Autocast would keep the cell state in its low precision.
-            with torch.autocast(x.device.type, enabled=False):
-                output, _, c = torch._VF.lstm(
-                    inputs, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0,
-                    self.training, False, False,
-                )  # fmt: skip
-            finals.append((output.flatten(0, 1)[index.last], c.squeeze(0)))
-            outputs.append(reverse_reviews(output, reversed_index))
-        rows = torch.cat(outputs, dim=2).flatten(0, 1)  # (time * batch, directions * hidden)
-        if index.padded is not None:
-            rows = rows.index_fill(0, index.padded, 0.0)
-        h, c = (torch.stack(states) for states in zip(*finals, strict=True))
-        return rows.view(time, batch, -1), h, c
+
+def run_torch_layer(
+    x: torch.Tensor,
+    index: PaddingIndex | None,
+    weights: list[torch.Tensor],
+    initial: States | None,
+    *,
+    training: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As :func:`run_layer`, by torch's kernel for the device and in the weights' precision.
+
+    ``index`` is that of the padding, None without any.
+    """
+    directions, hidden = len(weights) // 4, weights[1].shape[1]
+    if initial is None:
+        zeros = x.new_zeros(directions, x.shape[-2], hidden)
+        initial = zeros, zeros
+    outputs, finals = [], []
+    for direction in range(directions):
+        reversed_index = index.reversed_index if index is not None and direction == 1 else None
+        own = x[direction] if x.dim() == 4 else reverse_reviews(x, reversed_index)
+        start = [states[direction : direction + 1].to(x.dtype) for states in initial]
+        # Autocast would keep the cell state in its low precision, and run cuDNN in fp16 without
+        # scaling the loss.
+        with torch.autocast(x.device.type, enabled=False):
+            output, h, c = torch._VF.lstm(
+                own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0, training,
+                False, False,
+            )  # fmt: skip
+        final_h = h.squeeze(0) if index is None else output.flatten(0, 1)[index.last]
+        finals.append((final_h, c.squeeze(0)))
+        outputs.append(reverse_reviews(output, reversed_index))
+    joined = torch.cat(outputs, dim=2)  # (time, batch, directions * hidden)
+    if index is not None and index.padded is not None:
+        joined = joined.flatten(0, 1).index_fill(0, index.padded, 0.0).view_as(joined)
+    h, c = (torch.stack(states) for states in zip(*finals, strict=True))
+    return joined, h, c

@@ -1,21 +1,114 @@
-"""Language model over the classifier's LSTM: sampled softmax, loss, perplexity."""
+"""Language model over the classifier's LSTM: streams of tokens, sampled softmax, perplexity.
+
+Legend: directions is 2 if reversed streams are read too, else 1.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from sentiment.data.batches import EncodedCorpus
+from sentiment.data.batches import Batch, EncodedCorpus
 from sentiment.data.vocabulary import PAD_ID
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import dropout, to_device
-from sentiment.model.packed_lstm import PackedLSTM, States
-from sentiment.model.rnn_base import matmul_dtype
-from sentiment.pretraining.streams import Window, read_streams, stream_windows
+from sentiment.model.onednn import choose_dtype, count_parts, run_layer
+from sentiment.model.packed_lstm import PackedLSTM, States, run_torch_layer
+from sentiment.model.rnn_base import matmul_dtype, split_batch
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.errors import UserError
+
+
+def read_streams(
+    lstm: PackedLSTM, x: torch.Tensor, states: States | None
+) -> tuple[torch.Tensor, States]:
+    """Run an LSTM, of one layer or in one direction, over token streams without padding.
+
+    Args:
+        lstm: the LSTM.
+        x: (directions, time, batch, input_size).
+        states: h and c (num_layers * directions, batch, hidden) to start from, None for zero.
+
+    Returns:
+        output (directions, time, batch, hidden), and h and c as above.
+    """
+    assert lstm.directions == 1 or lstm.num_layers == 1
+    directions, time, batch, _ = x.shape
+    dtype = matmul_dtype(x)
+    onednn_dtype = choose_dtype(x.device, dtype)
+    x = x.to(onednn_dtype or next(lstm.parameters()).dtype)
+    parts = []
+    if onednn_dtype is not None:
+        lengths = torch.full((batch,), time)
+        parts = split_batch(lengths, time, x.device, count_parts(batch, directions))
+    finals: list[States] = []
+    for layer in range(lstm.num_layers):
+        if layer > 0:
+            x = dropout(x, lstm.dropout, lstm.training)
+        rows = slice(layer * directions, (layer + 1) * directions)
+        start = None if states is None else (states[0][rows], states[1][rows])
+        weights = lstm.layer_weights(layer)
+        if parts:
+            output, h, c = run_layer(x, parts, weights, start)
+        else:
+            output, h, c = run_torch_layer(x, None, weights, start, training=True)
+        # (time, batch, directions * hidden) to (directions, time, batch, hidden)
+        x = output.view(time, batch, directions, lstm.hidden_size).permute(2, 0, 1, 3)
+        finals.append((h, c))
+    h, c = (torch.cat(final) for final in zip(*finals, strict=True))
+    return x.to(dtype), (h.to(dtype), c)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A section of the streams of some reviews."""
+
+    words: torch.Tensor  # (directions, time, batch) ids to read
+    targets: torch.Tensor  # (directions, time, batch), the word after each
+    rows: torch.Tensor  # (num,) positions among (time * batch) whose targets are predicted
+    batch_size: int  # its reviews are the first ones of the window before
+
+
+def stream_windows(
+    batch: Batch, directions: int, window: int, *, is_repeated: bool
+) -> Iterator[Window]:
+    """The windows, of ``window`` words, of a batch whose longest review is first.
+
+    With ``is_repeated``, each review is read twice and predicted only the second time: the sequence
+    autoencoder of Dai & Le (2015) with encoder and decoder in one.
+    """
+    lengths, tokens = batch.lengths, batch.tokens.long()
+    (num_reviews, time), device = tokens.shape, tokens.device
+    ends = to_device(lengths, device).unsqueeze(1)
+    streams = tokens.unsqueeze(0)  # (directions, batch, time)
+    if directions == 2:
+        position = torch.arange(time, device=device)
+        reversed_index = torch.where(position < ends, ends - 1 - position, position)
+        streams = torch.stack((tokens, tokens.gather(1, reversed_index)))
+    firsts = torch.zeros_like(lengths)  # of the predicted words
+    if is_repeated:  # without padding in between: (directions, batch, 2 * time)
+        position = torch.arange(2 * time, device=device)
+        source = torch.where(position < ends, position, position - ends).clamp_(max=time - 1)
+        streams = streams.gather(2, source.expand(directions, num_reviews, 2 * time))
+        firsts, lengths = lengths, 2 * lengths
+    for start in range(0, int(lengths[0]) - 1, window):
+        count = int((lengths > start + 1).sum())
+        stop = min(start + window, int(lengths[0]) - 1)
+        part = streams[:, :count, start : stop + 1].transpose(1, 2)  # (directions, time + 1, batch)
+        position = torch.arange(start + 1, stop + 1).unsqueeze(1)  # of the targets
+        is_predicted = (position < lengths[:count]) & (position >= firsts[:count])  # (time, batch)
+        rows = to_device(is_predicted.flatten().nonzero().squeeze(1), device)
+        yield Window(part[:, :-1], part[:, 1:], rows, count)
+
+
+def num_windows(longest: int, size: int) -> int:
+    """Number of windows of a batch whose longest stream has ``longest`` words."""
+    return -(-(longest - 1) // size)
+
 
 _CPU = torch.device("cpu")
 _SMOOTHING = 0.75  # exponent of the counts: rare words are drawn more often than they occur
@@ -26,9 +119,6 @@ class Candidates:
     """Draws different words for each update, by a seed.
 
     Words whose count in ``counts`` (vocabulary,) is 0 are never drawn.
-
-    Attributes:
-        log_chances: (vocabulary,) log of each word's chance to be drawn, on the device.
     """
 
     def __init__(
@@ -43,6 +133,7 @@ class Candidates:
         self._size = min(num_candidates, int((weights > 0).sum()))
         self._seed = seed
         chances = -torch.expm1(-self._weights * self._num_draws())
+        # (vocabulary,) log of each word's chance to be drawn, on the device
         self.log_chances = chances.clamp(min=1e-30).log().float().to(device)
         # Drawn on a GPU, as the host would take milliseconds; MPS has no fp64.
         self._device = device

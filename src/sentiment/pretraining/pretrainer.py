@@ -16,25 +16,30 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from sentiment.config.config import Config, TrainingConfig
+from sentiment.config.config import PretrainingConfig
 from sentiment.data.batches import Batch, BucketSampler, EncodedCorpus
 from sentiment.data.pipeline import PretrainingTexts
 from sentiment.data.vocabulary import UNK_ID, token_counts
 from sentiment.display.console import progress_bar
 from sentiment.model import SentimentClassifier
-from sentiment.pretraining.language_model import Candidates, LanguageModel, measure_perplexity
-from sentiment.pretraining.streams import num_windows, stream_windows
+from sentiment.pretraining.language_model import (
+    Candidates,
+    LanguageModel,
+    measure_perplexity,
+    num_windows,
+    stream_windows,
+)
 from sentiment.runtime.device import autocast
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     CheckpointData,
     CheckpointSchedule,
+    TrainingContext,
     generator_states,
     restore_generators,
     save_state,
 )
-from sentiment.training.context import TrainingContext
 from sentiment.training.logger import measure_files, rewind_files
 from sentiment.training.meters import zero_sums
 from sentiment.training.optim import Schedule, build_optimizer, optimizer_state, restore_optimizer
@@ -47,29 +52,20 @@ _UPDATES_PER_MEASUREMENT = 2_000
 
 
 class BatchPlan:
-    """Shuffled batches of several corpora, whose order depends on seed and epoch.
-
-    Window and repetition are those of :func:`stream_windows`.
-    """
+    """Shuffled batches of several corpora, whose order depends on seed and epoch."""
 
     def __init__(
-        self,
-        corpora: Sequence[EncodedCorpus],
-        *,
-        batch_size: int,
-        window: int,
-        is_repeated: bool,
-        seed: int,
+        self, corpora: Sequence[EncodedCorpus], pretraining: PretrainingConfig, seed: int
     ) -> None:
         self._lengths = [corpus.lengths for corpus in corpora]
-        self._window = window
-        self._num_readings = 2 if is_repeated else 1
+        self._window = pretraining.window
+        self._num_readings = 2 if pretraining.objective == "autoencoder" else 1
         self._seed = seed
         self._readable = [(lengths >= _SHORTEST).nonzero().squeeze(1) for lengths in self._lengths]
         if not any(len(rows) for rows in self._readable):
             raise UserError("every review has fewer than two words: pre-training needs longer ones")
         self._samplers = [
-            BucketSampler(lengths[rows], batch_size=batch_size, seed=seed)
+            BucketSampler(lengths[rows], batch_size=pretraining.batch_size, seed=seed)
             for lengths, rows in zip(self._lengths, self._readable, strict=True)
         ]
 
@@ -199,11 +195,12 @@ class Pretrainer:
         self._model = LanguageModel(classifier, counts, pretraining.dropout).to(device)
         self._candidates = Candidates(counts, pretraining.num_candidates, config.seed, device)
         self._is_repeated = pretraining.objective == "autoencoder"
-        self._plan = BatchPlan(
-            texts.corpora, batch_size=pretraining.batch_size, window=pretraining.window,
-            is_repeated=self._is_repeated, seed=config.seed,
+        self._plan = BatchPlan(texts.corpora, pretraining, config.seed)
+        training = replace(
+            config.training, optimizer="adam", weight_decay=0.0, schedule="linear",
+            learning_rate=pretraining.learning_rate, warmup_share=pretraining.warmup_share,
+            layer_rate_factor=1.0, unfreeze_epochs=None,
         )  # fmt: skip
-        training = _optimizer_settings(config)
         self._optimizer = build_optimizer(self._model, training)
         num_updates = self._plan.num_updates(pretraining.num_epochs)
         self._schedule = Schedule(self._optimizer, training, num_updates)
@@ -321,7 +318,7 @@ class Pretrainer:
             values,
             model=self._model.state_dict(),
             optimizer=moments,
-            generators=generator_states(self._device, self._context.distributed),
+            generators=generator_states(self._context),
         )
         save_state(self._context.path, checkpoint)
         self._checkpoint_schedule.restart_clock()
@@ -334,15 +331,4 @@ class Pretrainer:
         self._model.load_state_dict(checkpoint.section("model"))
         moments = checkpoint.section("optimizer")
         restore_optimizer(self._optimizer, self._schedule, values, moments)
-        states = checkpoint.section("generators")
-        restore_generators(states, self._device, self._context.distributed)
-
-
-def _optimizer_settings(config: Config) -> TrainingConfig:
-    """Settings of optimizer and schedule for pre-training."""
-    pretraining = config.pretraining
-    return replace(
-        config.training, optimizer="adam", weight_decay=0.0, schedule="linear",
-        learning_rate=pretraining.learning_rate, warmup_share=pretraining.warmup_share,
-        layer_rate_factor=1.0, unfreeze_epochs=None,
-    )  # fmt: skip
+        restore_generators(checkpoint.section("generators"), self._context)

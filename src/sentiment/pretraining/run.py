@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 
 from sentiment.data.pipeline import (
@@ -16,14 +15,14 @@ from sentiment.data.pipeline import (
 )
 from sentiment.data.reviews import Reviews, reviews_fingerprint
 from sentiment.pretraining.pretrainer import Pretrainer
-from sentiment.runs.manifest import LANGUAGE_MODEL, collect_provenance
-from sentiment.runs.pretrained import (
+from sentiment.runs.initial import (
     check_fits,
     check_kind,
     check_same,
     check_same_texts,
     starting_folder,
 )
+from sentiment.runs.manifest import LANGUAGE_MODEL
 from sentiment.runs.run import (
     build_model,
     check_place,
@@ -33,12 +32,16 @@ from sentiment.runs.run import (
     load_words,
 )
 from sentiment.runs.weights import WeightsInfo, save_weights
-from sentiment.runtime.device import describe_device, set_up
+from sentiment.runtime.device import set_up
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links, run_lock
 from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import load_state, state_path
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import (
+    TrainingContext,
+    collect_provenance,
+    load_state,
+    state_path,
+)
 from sentiment.training.distillation import check_trusted, named_teachers
 
 logger = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ def find_pretraining(context: TrainingContext) -> Path | None:
             )
     elif not distributed.is_distributed:
         _make(replace(context, path=path))
-    elif not _is_finished(path):
+    elif not is_finished(path):
         raise UserError(
             "pre-training runs in one process only: call sentiment pretrain with these settings "
             "and --output_dir FOLDER first, then this with --pretraining.path FOLDER"
@@ -74,13 +77,9 @@ def find_pretraining(context: TrainingContext) -> Path | None:
     return path
 
 
-def _is_finished(path: Path) -> bool:
-    return (path / "run.json").exists() and is_finished(path)
-
-
 def _make(context: TrainingContext) -> None:
     config = context.config
-    if not _is_finished(context.path):
+    if not is_finished(context.path):
         # Refuse now what would only fail in the training after the pre-training.
         validation = preload_reviews(config)["validation"]
         for teacher in named_teachers(config):
@@ -143,8 +142,7 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
     epochs = config.pretraining.num_epochs
     save_weights(path, "last", classifier, WeightsInfo(epochs, trainer.update, metrics))
     seconds = round(trainer.seconds, 2)
-    finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    finish_run(path, {"finished": finished, "seconds": seconds, "metrics": metrics})
+    finish_run(path, {"seconds": seconds, "metrics": metrics})
     state_path(path).unlink(missing_ok=True)
     logger.info("pre-trained in %.0f s: %s", seconds, path)
 
@@ -152,10 +150,8 @@ def _pretrain(context: TrainingContext, reviews: dict[str, Reviews]) -> None:
 def _create(context: TrainingContext, texts: PretrainingTexts) -> None:
     config, path = context.config, context.path
     provenance = collect_provenance(
-        seed=config.seed, device=describe_device(context.device), precision=context.precision,
-        distributed=context.distributed, data=texts.fingerprints,
-        vectors=texts.vectors_fingerprint, coverage=None,
-    )  # fmt: skip
+        context, data=texts.fingerprints, vectors=texts.vectors_fingerprint
+    )
     provenance["kind"] = LANGUAGE_MODEL
     # A pre-training that was killed before its first checkpoint is replaced.
     is_begun = (path / "run.json").exists()

@@ -6,8 +6,6 @@ import hashlib
 import json
 import platform
 import subprocess
-import sys
-from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from typing import Any
 import torch
 
 from sentiment.display.console import truncate
-from sentiment.runtime.distributed import DistributedContext, launch_name
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
 
@@ -113,34 +110,6 @@ def _checksum(values: dict[str, Any]) -> str:
 
 
 _PACKAGES = ("sentiment", "torch", "torchtext", "spacy", "numpy", "scikit-learn", "safetensors")
-
-
-def collect_provenance(
-    *,
-    seed: int,
-    device: str,
-    precision: torch.dtype,
-    distributed: DistributedContext,
-    data: dict[str, Any],
-    vectors: dict[str, Any] | None,
-    coverage: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """What run.json records of a training that begins now; data and vectors by fingerprint."""
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": sys.argv[1:],
-        "launch": launch_name(),
-        "seed": seed,
-        "device": device,
-        "precision": str(precision).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "ranks": distributed.world_size,
-        "data": data,
-        "vectors": vectors,
-        "vectors_coverage": coverage,
-        "versions": versions(),
-        "git": git_state(),
-    }
 
 
 def check_fingerprints(

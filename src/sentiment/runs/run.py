@@ -19,8 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -119,33 +121,48 @@ def create_run(
     ``provenance`` goes into run.json.
     """
     check_place(path, overwrite=overwrite, for_pretraining=is_pretraining(provenance or {}))
+    begin_folder(path, _CONTENTS)
+    save_config(config, path / "config.yaml")
+    save_vocabulary(vocabulary, path / "vocabulary.txt")
+    sha256 = file_sha256(path / "vocabulary.txt")
+    description = describe_model(path, deciding_settings(config), class_names, sha256)
+    write_manifest(path, description | (provenance or {}))
+    (path / HALF_MADE).unlink()
+
+
+def begin_folder(path: Path, contents: Sequence[str]) -> None:
+    """Create a folder, or remove its former contents, and mark it as half-made."""
     path.mkdir(parents=True, exist_ok=True)
     (path / HALF_MADE).touch()
-    for old in [*(path / name for name in _CONTENTS), *path.glob("*.new")]:
+    for old in [*(path / name for name in contents), *path.glob("*.new")]:
         if old.is_dir():
             shutil.rmtree(old)
         else:
             old.unlink(missing_ok=True)
-    save_config(config, path / "config.yaml")
-    save_vocabulary(vocabulary, path / "vocabulary.txt")
-    vocabulary_sha256 = file_sha256(path / "vocabulary.txt")
-    write_manifest(
-        path,
-        {
-            "format_version": FORMAT_VERSION,
-            "class_names": list(class_names),
-            "config_sha256": file_sha256(path / "config.yaml"),
-            "vocabulary_sha256": vocabulary_sha256,
-            "identity": _identity(config, class_names, vocabulary_sha256),
-            **(provenance or {}),
-        },
-    )
-    (path / HALF_MADE).unlink()
+
+
+def describe_model(
+    path: Path, settings: dict[str, Any], class_names: tuple[str, ...], vocabulary_sha256: str
+) -> dict[str, Any]:
+    """What run.json says of a model with these deciding settings, whose config.yaml is written.
+
+    The identity is a digest of what decides a run, the same wherever its folder lies.
+    """
+    names = list(class_names)
+    deciding = json.dumps([settings, names, vocabulary_sha256], sort_keys=True)
+    return {
+        "format_version": FORMAT_VERSION,
+        "class_names": names,
+        "config_sha256": file_sha256(path / "config.yaml"),
+        "vocabulary_sha256": vocabulary_sha256,
+        "identity": hashlib.sha256(deciding.encode()).hexdigest()[:32],
+    }
 
 
 def finish_run(path: Path, result: dict[str, Any]) -> None:
-    """Write the training's result into run.json, which marks the run as finished."""
-    write_manifest(path, {**read_manifest(path), "result": result})
+    """Write the training's result and the time into run.json, which marks the run as finished."""
+    finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_manifest(path, {**read_manifest(path), "result": {"finished": finished, **result}})
 
 
 def extend_run(path: Path, config: Config) -> None:
@@ -160,13 +177,8 @@ def extend_run(path: Path, config: Config) -> None:
 
 
 def is_finished(path: Path) -> bool:
-    return "result" in read_manifest(path)
-
-
-def _identity(config: Config, class_names: tuple[str, ...], vocabulary_sha256: str) -> str:
-    """A digest of what decides a run, the same wherever its folder lies."""
-    values = [deciding_settings(config), list(class_names), vocabulary_sha256]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+    """Whether a folder holds a finished run or pre-training."""
+    return (path / "run.json").is_file() and "result" in read_manifest(path)
 
 
 def build_model(

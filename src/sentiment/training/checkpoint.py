@@ -1,7 +1,8 @@
-"""Checkpoints to resume from, and the plain values of the trainer's state."""
+"""What all parts of a training share, the trainer's state, and checkpoints to resume from."""
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -10,12 +11,55 @@ from typing import Any
 
 import torch
 
-from sentiment.config.config import TrainingConfig
-from sentiment.runs.manifest import read_manifest
+from sentiment.config.config import Config, TrainingConfig
+from sentiment.model.classifier import describe_recurrence
+from sentiment.runs.manifest import git_state, read_manifest, versions
 from sentiment.runs.weights import WeightsInfo, read_tensors, write_tensors
-from sentiment.runtime.device import get_rng_state, set_rng_state
-from sentiment.runtime.distributed import DistributedContext
+from sentiment.runtime.device import describe_device, get_rng_state, set_rng_state
+from sentiment.runtime.distributed import DistributedContext, launch_name
 from sentiment.training.meters import EpochProgress
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """Settings, output folder, device, precision and ranks of a training or a pre-training."""
+
+    config: Config
+    path: Path  # the output folder
+    device: torch.device
+    precision: torch.dtype  # of matrix products while training; validation runs in fp32
+    distributed: DistributedContext = field(default_factory=DistributedContext)
+
+    def describe(self) -> str:
+        """The device, the precision and how the recurrence is computed, for a log line."""
+        model, precision = self.config.model, str(self.precision).removeprefix("torch.")
+        how = describe_recurrence(model.cell, model.implementation, self.device, self.precision)
+        return f"{describe_device(self.device)}, {precision}, {how}"
+
+
+def collect_provenance(
+    context: TrainingContext,
+    *,
+    data: dict[str, Any],
+    vectors: dict[str, Any] | None,
+    coverage: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What run.json records of a training that begins now; data and vectors by fingerprint."""
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv[1:],
+        "launch": launch_name(),
+        "seed": context.config.seed,
+        "device": describe_device(context.device),
+        "precision": str(context.precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "ranks": context.distributed.world_size,
+        "data": data,
+        "vectors": vectors,
+        "vectors_coverage": coverage,
+        "versions": versions(),
+        "git": git_state(),
+    }
 
 
 @dataclass(frozen=True)
@@ -98,50 +142,25 @@ class CheckpointSchedule:
         self._last = time.monotonic()
 
 
-def generator_states(
-    device: torch.device, distributed: DistributedContext
-) -> dict[str, torch.Tensor]:
+def generator_states(context: TrainingContext) -> dict[str, torch.Tensor]:
     """States of torch's random generators on all ranks, by ``NAME.RANK``; a collective call."""
     states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states["device"] = get_rng_state(device)
+    if context.device.type != "cpu":
+        states["device"] = get_rng_state(context.device)
     return {
         f"{name}.{rank}": state
         for name, local in states.items()
-        for rank, state in enumerate(distributed.all_gather(local))
+        for rank, state in enumerate(context.distributed.all_gather(local))
     }
 
 
-def restore_generators(
-    states: dict[str, torch.Tensor], device: torch.device, distributed: DistributedContext
-) -> None:
+def restore_generators(states: dict[str, torch.Tensor], context: TrainingContext) -> None:
     """Restore :func:`generator_states`, saved by the same number of ranks."""
-    torch.set_rng_state(states[f"cpu.{distributed.rank}"])
-    state = states.get(f"device.{distributed.rank}")  # missing if saved on a CPU
-    if state is not None and device.type != "cpu":
-        set_rng_state(state, device)
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Result of a training."""
-
-    best_epoch: int
-    best_metrics: dict[str, Any]  # on the validation reviews
-    num_epochs: int  # epochs trained
-    seconds: float  # of training and validation, in all processes that took part
-    num_resumed: int
-
-    def entry(self) -> dict[str, Any]:
-        """The entry in run.json."""
-        return {
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(self.seconds, 2),
-            "num_epochs": self.num_epochs,
-            "best_epoch": self.best_epoch,
-            "num_resumed": self.num_resumed,
-            "metrics": self.best_metrics,
-        }
+    rank = context.distributed.rank
+    torch.set_rng_state(states[f"cpu.{rank}"])
+    state = states.get(f"device.{rank}")  # missing if saved on a CPU
+    if state is not None and context.device.type != "cpu":
+        set_rng_state(state, context.device)
 
 
 # The monitored metric of an epoch and, to break ties, its NLL, with signs by which more is better.
@@ -177,15 +196,16 @@ class TrainerState:
         self.progress = following
         return is_best
 
-    def result(self) -> FitResult:
+    def result(self) -> dict[str, Any]:
+        """What run.json says of a finished training; seconds are of training and validation."""
         assert self.best is not None
-        return FitResult(
-            best_epoch=self.best.epoch,
-            best_metrics=self.best.metrics,
-            num_epochs=self.progress.epoch - 1,
-            seconds=self.seconds,
-            num_resumed=self.num_resumed,
-        )
+        return {
+            "seconds": round(self.seconds, 2),
+            "num_epochs": self.progress.epoch - 1,
+            "best_epoch": self.best.epoch,
+            "num_resumed": self.num_resumed,
+            "metrics": self.best.metrics,  # on the validation reviews
+        }
 
     def values(self, finished: WeightsInfo | None) -> dict[str, Any]:
         """Values of a checkpoint; ``finished`` is the epoch that has just ended, if one has."""

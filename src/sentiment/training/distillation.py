@@ -13,14 +13,14 @@ import torch
 
 from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
 from sentiment.baseline.train import train_baseline
+from sentiment.comparison.run_groups import load_classifier
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
-from sentiment.data.pipeline import TrainingData, encode_reviews, preload_reviews
-from sentiment.data.reviews import Reviews, reviews_fingerprint
+from sentiment.data.pipeline import TrainingData, fingerprints_of, preload_reviews
+from sentiment.data.reviews import Reviews
 from sentiment.display.console import truncate
-from sentiment.evaluation.calibration import apply_temperature
-from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.runs.initial import check_held_out
 from sentiment.runs.manifest import (
     holds_baseline,
     holds_pretraining,
@@ -28,8 +28,7 @@ from sentiment.runs.manifest import (
     is_pretraining,
     read_manifest,
 )
-from sentiment.runs.pretrained import check_held_out
-from sentiment.runs.run import HALF_MADE, check_place, is_finished, load_run, load_settings
+from sentiment.runs.run import HALF_MADE, check_place, is_finished, load_settings
 from sentiment.runs.weights import describe_weights, read_tensors, weights_path, write_tensors
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
@@ -83,30 +82,27 @@ def check_named_teachers(config: Config) -> None:
             raise UserError(
                 f"the teacher {path} is also the student's output_dir: choose another output_dir"
             )
-        _check_finished(path)
-
-
-def _check_finished(path: Path) -> None:
-    try:
-        manifest = read_manifest(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}: distillation.teachers must name folders of finished runs"
-        ) from error
-    if is_pretraining(manifest):
-        raise UserError(
-            f"the teacher {path} is a pre-training, not a classifier: start from it with "
-            "--pretraining.path, or name the run that did"
-        )
-    if is_baseline(manifest):
-        if (path / HALF_MADE).exists():
+        try:
+            manifest = read_manifest(path)
+        except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"the teacher {path} is not finished: train it again with sentiment baseline"
+                f"{error}: distillation.teachers must name folders of finished runs"
+            ) from error
+        if is_pretraining(manifest):
+            raise UserError(
+                f"the teacher {path} is a pre-training, not a classifier: start from it with "
+                "--pretraining.path, or name the run that did"
             )
-    elif not is_finished(path):
-        raise FileNotFoundError(
-            f"the teacher {path} is not finished: resume it with python train.py --resume {path}"
-        )
+        if is_baseline(manifest):
+            if (path / HALF_MADE).exists():
+                raise FileNotFoundError(
+                    f"the teacher {path} is not finished: train it again with sentiment baseline"
+                )
+        elif not is_finished(path):
+            raise FileNotFoundError(
+                f"the teacher {path} is not finished: resume it with python train.py --resume "
+                f"{path}"
+            )
 
 
 def check_trusted(path: Path, class_names: tuple[str, ...], validation: dict[str, Any]) -> None:
@@ -172,22 +168,14 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Ten
 
 def _predict(path: Path, reviews: Reviews, config: Config, device: torch.device) -> np.ndarray:
     """(num_reviews, num_classes) probabilities of one teacher."""
-    if holds_baseline(path):
-        baseline = load_baseline(path)
-        logs = baseline.predict(reviews).log_probabilities
-        return np.exp(
-            apply_temperature(logs, baseline.temperature * config.distillation.temperature)
-        )
-    run = load_run(path, checkpoint=CHECKPOINT)
-    cache_dir, num_processes = config.data.cache_dir, config.data.num_processes
-    settings = replace(run.config.data, cache_dir=cache_dir, num_processes=num_processes)
-    corpus = encode_reviews(reviews, run.vocabulary, settings)
-    title = f"labelling by {truncate(path.name, 30)}"
+    teacher = load_classifier(path, checkpoint=CHECKPOINT, cache=config.data)
+    temperature = config.distillation.temperature
+    if teacher.epoch is None:  # a linear model, of which the calibrated probabilities count
+        temperature *= teacher.temperature
     try:
-        predictions = predict_corpus(run.model.to(device), corpus, device=device, description=title)
+        return teacher.predict(reviews, device).calibrated(temperature).probabilities
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return np.exp(apply_temperature(predictions.log_probabilities, config.distillation.temperature))
 
 
 def _log(
@@ -330,8 +318,7 @@ def _is_baseline_of(config: Config, path: Path) -> bool:
         return False
     if load_baseline(path).settings != baseline_settings(config):
         return False
-    splits, data = preload_reviews(config), read_manifest(path)["data"]
-    return all(data[name] == reviews_fingerprint(splits[name]) for name in splits)
+    return fingerprints_of(preload_reviews(config)) == read_manifest(path)["data"]
 
 
 def train_teachers(
@@ -349,8 +336,7 @@ def train_teachers(
     """
     if not request.config.distillation.trains_teachers:
         return
-    splits = preload_reviews(request.config)
-    fingerprints = {split: reviews_fingerprint(reviews) for split, reviews in splits.items()}
+    fingerprints = fingerprints_of(preload_reviews(request.config))
     plan = plan_teachers(request, pretraining, fingerprints)
     if plan and is_distributed:
         first = plan[0].config

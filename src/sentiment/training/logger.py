@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import re
@@ -10,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,13 +19,10 @@ from torch.utils.tensorboard.summary import hparams
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, deciding_settings
-from sentiment.data.batches import EncodedCorpus
 from sentiment.data.pipeline import TrainingData
-from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import clean
 from sentiment.display.console import sanitize, truncate
 from sentiment.display.plots import add_figure
-from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.metrics import Metrics
 from sentiment.evaluation.outputs import add_scalars
@@ -37,7 +33,7 @@ from sentiment.explain.page import draw
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder, write_json
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import TrainingContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,19 +97,6 @@ class EpochMetrics:
     peak_memory_bytes: int  # since the start of the process
 
 
-_Arguments = ParamSpec("_Arguments")
-_LogMethod = Callable[Concatenate["RunLogger", _Arguments], None]
-
-
-def _unless_silent(method: _LogMethod[_Arguments]) -> _LogMethod[_Arguments]:
-    @functools.wraps(method)
-    def log(self: RunLogger, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
-        if not self._is_silent:
-            method(self, *args, **kwargs)
-
-    return log
-
-
 class RunLogger:
     """Writes a run's curves, tables and metrics.
 
@@ -148,7 +131,6 @@ class RunLogger:
         files = {name: measure_files(folder / name) for name in ("train", "validation")}
         return {"epochs": self._epochs, "files": files}
 
-    @_unless_silent
     def update(
         self,
         update: int,
@@ -159,6 +141,8 @@ class RunLogger:
         **metrics: float,
     ) -> None:
         """Log an update: ``terms`` of the objective, and metrics charted under ``training/``."""
+        if self._is_silent:
+            return
         self._train.add_scalar("loss/by_update", loss, update)
         self._train.add_scalar("accuracy/by_update", accuracy, update)
         for name, value in metrics.items():
@@ -166,7 +150,6 @@ class RunLogger:
         for name, value in terms.items():
             self._train.add_scalar(f"objectives/{name}", value, update)
 
-    @_unless_silent
     def epoch(self, training: EpochMetrics, validation: Metrics, *, is_best: bool) -> None:
         """Log the end of an epoch: curves, console, metrics.json."""
         number, update = training.epoch, training.update
@@ -181,10 +164,6 @@ class RunLogger:
             {"training": asdict(training), "validation": validation.as_dict(), "is_best": is_best}
         )
         write_json(self._path / "metrics.json", {"epochs": self._epochs})
-        self._print(training, validation, is_best)
-        self._flush()
-
-    def _print(self, training: EpochMetrics, validation: Metrics, is_best: bool) -> None:
         low, high = validation.accuracy_ci95
         for line in (
             f"epoch {training.epoch:<2} training    loss {training.loss:.4f}  "
@@ -198,16 +177,17 @@ class RunLogger:
             f"memory {training.peak_memory_bytes / 1e9:.2f} GB",
         ):
             logger.info("%s", line)
+        self._flush()
 
-    @_unless_silent
     def histograms(self, model: nn.Module, epoch: int) -> None:
         """Log distributions of all weights, and of the last update's gradients."""
+        if self._is_silent:
+            return
         for name, parameter in model.named_parameters():
             self._train.add_histogram(f"weights/{name}", parameter.detach().float(), epoch)
             if parameter.grad is not None and parameter.grad.isfinite().all():
                 self._train.add_histogram(f"gradients/{name}", parameter.grad.float(), epoch)
 
-    @_unless_silent
     def reviews(self, rows: list[tuple[str, str, str, float]], epoch: int) -> None:
         """Log validation reviews: (text, class, predicted class, its probability)."""
         paragraphs = []
@@ -217,17 +197,17 @@ class RunLogger:
             paragraphs.append(f"{head}\n\n{_as_markdown(clean(text))}")
         self._validation.add_text("reviews", "\n\n---\n\n".join(paragraphs), epoch)
 
-    @_unless_silent
     def figures(self, figures: Iterable[tuple[str, Figure]], epoch: int) -> None:
         """Log pictures of the validation reviews by tag."""
         for tag, figure in figures:
             add_figure(self._validation, tag, figure, epoch)
 
-    @_unless_silent
     def finish(
         self, config: Config, best: Mapping[str, Any], embedding: torch.Tensor, vocabulary: Vocab
     ) -> None:
         """Log hyperparameters with the best metrics, and the word embeddings."""
+        if self._is_silent:
+            return
         final = {
             f"best/{name}": float(best[name])
             for name in ("accuracy", "f1", "macro_f1", "auroc", "nll")
@@ -254,10 +234,10 @@ class RunLogger:
         self._train.flush()
         self._validation.flush()
 
-    @_unless_silent
     def close(self) -> None:
-        self._train.close()
-        self._validation.close()
+        if not self._is_silent:
+            self._train.close()
+            self._validation.close()
 
 
 def _as_markdown(text: str) -> str:
@@ -274,58 +254,8 @@ _NUM_EXPLAINED = 3
 _LONGEST_EXPLAINED = 60  # tokens: the picture stays legible and is quick to make
 
 
-class ValidationSamples:
-    """Some validation reviews, chosen by a seed, to follow through the training."""
-
-    def __init__(
-        self, reviews: Reviews, corpus: EncodedCorpus, *, seed: int, language: str
-    ) -> None:
-        self._reviews = reviews
-        self._language = language
-        self._corpus = corpus
-        generator = np.random.default_rng(seed)
-        count = min(_NUM_SHOWN, len(reviews))
-        self._shown = np.sort(generator.choice(len(reviews), count, replace=False)).tolist()
-        lengths = corpus.lengths.numpy()
-        by_length = np.argsort(lengths, kind="stable")
-        short = by_length[: max(_NUM_EXPLAINED, (lengths <= _LONGEST_EXPLAINED).sum())]
-        count = min(_NUM_EXPLAINED, len(short))
-        self._explained = np.sort(generator.choice(short, count, replace=False)).tolist()
-        self._words: dict[int, Words] = {}
-
-    def verdicts(
-        self, predictions: Predictions, temperature: float
-    ) -> list[tuple[str, str, str, float]]:
-        """Text, class, predicted class and its calibrated probability of some reviews."""
-        names = self._reviews.class_names
-        probabilities = np.exp(apply_temperature(predictions.log_probabilities, temperature))
-        rows = []
-        for index in self._shown:
-            predicted = int(predictions.predicted[index])
-            probability = float(probabilities[index, predicted])
-            label = names[int(predictions.labels[index])]
-            rows.append((self._reviews.texts[index], label, names[predicted], probability))
-        return rows
-
-    def explanations(
-        self, model: SentimentClassifier, temperature: float
-    ) -> Iterator[tuple[str, Figure]]:
-        """Pictures of some short reviews, by tags that count rows from 1."""
-        for index in self._explained:
-            if index not in self._words:  # read late, because it loads spaCy
-                text = self._reviews.texts[index]
-                self._words[index] = read_words(self._corpus, index, text, language=self._language)
-            words, names = self._words[index], self._reviews.class_names
-            # Explaining draws random numbers, and must not change those of the training.
-            with torch.random.fork_rng(devices=[]):
-                explanation = explain_words(
-                    model, words, names, temperature=temperature, steps=20, most_steps=20
-                )
-            yield f"explanation_of_row_{index + 1}", draw(explanation)
-
-
 class Validator:
-    """Predicts the validation reviews and logs the results."""
+    """Predicts the validation reviews and logs the results, with some reviews to follow."""
 
     def __init__(
         self,
@@ -335,16 +265,18 @@ class Validator:
         run_logger: RunLogger,
     ) -> None:
         self._model, self._context, self._run_logger = model, context, run_logger
-        self._class_names = data.class_names
+        self._class_names, self._reviews = data.class_names, data.validation_reviews
         self._positive = context.config.training.positive_index(data.class_names)
         self._corpus = data.validation.to(context.device)
-        config = context.config
-        self._samples = ValidationSamples(
-            data.validation_reviews,
-            self._corpus,
-            seed=config.seed,
-            language=config.data.language,
-        )
+        generator = np.random.default_rng(context.config.seed)
+        count = min(_NUM_SHOWN, len(self._reviews))
+        self._shown = np.sort(generator.choice(len(self._reviews), count, replace=False)).tolist()
+        lengths = self._corpus.lengths.numpy()
+        by_length = np.argsort(lengths, kind="stable")
+        short = by_length[: max(_NUM_EXPLAINED, (lengths <= _LONGEST_EXPLAINED).sum())]
+        count = min(_NUM_EXPLAINED, len(short))
+        self._explained = np.sort(generator.choice(short, count, replace=False)).tolist()
+        self._words: dict[int, Words] = {}
 
     def predict(self, report: Callable[[int], object]) -> Predictions:
         """All predictions, on every rank; ``report`` takes the size of each finished batch."""
@@ -375,10 +307,38 @@ class Validator:
         if len(predicted) == 1:
             name = truncate(self._class_names[predicted[0]], 30)
             logger.info("         every validation review is predicted %s", name)
-        run_logger.reviews(self._samples.verdicts(predictions, temperature), number)
+        run_logger.reviews(self._verdicts(predictions, temperature), number)
         if self._context.config.training.pictures:
             pictures = draw_predictions(
                 predictions, self._class_names, temperature, fitted_here=True
             )
             run_logger.figures(pictures.items(), number)
-            run_logger.figures(self._samples.explanations(self._model, temperature), number)
+            run_logger.figures(self._explanations(temperature), number)
+
+    def _verdicts(
+        self, predictions: Predictions, temperature: float
+    ) -> list[tuple[str, str, str, float]]:
+        """Text, class, predicted class and its calibrated probability of some reviews."""
+        names = self._class_names
+        probabilities = predictions.calibrated(temperature).probabilities
+        rows = []
+        for index in self._shown:
+            predicted = int(predictions.predicted[index])
+            probability = float(probabilities[index, predicted])
+            label = names[int(predictions.labels[index])]
+            rows.append((self._reviews.texts[index], label, names[predicted], probability))
+        return rows
+
+    def _explanations(self, temperature: float) -> Iterator[tuple[str, Figure]]:
+        """Pictures of some short reviews, by tags that count rows from 1."""
+        for index in self._explained:
+            if index not in self._words:  # read late, because it loads spaCy
+                text, language = self._reviews.texts[index], self._context.config.data.language
+                self._words[index] = read_words(self._corpus, index, text, language=language)
+            # Explaining draws random numbers, and must not change those of the training.
+            with torch.random.fork_rng(devices=[]):
+                explanation = explain_words(
+                    self._model, self._words[index], self._class_names,
+                    temperature=temperature, steps=20, most_steps=20,
+                )  # fmt: skip
+            yield f"explanation_of_row_{index + 1}", draw(explanation)

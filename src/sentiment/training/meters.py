@@ -91,21 +91,14 @@ class TermMeter:
 
 
 class EpochProgress:
-    """Progress of one epoch, which a checkpoint can hold after any update.
-
-    Attributes:
-        epoch: number of the epoch, from 1.
-        num_updates: updates done in it.
-        num_tokens: tokens of its batches so far, over all ranks.
-        all, recent: loss and accuracy over the epoch, and since the last logged update.
-    """
+    """Progress of one epoch, which a checkpoint can hold after any update."""
 
     def __init__(self, epoch: int, device: torch.device) -> None:
-        self.epoch = epoch
-        self.num_updates = 0
-        self.num_tokens = 0
+        self.epoch = epoch  # from 1
+        self.num_updates = 0  # done in it
+        self.num_tokens = 0  # of its batches so far, over all ranks
         self.all = MeanMeter(device)
-        self.recent = MeanMeter(device)
+        self.recent = MeanMeter(device)  # since the last logged update
         self._device = device
         self._recent_tokens = 0
         self._seconds = 0.0  # before the clock was last started

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,25 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from sentiment.config.config import Config, TrainingConfig
-from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
+from sentiment.config.config import TrainingConfig
+from sentiment.data.batches import Batch, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import to_device
-from sentiment.runtime.device import autocast, mixed_seed
-from sentiment.runtime.distributed import DistributedContext, share_weights
-from sentiment.training.adversarial import (
-    FixedDropoutForward,
-    adversarial_direction,
-    divergence,
-    entropy,
-    power_method,
-    random_directions,
-    review_seeds,
-    scale_reviews,
-    soft_cross_entropy,
-)
-from sentiment.training.context import TrainingContext
+from sentiment.runtime.device import autocast, get_rng_state, mixed_seed, set_rng_state
+from sentiment.runtime.distributed import share_weights
+from sentiment.training.checkpoint import TrainingContext
 from sentiment.training.meters import TermMeter
 
 # Mixed with the run's seed, which by itself orders the labelled reviews.
@@ -87,47 +76,43 @@ class MicroBatch:
 class MicroBatches:
     """Shards an update's batches over the ranks, with an unlabelled batch for each labelled one.
 
-    Args:
-        labelled, unlabelled: reviews with and without labels, on the device.
-        soft_labels: (num_unlabelled, classes) the teachers' probabilities, on the device.
-        uses_placeholders: whether a rank without a share gets a review of another rank, because
-            gradients are exchanged in every backward pass; otherwise that batch is left out.
+    ``uses_placeholders`` says whether a rank without a share gets a review of another rank, because
+    gradients are exchanged in every backward pass; otherwise that batch is left out.
     """
 
     def __init__(
-        self,
-        labelled: EncodedCorpus,
-        unlabelled: EncodedCorpus | None,
-        soft_labels: torch.Tensor | None,
-        config: Config,
-        distributed: DistributedContext,
-        *,
-        uses_placeholders: bool = False,
+        self, data: TrainingData, context: TrainingContext, *, uses_placeholders: bool = False
     ) -> None:
-        self._labelled = labelled
-        self._unlabelled = unlabelled
-        self._soft_labels = soft_labels
-        self._distributed = distributed
+        config, device = context.config, context.device
+        self._labelled = data.train.to(device)
+        self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
+        self._soft_labels = None if data.soft_labels is None else data.soft_labels.to(device)
+        self._distributed = context.distributed
         self._uses_placeholders = uses_placeholders
         self._batches_per_update = config.training.accumulation_steps
         self._unlabelled_batches: EndlessBatches | None = None
-        if unlabelled is not None:
+        if self._unlabelled is not None:
             objectives, training = config.objectives, config.training
             self._unlabelled_batches = EndlessBatches(
-                unlabelled.lengths,
+                self._unlabelled.lengths,
                 batch_size=objectives.unlabelled_batch_size or training.batch_size,
                 unit=training.batch_unit,
                 seed=mixed_seed(config.seed, _UNLABELLED_SEED),
             )
 
-    def of_update(self, update: int, batches: list[torch.Tensor]) -> Iterator[MicroBatch]:
-        """This rank's micro-batches of an update, counted from 0.
+    def of_update(self, update: int, batches: list[torch.Tensor]) -> tuple[list[MicroBatch], int]:
+        """This rank's micro-batches of an update, counted from 0, and its tokens over all ranks.
 
         ``batches`` are rows of the labelled reviews over all ranks, longest review first.
         """
-        sources = self._sources(update, batches)
+        sources = [(self._labelled, rows) for rows in batches]
+        if self._unlabelled is not None and self._unlabelled_batches is not None:
+            first = update * self._batches_per_update
+            for number in range(first, first + len(batches)):
+                sources.append((self._unlabelled, self._unlabelled_batches.batch(number)))
         num_labelled = sum(map(len, batches))
         num_all = sum(len(rows) for _, rows in sources)
+        micro_batches = []
         for number, (corpus, rows) in enumerate(sources):
             is_labelled = number < len(batches)
             share = shard(rows, self._distributed.rank, self._distributed.world_size)
@@ -139,51 +124,149 @@ class MicroBatches:
             if self._soft_labels is not None and not is_labelled:
                 reviews = corpus.reviews_of(share)
                 soft_labels = self._soft_labels[to_device(reviews, self._soft_labels.device)]
-            yield MicroBatch(
-                corpus.batch(share), is_labelled, update, num_labelled, num_all,
-                soft_labels, is_placeholder,
+            micro_batches.append(
+                MicroBatch(
+                    corpus.batch(share), is_labelled, update, num_labelled, num_all,
+                    soft_labels, is_placeholder,
+                )
             )  # fmt: skip
+        return micro_batches, sum(int(corpus.lengths[rows].sum()) for corpus, rows in sources)
 
-    def num_tokens(self, update: int, batches: list[torch.Tensor]) -> int:
-        """Tokens of an update's batches, unlabelled ones included, over all ranks."""
-        sources = self._sources(update, batches)
-        return sum(int(corpus.lengths[rows].sum()) for corpus, rows in sources)
 
-    def _sources(
-        self, update: int, batches: list[torch.Tensor]
-    ) -> list[tuple[EncodedCorpus, torch.Tensor]]:
-        """Corpus and rows of each batch, first the labelled ones, then the unlabelled ones."""
-        sources = [(self._labelled, rows) for rows in batches]
-        if self._unlabelled is not None and self._unlabelled_batches is not None:
-            first = update * self._batches_per_update
-            for number in range(first, first + len(batches)):
-                sources.append((self._unlabelled, self._unlabelled_batches.batch(number)))
-        return sources
+# Maps words (batch, time, embedding) to logits (batch, classes) in fp32.
+Classify = Callable[[torch.Tensor], torch.Tensor]
+
+
+def entropy(logits: torch.Tensor) -> torch.Tensor:
+    """(batch,) entropy in nats (Grandvalet & Bengio 2005) of logits (batch, classes)."""
+    log_probabilities = logits.log_softmax(dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
+
+
+def soft_cross_entropy(
+    soft_labels: torch.Tensor, logits: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """(batch,) cross-entropy in nats from soft labels (Hinton et al. 2015), at a temperature.
+
+    Both arguments are (batch, classes); the soft labels are probabilities at the temperature. The
+    gradient is divided by its square, so the loss is multiplied by that square (section 2).
+    """
+    log_probabilities = (logits / temperature).log_softmax(dim=1)
+    return -(temperature**2) * (soft_labels * log_probabilities).sum(dim=1)
+
+
+def divergence(reference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """(batch,) KL(p(reference) || p(logits)) in nats, of logits; no gradient to the reference."""
+    expected = reference.detach().log_softmax(dim=1)
+    return (expected.exp() * (expected - logits.log_softmax(dim=1))).sum(dim=1)
+
+
+def fixed_dropout(
+    model: SentimentClassifier, lengths: torch.Tensor, device: torch.device, precision: torch.dtype
+) -> Classify:
+    """``model.classify`` for one batch, with the same dropout in every pass.
+
+    Two passes then differ by the words alone.
+    """
+    generator = get_rng_state(device)
+
+    def classify(words: torch.Tensor) -> torch.Tensor:
+        set_rng_state(generator, device)
+        with autocast(device, precision):
+            return model.classify(words, lengths).float()
+
+    return classify
+
+
+def scale_reviews(directions: torch.Tensor, lengths: torch.Tensor, norm: float) -> torch.Tensor:
+    """Scale each review's direction (time, embedding) to an L2 norm over all its words together.
+
+    The result is in fp32, and 0 past each length and for a direction of 0.
+    """
+    steps = torch.arange(directions.shape[1], device=directions.device)
+    padding = steps >= to_device(lengths, directions.device).unsqueeze(1)  # (batch, time)
+    scaled = directions.detach().float().masked_fill(padding.unsqueeze(2), 0.0)
+    # Gradients of a confident prediction are so small that their squares would be 0.
+    largest = scaled.abs().amax(dim=(1, 2), keepdim=True)  # (batch, 1, 1)
+    scaled = scaled / largest.clamp_min(torch.finfo(torch.float32).tiny)
+    length = torch.linalg.vector_norm(scaled, dim=(1, 2), keepdim=True)  # at least 1, or 0
+    return scaled * (norm / length.clamp_min(1.0))
+
+
+def random_directions(
+    seeds: list[int], lengths: torch.Tensor, size: int, device: torch.device
+) -> torch.Tensor:
+    """(batch, time, size) normal values that depend on each review's seed, not on its batch.
+
+    They are 0 past each length.
+    """
+    # On a GPU itself, because drawing and copying take the host tens of milliseconds.
+    draws_on = device if device.type == "cuda" else torch.device("cpu")
+    generator = torch.Generator(draws_on)
+    # Time is the first dimension in memory, as in embedded words.
+    drawn = torch.zeros(int(lengths.max()), len(seeds), size, device=draws_on)
+    for review, (seed, length) in enumerate(zip(seeds, lengths.tolist(), strict=True)):
+        generator.manual_seed(seed)
+        drawn[:length, review] = torch.randn(length, size, generator=generator, device=draws_on)
+    return to_device(drawn, device).transpose(0, 1)
+
+
+def review_seeds(indices: torch.Tensor, *numbers: int) -> list[int]:
+    """A seed for each review, from its row in the corpus and further numbers."""
+    return [mixed_seed(*numbers, index) for index in indices.tolist()]
+
+
+def power_method(
+    classify: Classify,
+    reference: torch.Tensor,
+    words: torch.Tensor,
+    lengths: torch.Tensor,
+    directions: torch.Tensor,
+    *,
+    iterations: int,
+    step: float,
+) -> torch.Tensor:
+    """Approximate directions in which predictions change fastest (Miyato et al. 2017, sec. 3.2).
+
+    Near the words, the divergence from their prediction grows with the square of the distance, and
+    fastest along the first eigenvector of its Hessian. The power method multiplies random
+    directions by the Hessian: the product is the gradient of the divergence after a small step of
+    L2 norm ``step``. Words and directions are (batch, time, embedding); the result is not
+    normalized.
+
+    ``classify`` maps words to logits with the dropout that gave the reference: another one would
+    hide the small changes.
+    """
+    for _ in range(iterations):
+        move = scale_reviews(directions, lengths, step).requires_grad_()
+        changes = divergence(reference, classify(words.detach() + move)).sum()
+        (directions,) = torch.autograd.grad(changes, move)
+    return directions
 
 
 @dataclass(frozen=True)
 class CleanForward:
-    """Results of the pass over unperturbed words.
+    """Results of the pass over unperturbed words."""
 
-    Attributes:
-        logits: (batch, classes).
-        loss: () sum of the terms on the unperturbed words.
-        word_gradient, logit_gradient: gradients of a loss with respect to words and logits, if
-            needed.
-        label_gradient: (batch, time, embedding) gradient of the labels' loss with respect to the
-            words, if it cannot be derived from ``word_gradient``.
-    """
-
-    logits: torch.Tensor
-    loss: torch.Tensor
+    logits: torch.Tensor  # (batch, classes)
+    loss: torch.Tensor  # () sum of the terms on the unperturbed words
+    # Gradients of a loss with respect to words (batch, time, embedding) and logits, if needed.
     word_gradient: torch.Tensor | None = None
     logit_gradient: torch.Tensor | None = None
+    # That of the labels' loss with respect to the words, if it cannot be derived from the above.
     label_gradient: torch.Tensor | None = None
 
     def away_from(self, classes: torch.Tensor) -> torch.Tensor:
-        """(batch, time, embedding) directions in which the classes lose probability."""
+        """The directions in which ``classes`` (batch,), each 0 or 1, lose probability fastest.
+
+        Losses of two classes depend on the logits only through their difference l_0 - l_1. Their
+        gradients with respect to a review's words are therefore multiples of one another, and any
+        of them, (batch, time, embedding), gives the direction up to its sign, which the gradient of
+        the same loss with respect to the logits, (batch, 2), tells. The result is not normalized.
+        """
         assert self.word_gradient is not None and self.logit_gradient is not None
-        return adversarial_direction(classes, self.word_gradient, self.logit_gradient)
+        sign = self.logit_gradient.gather(1, classes.unsqueeze(1)).sign()  # (batch, 1)
+        return self.word_gradient * -sign.unsqueeze(2)
 
 
 class CombinedObjective:
@@ -227,18 +310,18 @@ class CombinedObjective:
         # All passes start from one leaf, which sums their gradients: they then go through dropout
         # and embedding together.
         words = embedded.detach().requires_grad_()
-        forward = FixedDropoutForward(self._model, batch.lengths, self._device, self._precision)
-        clean = self.clean_pass(micro_batch, forward, words)
+        classify = fixed_dropout(self._model, batch.lengths, self._device, self._precision)
+        clean = self.clean_pass(micro_batch, classify, words)
         loss = clean.loss
         # All perturbations first: each pass adds to the gradient that they derive from.
-        for name, shift in self.perturbations(micro_batch, forward, words, clean).items():
-            loss = loss + self._perturbed_pass(name, micro_batch, forward, words + shift, clean)
+        for name, shift in self.perturbations(micro_batch, classify, words, clean).items():
+            loss = loss + self._perturbed_pass(name, micro_batch, classify, words + shift, clean)
         if embedded.requires_grad and words.grad is not None:
             embedded.backward(words.grad)
         return clean.logits, loss
 
     def clean_pass(
-        self, micro_batch: MicroBatch, forward: FixedDropoutForward, words: torch.Tensor
+        self, micro_batch: MicroBatch, classify: Classify, words: torch.Tensor
     ) -> CleanForward:
         """Forward and backward pass of the terms on the unperturbed words."""
         objectives, labels = self._objectives, micro_batch.batch.labels
@@ -246,7 +329,7 @@ class CombinedObjective:
         has_terms = micro_batch.is_labelled or objectives.entropy > 0 or soft_labels is not None
         needs_gradient = has_terms or self._iterations == 0
         with torch.set_grad_enabled(needs_gradient):
-            logits = forward.classify(words)  # (batch, classes)
+            logits = classify(words)  # (batch, classes)
         loss = torch.zeros((), device=self._device)
         if not needs_gradient:
             return CleanForward(logits, loss)
@@ -278,7 +361,7 @@ class CombinedObjective:
     def perturbations(
         self,
         micro_batch: MicroBatch,
-        forward: FixedDropoutForward,
+        classify: Classify,
         words: torch.Tensor,
         clean: CleanForward,
     ) -> dict[str, torch.Tensor]:
@@ -300,7 +383,7 @@ class CombinedObjective:
             )
             start = random_directions(seeds, batch.lengths, words.shape[2], self._device)
             directions["virtual_adversarial"] = power_method(
-                forward.classify, clean.logits, words, batch.lengths, start,
+                classify, clean.logits, words, batch.lengths, start,
                 iterations=self._iterations, step=objectives.finite_difference,
             )  # fmt: skip
         norm = objectives.perturbation_norm
@@ -313,12 +396,12 @@ class CombinedObjective:
         self,
         name: str,
         micro_batch: MicroBatch,
-        forward: FixedDropoutForward,
+        classify: Classify,
         words: torch.Tensor,
         clean: CleanForward,
     ) -> torch.Tensor:
         """Forward and backward pass of one term over perturbed words; returns its loss, ()."""
-        logits = forward.classify(words)
+        logits = classify(words)
         if name == "adversarial":
             losses = self._loss(logits, micro_batch.batch.labels)  # (batch,)
             weight = self._objectives.adversarial / micro_batch.num_labelled
@@ -338,12 +421,8 @@ def build_objective(
     context: TrainingContext,
 ) -> tuple[CombinedObjective | None, MicroBatches]:
     """The settings' objective, None for the labels' loss alone, and its micro-batches."""
-    config, device, distributed = context.config, context.device, context.distributed
-    labelled = data.train.to(device)
+    config = context.config
     if not (config.objectives.are_any or config.distillation.is_wanted):
-        return None, MicroBatches(labelled, None, None, config, distributed, uses_placeholders=True)
+        return None, MicroBatches(data, context, uses_placeholders=True)
     assert (data.soft_labels is not None) == config.distillation.is_wanted
-    unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
-    soft_labels = None if data.soft_labels is None else data.soft_labels.to(device)
-    micro_batches = MicroBatches(labelled, unlabelled, soft_labels, config, distributed)
-    return CombinedObjective(model, label_loss, context), micro_batches
+    return CombinedObjective(model, label_loss, context), MicroBatches(data, context)

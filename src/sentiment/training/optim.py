@@ -198,15 +198,11 @@ _AVERAGE_WARMUP = 10  # update n keeps at most (1 + n) / (_AVERAGE_WARMUP + n) o
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights; an update keeps the share ``decay``.
-
-    Attributes:
-        model: has the averaged weights.
-    """
+    """Exponential moving average of a model's weights; an update keeps the share ``decay``."""
 
     def __init__(self, model: SentimentClassifier, decay: float) -> None:
         self._current, self._decay = model, decay
-        self.model = copy.deepcopy(model)
+        self.model = copy.deepcopy(model)  # has the averaged weights
         self.model.recurrence.flatten_parameters()
         self._number = 0  # of updates; on the host, so that reading it waits for nothing
 

@@ -12,21 +12,23 @@ from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest, start_anew
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
-from sentiment.data.sources import has_validation, is_same_source
+from sentiment.data.sources import is_same_source
+from sentiment.evaluation.outputs import describe_hold_out
 from sentiment.model import SentimentClassifier
-from sentiment.runs.initial import INITIAL, find_initial_run, start_from_run
+from sentiment.runs.initial import (
+    INITIAL,
+    check_held_out,
+    find_initial_run,
+    start_from,
+    start_from_run,
+    starting_folder,
+)
 from sentiment.runs.manifest import (
     check_fingerprints,
-    collect_provenance,
     holds_baseline,
     holds_pretraining,
     read_manifest,
     versions,
-)
-from sentiment.runs.pretrained import (
-    check_held_out,
-    start_from,
-    starting_folder,
 )
 from sentiment.runs.run import (
     build_model,
@@ -41,8 +43,14 @@ from sentiment.runtime.device import describe_device, mixed_seed, set_up
 from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links
-from sentiment.training.checkpoint import CheckpointData, has_lost_state, load_state, state_path
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import (
+    CheckpointData,
+    TrainingContext,
+    collect_provenance,
+    has_lost_state,
+    load_state,
+    state_path,
+)
 from sentiment.training.distillation import (
     check_named_teachers,
     describe_teachers,
@@ -236,7 +244,8 @@ def build_start(
     """
     model = build_fresh(config, data, device)
     if pretrained is not None:
-        check_held_out(pretrained, data.fingerprints["validation"])
+        name = f"the pre-training in {pretrained}"
+        check_held_out(pretrained, data.fingerprints["validation"], name=name)
         start_from(model, pretrained)
     if (initial := find_initial_run(config)) is not None:
         logger.info("%s", start_from_run(model, initial, data.vocabulary, data.class_names))
@@ -274,13 +283,11 @@ def _create(
     overwrite: bool,
 ) -> None:
     config, path = context.config, context.path
+    coverage = asdict(data.coverage) if data.coverage else None
     provenance = collect_provenance(
-        seed=config.seed, device=describe_device(context.device), precision=context.precision,
-        distributed=context.distributed, data=data.fingerprints, vectors=data.vectors_fingerprint,
-        coverage=asdict(data.coverage) if data.coverage else None,
-    )  # fmt: skip
-    brings_validation = has_validation(config.data)
-    provenance["hold_out"] = None if brings_validation else config.data.describe_hold_out()
+        context, data=data.fingerprints, vectors=data.vectors_fingerprint, coverage=coverage
+    )
+    provenance["hold_out"] = describe_hold_out(config.data)
     if config.data.exclude is not None:
         provenance["exclude"] = file_fingerprint(Path(config.data.exclude).expanduser())
     if pretrained is not None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,13 +26,12 @@ from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     CheckpointData,
     CheckpointSchedule,
-    FitResult,
     TrainerState,
+    TrainingContext,
     generator_states,
     restore_generators,
     save_state,
 )
-from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger, Validator
 from sentiment.training.meters import EpochProgress, MeanMeter, meter_sums
 from sentiment.training.objectives import LabelLoss, build_objective
@@ -63,7 +63,7 @@ class Trainer:
         context: settings, folder, device, precision and ranks.
         run_logger: writes curves and metrics.
         checkpoint: to continue from.
-        make_schedule: makes another schedule than the settings describe.
+        num_updates, rate_factor: for another :class:`Schedule` than the settings describe.
         after_update: called with the number of each finished update.
     """
 
@@ -75,7 +75,8 @@ class Trainer:
         run_logger: RunLogger,
         *,
         checkpoint: CheckpointData | None = None,
-        make_schedule: Callable[[torch.optim.Optimizer], Schedule] | None = None,
+        num_updates: int | None = None,
+        rate_factor: Callable[[int], float] | None = None,
         after_update: Callable[[int], object] = lambda update: None,
     ) -> None:
         config, device = context.config, context.device
@@ -100,12 +101,10 @@ class Trainer:
                 model, gradient_as_bucket_view=True, bucket_cap_mb=DDP_BUCKET_MB
             )
         self._optimizer = build_optimizer(model, training)
-        if make_schedule is None:
+        if num_updates is None:
             updates_per_epoch = math.ceil(len(self._sampler) / training.accumulation_steps)
             num_updates = training.num_epochs * updates_per_epoch
-            self._schedule = Schedule(self._optimizer, training, num_updates)
-        else:
-            self._schedule = make_schedule(self._optimizer)
+        self._schedule = Schedule(self._optimizer, training, num_updates, rate_factor)
         decay = training.average_decay
         self._average = None if decay is None else WeightAverage(model, decay)
         self._kept_model = model if self._average is None else self._average.model
@@ -119,7 +118,7 @@ class Trainer:
         if checkpoint is not None and (finished := self._restore(checkpoint)):
             self._keep_weights(finished)
 
-    def fit(self) -> FitResult:
+    def fit(self) -> dict[str, Any]:
         """Train all epochs, or until validation has stopped improving.
 
         Raises:
@@ -130,11 +129,10 @@ class Trainer:
         with self._stop:
             while not self._is_over():
                 self._end_epoch(self._train_epoch())
-        best, embedding = self._state.best, self._kept_model.embedding_table()
-        assert best is not None  # num_epochs is at least 1
-        self._run_logger.finish(self._config, best.metrics, embedding, self._vocabulary)
+        result, embedding = self._state.result(), self._kept_model.embedding_table()
+        self._run_logger.finish(self._config, result["metrics"], embedding, self._vocabulary)
         self._run_logger.state()  # on the disk before the run counts as finished
-        return self._state.result()
+        return result
 
     def _is_over(self) -> bool:
         done, patience = self._state.progress.epoch - 1, self._training.patience
@@ -143,17 +141,20 @@ class Trainer:
             return True
         return done >= self._training.num_epochs
 
+    def updates(self, epoch: int) -> list[list[torch.Tensor]]:
+        """The batches of an epoch, by the update of the weights that accumulates them."""
+        self._sampler.set_epoch(epoch)
+        return list(by_update(self._sampler, self._training.accumulation_steps))
+
     def _train_epoch(self) -> EpochMetrics:
         """Carry out the remaining updates of the current epoch."""
         progress = self._state.progress
         self._model.train()
-        self._sampler.set_epoch(progress.epoch)
-        updates = list(by_update(self._sampler, self._training.accumulation_steps))
+        updates = self.updates(progress.epoch)
         progress.start_clock()
         with self._progress_bar(updates[: progress.num_updates]) as bar:
             for batches in updates[progress.num_updates :]:
-                num_tokens = self._micro_batches.num_tokens(self.update, batches)
-                norm = self.train_step(batches, progress.all, progress.recent)
+                norm, num_tokens = self.train_step(batches, progress.all, progress.recent)
                 progress.count(num_tokens)
                 if self.update % self._training.log_every == 0:
                     self._log(bar, norm)
@@ -168,7 +169,9 @@ class Trainer:
         progress.stop_clock()
         return self._epoch_metrics()
 
-    def train_step(self, batches: list[torch.Tensor], *meters: MeanMeter) -> torch.Tensor:
+    def train_step(
+        self, batches: list[torch.Tensor], *meters: MeanMeter
+    ) -> tuple[torch.Tensor, int]:
         """Update the weights once, by the mean loss over all reviews of some batches.
 
         Args:
@@ -176,14 +179,15 @@ class Trainer:
             meters: count loss and correct predictions of this rank, unless the update is skipped.
 
         Returns:
-            () norm of the gradient before clipping, on the device.
+            () norm of the gradient before clipping, on the device; and the tokens of all ranks'
+            batches, unlabelled ones included.
         """
         self._optimizer.zero_grad(set_to_none=True)
         if self._objective is not None:
             self._objective.terms.begin_update()
         total_loss = torch.zeros((), device=self._device)
         results = []
-        micro_batches = self._micro_batches.of_update(self.update, batches)
+        micro_batches, num_tokens = self._micro_batches.of_update(self.update, batches)
         for number, micro_batch in enumerate(micro_batches, 1):
             batch, is_last = micro_batch.batch, number == len(batches)
             with explain_out_of_memory(batch, self._training, self._device), self._sync(is_last):
@@ -214,7 +218,7 @@ class Trainer:
             self._average.update()  # after a skipped update too, which a GPU's host doesn't know of
         self._schedule.after_update()
         self.update += 1
-        return norm
+        return norm, num_tokens
 
     def check_finite(self) -> None:
         """Raise ``UserError`` if a loss or gradient so far was not finite."""
@@ -373,7 +377,7 @@ class Trainer:
             optimizer=moments,
             average={} if self._average is None else self._average.state(),
             sums=sums,
-            generators=generator_states(self._device, self._distributed),
+            generators=generator_states(self._context),
         )
 
     def _restore(self, checkpoint: CheckpointData) -> WeightsInfo | None:
@@ -393,7 +397,7 @@ class Trainer:
             self._average.restore(checkpoint.section("average"))
         device, distributed = self._device, self._distributed
         if (values["num_ranks"], values["device"]) == (distributed.world_size, device.type):
-            restore_generators(checkpoint.section("generators"), device, distributed)
+            restore_generators(checkpoint.section("generators"), self._context)
         else:
             torch.manual_seed(mixed_seed(torch.initial_seed(), self.update, distributed.rank))
         progress = EpochProgress.restore(

@@ -74,7 +74,12 @@ class Fold:
 
     @property
     def is_trained(self) -> bool:
-        return (self.run / "run.json").is_file() and is_finished(self.run)
+        return is_finished(self.run)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the linear model to compare with is trained too."""
+        return self.is_trained and holds_baseline(self.baseline)
 
 
 def plan_folds(config: Config, folder: Path, num_folds: int, num_repeats: int) -> list[Fold]:
@@ -133,7 +138,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
         for fold in folds:
             if forwarder.signal:
                 break
-            if fold.is_trained and holds_baseline(fold.baseline):
+            if fold.is_done:
                 continue
             claim = _try_claim(folder, fold)
             if claim is None:
@@ -154,7 +159,7 @@ def num_remaining(folder: Path, folds: Sequence[Fold]) -> int:
     """Number of folds that are not trained, or that another process is still training."""
     number = 0
     for fold in folds:
-        if fold.is_trained and holds_baseline(fold.baseline):
+        if fold.is_done:
             continue
         if (claim := _try_claim(folder, fold)) is not None:
             claim.release()

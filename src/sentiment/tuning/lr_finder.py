@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,20 +13,18 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.config.config import Config
-from sentiment.data.batches import BucketSampler, by_update
 from sentiment.data.pipeline import TrainingData
 from sentiment.display.console import format_table, progress_bar, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.model import SentimentClassifier
-from sentiment.runs.pretrained import check_fits
+from sentiment.runs.initial import check_fits
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
-from sentiment.training.context import TrainingContext
+from sentiment.training.checkpoint import TrainingContext
 from sentiment.training.distillation import teach
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import MeanMeter
-from sentiment.training.optim import Schedule
 from sentiment.training.setup import build_start, read_data
 from sentiment.training.trainer import Trainer
 
@@ -117,7 +114,8 @@ def measure_range(
     losses: list[float] = []
     smoothed: list[float] = []
     end = "the highest rate was reached"
-    groups = itertools.islice(_groups(config, data), num_updates)
+    epochs = map(trainer.updates, itertools.count(1))  # without end
+    groups = itertools.islice(itertools.chain.from_iterable(epochs), num_updates)
     for group in progress_bar(iterable=groups, total=num_updates, unit="update", leave=False):
         loss = _step_loss(trainer, group, device)
         if not math.isfinite(loss):
@@ -153,23 +151,12 @@ def _make_trainer(
         context.config.training,
         learning_rate=lowest, schedule="constant", warmup_share=0.0, nonfinite="stop",
     )  # fmt: skip
-
-    def make_schedule(optimizer: torch.optim.Optimizer) -> Schedule:
-        return Schedule(optimizer, training, num_updates, factor=lambda update: ratio**update)
-
     context = replace(context, config=replace(context.config, training=training))
     run_logger = RunLogger(context.path, is_silent=True)
-    return Trainer(model, data, context, run_logger, make_schedule=make_schedule)
-
-
-def _groups(config: Config, data: TrainingData) -> Iterator[list[torch.Tensor]]:
-    """Indices of each update's batches, as in training, epoch after epoch without end."""
-    training = config.training
-    size, unit = training.batch_size, training.batch_unit
-    sampler = BucketSampler(data.train.lengths, batch_size=size, unit=unit, seed=config.seed)
-    for epoch in itertools.count(1):
-        sampler.set_epoch(epoch)
-        yield from by_update(sampler, training.accumulation_steps)
+    return Trainer(
+        model, data, context, run_logger,
+        num_updates=num_updates, rate_factor=lambda update: ratio**update,
+    )  # fmt: skip
 
 
 def _step_loss(trainer: Trainer, group: list[torch.Tensor], device: torch.device) -> float:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sentiment.config.config import WITHOUT_EFFECT, Config
 from sentiment.config.parser import setting_keys
+from sentiment.config.sections import require
 from sentiment.config.yaml import read_yaml
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-    from optuna.trial import Trial
 
 # Other settings of the data decide which reviews validate, and these what the score is, so trials
 # could not be compared.
@@ -89,19 +89,6 @@ def check_space(space: Space, config: Config) -> None:
             except ValueError as error:
                 if not any(other in str(error) for other in space if other != key):
                     raise UserError(f"space: {error}") from None
-
-
-def suggest(trial: Trial, key: str, dimension: BaseDistribution) -> Any:
-    """A trial's value of a setting; a resumed trial keeps the one it has."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if isinstance(dimension, CategoricalDistribution):
-        return trial.suggest_categorical(key, dimension.choices)
-    assert isinstance(dimension, FloatDistribution | IntDistribution)
-    low, high, step = dimension.low, dimension.high, dimension.step
-    if isinstance(dimension, IntDistribution):
-        return trial.suggest_int(key, int(low), int(high), step=int(step or 1), log=dimension.log)
-    return trial.suggest_float(key, low, high, step=step, log=dimension.log)
 
 
 def _values(dimension: BaseDistribution) -> Sequence[Any]:
@@ -222,16 +209,13 @@ def _read_values(values: Any) -> Search:
         if key not in _KEYS:
             raise UserError(f"unknown key {key!r}{did_you_mean(str(key), _KEYS)}")
     config, metric = values.get("config"), values.get("metric")
-    if not (config is None or (isinstance(config, str) and config)):
-        raise UserError(f"config is {config!r}, but must be the path of a settings file")
-    if metric is not None and metric not in get_args(Metric):
-        raise UserError(f"metric is {metric!r}, but must be one of {', '.join(get_args(Metric))}")
-    trials = values.get("trials", 20)
-    if type(trials) is not int or trials < 1:
-        raise UserError(f"trials is {trials!r}, but must be an integer of at least 1")
-    pruning = values.get("pruning", True)
-    if not isinstance(pruning, bool):
-        raise UserError(f"pruning is {pruning!r}, but must be true or false")
+    trials, pruning = values.get("trials", 20), values.get("pruning", True)
+    is_path = config is None or (isinstance(config, str) and config != "")
+    require(is_path, "config", config, "the path of a settings file")
+    is_metric = metric is None or metric in get_args(Metric)
+    require(is_metric, "metric", metric, f"one of {', '.join(get_args(Metric))}")
+    require(type(trials) is int and trials >= 1, "trials", trials, "an integer of at least 1")
+    require(isinstance(pruning, bool), "pruning", pruning, "true or false")
     space = values.get("space")
     return Search(
         config=config, trials=trials, metric=metric, pruning=pruning,

@@ -1,31 +1,236 @@
-"""Training a sweep's trials one after another, and the table and summary of them."""
+"""A sweep: its trials on disk, shared by any number of processes, their trainings, their table."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+import optuna
+from filelock import FileLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from sentiment.config.config import Config, deciding_settings
+from sentiment.config.parser import save_config
 from sentiment.display.console import format_table, sanitize, truncate, wrap_text
+from sentiment.runtime.device import mixed_seed
 from sentiment.runtime.errors import UserError
-from sentiment.tuning.study import (
-    ClaimedTrial,
-    Study,
-    best_score,
-    sort_trials,
-    trial_run,
-    trial_score,
+from sentiment.runtime.files import LOCK
+from sentiment.tuning.search_space import Search, with_values
+from sentiment.tuning.trainings import (
+    SignalForwarder,
+    TrainingOutcome,
+    check_unchanged,
+    folder_lock,
+    read_definition,
+    read_epochs,
+    run_training,
+    try_claim,
+    write_or_read_definition,
 )
-from sentiment.tuning.trainings import SignalForwarder, TrainingOutcome, read_epochs, run_training
 
+_DEFINITION = "sweep.json"
+_LOWER_IS_BETTER = {"nll"}
+# How a trial ends, in the order of the table.
 _STATES = {
     TrialState.COMPLETE: "complete",
     TrialState.RUNNING: "not finished",
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+
+
+@dataclass
+class ClaimedTrial:
+    """A trial that this process works on."""
+
+    trial: Trial
+    values: dict[str, Any]  # of the settings that are searched
+    claim: FileLock  # keeps other processes from the trial
+    is_resumed: bool
+    reported: set[int]  # epochs whose scores Optuna has
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+
+class Study:
+    """The trials of a search in a sweep's folder, which is created if missing.
+
+    Raises:
+        FileExistsError, UserError: the folder holds something else, or another or damaged search.
+    """
+
+    def __init__(self, folder: Path, search: Search, config: Config) -> None:
+        self.folder = folder
+        self._search = search
+        self._config = config
+        self._lock = folder_lock(folder)
+        for name in ("trials", "work"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        space, settings = search.text, deciding_settings(config)
+        settings = {key: value for key, value in settings.items() if key not in space}
+        definition = {"settings": settings, "space": space}
+        with self._lock:
+            before = write_or_read_definition(
+                folder / _DEFINITION, definition, kind="sweep", allowed=(LOCK, "trials", "work")
+            )
+            check_unchanged(folder, before["settings"] | before["space"], settings | space)
+            self._study = _open_journal(folder, config.training.monitor)
+        pruners = optuna.pruners
+        self._study.pruner = pruners.MedianPruner() if search.pruning else pruners.NopPruner()
+
+    def next_trial(self, num_trials: int) -> ClaimedTrial | None:
+        """An interrupted trial, else a new one; None once all are finished or being trained.
+
+        ``num_trials`` counts those of all processes, failed ones included.
+        """
+        with self._lock:
+            for running in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if claim := self._try_claim(running.number):
+                    trial = Trial(self._study, running._trial_id)
+                    return self._claimed(trial, claim, set(running.intermediate_values))
+            while (number := len(self._study.get_trials(deepcopy=False))) < num_trials:
+                self._study.sampler = _sampler(self._config.seed, number)
+                trial = self._study.ask()
+                claim = self._try_claim(trial.number)
+                assert claim is not None  # no other process knows of the trial
+                new = self._claimed(trial, claim, None)
+                if not self._copy_score(new):
+                    return new
+        return None
+
+    def _try_claim(self, number: int) -> FileLock | None:
+        claim = self.work_files(number).with_suffix(".claim")
+        return try_claim(claim, trial_run(self.folder, number))
+
+    def _claimed(self, trial: Trial, claim: FileLock, reported: set[int] | None) -> ClaimedTrial:
+        for key, dimension in self._search.space.items():
+            trial._suggest(key, dimension)  # as suggest_float and its like: a value is drawn once
+        return ClaimedTrial(trial, trial.params, claim, reported is not None, reported or set())
+
+    def _copy_score(self, new: ClaimedTrial) -> bool:
+        """Give a trial the score of a complete one with the same values, if there is one."""
+        for complete in self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if complete.params == new.values:
+                same_as = complete.user_attrs.get("same_as", complete.number)
+                new.trial.set_user_attr("same_as", same_as)
+                self._study.tell(new.number, complete.value)
+                new.claim.release()
+                return True
+        return False
+
+    def report(self, claimed: ClaimedTrial, epoch: int, score: float) -> bool:
+        """Report an epoch's score; returns whether the trial should be pruned."""
+        with self._lock:
+            if epoch not in claimed.reported:
+                claimed.reported.add(epoch)
+                claimed.trial.report(score, epoch)
+            return claimed.trial.should_prune()
+
+    def complete(self, claimed: ClaimedTrial, score: float) -> None:
+        """Record a trial's score, and write the settings of the best trial to best.yaml."""
+        with self._lock:
+            self._study.tell(claimed.number, score)
+            config = with_values(self._config, self._study.best_trial.params)
+            output_dir = f"{config.output_dir.rstrip('/')}-best"
+            save_config(replace(config, output_dir=output_dir), self.folder / "best.yaml")
+
+    def prune(self, claimed: ClaimedTrial) -> None:
+        with self._lock:
+            self._study.tell(claimed.number, state=TrialState.PRUNED)
+
+    def fail(self, claimed: ClaimedTrial, message: str) -> None:
+        with self._lock:
+            claimed.trial.set_user_attr("message", message)
+            self._study.tell(claimed.number, state=TrialState.FAIL)
+
+    def config_of(self, claimed: ClaimedTrial) -> Config:
+        """The settings of a trial; ``UserError`` if its values contradict each other."""
+        config = with_values(self._config, claimed.values)
+        return replace(config, output_dir=str(trial_run(self.folder, claimed.number)))
+
+    def work_files(self, number: int) -> Path:
+        """A trial's settings (.yaml), output (.log) and lock (.claim), without ending."""
+        return self.folder / "work" / f"{number:03d}"
+
+
+def trial_run(folder: Path, number: int) -> Path:
+    return folder / "trials" / f"{number:03d}"
+
+
+def read_trials(folder: Path) -> tuple[list[FrozenTrial], str]:
+    """All trials of a sweep, and the metric that compares them."""
+    path = folder / _DEFINITION
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no sweep: it has no {_DEFINITION}")
+    metric = read_definition(path)["settings"]["training.monitor"]
+    with folder_lock(folder):
+        return _open_journal(folder, metric).get_trials(), metric
+
+
+def _open_journal(folder: Path, metric: str) -> optuna.Study:
+    """Open or create the study, with the folder locked."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = folder / "study.log"
+    _remove_torn_line(path)
+    # Optuna's default lock is a symbolic link, which Windows lets few users make.
+    backend = JournalFileBackend(str(path), lock_obj=JournalFileOpenLock(str(path)))
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(backend),
+            study_name="sweep",
+            direction="minimize" if metric in _LOWER_IS_BETTER else "maximize",
+            load_if_exists=True,
+        )
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
+        raise UserError(
+            f"{path} is damaged ({type(error).__name__}): start again in another --output_dir"
+        ) from error
+
+
+def _remove_torn_line(path: Path) -> None:
+    """Remove a line that a full disk cut short: the next one would be appended to it."""
+    data = path.read_bytes() if path.exists() else b""
+    if data and not data.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(data.rfind(b"\n") + 1)
+
+
+def _sampler(seed: int, number: int) -> optuna.samplers.BaseSampler:
+    """A sampler by seed and trial, so that a resumed search repeats no draw."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Running trials count as bad ones, so that processes try different values.
+        return optuna.samplers.TPESampler(seed=mixed_seed(seed, number), constant_liar=True)
+
+
+def best_score(scores: Sequence[float], metric: str) -> float:
+    return min(scores) if metric in _LOWER_IS_BETTER else max(scores)
+
+
+def trial_score(trial: FrozenTrial, metric: str) -> float | None:
+    """A trial's score, or the best one it has reported."""
+    if trial.state == TrialState.COMPLETE:
+        return trial.value
+    scores = list(trial.intermediate_values.values())
+    return best_score(scores, metric) if scores else None
+
+
+def sort_trials(trials: Sequence[FrozenTrial], metric: str) -> list[FrozenTrial]:
+    """Complete trials from the best to the worst, then those running, pruned and failed."""
+    states, sign = list(_STATES), 1 if metric in _LOWER_IS_BETTER else -1
+
+    def rank(trial: FrozenTrial) -> tuple[Any, ...]:
+        score = trial_score(trial, metric)
+        return states.index(trial.state), score is None, sign * (score or 0.0), trial.number
+
+    return sorted((trial for trial in trials if trial.state in states), key=rank)
 
 
 def run_trials(

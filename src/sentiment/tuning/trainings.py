@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -156,11 +157,9 @@ def _watch(
     """Wait for the process to end; returns whether ``after_epoch`` ended it."""
     num_seen, is_pruned = 0, False
     while True:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_SECONDS)
-            has_ended = True
-        except subprocess.TimeoutExpired:
-            has_ended = False
+        has_ended = process.returncode is not None
         epochs = read_epochs(run)
         for entry in epochs[num_seen:]:
             should_end = after_epoch(entry)
