@@ -10,6 +10,7 @@ of each draw only.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 
@@ -38,8 +39,8 @@ def main() -> None:
         accuracies = []
         for seed in range(NUM_DRAWS):
             masks = hold_out(
-                rows.texts, labels, class_names=CLASS_NAMES, share=0.1, seed=seed,
-                origin=rows.origin,
+                rows.texts, labels, replace(data, validation_seed=seed),
+                class_names=CLASS_NAMES, origin=rows.origin,
                 groups=None if length == 1 else np.arange(len(labels)) // length,
             )  # fmt: skip
             train, validation = map(np.flatnonzero, masks)

@@ -19,8 +19,8 @@ from sentiment.audit.report import PAGE, TABLE, audit_table
 from sentiment.audit.texts import find_copies, find_faults
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig
-from sentiment.data.exclusion import row_digest
 from sentiment.data.reviews import load_split
+from sentiment.data.splits import row_digest
 from sentiment.display.console import width
 
 NAMES = ("neg", "pos")

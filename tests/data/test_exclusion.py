@@ -12,9 +12,9 @@ from helpers.corpus import write_corpus
 from helpers.review_files import refusal, write
 
 from sentiment.config.config import DataConfig
-from sentiment.data.exclusion import row_digest
 from sentiment.data.reviews import Reviews, load_split, load_training_splits
 from sentiment.data.sources import choose_reviews
+from sentiment.data.splits import row_digest
 
 
 def write_list(path: Path, rows: list[tuple[str, int, str]]) -> str:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentiment.config.config import DataConfig
 from sentiment.data import splits as holdout
 from sentiment.data.splits import dedup_key
 
@@ -24,17 +25,17 @@ def hold_out(
     share: float = 0.1,
     seed: int = 0,
     num_classes: int = 2,
+    groups: np.ndarray | None = None,
     **options,
 ) -> np.ndarray:
     """Which reviews validate; the others train, but for copies of these in other groups."""
     trains, validates = holdout.hold_out(
         texts,
         np.array(labels),
+        DataConfig(validation_share=share, validation_seed=seed, **options),
         class_names=[f"class {label}" for label in range(num_classes)],
-        share=share,
-        seed=seed,
         origin="reviews.csv",
-        **options,
+        groups=groups,
     )
     validated = {fold(text) for text, is_held in zip(texts, validates, strict=True) if is_held}
     is_copy = np.array([fold(text) in validated for text in texts])

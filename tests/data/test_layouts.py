@@ -10,7 +10,7 @@ import pytest
 from helpers.review_files import write, write_text_folder
 
 from sentiment.config.config import DataConfig
-from sentiment.data import hub
+from sentiment.data import layouts
 from sentiment.data.reviews import load_split, load_training_splits
 from sentiment.data.sources import choose_reviews, has_validation, is_undivided
 from sentiment.runtime.errors import UserError
@@ -173,7 +173,7 @@ class FakedHub:
 
 def test_any_dataset_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", FakedHub(tmp_path))
-    hub.load_hub.cache_clear()
+    layouts.load_hub.cache_clear()
     train, validation = load_training_splits(DataConfig(hub="nyu/glue:sst2"))
     assert (len(train), len(validation), train.class_names) == (10, 10, ("neg", "pos"))
     assert train.texts[:2] == ["train 0", "train 1"] and validation.labels[:2].tolist() == [1, 0]

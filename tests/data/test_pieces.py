@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import Config
-from sentiment.data.batches import Keep, encode
-from sentiment.data.pieces import add_pieces
+from sentiment.data.batches import Keep, add_pieces, encode
+from sentiment.data.pipeline import TrainingData
 from sentiment.data.tokenizer import TokenizedTexts
-from sentiment.runtime.distributed import DistributedContext
+from sentiment.training.checkpoint import TrainingContext
 from sentiment.training.objectives import MicroBatches
 
 WORDS = ["good", "bad", "film", "it", "is", ".", "!", "..."]
@@ -90,10 +92,14 @@ def test_a_piece_learns_the_soft_label_of_its_review():
     corpus, tokenized = make(reviews)
     corpus = add_pieces(corpus, tokenized, per_review=2, max_length=100, seed=0)
     soft_labels = torch.rand(5, 2)
-    batches = MicroBatches(corpus, corpus, soft_labels, Config(), DistributedContext())
+    data = TrainingData(
+        corpus, corpus, None, None, None, None, unlabelled=corpus, soft_labels=soft_labels
+    )
+    context = TrainingContext(Config(), Path("unused"), torch.device("cpu"), torch.float32)
+    batches = MicroBatches(data, context)
     rows = torch.arange(len(corpus))
     seen = 0
-    for micro_batch in batches.of_update(0, [rows]):
+    for micro_batch in batches.of_update(0, [rows])[0]:
         if not micro_batch.is_labelled:
             expected = soft_labels[corpus.reviews_of(micro_batch.batch.indices)]
             assert torch.equal(micro_batch.soft_labels, expected)

@@ -11,8 +11,8 @@ from helpers.review_files import write
 from helpers.vectors_files import write_text
 
 from sentiment.config.parser import parse_training
+from sentiment.data.checks import warn_of_unspaced
 from sentiment.data.pipeline import prepare_training
-from sentiment.data.text_checks import warn_of_unspaced
 
 WORDS = [f"{first}{second}{last}" for first in "bdf" for second in "aeiou" for last in "klmnprst"]
 
@@ -27,7 +27,9 @@ def warnings(folder: Path, caplog, *options: str) -> list[str]:
     arguments = [f"--data.path={folder}", f"--data.cache_dir={folder / 'cache'}", *options]
     prepare_training(parse_training(arguments, "test").config)
     return [
-        each.getMessage() for each in caplog.records if each.name == "sentiment.data.text_checks"
+        each.getMessage()
+        for each in caplog.records
+        if each.name == "sentiment.data.checks" and each.funcName != "warn_of_rare_classes"
     ]
 
 

@@ -68,13 +68,7 @@ def make_model(num_classes=2, *, seed=0, gain=1.0, **settings) -> SentimentClass
 
 def make_words(text: str, **data):
     settings = DataConfig(**data)
-    encode = TextEncoder(
-        VOCABULARY,
-        max_length=settings.max_length,
-        keep=settings.keep,
-        lower_case=settings.lower_case,
-        language=settings.language,
-    )
+    encode = TextEncoder(VOCABULARY, settings)
     return read_words(encode([text]), 0, text, language=settings.language)
 
 

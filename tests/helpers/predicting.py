@@ -49,7 +49,7 @@ class Watcher:
 
 
 def predict(path, output, *, window=5, skip=False, resumes=False, column="text", prefix=""):
-    source = open_source(path, FileOptions(text_column=(column,), prefix="--"))
+    source = open_source(path, FileOptions(text_column=column))
     check_output(output, path, resumes=resumes, overwrites=False)
     watcher = Watcher()
     predict_to_file(

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentiment.config.config import DataConfig
-from sentiment.data.columns import FileOptions
 from sentiment.data.layouts import Files
 from sentiment.data.reviews import Reviews, load_split
 from sentiment.data.sources import Rows, read_files
@@ -40,7 +39,7 @@ def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
 
 def read_file(path: Path) -> Rows:
     """The rows of a file of labelled reviews."""
-    return read_files(Files(str(path), [path]), FileOptions(), with_labels=True)
+    return read_files(Files(str(path), [path]), DataConfig(), with_labels=True)
 
 
 def write_text_folder(folder: Path, texts: dict[str, str]) -> None:

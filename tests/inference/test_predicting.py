@@ -15,7 +15,8 @@ from helpers.predicting import TEXTS, predict, share, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sentiment.data import arrow_formats, text_formats
+from sentiment.config.config import DataConfig
+from sentiment.data import arrow_formats, batches, text_formats
 from sentiment.data.batches import TextEncoder, windows
 from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import Tokenizer
@@ -219,16 +220,16 @@ def test_rows_of_json_that_differ_do_not_fit_into_columns(tmp_path):
     predict(tmp_path / "in.jsonl", tmp_path / "out.jsonl")
 
 
-def test_encoding_is_the_same_and_bounded_however_much_is_forgotten():
+def test_encoding_is_the_same_and_bounded_however_much_is_forgotten(monkeypatch):
     texts = [f"film number{n} isn't plot{n % 7}, " * (n % 5) for n in range(60)]
     vocabulary = build_vocabulary(count_tokens(Tokenizer()(texts)), min_frequency=2)
-
-    def encoder(**limits):
-        return TextEncoder(vocabulary, max_length=9, keep="head", lower_case=True, **limits)
-
-    whole = encoder()(texts)
-    for limits in ({"max_pieces": 12}, {"max_characters": 80}, {}):
-        parts = encoder(**limits)
+    data = DataConfig(max_length=9)
+    whole = TextEncoder(vocabulary, data)(texts)
+    many = batches._MAX_PIECES
+    for limits in ({}, {"_MAX_PIECES": 12}, {"_MAX_PIECES": many, "_MAX_CHARACTERS": 80}):
+        for name, limit in limits.items():
+            monkeypatch.setattr(batches, name, limit)
+        parts = TextEncoder(vocabulary, data)
         for start in range(0, 60, 4):
             corpus = parts(texts[start : start + 4])
             for number in range(4):

@@ -11,7 +11,7 @@ import numpy as np
 
 from sentiment.audit.audit import Audit
 from sentiment.audit.label_errors import NUM_SHOWN
-from sentiment.data.exclusion import COLUMNS, row_digest
+from sentiment.data.splits import LIST_COLUMNS, row_digest
 from sentiment.display.console import format_table, truncate, wrap_text
 from sentiment.display.plots import COLORS, as_svg, new_figure, write_page
 from sentiment.evaluation.evaluate import Predictions
@@ -287,7 +287,7 @@ def _write_table(audit: Audit, path: Path) -> None:
         suggested = reviews.class_names[doubt.suggested]
         start = " ".join(text[:_TEXT_CHARACTERS].split())
         rows.append((*place, label, suggested, f"{doubt.suggested_probability:.4f}", start))
-    columns = (*COLUMNS, "file", "label", "suggested", "probability", "text")
+    columns = (*LIST_COLUMNS, "file", "label", "suggested", "probability", "text")
     write_csv(path, columns, rows)
 
 

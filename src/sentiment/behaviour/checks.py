@@ -242,7 +242,7 @@ def _judge(
 
 
 _BLOCK_ROWS = 1_000
-_DEFAULTS = FileOptions(prefix="--")
+_DEFAULTS = FileOptions()
 _NO_TEXT = "no text: fill it in or delete the pair"
 
 

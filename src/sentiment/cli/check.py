@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sentiment.cli.options import CommandParser, file_options, number
-from sentiment.config.bounds import Bounds
+from sentiment.config.sections import Bounds
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from sentiment.cli.options import CommandParser, number
-from sentiment.config.bounds import Bounds
+from sentiment.config.sections import Bounds
 from sentiment.runtime.errors import UserError
 
 

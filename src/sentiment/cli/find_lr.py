@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sentiment.cli.options import CommandParser, number
-from sentiment.config.bounds import Bounds
+from sentiment.config.sections import Bounds
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:

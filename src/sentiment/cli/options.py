@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import yaml
 
-from sentiment.config.bounds import Bounds
-from sentiment.config.config import Config, DataConfig, check_device_name
+from sentiment.config.config import Config, check_device_name
 from sentiment.config.parser import parse_training
+from sentiment.config.sections import Bounds
 from sentiment.config.yaml import StrictLoader
 from sentiment.display.console import sanitize
 from sentiment.runtime.errors import UserError
@@ -149,19 +149,13 @@ def file_options(options: argparse.Namespace) -> FileOptions:
     from sentiment.data.columns import FileOptions
 
     names = options.column_names
-    data = DataConfig(  # which checks them
-        column_names=(names,) if isinstance(names, str) else names,
-        delimiter=options.delimiter,
-        encoding=options.encoding,
-    )
-    return FileOptions(
+    return FileOptions(  # which checks them
         text_column=tuple(options.text_column),
         label_column=options.label_column,
-        column_names=data.column_names,
-        delimiter=data.delimiter_character,
+        column_names=(names,) if isinstance(names, str) else names,
+        delimiter=options.delimiter,
         quoting=options.quoting,
-        encoding=data.encoding,
-        prefix="--",
+        encoding=options.encoding,
     )
 
 

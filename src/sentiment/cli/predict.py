@@ -15,7 +15,7 @@ from sentiment.display.console import progress_bar, sanitize, wrap_text
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from sentiment.data.file_source import Source
+    from sentiment.data.blocks import Source
     from sentiment.inference.batch_predict import Progress
     from sentiment.inference.predictor import Predictor
     from sentiment.runtime.distributed import DistributedContext
@@ -117,7 +117,7 @@ def _open_source(options: argparse.Namespace) -> Source:
         if note := source.describe():
             print(f"{options.file}: {note}", file=sys.stderr)
         return source
-    column = (*given.text_column, "text")[0]
+    column = (*given.text_columns, "text")[0]
     if options.texts and options.texts != ["-"]:
         return TextsSource("the command line", [options.texts], column)
     if sys.stdin.isatty():

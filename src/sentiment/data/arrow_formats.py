@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentiment.data.blocks import (
+    MAX_BLOCK_CHARACTERS,
     Block,
+    FileSource,
     TableBlock,
     join_texts,
     plain_column,
     python_values,
 )
-from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, FileSource
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import DecompressionLimit
@@ -46,7 +47,7 @@ class TableSource(FileSource):
             if pa.types.is_dictionary(kind):  # how pandas writes a categorical column
                 kind = kind.value_type
             if kind not in _STRINGS:
-                setting = self.options.option("text_column", "NAME")
+                setting = self.data.option("text_column", "NAME")
                 raise UserError(
                     f"{self.path}: column {name!r} holds {truncate(str(kind), 60)}, but must hold "
                     f"strings: name the one with the texts by {setting}"

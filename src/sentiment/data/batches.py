@@ -1,4 +1,4 @@
-"""The encoded corpus, the sampler that plans its batches, and the batches on the device."""
+"""The encoded corpus, excerpts of reviews, the sampler of batches, and batches on the device."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Sampler
 from torchtext.vocab import Vocab
 
+from sentiment.config.config import DataConfig
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts, Tokenizer
 from sentiment.data.vocabulary import PAD_ID, UNK_ID, number_lexicon
 from sentiment.model.layers import to_device
@@ -113,10 +114,6 @@ class EncodedCorpus:
             tokens[:, 0].masked_fill_(to_device(is_empty, device), UNK_ID)
         return Batch(tokens, lengths, self.labels[on_device], indices)
 
-    def batches(self, sampler: BucketSampler | Iterable[torch.Tensor]) -> Iterator[Batch]:
-        """The batches whose indices a sampler yields."""
-        return map(self.batch, sampler)
-
     def was_cut(self) -> torch.Tensor:
         """(num_reviews,) bool on the CPU: whether each review was truncated."""
         return self.full_lengths > self.lengths
@@ -156,6 +153,62 @@ def encode(
     return corpus.cut(max_length, keep)
 
 
+_ENDS = frozenset({".", "!", "?", "...", "…", "。", "！", "？"})  # of sentences
+_SHORTEST_PIECE = 3  # tokens; a shorter excerpt hardly has a class
+
+
+def add_pieces(
+    corpus: EncodedCorpus, tokenized: TokenizedTexts, *, per_review: int, max_length: int, seed: int
+) -> EncodedCorpus:
+    """A corpus with random excerpts of its reviews as further rows, labelled like the reviews.
+
+    Without them, a model learns from whole reviews only, which are far longer than the sentences
+    that it may be asked to classify. An excerpt is one sentence with probability 1/2, two with 1/4
+    and so on, never a whole review, cut to ``max_length`` tokens. One-sentence reviews have none.
+
+    Args:
+        corpus: on the CPU, without excerpts.
+        tokenized: its reviews' tokens.
+        per_review: number of excerpts of each review.
+        seed: decides which.
+    """
+    reviews, starts, lengths = _draw_pieces(tokenized, per_review, np.random.default_rng(seed))
+    lengths = lengths.clamp(max=max_length)
+    heads = None if corpus.heads is None else torch.cat((corpus.heads, lengths))
+    return replace(
+        corpus,
+        starts=torch.cat((corpus.starts, starts)),
+        lengths=torch.cat((corpus.lengths, lengths)),
+        full_lengths=torch.cat((corpus.full_lengths, lengths)),
+        labels=torch.cat((corpus.labels, corpus.labels[reviews])),
+        heads=heads,
+        reviews=torch.cat((torch.arange(len(corpus)), reviews)),
+    )
+
+
+def _draw_pieces(
+    tokenized: TokenizedTexts, per_review: int, generator: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Each excerpt's review, the start of its tokens and their number, (num_excerpts,) int64."""
+    offsets = tokenized.offsets.astype(np.int64)
+    is_end = np.fromiter((word in _ENDS for word in tokenized.lexicon), bool)[tokenized.tokens]
+    is_end[:-1] &= ~is_end[1:]  # of several ends in a row, the last
+    starts = np.union1d(np.flatnonzero(is_end) + 1, offsets)  # of sentences, and where all end
+    first = np.searchsorted(starts, offsets[:-1])
+    num_sentences = np.searchsorted(starts, offsets[1:]) - first
+    reviews = np.repeat(np.flatnonzero(num_sentences > 1), per_review)
+    first, num_sentences = first[reviews], num_sentences[reviews]
+    sizes = np.minimum(generator.geometric(0.5, len(reviews)), num_sentences - 1)
+    first += generator.integers(0, num_sentences - sizes + 1)
+    begins, ends = starts[first], starts[first + sizes]
+    is_long = ends - begins >= _SHORTEST_PIECE
+    return (
+        torch.from_numpy(reviews[is_long]),
+        torch.from_numpy(begins[is_long]),
+        torch.from_numpy((ends - begins)[is_long]),
+    )
+
+
 # The tokenizer's memory: as many distinct pieces as 25,000 IMDB reviews have. Tokenizing them again
 # takes a sixth of the time that the model needs for as many reviews.
 _MAX_PIECES = 250_000
@@ -165,43 +218,27 @@ _MAX_WINDOW_CHARACTERS = 50_000_000  # texts may be whole books
 
 
 class TextEncoder:
-    """Encodes texts as a run does, with bounded memory.
+    """Encodes texts as a run with the settings does, with bounded memory.
 
-    Only tokens that earlier texts did not have are looked up in the vocabulary. Between two calls
-    the tokenizer remembers at most ``max_pieces`` pieces and ``max_characters`` characters.
+    Only tokens that earlier texts did not have are looked up in the vocabulary.
     """
 
-    def __init__(
-        self,
-        vocabulary: Vocab,
-        *,
-        max_length: int,
-        keep: Keep,
-        lower_case: bool,
-        language: str = "en",
-        max_pieces: int = _MAX_PIECES,
-        max_characters: int = _MAX_CHARACTERS,
-    ) -> None:
-        self._vocabulary = vocabulary
-        self._max_length = max_length
-        self._keep: Keep = keep
-        self._max_pieces = max_pieces
-        self._max_characters = max_characters
-        self._tokenizer = Tokenizer(lower_case=lower_case, language=language)
+    def __init__(self, vocabulary: Vocab, data: DataConfig) -> None:
+        self._vocabulary, self._data = vocabulary, data
+        self._tokenizer = Tokenizer(lower_case=data.lower_case, language=data.language)
         self._ids = np.empty(0, dtype=np.int32)  # ids of the tokenizer's lexicon
 
     def __call__(self, texts: Sequence[str]) -> EncodedCorpus:
         """Encode texts, all with label 0."""
-        tokenizer = self._tokenizer
-        remembers_many_pieces = tokenizer.num_pieces > self._max_pieces
-        if remembers_many_pieces or tokenizer.num_characters > self._max_characters:
+        tokenizer, data = self._tokenizer, self._data
+        if tokenizer.num_pieces > _MAX_PIECES or tokenizer.num_characters > _MAX_CHARACTERS:
             tokenizer.forget()
             self._ids = self._ids[:0]
         tokenized = tokenizer(texts)
         new = number_lexicon(self._vocabulary, tokenized.lexicon[len(self._ids) :])
         self._ids = np.concatenate((self._ids, new))
         labels = np.zeros(len(texts), dtype=np.int64)
-        return encode(tokenized, self._ids, labels, max_length=self._max_length, keep=self._keep)
+        return encode(tokenized, self._ids, labels, max_length=data.max_length, keep=data.keep)
 
 
 def windows(texts: Iterable[str], size: int) -> Iterator[list[str]]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from sentiment.config.data import NULL_SIGNS
+from sentiment.config.config import DataConfig
 from sentiment.display.console import truncate
 
 # Compared without case, spaces and punctuation. The first name wins over all others.
@@ -26,51 +25,30 @@ _MAX_LISTED = 20
 _MAX_CLASSES = 20  # of a column that is proposed for labels
 
 
-@dataclass(frozen=True)
-class FileOptions:
-    """What is known of a file besides its name; the fields are those of the data's settings."""
+class FileOptions(DataConfig):
+    """How a command reads a file, by options of its own: ``--text-column`` and so on."""
 
-    text_column: tuple[str, ...] = ()  # joined by blank lines; empty takes a well-known name
-    label_column: str | None = None  # None takes a well-known name
-    split_column: str | None = None  # None takes files as splits
-    column_names: tuple[str, ...] | None = None  # of a file without a header
-    delimiter: str | None = None  # None detects it
-    quoting: str = "double"
-    encoding: str | None = None  # None means UTF-8, or what a byte order mark says
-    prefix: str = "--data."  # of the options in messages
-
-    def name_of(self, field: str) -> str:
-        return self.prefix + (field if self.prefix == "--data." else field.replace("_", "-"))
-
-    def option(self, name: str, value: str | Sequence[str]) -> str:
-        """An option with its value as one writes it in a shell."""
-        if not isinstance(value, str):
-            quoted = (re.sub(r"[^\w.-]", "_", item.strip()) for item in value)
-            value = f"'[{','.join(quoted)}]'"
-        elif value in NULL_SIGNS:
-            value = NULL_SIGNS[value]
-        elif not re.fullmatch(r"[\w.-]+", value):
-            value = f"'{value}'"
-        return f"{self.name_of(name)} {value}"
+    def option_name(self, setting: str) -> str:
+        return f"--{setting.replace('_', '-')}"
 
 
 class ColumnProblem(Exception):
     """No column, or more than one, may hold the texts or the labels."""
 
 
-def find_texts(columns: Sequence[str], options: FileOptions, *, alone: bool) -> tuple[str, ...]:
+def find_texts(columns: Sequence[str], data: DataConfig, *, alone: bool) -> tuple[str, ...]:
     """The columns of the texts; the only column if they stand ``alone``, without labels."""
-    if options.text_column:
-        return tuple(_named(columns, name) for name in options.text_column)
+    if data.text_columns:
+        return tuple(_named(columns, name) for name in data.text_columns)
     if len(columns) == 1 and alone:
         return tuple(columns)
     return (_well_known(columns, TEXT_NAMES, "texts"),)
 
 
-def find_label(columns: Sequence[str], options: FileOptions) -> str:
+def find_label(columns: Sequence[str], data: DataConfig) -> str:
     """The column of the labels."""
-    if options.label_column is not None:
-        return _named(columns, options.label_column)
+    if data.label_column is not None:
+        return _named(columns, data.label_column)
     return _well_known(columns, LABEL_NAMES, "labels")
 
 

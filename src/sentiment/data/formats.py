@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sentiment.config.config import DataConfig
 from sentiment.data.arrow_formats import ArrowSource, ParquetSource
-from sentiment.data.columns import FileOptions
-from sentiment.data.file_source import FileSource
+from sentiment.data.blocks import FileSource
 from sentiment.data.opening import COMPRESSIONS, unpacked_suffix
 from sentiment.data.text_formats import DelimitedSource, JsonSource, LineSource, is_fasttext
 from sentiment.runtime.errors import UserError
@@ -29,7 +29,7 @@ _BINARY_FORMATS: dict[str, type[FileSource]] = {
 }
 SUFFIXES = (*_TEXT_FORMATS, *_BINARY_FORMATS)
 
-_DEFAULTS = FileOptions()
+_DEFAULTS = DataConfig()
 _ADVICE = {
     ".xlsx": "save it as CSV UTF-8",
     ".xls": "save it as CSV UTF-8",
@@ -42,7 +42,7 @@ _ADVICE = {
 
 def open_source(
     path: Path,
-    options: FileOptions = _DEFAULTS,
+    data: DataConfig = _DEFAULTS,
     *,
     with_label: bool = False,
     others: Sequence[str] | None = None,
@@ -56,8 +56,8 @@ def open_source(
     require_file(path)
     suffix = unpacked_suffix(path)
     kind = _TEXT_FORMATS.get(suffix)
-    is_table = options.delimiter is not None or options.column_names is not None
-    if suffix == ".txt" and (is_table or (with_label and not is_fasttext(path, options))):
+    is_table = data.delimiter is not None or data.column_names is not None
+    if suffix == ".txt" and (is_table or (with_label and not is_fasttext(path, data))):
         kind = DelimitedSource
     if path.suffix.lower() not in COMPRESSIONS:
         kind = kind or _BINARY_FORMATS.get(suffix)
@@ -70,4 +70,4 @@ def open_source(
             f"{path}: cannot tell what kind of file it is: its name must end in {known}, "
             f"{' or '.join(_BINARY_FORMATS)}{f'; {advice}' if advice else ''}"
         )
-    return kind(path, options, with_label=with_label, others=others)
+    return kind(path, data, with_label=with_label, others=others)

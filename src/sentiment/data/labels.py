@@ -303,20 +303,6 @@ def _scalar(text: str) -> str:
     return text if is_plain else json.dumps(text, ensure_ascii=False)
 
 
-def check_listed(unused: Sequence[str], found: Sequence[str]) -> None:
-    """Refuse what ``data.labels`` lists but no review has: it is probably misspelled."""
-    if not unused:
-        return
-    listed = ", ".join(found[:_MAX_LISTED]) + (", …" if len(found) > _MAX_LISTED else "")
-    hint = did_you_mean(unused[0], found)
-    if unused[0] in ("True", "False"):
-        hint = " (YAML reads yes, no, on and off as true and false: quote them)"
-    raise UserError(
-        f"data.labels lists {', '.join(unused)}, but the labels are {listed}{hint}: leave it out "
-        "or correct it"
-    )
-
-
 def describe_classes(labels: np.ndarray, class_names: Sequence[str]) -> str:
     """Classes with their counts: of many, the first ten."""
     counts = np.bincount(labels, minlength=len(class_names))

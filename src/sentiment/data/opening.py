@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from sentiment.data.columns import FileOptions
+from sentiment.config.config import DataConfig
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE, DecompressionLimit, require_file
 
@@ -177,26 +177,26 @@ def _marked_encoding(head: bytes) -> str | None:
     return None
 
 
-def read_text_file(path: Path, options: FileOptions) -> str:
+def read_text_file(path: Path, data: DataConfig) -> str:
     """The text of a file that is one review."""
     require_file(path)
     if path.stat().st_size > LONGEST_LINE:
         raise UserError(f"{path}: more than {LONGEST_LINE:,} bytes: is this one review?")
-    data = path.read_bytes()
-    encoding = _marked_encoding(data[:_HEAD_BYTES]) or options.encoding or "utf-8"
+    content = path.read_bytes()
+    encoding = _marked_encoding(content[:_HEAD_BYTES]) or data.encoding or "utf-8"
     try:
-        return data.decode(encoding).removeprefix("\ufeff")
+        return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: {wrong_encoding(path, options)}") from error
+        raise UserError(f"{path}: {wrong_encoding(path, data)}") from error
 
 
-def wrong_encoding(path: Path, options: FileOptions) -> str:
-    """The error message for text that the encoding of the options cannot read."""
+def wrong_encoding(path: Path, data: DataConfig) -> str:
+    """The error message for text that the encoding in the settings cannot read."""
     guess = guess_encoding(path)
     if guess is None:
-        return f"not {options.encoding or 'UTF-8'}: save the file as UTF-8"
-    setting = options.option("encoding", guess)
-    return f"not {options.encoding or 'UTF-8'}, but probably {guess}: set {setting}"
+        return f"not {data.encoding or 'UTF-8'}: save the file as UTF-8"
+    setting = data.option("encoding", guess)
+    return f"not {data.encoding or 'UTF-8'}, but probably {guess}: set {setting}"
 
 
 def guess_encoding(path: Path) -> str | None:

@@ -13,10 +13,14 @@ import torch
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, DataConfig, VectorsConfig
-from sentiment.data.batches import EncodedCorpus, encode
+from sentiment.data.batches import EncodedCorpus, add_pieces, encode
+from sentiment.data.checks import (
+    warn_of_coverage,
+    warn_of_rare_classes,
+    warn_of_unspaced,
+    warn_of_vocabulary,
+)
 from sentiment.data.download import cached_vectors, fetch_vectors
-from sentiment.data.pieces import add_pieces
-from sentiment.data.rare_classes import warn_of_rare_classes
 from sentiment.data.reviews import (
     Reviews,
     Split,
@@ -29,7 +33,6 @@ from sentiment.data.reviews import (
 )
 from sentiment.data.sources import has_validation, is_imdb
 from sentiment.data.splits import warn_of_similar_neighbours
-from sentiment.data.text_checks import warn_of_coverage, warn_of_unspaced, warn_of_vocabulary
 from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
 from sentiment.data.vocabulary import (

@@ -13,13 +13,11 @@ import numpy as np
 
 from sentiment.config.config import DataConfig
 from sentiment.data.blocks import join_texts
-from sentiment.data.exclusion import excluded_rows, read_exclusions
 from sentiment.data.labels import (
     LEFT_OUT,
     UNLABELLED,
     LabelRules,
     NumberedLabels,
-    check_listed,
     describe_classes,
     label_name,
     labels_option,
@@ -37,17 +35,22 @@ from sentiment.data.sources import (
 from sentiment.data.splits import (
     Overlaps,
     dedup_key,
+    excluded_rows,
     find_overlaps,
     hold_out,
     is_in,
     log_overlaps,
     number_keys,
+    read_exclusions,
     read_test_keys,
 )
+from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 
 logger = logging.getLogger(__name__)
+
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, eq=False)  # == of arrays is an array
@@ -175,7 +178,12 @@ def _split_training(
     splits = _read_labelled(data, class_names)
     excluded = _find_excluded(data, splits)
     if "validation" not in splits:  # excluded rows take part in the hold-out, so that it stays
-        splits |= _hold_out(data, splits["train"])
+        train = splits["train"]
+        masks = hold_out(
+            train.texts, train.labels, data,
+            class_names=train.class_names, origin=train.origin, groups=train.groups,
+        )  # fmt: skip
+        splits["train"], splits["validation"] = (train.select(np.flatnonzero(m)) for m in masks)
         excluded["validation"] = excluded["train"]
     kept = {split: _without(reviews, excluded[split]) for split, reviews in splits.items()}
     if data.exclude is not None:
@@ -186,24 +194,6 @@ def _split_training(
             "%s leaves out %d reviews for training, %d for validation", data.exclude, *counts
         )
     return kept["train"], kept["validation"]
-
-
-def _hold_out(data: DataConfig, train: Reviews) -> dict[str, Reviews]:
-    trains, validates = hold_out(
-        train.texts,
-        train.labels,
-        class_names=train.class_names,
-        share=data.validation_share,
-        seed=data.validation_seed,
-        origin=train.origin,
-        groups=train.groups,
-        num_folds=data.num_folds,
-        fold=data.fold,
-    )
-    return {
-        "train": train.select(np.flatnonzero(trains)),
-        "validation": train.select(np.flatnonzero(validates)),
-    }
 
 
 def _find_excluded(data: DataConfig, splits: dict[str, Reviews]) -> dict[str, np.ndarray]:
@@ -303,13 +293,22 @@ def _number(
 
 
 def _check_listed(data: DataConfig, train: NumberedLabels) -> None:
-    """Refuse labels that data.labels lists, but that neither train nor validation has."""
+    """Refuse labels that data.labels lists, but no review has: they are probably misspelled."""
     unused, found = train.unused, train.found
     if unused and has_validation(data):
         labels = {label_name(value) for value in read_split(data, "validation").labels}
         unused = [label for label in unused if label not in labels]
         found = [*found, *sorted(filter(None, labels.difference(found)))]
-    check_listed(unused, found)
+    if not unused:
+        return
+    listed = ", ".join(found[:_MAX_LISTED]) + (", …" if len(found) > _MAX_LISTED else "")
+    hint = did_you_mean(unused[0], found)
+    if unused[0] in ("True", "False"):
+        hint = " (YAML reads yes, no, on and off as true and false: quote them)"
+    raise UserError(
+        f"data.labels lists {', '.join(unused)}, but the labels are {listed}{hint}: leave it out "
+        "or correct it"
+    )
 
 
 def _log_left_out(data: DataConfig, rows: Rows, numbered: NumberedLabels) -> None:

@@ -12,17 +12,20 @@ from typing import Any, Literal
 
 from sentiment.config.config import DataConfig
 from sentiment.data.blocks import Block, is_utf8
-from sentiment.data.columns import FileOptions, normalize
+from sentiment.data.columns import normalize
 from sentiment.data.formats import open_source
-from sentiment.data.hub import IMDB, cached_imdb_file, fetch_imdb_file, load_hub
 from sentiment.data.labels import RawLabel
 from sentiment.data.layouts import (
+    IMDB,
     SPLIT_NAMES,
     Files,
+    cached_imdb_file,
     class_folders,
     describe_missing,
+    fetch_imdb_file,
     find_split,
     find_whole,
+    load_hub,
 )
 from sentiment.data.opening import read_text_file
 from sentiment.runtime.errors import UserError
@@ -35,7 +38,6 @@ Split = Literal["train", "validation", "test", "unsupervised", "all"]
 IMDB_CLASS_NAMES = ("neg", "pos")
 
 _MINI_FOLDER = Path(__file__).parent / "mini"
-_MAX_LISTED = 20
 _MAX_LABEL_CHARACTERS = 1_000
 _BLOCK_ROWS = 1_000
 
@@ -76,22 +78,9 @@ class Rows:
         )
 
 
-def file_options(data: DataConfig) -> FileOptions:
-    """How the settings say that files are read."""
-    return FileOptions(
-        text_column=data.text_columns,
-        label_column=data.label_column,
-        split_column=data.split_column,
-        column_names=data.column_names,
-        delimiter=data.delimiter_character,
-        quoting=data.quoting,
-        encoding=data.encoding,
-    )
-
-
 def read_files(
     files: Files,
-    options: FileOptions,
+    data: DataConfig,
     *,
     with_labels: bool,
     group_column: str | None = None,
@@ -105,12 +94,12 @@ def read_files(
                 f"data.{'group' if group_column else 'split'}_column to null"
                 f"{' and data.validation to stretches' if group_column else ''}"
             )
-        return read_text_folder(files.tree, options, with_labels=with_labels)
+        return read_text_folder(files.tree, data, with_labels=with_labels)
     rows = Rows([], [], [], files.name)
     others = [name for name in (group_column, split_column) if name is not None]
     said: set[str] = set()
     for path in files.paths:
-        source = open_source(path, options, with_label=with_labels, others=others)
+        source = open_source(path, data, with_label=with_labels, others=others)
         if (note := source.describe()) not in said:  # parts of a split are alike
             _say(str(path), note)
             said.add(note)
@@ -168,7 +157,7 @@ def _only_item(value: Any) -> Any:
     return value[0] if value else None
 
 
-def read_text_folder(folder: Path, options: FileOptions, *, with_labels: bool) -> Rows:
+def read_text_folder(folder: Path, data: DataConfig, *, with_labels: bool) -> Rows:
     """Read the text files of each sub-folder, whose name is the label, or those of ``folder``.
 
     The files of a folder are read in the order of the numbers that their names begin with, as in
@@ -184,7 +173,7 @@ def read_text_folder(folder: Path, options: FileOptions, *, with_labels: bool) -
     if not paths:
         raise UserError(f"{folder}: no .txt files, where reviews were expected")
     return Rows(
-        texts=[read_text_file(path, options) for path in paths],
+        texts=[read_text_file(path, data) for path in paths],
         labels=[path.parent.name for path in paths] if with_labels else [],
         files=[(str(path), 1) for path in paths],
         origin=str(folder),
@@ -260,12 +249,11 @@ def read_split(
 
     Files of other splits are not opened. Raises as :func:`sentiment.data.reviews.load_split`.
     """
-    options = file_options(data)
     with_labels = with_labels and split != "unsupervised"
     if data.split_column is not None and split != "all" and split in _count_splits(data):
         rows = read_files(
             _require(data, "train"),
-            options,
+            data,
             with_labels=with_labels,
             group_column=group_column,
             split_column=data.split_column,
@@ -273,7 +261,7 @@ def read_split(
         splits = [_split_of(value, data.split_column) for value in rows.splits]
         return rows.select([number for number, name in enumerate(splits) if name == split])
     files = _require(data, split)
-    return read_files(files, options, with_labels=with_labels, group_column=group_column)
+    return read_files(files, data, with_labels=with_labels, group_column=group_column)
 
 
 def _require(data: DataConfig, split: Split) -> Files:
@@ -332,20 +320,18 @@ def _path(data: DataConfig) -> Path:
 
 def _count_splits(data: DataConfig) -> dict[str, int]:
     """The number of rows that the split column gives to each split."""
-    assert data.split_column is not None
-    files = _require(data, "train")
-    stamps = tuple((path, path.stat().st_mtime_ns) for path in files.paths)
-    return _count_values(stamps, data.split_column, file_options(data))
+    stamps = tuple((path, path.stat().st_mtime_ns) for path in _require(data, "train").paths)
+    return _count_values(stamps, data)
 
 
 @functools.cache
-def _count_values(
-    stamps: tuple[tuple[Path, int], ...], column: str, options: FileOptions
-) -> dict[str, int]:
+def _count_values(stamps: tuple[tuple[Path, int], ...], data: DataConfig) -> dict[str, int]:
     """Called once for each state of the files, since it reads them."""
+    column = data.split_column
+    assert column is not None
     counts: Counter[str] = Counter()
     for path, _ in stamps:
-        for block in open_source(path, options, others=[column]).blocks(_BLOCK_ROWS):
+        for block in open_source(path, data, others=[column]).blocks(_BLOCK_ROWS):
             for index, value in enumerate(block.values(column)):
                 split = _split_of(value, column)
                 if split is None:

@@ -1,4 +1,4 @@
-"""Hold-outs of training reviews, copies in other splits, similarity of neighbouring reviews."""
+"""Hold-outs, copies in other splits, rows to leave out, and similarity of neighbouring reviews."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase
 
 import numpy as np
 from scipy import sparse
 
 from sentiment.config.config import DataConfig
-from sentiment.data.hub import cached_imdb_file
+from sentiment.data.formats import open_source
+from sentiment.data.layouts import cached_imdb_file
 from sentiment.data.sources import is_imdb, read_split, source_name
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.runtime.errors import UserError
@@ -44,28 +46,26 @@ def dedup_key(text: str) -> bytes:
 def hold_out(
     texts: Sequence[str],
     labels: np.ndarray,
+    data: DataConfig,
     *,
     class_names: Sequence[str],
-    share: float,
-    seed: int,
     origin: str,
     groups: np.ndarray | None = None,
-    num_folds: int | None = None,
-    fold: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the training and validation reviews, stratified by class; (num_reviews,) bool each.
 
     A copy of a held-out review in another group is in neither.
 
-    From each class, ``share`` of its reviews is held out as closely as whole groups allow: at
-    least one group is held out and at least one remains. With ``num_folds``, ``fold`` (from 1) is
-    held out instead. A share is the same on every platform; folds are scikit-learn's and may differ
-    between its versions.
+    From each class, ``data.validation_share`` of its reviews is held out as closely as whole groups
+    allow: at least one group is held out and at least one remains. With ``data.num_folds``,
+    ``data.fold`` is held out instead. A share is the same on every platform; folds are
+    scikit-learn's and may differ between its versions.
 
     ``labels`` (num_reviews,) index ``class_names``, of which some may have no review. Without
     ``groups`` (num_reviews,), each review with its copies (:func:`dedup_key`) is a group. A class
     that occurs in too few groups to be in both parts raises ``UserError``, which names ``origin``.
     """
+    num_folds, seed = data.num_folds, data.validation_seed
     copies = number_keys(map(dedup_key, texts))
     group_ids = copies if groups is None else number_keys(groups.tolist())
     counts = _count(group_ids, labels, num_classes=len(class_names))
@@ -76,9 +76,9 @@ def hold_out(
         too_few |= (num_groups > 0) & (num_groups < num_folds)
     if not too_few.any():
         if num_folds is None:
-            held = _choose_groups(counts, share, seed, fills_up=groups is not None)
+            held = _choose_groups(counts, data.validation_share, seed, fills_up=groups is not None)
         else:
-            held = choose_folds(labels, group_ids, num_folds, seed) == fold - 1
+            held = choose_folds(labels, group_ids, num_folds, seed) == data.fold - 1
         validates = held[group_ids]
         trains = ~validates & ~np.isin(copies, copies[validates])
         present = np.arange(len(class_names))[num_groups > 0]
@@ -89,9 +89,9 @@ def hold_out(
         too_few[missing] = True
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
-    into = "hold some out" if num_folds is None else f"make {num_folds} folds"
+    into = "hold some out"
     if num_folds is not None:
-        way = "lower the number of folds"
+        into, way = f"make {num_folds} folds", "lower the number of folds"
     elif groups is None:
         way = "give a validation split of your own"
     else:
@@ -242,6 +242,65 @@ def read_test_keys(data: DataConfig) -> list[bytes]:
         logger.warning("%s", reason)
         return []
     return [dedup_key(text) for text in texts if text]
+
+
+# The list of rows to leave out of training and validation, which ``sentiment audit`` writes.
+LIST_COLUMNS = ("split", "row", "digest")  # that name a row; others are for people
+_LISTED_SPLITS = ("train", "validation")
+_MEND_LIST = "make it with sentiment audit and these data settings, or set data.exclude to null"
+
+
+def row_digest(text: str) -> str:
+    """The digest by which a list of rows identifies a text, so that another text is refused."""
+    return f"x{dedup_key(text).hex()[:16]}"  # with a letter in front, no spreadsheet rounds it
+
+
+def read_exclusions(path: Path) -> dict[str, dict[int, str]]:
+    """The digest of each listed row, by split and number of the row from 1.
+
+    A file without the columns split, row and digest, or with invalid values, raises ``UserError``.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"data.exclude is {path}, which does not exist: {_MEND_LIST}")
+    listed: dict[str, dict[int, str]] = {split: {} for split in _LISTED_SPLITS}
+    # These columns are ASCII, whatever encoding a spreadsheet has saved the texts in.
+    options = DataConfig(text_column="digest", encoding="latin-1")
+    for block in open_source(path, options, others=["split", "row"]).blocks(10_000):
+        for index, problem in block.problems.items():
+            raise UserError(f"{block.place(index)}: {problem}")
+        columns = (block.values("split"), block.values("row"), block.texts)
+        for index, (split, row, digest) in enumerate(zip(*columns, strict=True)):
+            number = str(row).strip()
+            if split not in listed or not number.isdecimal() or digest is None:
+                raise UserError(
+                    f"{block.place(index)}: split {split!r}, row {row!r} names no review of "
+                    f"{' or '.join(_LISTED_SPLITS)} to leave out: delete the line"
+                )
+            listed[split][int(number)] = digest.strip()
+    return listed
+
+
+def excluded_rows(
+    path: Path, split: str, listed: dict[int, str], rows: np.ndarray | None, texts: Sequence[str]
+) -> np.ndarray:
+    """(num_listed,) indices of the listed rows, from 0; ``UserError`` if one is not in the split.
+
+    ``rows`` (num_reviews,) and ``texts`` are all reviews of the split; ``path`` is for messages.
+    """
+    assert rows is not None
+    text_of = dict(zip((rows + 1).tolist(), texts, strict=True))
+    if missing := sorted(listed.keys() - text_of.keys()):
+        raise UserError(
+            f"{path} lists rows that are not among the labelled reviews of {split} "
+            f"({len(missing):,}, first row {missing[0]}): delete these lines, or {_MEND_LIST}"
+        )
+    for row, digest in listed.items():
+        if row_digest(text_of[row]) != digest:
+            raise UserError(
+                f"{path} lists row {row} of {split} with a text other than that row's, so it was "
+                f"made for other reviews: {_MEND_LIST}"
+            )
+    return np.array(sorted(listed), dtype=np.int64) - 1
 
 
 _MAX_TEXTS = 50_000  # the first ones of a larger corpus suffice, and take seconds

@@ -9,13 +9,18 @@ import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from sentiment.config.config import DataConfig
 from sentiment.data.blocks import (
+    MAX_BLOCK_CHARACTERS,
+    SAMPLE_ROWS,
     Block,
+    FileSource,
     JsonBlock,
     JsonRow,
     delimited_block,
@@ -26,15 +31,7 @@ from sentiment.data.blocks import (
     nested_value,
     value_problem,
 )
-from sentiment.data.columns import FileOptions, guess_columns, is_header, list_columns
-from sentiment.data.dialect import (
-    DELIMITERS,
-    find_delimiter,
-    has_row_names,
-    read_rows,
-    sample_rows,
-)
-from sentiment.data.file_source import MAX_BLOCK_CHARACTERS, SAMPLE_ROWS, FileSource
+from sentiment.data.columns import guess_columns, is_header, list_columns
 from sentiment.data.opening import (
     guess_encoding,
     is_readable,
@@ -63,7 +60,7 @@ class TextSource(FileSource):
     newline = "\n"  # only this ends a line
 
     def open_text(self) -> Any:
-        return open_text(self.path, self.options.encoding, newline=self.newline)
+        return open_text(self.path, self.data.encoding, newline=self.newline)
 
     @abstractmethod
     def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, Any]]:
@@ -92,23 +89,23 @@ class TextSource(FileSource):
 
     def _find_encoding(self) -> None:
         """Guess an unreadable file's encoding, to read it and to name it in the error message."""
-        if not is_readable(self.path, self.options.encoding):
+        if not is_readable(self.path, self.data.encoding):
             encoding = guess_encoding(self.path)
             if encoding is None:
                 raise UserError(f"{self.path} is {self.wrong_encoding}")
-            self._settings.append(self.options.option("encoding", encoding))
-            self.options = replace(self.options, encoding=encoding)
+            self._settings.append(self.data.option("encoding", encoding))
+            self.data = replace(self.data, encoding=encoding)
             self.columns = self.all_columns = self._read_columns()
 
     @cached_property
     def wrong_encoding(self) -> str:
-        return wrong_encoding(self.path, self.options)
+        return wrong_encoding(self.path, self.data)
 
     def _notes(self) -> list[str]:
         notes = super()._notes()
         with self.open_text() as (file, _):
             found = file.encoding.upper()
-        if self.options.encoding is None and not found.startswith("UTF-8"):
+        if self.data.encoding is None and not found.startswith("UTF-8"):
             notes.append(f"encoding {found}")
         return notes
 
@@ -132,8 +129,8 @@ class LineSource(CellSource):
     """Plain text: each line is a text, empty lines too; or fastText's lines of label and text."""
 
     def _read_columns(self) -> Sequence[str]:
-        self._is_fasttext = is_fasttext(self.path, self.options)
-        name = self.options.text_column[0] if self.options.text_column else "text"
+        self._is_fasttext = is_fasttext(self.path, self.data)
+        name = self.data.text_columns[0] if self.data.text_columns else "text"
         return ["label", name] if self._is_fasttext else [name]
 
     def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
@@ -144,9 +141,9 @@ class LineSource(CellSource):
                 yield len(line), _fasttext_row(line)
 
 
-def is_fasttext(path: Path, options: FileOptions) -> bool:
+def is_fasttext(path: Path, data: DataConfig) -> bool:
     """Whether the first line that is not blank begins with a label."""
-    with open_text(path, options.encoding, newline="\n") as (file, _):
+    with open_text(path, data.encoding, newline="\n") as (file, _):
         head = next((line for line in limited_lines(file, path) if line.strip()), "")
     return head.startswith(FASTTEXT)
 
@@ -158,13 +155,85 @@ def _fasttext_row(line: str) -> list[str]:
     return [label.removeprefix(FASTTEXT), text.strip()]
 
 
+DELIMITERS = {".csv": ",", ".tsv": "\t"}  # by the endings of names
+
+_SNIFFED = ",;\t|"
+_SNIFFED_ROWS = 50
+
+
+def find_delimiter(lines: Sequence[str], usual: str, quoting: str) -> str:
+    """The delimiter that splits the first lines of a file into equally many columns, two or more;
+    the usual one where it does so as well as others.
+    """
+    chosen, best = usual, (0.0, False, 0)
+    for delimiter in dict.fromkeys((usual, *_SNIFFED)):
+        widths = [len(row) for row in sample_rows(lines, delimiter, quoting)]
+        if widths and widths[0] > 1:
+            share = Counter(widths)[widths[0]] / len(widths)
+            score = (share, delimiter == usual, widths[0])
+            if score > best:
+                chosen, best = delimiter, score
+    return chosen
+
+
+def sample_rows(lines: Sequence[str], delimiter: str, quoting: str) -> list[list[str]]:
+    """The first rows, up to a broken one, as the last may be if the lines end within a value."""
+    rows: list[list[str]] = []
+    with suppress(csv.Error):
+        rows.extend(itertools.islice(read_rows(lines, delimiter, quoting), _SNIFFED_ROWS))
+    return rows
+
+
+def has_row_names(lines: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows begin with a name that the header lacks, as R's write.table writes them.
+
+    Each is a number or quoted, and none occurs twice; values after them are not just filled up.
+    """
+    header, *others = rows
+    names = [row[0] for row in others]
+    return (
+        len(names) > 0
+        and all(len(row) == len(header) + 1 for row in others)
+        and any(row[-1] for row in others)
+        and len(set(names)) == len(names)
+        and (all(map(str.isdecimal, names)) or lines[1].startswith('"'))
+    )
+
+
+def read_rows(lines: Iterable[str], delimiter: str, quoting: str) -> Iterator[list[str]]:
+    """Rows that are not empty; a broken one raises ``csv.Error`` with the line it begins in."""
+    if quoting == "backslash":  # else MySQL's null, \N, would become the letter N
+        null = re.compile(rf"(?<![^{re.escape(delimiter)}])\\N(?=[{re.escape(delimiter)}\r\n]|$)")
+        lines = (null.sub(r"\\\\N", line) for line in lines)
+    reader = csv.reader(
+        lines,
+        delimiter=delimiter,
+        strict=True,
+        escapechar="\\" if quoting == "backslash" else None,
+        quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
+    )
+    while True:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(files.LONGEST_LINE)  # it holds for the whole process
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise csv.Error(f"in the row that begins in line {line}: {error}") from error
+        finally:
+            csv.field_size_limit(limit)
+        if row is None:
+            return
+        if row:
+            yield row
+
+
 class DelimitedSource(CellSource):
     """CSV or TSV; empty lines are skipped."""
 
     newline = ""  # the csv module finds the ends of lines
 
     def _read_columns(self) -> Sequence[str]:
-        options = self.options
+        data = self.data
         usual = DELIMITERS.get(unpacked_suffix(self.path), "\t")
         with self.open_text() as (file, _):
             head, num_characters = [], 0
@@ -176,19 +245,19 @@ class DelimitedSource(CellSource):
         hint = re.fullmatch(r"sep=[,;\t|]\s*", head[0]) if head else None  # Excel's first line
         self._num_skipped = int(hint is not None)
         head = head[self._num_skipped :]
-        self._delimiter = options.delimiter or find_delimiter(head, usual, options.quoting)
-        self._is_unusual = self._delimiter not in (usual, options.delimiter)
+        self._delimiter = data.delimiter_character or find_delimiter(head, usual, data.quoting)
+        self._is_unusual = self._delimiter not in (usual, data.delimiter_character)
         self._is_spaced = re.fullmatch(r'"[^"]*"( "[^"]*")+\s*', "".join(head[:1])) is not None
         self._has_row_names = False
-        rows = sample_rows(head, self._delimiter, options.quoting)
+        rows = sample_rows(head, self._delimiter, data.quoting)
         header = rows[0] if rows else next(self._rows(head), None)
         if header is None:
             raise UserError(f"{self.path} is empty: it needs a header that names its columns")
-        names = options.column_names
+        names = data.column_names
         if names is None:
             self._has_row_names = has_row_names(head, rows)
             return ["", *header] if self._has_row_names else header
-        setting = options.name_of("column_names")
+        setting = data.option_name("column_names")
         if len(names) != len(header):
             raise UserError(
                 f"{self.path}: {setting} names {len(names)} columns, but the first row has "
@@ -226,9 +295,9 @@ class DelimitedSource(CellSource):
             raise UserError(
                 f"{self.path}: no labels found in its columns {list_columns(self.columns)}: add a "
                 f"column of labels{lines}, or name the character between columns by "
-                f"{self.options.name_of('delimiter')}"
+                f"{self.data.option_name('delimiter')}"
             )
-        if self.options.column_names is None and any(samples.values()):
+        if self.data.column_names is None and any(samples.values()):
             looks_like_data = any(
                 re.fullmatch(r"[-+]?[\d.]+", name.strip()) or len(name) > _LONGEST_NAME
                 for name in self.columns
@@ -237,7 +306,7 @@ class DelimitedSource(CellSource):
                 guesses = {"text": text, "label": label}
                 roles = {self.columns.index(name): role for role, name in guesses.items() if name}
                 names = [roles.get(n, f"column{n + 1}") for n in range(len(self.columns))]
-                settings = [self.options.option("column_names", names), *self._settings]
+                settings = [self.data.option("column_names", names), *self._settings]
                 raise UserError(
                     f"{self.path}: {', '.join(problems.values())}, and the first row looks like "
                     f"data rather than a header ({list_columns(self.columns)}): name the columns "
@@ -246,13 +315,13 @@ class DelimitedSource(CellSource):
         super()._refuse_columns(problems)
 
     def _sized_rows(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-        start = self._num_skipped + (self.options.column_names is None)
+        start = self._num_skipped + (self.data.column_names is None)
         for row in itertools.islice(self._rows(limited_lines(file, self.path)), start, None):
             yield sum(map(len, row)), row
 
     def _block(self, first: int, rows: list[list[str]], share_read: float) -> Block:
         block = super()._block(first, rows, share_read)
-        if self.label_column is not None and self.options.quoting != "none":
+        if self.label_column is not None and self.data.quoting != "none":
             labels = {label.strip() for label in block.values(self.label_column)}
             for index, row in enumerate(rows):
                 # Of values with two lines inside, which are few.
@@ -275,7 +344,7 @@ class DelimitedSource(CellSource):
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         try:
-            yield from read_rows(lines, self._delimiter, self.options.quoting)
+            yield from read_rows(lines, self._delimiter, self.data.quoting)
         except csv.Error as error:
             raise UserError(f"{self.path}, {error}: {self._quote_advice}") from error
 
@@ -283,10 +352,10 @@ class DelimitedSource(CellSource):
     def _quote_advice(self) -> str:
         """How to fix quotes; a setting is named only if it reads the whole file."""
         if self._is_spaced and self._delimiter != " ":
-            return f"set {self.options.option('delimiter', ' ')} if spaces separate the values"
+            return f"set {self.data.option('delimiter', ' ')} if spaces separate the values"
         meanings = {"backslash": 'quotes inside written \\"', "none": "no quotes"}
         best, most = None, 0
-        for quoting in meanings if self.options.quoting == "double" else ():
+        for quoting in meanings if self.data.quoting == "double" else ():
             try:
                 with self.open_text() as (file, _):
                     lines = limited_lines(file, self.path)
@@ -297,7 +366,7 @@ class DelimitedSource(CellSource):
                 best, most = quoting, widths.total()
         if best is None:
             return _QUOTE_ADVICE
-        setting = self.options.option("quoting", best)
+        setting = self.data.option("quoting", best)
         return f'set {setting} ({meanings[best]}), or double the quotes inside ("")'
 
 
@@ -320,8 +389,8 @@ class JsonSource(TextSource):
                 "DataFrame.to_json(path, orient='records')"
             )
         self._keys = list(dict.fromkeys(key for record in records for key in record))
-        options = self.options
-        wanted = (*options.text_column, options.label_column, options.split_column)
+        data = self.data
+        wanted = (*data.text_columns, data.label_column, data.split_column)
         nested = [
             name
             for name in filter(None, wanted)

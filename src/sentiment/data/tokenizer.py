@@ -284,26 +284,23 @@ def load_rules(language: str) -> Rules:
     if language == "zh" or language in _PACKAGES:
         return rules
     rules.prefix_search = re.compile(rules.prefix_search.__self__.pattern).match  # it begins with ^
-    rules.suffix_search = _SuffixSearch(rules.suffix_search)
+    rules.suffix_search = functools.partial(_search_suffix, rules.suffix_search)
     return rules
 
 
-class _SuffixSearch:
-    """spaCy's search for suffixes, restricted to the end of a piece.
+def _search_suffix(
+    search: Callable[[str], re.Match[str] | None], piece: str
+) -> re.Match[str] | None:
+    """spaCy's ``search`` for suffixes, restricted to the end of a piece.
 
     spaCy searches from the beginning of the piece for each suffix, a second for a thousand marks.
     Only a row of full stops can be longer than the end searched here; then the match begins near
     its start, and the whole piece is searched.
     """
-
-    def __init__(self, search: Callable[[str], re.Match[str] | None]) -> None:
-        self._search = search
-
-    def __call__(self, piece: str) -> re.Match[str] | None:
-        if len(piece) <= _MAX_SUFFIX:
-            return self._search(piece)
-        match = self._search(piece[-_MAX_SUFFIX:])
-        return self._search(piece) if match and match.start() < _MAX_CONTEXT else match
+    if len(piece) <= _MAX_SUFFIX:
+        return search(piece)
+    match = search(piece[-_MAX_SUFFIX:])
+    return search(piece) if match and match.start() < _MAX_CONTEXT else match
 
 
 _FORMAT = "3"  # of cache entries: increase it whenever this module changes what is stored

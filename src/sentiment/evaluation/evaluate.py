@@ -118,7 +118,7 @@ def compute_logits(
     indices = list(sampler)[distributed.rank :: distributed.world_size]
     outputs: list[torch.Tensor] = []
     with exact_fp32(), autocast(device, precision):
-        for batch in corpus.batches(indices):
+        for batch in map(corpus.batch, indices):
             outputs.append(model(batch.tokens, batch.lengths))
             report(len(batch.lengths))
     logits = _gather(indices, outputs, len(corpus), distributed)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sentiment.data.batches import EncodedCorpus
-from sentiment.data.rare_classes import few_reviews
+from sentiment.data.checks import few_reviews
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import COLUMNS, format_table, truncate
 from sentiment.evaluation.calibration import Calibration, measure_calibration

@@ -18,8 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from sentiment.data.blocks import Block, delimited_block
-from sentiment.data.file_source import Source
+from sentiment.data.blocks import Block, Source, delimited_block
 from sentiment.display.console import sanitize
 from sentiment.inference.outputs import (
     OUTPUT_FORMATS,

@@ -83,14 +83,7 @@ class Predictor:
         self._batch_tokens = batch_tokens
         self._precision = find_inference_precision(precision, device)
         self.rounding: Rounding | None = None
-        data = run.config.data
-        self._encoder = TextEncoder(
-            run.vocabulary,
-            max_length=data.max_length,
-            keep=data.keep,
-            lower_case=data.lower_case,
-            language=data.language,
-        )
+        self._encoder = TextEncoder(run.vocabulary, run.config.data)
 
     @property
     def class_names(self) -> tuple[str, ...]:
