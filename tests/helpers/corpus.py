@@ -1,7 +1,5 @@
 """A corpus small enough to train on in a second, and the path of the real one."""
 
-from __future__ import annotations
-
 import csv
 import random
 from collections.abc import Callable
@@ -37,9 +35,8 @@ def write_corpus(folder: Path, *, splits: dict[str, int], seed: int = 0) -> Path
             writer.writerow(["text", "label"])
             for number in range(count):
                 words = generator.choices(FILLER, k=generator.randint(3, 30))
-                words.insert(
-                    generator.randrange(len(words)), generator.choice((BAD, GOOD)[number % 2])
-                )
+                place = generator.randrange(len(words))
+                words.insert(place, generator.choice((BAD, GOOD)[number % 2]))
                 words.append(f"{split}{number}")  # no two reviews alike
                 writer.writerow([" ".join(words), ("neg", "pos")[number % 2]])
     return folder

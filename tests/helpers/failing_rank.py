@@ -3,8 +3,6 @@
 torchrun … tests/helpers/failing_rank.py UPDATE [OPTIONS OF train.py]
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

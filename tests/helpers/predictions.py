@@ -1,7 +1,5 @@
 """Random predictions, and a parser that checks the pages that show them."""
 
-from __future__ import annotations
-
 from html.parser import HTMLParser
 
 import numpy as np

@@ -8,7 +8,7 @@ optimizers too:
 - whatever makes the host wait for the device is logged with its line in ``src``: reading a value,
   an output whose size depends on values, copies that are blocking or from memory not pinned;
 - random operations on the device draw from a generator of its own;
-- recurrences hold cuDNN's rules (:mod:`helpers.pretended_cudnn`);
+- recurrences hold cuDNN's rules;
 - MPS refuses fp64.
 
 It is no proof that a GPU computes the same: kernels, precision, memory and time are the CPU's.
@@ -18,17 +18,16 @@ Threads other than the one that entered it are not checked.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-
-from helpers.pretended_cudnn import PretendedCudnn
 
 _CPU = torch.device("cpu")
 _SOURCE = str(Path("src", "sentiment"))
@@ -56,22 +55,11 @@ _TAKES_SCALARS = _INDEXING | {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Wait:
-    """A moment at which the host waits for the device."""
-
-    cause: str
-    place: str  # file:line of the package, or "" if none is on the stack
-
-    def __str__(self) -> str:
-        return f"{self.cause} at {self.place}"
-
-
 class PretendedDevice(TorchDispatchMode):
     """See the module's docstring.
 
     Attributes:
-        waits: all waits so far.
+        waits: all waits so far, as "cause at file:line" of the package.
         num_operations: operations on the device so far, views not counted.
         num_compactions: recurrences called with weights that are not one chunk of memory.
     """
@@ -79,22 +67,18 @@ class PretendedDevice(TorchDispatchMode):
     def __init__(self, kind: str = "cuda") -> None:
         super().__init__()
         self.device = torch.device(kind, 0)
-        self.waits: list[Wait] = []
+        self.waits: list[str] = []
         self.num_operations = 0
         self.generator = torch.Generator().manual_seed(0)
         self.generators: dict[int, torch.Generator] = {}  # others on the device, by address
         self._patch = pytest.MonkeyPatch()
-        self._cudnn = PretendedCudnn(self)
-
-    @property
-    def num_compactions(self) -> int:
-        return self._cudnn.num_compactions
+        self.num_compactions = 0
 
     def __enter__(self) -> PretendedDevice:
         for patch in (_patch_tensor, _patch_torch):
             patch(self, self._patch.setattr)
         if self.device.type == "cuda":
-            self._cudnn.patch(self._patch.setattr)
+            PretendedCudnn(self).patch(self._patch.setattr)
         super().__enter__()
         return self
 
@@ -120,7 +104,7 @@ class PretendedDevice(TorchDispatchMode):
         while frame is not None and _SOURCE not in frame.f_code.co_filename:
             frame = frame.f_back
         place = "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        self.waits.append(Wait(cause, place[place.find(_SOURCE) :]))
+        self.waits.append(f"{cause} at {place[place.find(_SOURCE) :]}")
 
     def copy(self, tensor: torch.Tensor, device: torch.device, non_blocking: bool) -> torch.Tensor:
         """A copy of a tensor on another device."""
@@ -346,3 +330,121 @@ def _patch_torch(device: PretendedDevice, replace: Callable[..., None]) -> None:
     replace(module, "get_device_capability", lambda *_: (9, 0))
     replace(module, "mem_get_info", lambda *_: (60 * _GIGABYTES, 80 * _GIGABYTES))
     replace(module, "max_memory_allocated", lambda *_: _GIGABYTES)
+
+
+# cuDNN's recurrences: its rules, which are those of aten/src/ATen/native/cudnn/RNN.cpp.
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+class PretendedCudnn:
+    def __init__(self, device: PretendedDevice) -> None:
+        self._device = device
+
+    def patch(self, replace: Callable[..., None]) -> None:
+        for name in ("lstm", "gru", "rnn_tanh"):
+            replace(torch._VF, name, self._wrap(getattr(torch._VF, name)))
+        import torch.backends.cudnn.rnn as rnn
+
+        replace(rnn, "get_cudnn_mode", lambda mode: mode)
+        replace(torch.backends.cudnn, "is_acceptable", self._is_acceptable)
+        replace(torch, "_use_cudnn_rnn_flatten_weight", lambda: True)
+        replace(torch, "_cudnn_rnn_flatten_weight", self._flatten)
+
+    def _is_acceptable(self, tensor: torch.Tensor) -> bool:
+        is_enabled = torch.backends.cudnn.enabled
+        return is_enabled and self._device.holds(tensor) and tensor.dtype in _DTYPES
+
+    def _flatten(self, weights: Sequence[torch.Tensor], *_: Any) -> None:
+        """Put weights into one chunk: all matrices, then all biases."""
+        order = _layout(weights)
+        chunk = torch.cat([weight.detach().flatten() for weight in order])
+        for weight, part in zip(order, chunk.split([w.numel() for w in order]), strict=True):
+            weight.data = part.view_as(weight)
+
+    def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            if not self._device.holds(args[0]) or not torch.backends.cudnn.enabled:
+                return original(*args)
+            position = max(n for n, arg in enumerate(args) if isinstance(arg, list | tuple))
+            is_single = isinstance(args[position - 1], torch.Tensor)  # not an LSTM's h and c
+            states = [args[position - 1]] if is_single else list(args[position - 1])
+            weights, before, after = args[position], args[1 : position - 1], args[position + 1 :]
+            self._check(args[0], before[0] if before else None, states, weights)
+            _, num_layers, dropout, is_training, _ = after[:5]
+            if is_training and dropout > 0 and num_layers > 1:
+                raise RuntimeError("cuDNN's dropout has a state that seeds and checkpoints miss")
+
+            def compute(x: torch.Tensor, *tensors: torch.Tensor) -> Any:
+                first, matrices = tensors[: len(states)], tensors[len(states) :]
+                return original(x, *before, first[0] if is_single else first, matrices, *after)
+
+            return _Kernel.apply(self._finish, compute, is_training, args[0], *states, *weights)
+
+        return run
+
+    def _check(
+        self,
+        x: torch.Tensor,
+        batch_sizes: torch.Tensor | None,
+        states: list[torch.Tensor],
+        weights: Sequence[torch.Tensor],
+    ) -> None:
+        holds = self._device.holds
+        if batch_sizes is not None and holds(batch_sizes):
+            raise RuntimeError("batch_sizes should always be on CPU")
+        if not all(map(holds, (*states, *weights))):
+            raise RuntimeError("Input, hidden and parameter tensors are not at the same device")
+        if any(tensor.dtype != x.dtype for tensor in (*states, *weights)):
+            raise RuntimeError("Input, hidden and parameter tensors are not the same dtype")
+        for name, state in zip(("hx", "cx"), states, strict=False):
+            if not state.is_contiguous():
+                raise RuntimeError(f"rnn: {name} is not contiguous")
+        if not _is_chunk(weights):
+            self._device.num_compactions += 1
+            warnings.warn(
+                "RNN module weights are not part of single contiguous chunk of memory", stacklevel=4
+            )
+
+    def _finish(self, results: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        self._device.num_operations += 1
+        return tuple(self._device.put(result, self._device.device) for result in results)
+
+
+def _layout(weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return sorted(weights, key=lambda weight: weight.dim() == 1)
+
+
+def _is_chunk(weights: Sequence[torch.Tensor]) -> bool:
+    offset = 0
+    for weight in _layout(weights):
+        is_next = weight.storage_offset() == offset and weight.is_contiguous()
+        if not is_next or weight.untyped_storage()._cdata != weights[0].untyped_storage()._cdata:
+            return False
+        offset += weight.numel()
+    return True
+
+
+class _Kernel(torch.autograd.Function):
+    """The whole recurrence as one operation, as on cuDNN; differentiable once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, finish: Callable[..., Any], compute: Callable[..., Any], is_training: bool,
+        *tensors: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        ctx.finish, ctx.is_training = finish, is_training
+        with _disable_current_modes(), torch.inference_mode(False), torch.enable_grad():
+            ctx.inputs = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+            ctx.results = compute(*ctx.inputs)
+            results = [result.detach().clone() for result in ctx.results]
+        return finish(results)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if not ctx.is_training:
+            raise RuntimeError("cudnn RNN backward can only be called in training mode")
+        with _disable_current_modes():
+            found = torch.autograd.grad(ctx.results, ctx.inputs, gradients, retain_graph=True)
+        return None, None, None, *ctx.finish(found)

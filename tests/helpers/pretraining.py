@@ -1,7 +1,5 @@
 """Pre-trainings that take a second."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path
@@ -25,13 +23,6 @@ def options(reviews: Path, run: Path, *more: str) -> list[str]:
 
 def pretrain(*arguments: str) -> int:
     return cli.main(["pretrain", *arguments])
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that was printed on standard error."""
-    error = capsys.readouterr().err
-    assert error.strip().count("\n") == 0, error
-    return error
 
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -3,8 +3,6 @@
 They are forked from a server of multiprocessing that has imported the trainer once.
 """
 
-from __future__ import annotations
-
 import atexit
 import multiprocessing
 import os

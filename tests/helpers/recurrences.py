@@ -1,7 +1,5 @@
 """Recurrences on padded batches, ours and torch's own on the PackedSequence; a classifier."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence

@@ -1,7 +1,5 @@
 """Files of reviews in every format, read as a split."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -35,6 +33,12 @@ def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:
             writer = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             writer.writerows([list(columns), *rows])
     return path
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by the names of its columns."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def read_file(path: Path) -> Rows:

@@ -1,10 +1,9 @@
 """Trainings that take a second, and the processes that they run in."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from helpers.corpus import ROOT
 from helpers.processes import Processes
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
+from sentiment.runs.manifest import read_manifest, write_manifest
 
 SMALL = [
     "--model.embedding_size=8", "--model.hidden_size=8", "--training.batch_size=16",
@@ -25,6 +25,12 @@ SMALL = [
 
 def arguments(corpus: Path, run: Path, *more: str) -> list[str]:
     return [f"--data.path={corpus}", f"--output_dir={run}", *SMALL, *more]
+
+
+def train(corpus: Path, run: Path, *more: str) -> Path:
+    """Train by the command; returns the run."""
+    assert cli.train(arguments(corpus, run, *more)) == 0
+    return run
 
 
 def read_epochs(run: Path) -> list[dict]:
@@ -76,10 +82,32 @@ def in_process(arguments: list[str], **_: object) -> subprocess.CompletedProcess
     return subprocess.CompletedProcess(arguments, status, "", "")
 
 
-def refusal(command: list[str], capsys: pytest.CaptureFixture[str], *, command_name="train") -> str:
+def refusal(
+    arguments: Sequence[object],
+    capsys: pytest.CaptureFixture[str],
+    command: str = "train",
+    status: int = 1,
+) -> str:
     """The one line of standard error that a command with a mistake prints."""
     capsys.readouterr()
-    assert cli.main([command_name, *command]) == 1
+    try:
+        found = cli.main([command, *map(str, arguments)])
+    except SystemExit as end:  # of the parser of its options
+        found = end.code
     error = capsys.readouterr().err
-    assert error.count("\n") == 1
+    assert found == status and "error: " in error and error.count("\n") == 1, error
     return error
+
+
+SPLITS = {"train": 120, "validation": 30, "unsupervised": 70}  # to distil
+
+
+def learn_from(*teachers: Path) -> str:
+    return f"--distillation.teachers=[{','.join(map(str, teachers))}]"
+
+
+def rewrite(run: Path, **values: object) -> None:
+    """Change values in run.json, with a valid checksum; None removes a key."""
+    changed = {**read_manifest(run), **values}
+    removed = {key for key, value in values.items() if value is None}
+    write_manifest(run, {key: changed[key] for key in changed.keys() - removed})

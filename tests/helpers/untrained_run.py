@@ -1,7 +1,5 @@
 """A run that nothing has trained, for what is done with finished runs."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import torch

@@ -1,7 +1,5 @@
 """Small files of vectors, and the vocabulary that the tests look up in them."""
 
-from __future__ import annotations
-
 import struct
 import zipfile
 from pathlib import Path
