@@ -1,7 +1,5 @@
 """Files as people have them: what they do not say is found out, or a mend is named that works."""
 
-from __future__ import annotations
-
 import bz2
 import csv
 import gzip
@@ -78,9 +76,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
     suffix=st.sampled_from([".csv", ".tsv", ".json", ".jsonl", ".ndjson"]),
     packer=st.sampled_from([*PACKERS, ".zip"]),
 )
-def test_any_text_in_any_format_and_compression(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], suffix: str, packer: str
-) -> None:
+def test_any_text_in_any_format_and_compression(tmp_path_factory, texts, suffix, packer):
     path = tmp_path_factory.getbasetemp() / f"reviews{suffix}{packer}"
     labels = ["neg", "pos", "pos", "neg", "neg", "pos"][: len(texts)]
     data = encode(texts, labels, suffix)
@@ -96,14 +92,14 @@ def test_any_text_in_any_format_and_compression(
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".feather"])
-def test_columnar_files_are_read_in_batches(tmp_path: Path, suffix: str) -> None:
+def test_columnar_files_are_read_in_batches(tmp_path, suffix):
     path = tmp_path / f"reviews{suffix}"
     texts, labels = [f"text {n}" for n in range(2_500)], ["neg", "pos"] * 1_250
     path.write_bytes(encode(texts, labels, suffix))
     assert load(path).texts == texts
 
 
-def test_lines_of_fasttext(tmp_path: Path) -> None:
+def test_lines_of_fasttext(tmp_path):
     path = tmp_path / "train.ft.txt.bz2"
     path.write_bytes(bz2.compress(b"__label__2 Good: film\n\n__label__1 bad\n"))
     reviews = load(path)
@@ -115,9 +111,7 @@ def test_lines_of_fasttext(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_delimiters_and_unicode_are_found_out(
-    tmp_path: Path, encoding: str, delimiter: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_delimiters_and_unicode_are_found_out(tmp_path, encoding, delimiter, caplog):
     path = tmp_path / "reviews.csv"
     caplog.set_level("INFO", "sentiment")
     path.write_bytes(table([("text", "label"), *ROWS], delimiter, "\r\n").encode(encoding))
@@ -126,7 +120,7 @@ def test_delimiters_and_unicode_are_found_out(
     assert any(f"delimiter {name}" in line for line in caplog.messages) == (delimiter != ",")
 
 
-def test_what_spreadsheets_add_is_harmless(tmp_path: Path) -> None:
+def test_what_spreadsheets_add_is_harmless(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("sep=;\n;Text;Label;;\n0;a;neg;;\n1;b;pos;;;;\n")
     assert load(path).texts == ["a", "b"]
@@ -145,7 +139,7 @@ def test_what_spreadsheets_add_is_harmless(tmp_path: Path) -> None:
         (["a b c", "label"], "no column has a usual name for texts"),
     ],
 )
-def test_well_known_columns(tmp_path: Path, columns: list[str], expected: Any) -> None:
+def test_well_known_columns(tmp_path, columns, expected):
     path = tmp_path / "a.csv"
     rows = [[f"{name} {n % 2 if name in LABELS else n}" for name in columns] for n in range(6)]
     path.write_text(table([columns, *rows]))
@@ -161,7 +155,7 @@ def test_well_known_columns(tmp_path: Path, columns: list[str], expected: Any) -
 LABELS = ("sentiment", "Rating", "overall", "label", "Score", "rating", "class", "stars")
 
 
-def test_several_text_columns_are_joined(tmp_path: Path) -> None:
+def test_several_text_columns_are_joined(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("title,body,label\nT,B,neg\n,B,pos\n")
     assert load(path, text_column=("title", "body")).texts == ["T\n\nB", "B"]
@@ -224,7 +218,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", MENDS)
-def test_mends_work_when_followed(tmp_path: Path, name: str) -> None:
+def test_mends_work_when_followed(tmp_path, name):
     path, options, num_mends = tmp_path / name, [], 0
     path.write_bytes(MENDS[name])
     while True:
@@ -248,9 +242,7 @@ def test_mends_work_when_followed(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("delimiter", [";", ",", "\t", " "])
 @pytest.mark.parametrize("numbered", [True, False])
-def test_row_names_of_r_are_ignored(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, delimiter: str, numbered: bool
-) -> None:
+def test_row_names_of_r_are_ignored(tmp_path, caplog, delimiter, numbered):
     rows = [[str(n) if numbered else f"r{n}", f"a {n}", "np"[n % 2]] for n in range(9)]
     quoted = [delimiter.join(f'"{cell}"' for cell in row) for row in [["text", "label"], *rows]]
     (tmp_path / "a.csv").write_text("\n".join(quoted))
@@ -260,7 +252,7 @@ def test_row_names_of_r_are_ignored(
     assert "row names without a header are ignored" in caplog.text
 
 
-def test_rows_with_an_unquoted_delimiter_are_not_taken_for_row_names(tmp_path: Path) -> None:
+def test_rows_with_an_unquoted_delimiter_are_not_taken_for_row_names(tmp_path):
     for rows in ("so, fine,pos\nno, bad,neg\n", '"a b",pos,\n"c d",neg,\n'):
         (tmp_path / "a.csv").write_text("text,label\n" + rows)
         if rows.endswith(",\n"):  # filled up
@@ -270,14 +262,14 @@ def test_rows_with_an_unquoted_delimiter_are_not_taken_for_row_names(tmp_path: P
                 load(tmp_path / "a.csv")
 
 
-def test_nulls_of_mysql_are_missing_whatever_the_quoting(tmp_path: Path) -> None:
+def test_nulls_of_mysql_are_missing_whatever_the_quoting(tmp_path):
     for quoting in ("double", "backslash", "none"):
         (tmp_path / "a.csv").write_text("text,label\na,\\N\nb,x\n\\N,x\nc,N\n")
         reviews = load(tmp_path / "a.csv", quoting=quoting, missing="skip")
         assert (reviews.texts, reviews.class_names) == (["b", "c"], ("N", "x"))
 
 
-def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
+def test_a_label_may_be_a_list_of_one(tmp_path):
     rows = [
         {"text": "a", "label": ["x"]},
         {"text": "b", "label": ["y"]},
@@ -287,9 +279,7 @@ def test_a_label_may_be_a_list_of_one(tmp_path: Path) -> None:
     assert load(tmp_path / "a.jsonl").texts == ["a", "b"]
 
 
-def test_what_was_found_out_is_said_once_for_all_parts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_was_found_out_is_said_once_for_all_parts(tmp_path, caplog):
     for part in range(3):
         path = tmp_path / "train" / f"part-{part}.csv"
         path.parent.mkdir(exist_ok=True)
@@ -323,16 +313,14 @@ def test_what_was_found_out_is_said_once_for_all_parts(
         ("a.csv", b"text,label\na,b\n", {"text_column": "x"}, "no column 'x'; columns: 'text'"),
     ],
 )  # fmt: skip
-def test_files_that_cannot_be_read(
-    tmp_path: Path, name: str, data: bytes, options: dict[str, Any], message: str
-) -> None:
+def test_files_that_cannot_be_read(tmp_path, name, data, options, message):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=message) as refusal:
         load(tmp_path / name, **options)
     assert "\n" not in str(refusal.value)
 
 
-def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
+def test_an_archive_of_several_files_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         for name in ("train.csv", "test.csv"):
             archive.writestr(name, "text,label\n")
@@ -341,9 +329,7 @@ def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packer", [".gz", ".bz2", ".xz", ".zip"])
-def test_bombs_of_every_kind_are_refused(
-    tmp_path: Path, packer: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bombs_of_every_kind_are_refused(tmp_path, packer, monkeypatch):
     monkeypatch.setattr("sentiment.runtime.files._MIN_LIMIT", 10_000)
     data, path = b"text,label\n" + b"x,neg\n" * 100_000, tmp_path / f"a.csv{packer}"
     if packer == ".zip":
@@ -355,7 +341,7 @@ def test_bombs_of_every_kind_are_refused(
         load(path)
 
 
-def test_arrow_with_absurd_offsets_is_refused(tmp_path: Path) -> None:
+def test_arrow_with_absurd_offsets_is_refused(tmp_path):
     data = bytearray(encode(["a" * 40, "b" * 40], ["n", "p"], ".arrow"))
     start = data.rindex((40).to_bytes(4, "little") + (80).to_bytes(4, "little"))
     data[start : start + 8] = (2**30).to_bytes(4, "little") * 2

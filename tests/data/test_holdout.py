@@ -1,17 +1,26 @@
-"""The validation split held out of the training reviews."""
+"""The validation split held out of the training reviews: the choice, and its settings."""
 
-from __future__ import annotations
-
+import json
 import re
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from helpers.review_files import write, write_text_folder
+from helpers.trainings import arguments
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sentiment.config.config import DataConfig
+from sentiment.cli import main as cli
+from sentiment.config.config import Config, DataConfig, deciding_settings
+from sentiment.config.parser import parse_training
 from sentiment.data import splits as holdout
+from sentiment.data.reviews import load_training_splits
 from sentiment.data.splits import dedup_key
+from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.data.vocabulary import count_groups
+from sentiment.runs.run import load_settings
 
 
 def fold(text: str) -> str:
@@ -43,59 +52,23 @@ def hold_out(
     return validates
 
 
-@pytest.mark.parametrize(
-    "copy", ["A great film.", "a great FILM!", " a  great\nfilm<br /><br />", "A «great» film…"]
-)
-def test_copies_have_one_key(copy: str) -> None:
-    assert dedup_key(copy) == dedup_key("A great film")
-
-
-@pytest.mark.parametrize("other", ["A great film 2", "A grëat film", "Agreat filmbr", ""])
-def test_other_reviews_have_other_keys(other: str) -> None:
-    assert dedup_key(other) != dedup_key("A great film")
-
-
 def test_text_itself_counts_where_nothing_else_is_left() -> None:
     assert dedup_key(":)") == dedup_key(" :) ")
     assert len({dedup_key(":)"), dedup_key(":("), dedup_key(""), dedup_key("…")}) == 4
 
 
-@given(
-    st.text(alphabet="aAbÉé’ …\x85_.\n", max_size=6),
-    st.text(alphabet="aAbÉé’ …\x85_.\n", max_size=6),
-)
+TEXTS = st.text(alphabet="aAbÉé’ …\x85_.\n", max_size=6)
+
+
+@given(TEXTS, TEXTS)
+@example("A great film", " a  great\nFILM!<br /><br />")
+@example("A great film", "A «great» film…")
+@example("A great film", "A great film 2")
+@example("A great film", "A grëat film")
+@example("A great film", "Agreat filmbr")
 def test_keys_agree_with_folding(one: str, other: str) -> None:
     if fold(one) and fold(other):
         assert (dedup_key(one) == dedup_key(other)) == (fold(one) == fold(other))
-
-
-@st.composite
-def corpora(draw: st.DrawFn) -> tuple[list[str], list[int]]:
-    """Reviews of three classes with copies, also across classes."""
-    size = draw(st.integers(min_value=6, max_value=60))
-    texts = [f"review {draw(st.integers(0, 2 * size))}{'!' * draw(st.integers(0, 1))}"]
-    texts += [f"review {draw(st.integers(0, 2 * size))}" for _ in range(size - 1)]
-    return texts, [draw(st.integers(0, 2)) for _ in texts]
-
-
-@given(corpora(), st.floats(0.01, 0.99), st.integers(0, 2**40))
-def test_no_copy_on_both_sides_and_no_class_missing(corpus, share, seed):
-    texts, labels = corpus
-    try:
-        held = hold_out(texts, labels, share, seed, num_classes=3)
-    except ValueError as error:
-        assert "too few to hold some out" in str(error)
-        return
-    sides = [
-        {fold(text) for text, is_held in zip(texts, held, strict=True) if is_held == side}
-        for side in (0, 1)
-    ]
-    assert sides[0].isdisjoint(sides[1])
-    for label in set(labels):
-        assert {bool(side) for side, other in zip(held, labels, strict=True) if other == label} == {
-            True,
-            False,
-        }
 
 
 @given(st.lists(st.integers(2, 200), min_size=2, max_size=4), st.floats(0.01, 0.99))
@@ -114,14 +87,6 @@ def test_choice_is_the_same_on_every_platform() -> None:
     assert np.flatnonzero(hold_out(texts, labels, seed=1)).tolist() == [9, 16, 36, 39]
 
 
-def test_copies_with_different_labels_stay_together() -> None:
-    texts = ["a Film", "a film!", "b", "c", "d", "e"]
-    for seed in range(20):
-        held = hold_out(texts, [0, 1, 0, 1, 0, 1], share=0.4, seed=seed)
-        assert held[0] == held[1]
-        assert held.sum() == 2
-
-
 def test_group_larger_than_the_share_is_held_out_where_there_is_none_smaller() -> None:
     held = hold_out(["a", "a", "a", "b", "b", "b", "b", "c", "d"], [0] * 7 + [1] * 2)
     assert held[:7].tolist() == [True] * 3 + [False] * 4
@@ -130,28 +95,37 @@ def test_group_larger_than_the_share_is_held_out_where_there_is_none_smaller() -
 
 @st.composite
 def grouped(draw: st.DrawFn) -> tuple[list[str], list[int], np.ndarray]:
-    """Reviews of up to three classes in groups of any sizes, some of them copies."""
+    """Reviews of up to three classes in groups of any sizes, some of them copies across classes."""
     size = draw(st.integers(2, 60))
-    texts = [f"review {draw(st.integers(0, 4 * size))}" for _ in range(size)]
+    endings = st.sampled_from(["", "!"])
+    texts = [f"Review {draw(st.integers(0, 2 * size))}{draw(endings)}" for _ in range(size)]
     labels = [draw(st.integers(0, 2)) for _ in texts]
     groups = [draw(st.integers(0, draw(st.integers(1, 20)))) for _ in texts]
     return texts, labels, np.array(groups)
 
 
-@settings(deadline=None)  # scikit-learn takes a while to be imported
-@given(grouped(), st.floats(0.01, 0.99), st.integers(0, 2**40), st.none() | st.integers(2, 6))
-def test_no_group_on_both_sides_and_no_class_missing(corpus, share, seed, folds):
+@given(
+    corpus=grouped(),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 2**40),
+    num_folds=st.none() | st.integers(2, 6),
+    with_groups=st.booleans(),
+)
+def test_no_group_on_both_sides_and_no_class_missing(corpus, share, seed, num_folds, with_groups):
+    """Without groups, copies of one review are a group."""
     texts, labels, groups = corpus
+    options = {"groups": groups} if with_groups else {}
     try:
-        held = hold_out(texts, labels, share, seed, 3, groups=groups, num_folds=folds)
+        held = hold_out(texts, labels, share, seed, 3, num_folds=num_folds, **options)
     except ValueError as error:
         assert "too few to" in str(error)
         return
+    if not with_groups:
+        groups = np.array([fold(text) for text in texts])
     assert set(groups[held]).isdisjoint(groups[~held])
     assert set(np.array(labels)[held]) == set(np.array(labels)[~held]) == set(labels)
 
 
-@settings(deadline=None)
 @given(grouped(), st.integers(0, 9), st.integers(2, 5))
 def test_each_group_is_held_out_in_one_fold(corpus, seed, folds):
     texts, labels, groups = corpus
@@ -197,3 +171,117 @@ def test_too_few_reviews_or_groups_of_a_class(texts, labels, options, message) -
         options["groups"] = np.array(options["groups"])
     with pytest.raises(ValueError, match=f"reviews.csv: class .*{message}"):
         hold_out(list(texts), labels, **options)
+
+
+def write_reviews(folder: Path, name: str = "train.csv", first_film: str = "film 0") -> Path:
+    """Write 40 reviews, four of each film; the second class follows the first."""
+    columns = {
+        "text": [f"film{n // 4} review{n} {'bad' if n < 20 else 'good'}" for n in range(40)],
+        "label": ["neg"] * 20 + ["pos"] * 20,
+        "film": [first_film, *(f"film {n // 4}" for n in range(1, 40))],
+    }
+    return write(folder / name, columns).parent
+
+
+def train(tmp_path: Path, *options: str) -> int:
+    one_epoch = "--training.num_epochs=1"
+    return cli.train(arguments(tmp_path / "data", tmp_path / "run", one_epoch, *options))
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.jsonl", "train.parquet"])
+def test_groups_are_read_from_every_format(tmp_path, name):
+    write_reviews(tmp_path, name)
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    train, validation = load_training_splits(data)
+    sides = [{row // 4 for row in each.rows.tolist()} for each in (train, validation)]
+    assert sides[0].isdisjoint(sides[1])
+    assert len(train) + len(validation) == 40
+    assert np.bincount(validation.labels).tolist() == [4, 4]
+
+
+def test_stretches_are_neighbouring_rows(tmp_path):
+    write_reviews(tmp_path)
+    data = DataConfig(path=str(tmp_path), validation="stretches", stretch_length=4)
+    _, validation = load_training_splits(data)
+    starts = validation.rows.reshape(-1, 4)
+    assert (starts % 4 == np.arange(4)).all()
+    assert (np.diff(starts, axis=1) == 1).all()
+
+
+def test_text_files_have_no_groups(tmp_path):
+    texts = {f"train/{label}/0_1.txt": "a review" for label in ("neg", "pos")}
+    write_text_folder(tmp_path, texts)
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    with pytest.raises(ValueError, match="texts without columns, and so has no 'film': set data"):
+        load_training_splits(data)
+
+
+def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
+    write_reviews(tmp_path / "data")
+    run = tmp_path / "run"
+    assert train(tmp_path, "--data.validation=groups", "--data.group_column=film") == 0
+    assert "8 for validation (held out by groups of film)" in capsys.readouterr().out
+    assert json.loads((run / "run.json").read_text())["hold_out"] == "by groups of film"
+    assert cli.evaluate(["--run", str(run), "--split", "validation"]) == 0
+    assert "held out by groups of film" in " ".join(capsys.readouterr().out.split())
+    report = json.loads((run / "evaluation" / "validation" / "report.json").read_text())
+    assert (report["num_reviews"], report["hold_out"]) == (8, "by groups of film")
+
+
+def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monkeypatch):
+    """Its settings name no hold-out, which was random then, of IMDB too."""
+    monkeypatch.setattr("sentiment.runs.run._check_digest", lambda path, name: None)
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n")
+    assert load_settings(tmp_path).data.hold_out == "random"
+    resumed = parse_training([f"--resume={tmp_path}"], "train.py").config
+    assert resumed.data.hold_out == "random"
+    (tmp_path / "config.yaml").write_text("data:\n  source: imdb\n  validation: null\n")
+    assert load_settings(tmp_path).data.hold_out == "stretches"
+    named, default = Config(data=DataConfig(validation="random")), Config()
+    assert deciding_settings(named) == deciding_settings(default)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.jsonl", "train.parquet"])
+def test_a_row_without_a_group_is_told(tmp_path, name):
+    write_reviews(tmp_path, name, first_film=" ")
+    data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
+    with pytest.raises(ValueError, match=f"{name}, row 1: no film: fill it in"):
+        load_training_splits(data)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_of_a_word_are_counted_as_by_hand(seed, monkeypatch):
+    monkeypatch.setattr("sentiment.data.vocabulary.TOKENS_AT_ONCE", 9)  # in parts
+    generator = np.random.default_rng(seed)
+    texts = [list(generator.choice(list("abcde"), size)) for size in generator.integers(0, 6, 9)]
+    groups = generator.integers(0, 5, len(texts)).tolist()
+    lexicon = sorted(set().union(*texts))
+    number = {word: place for place, word in enumerate(lexicon)}
+    tokenized = TokenizedTexts(
+        np.array([number[word] for text in texts for word in text], dtype=np.int32),
+        np.cumsum([0, *map(len, texts)]),
+        lexicon,
+    )
+    pairs = {(group, word) for text, group in zip(texts, groups, strict=True) for word in text}
+    assert +count_groups(tokenized, np.array(groups)) == Counter(word for _, word in pairs)
+    alone = Counter(word for text in texts for word in set(text))
+    assert +count_groups(tokenized, None) == alone
+
+
+def test_words_of_few_groups_are_left_out(tmp_path):
+    write_reviews(tmp_path / "data")
+    run = tmp_path / "run"
+    options = [
+        "--data.validation=stretches",
+        "--data.stretch_length=4",
+        "--vocabulary.min_groups=2",
+    ]
+    assert train(tmp_path, *options) == 0
+    words = [line.split("\t")[0] for line in (run / "vocabulary.txt").read_text().splitlines()]
+    assert words[2:] == ["bad", "good"], "each film's name stands in one stretch alone"
+
+
+def test_words_that_no_two_groups_share_are_too_few(tmp_path, capsys):
+    write_reviews(tmp_path / "data")
+    assert train(tmp_path, "--vocabulary.min_groups=99") == 1
+    assert "and in vocabulary.min_groups = 99 groups of reviews" in capsys.readouterr().err

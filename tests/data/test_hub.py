@@ -128,7 +128,7 @@ def load(what: str, endpoint: str, cache: Path, **settings: str) -> Any:
     return json.loads(out)
 
 
-def test_training_downloads_no_other_split(hub: Hub, tmp_path: Path) -> None:
+def test_training_downloads_no_other_split(hub, tmp_path):
     train, validation = load("training", hub.endpoint, tmp_path)
     assert hub.splits_requested() == {"train"}
     assert (len(train[0]), len(validation[0])) == (16, 4)
@@ -141,16 +141,13 @@ def test_training_downloads_no_other_split(hub: Hub, tmp_path: Path) -> None:
     (test,) = load("test", hub.endpoint, tmp_path)
     assert hub.splits_requested() == {"test"}
     assert test == [[f"test review {n}" for n in range(3)], [0, 1, 1], ["neg", "pos"]]
-
-
-def test_unsupervised_reviews(hub: Hub, tmp_path: Path) -> None:
-    (reviews,) = load("unsupervised", hub.endpoint, tmp_path)
+    (unlabelled,) = load("unsupervised", hub.endpoint, tmp_path)
     assert hub.splits_requested() == {"unsupervised"}
-    assert reviews[:2] == [["unsupervised review 0", "unsupervised review 1"], [-1, -1]]
+    assert unlabelled[:2] == [["unsupervised review 0", "unsupervised review 1"], [-1, -1]]
 
 
 @pytest.mark.parametrize("offline", ["0", "1"])
-def test_hub_out_of_reach(tmp_path: Path, offline: str) -> None:
+def test_hub_out_of_reach(tmp_path, offline):
     start = time.monotonic()
     error, message = load("training", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE=offline)
     assert time.monotonic() - start < 15  # the clients' own retries take 23 s

@@ -1,8 +1,5 @@
 """The embedded corpus: written anew to the byte, balanced, and out of reach of counting words."""
 
-from __future__ import annotations
-
-import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.corpus import ROOT
+from helpers.review_files import read_rows
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -20,13 +18,15 @@ MINI = ROOT / "data" / "mini"
 REVIEWS = ROOT / "src" / "sentiment" / "data" / "mini"
 NUM_REVIEWS = {"train": 4_000, "validation": 500, "test": 1_000}
 
-Split = tuple[list[str], list[str]]
-
 
 @pytest.fixture(scope="module")
-def splits() -> dict[str, Split]:
+def splits() -> dict[str, tuple[list[str], list[str]]]:
     """Texts and labels by split."""
-    return {split: read_split(REVIEWS / f"{split}.csv") for split in NUM_REVIEWS}
+    read = {split: read_rows(REVIEWS / f"{split}.csv") for split in NUM_REVIEWS}
+    return {
+        split: ([row["text"] for row in rows], [row["label"] for row in rows])
+        for split, rows in read.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,6 @@ def rewritten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def read_split(path: Path) -> Split:
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    assert header == ["text", "label"]
-    texts, labels = zip(*rows, strict=True)
-    return list(texts), list(labels)
-
-
 def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
     lines = path.read_text(encoding="utf-8").splitlines()
     words, *columns = zip(*(line.split(" ") for line in lines), strict=True)
@@ -52,11 +44,11 @@ def read_vectors(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 @pytest.mark.parametrize("split", NUM_REVIEWS)
-def test_generating_again_gives_the_same_bytes(split: str, rewritten: Path) -> None:
+def test_generating_again_gives_the_same_bytes(split, rewritten):
     assert (rewritten / f"{split}.csv").read_bytes() == (REVIEWS / f"{split}.csv").read_bytes()
 
 
-def test_generating_again_gives_the_same_vectors(rewritten: Path) -> None:
+def test_generating_again_gives_the_same_vectors(rewritten):
     words, vectors = read_vectors(MINI / "vectors.50d.txt")
     new_words, new_vectors = read_vectors(rewritten / "vectors.50d.txt")
     assert new_words == words
@@ -65,13 +57,13 @@ def test_generating_again_gives_the_same_vectors(rewritten: Path) -> None:
 
 
 @pytest.mark.parametrize("split", NUM_REVIEWS)
-def test_splits_are_balanced(split: str, splits: dict[str, Split]) -> None:
+def test_splits_are_balanced(split, splits):
     texts, labels = splits[split]
     assert len(texts) == NUM_REVIEWS[split]
     assert labels.count("neg") == labels.count("pos") == len(texts) / 2
 
 
-def test_counting_words_does_not_suffice(splits: dict[str, Split]) -> None:
+def test_counting_words_does_not_suffice(splits):
     """Words tell something, as in real reviews, but the label hangs on their order.
 
     The best setting on the test split is taken, which flatters the baseline: so it may.
@@ -88,7 +80,7 @@ def test_counting_words_does_not_suffice(splits: dict[str, Split]) -> None:
     assert 0.60 <= max(accuracies) <= 0.85
 
 
-def test_vectors_cover_nearly_every_token(splits: dict[str, Split]) -> None:
+def test_vectors_cover_nearly_every_token(splits):
     words, vectors = read_vectors(MINI / "vectors.50d.txt")
     assert vectors.shape == (len(words), 50)
     assert len(set(words)) == len(words)

@@ -1,7 +1,5 @@
 """Warnings of texts that the vocabulary or the vectors hardly cover, and that their mends work."""
 
-from __future__ import annotations
-
 import random
 import re
 from pathlib import Path

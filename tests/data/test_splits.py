@@ -1,23 +1,25 @@
-"""Copies of one review in two splits: counted, left out, or refused where a split is all copies."""
+"""Copies of one review in two splits, and neighbouring reviews of one film."""
 
-from __future__ import annotations
-
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.corpus import SHARED, needs_imdb
 from helpers.review_files import write as write_columns
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import Config, DataConfig
-from sentiment.data import splits as split_guard
-from sentiment.data.pipeline import prepare_training
-from sentiment.data.reviews import Reviews, load_split, load_training_splits
+from sentiment.data.pipeline import prepare_training, tokenize_reviews
+from sentiment.data.reviews import Reviews, load_split, load_training_splits, load_unlabelled
+from sentiment.data.splits import find_overlaps, measure_similarity, warn_of_similar_neighbours
+from sentiment.data.tokenizer import tokenize
 
 TRAIN = [f"review {number}" for number in range(20)]
 VALIDATION = [f"other {number}" for number in range(6)]
@@ -64,24 +66,19 @@ def test_shared_reviews_are_reported(overlapping, caplog):
     assert (len(train), len(validation)) == (25, 7), "reporting changes nothing"
 
 
-def test_shared_reviews_are_dropped(overlapping, caplog):
-    train, validation = load(overlapping, shared_reviews="drop")
-    assert train.texts == TRAIN
-    assert train.labels.tolist() == [0, 1] * 10
-    assert validation.texts == VALIDATION
-    assert [line.rsplit(" (")[1] for line in caplog.messages] == [
-        "left out of train)",
-        "left out of train)",
-        "left out of validation)",
-    ]
-
-
 @pytest.mark.parametrize("class_names", [None, ("neg", "pos")])
-def test_evaluating_drops_what_training_dropped(overlapping, class_names, caplog):
+def test_shared_reviews_are_dropped_also_when_evaluating(overlapping, class_names, caplog):
+    train, validation = load(overlapping, shared_reviews="drop")
+    assert (train.texts, train.labels.tolist()) == (TRAIN, [0, 1] * 10)
+    assert validation.texts == VALIDATION
+    dropped = ["train", "train", "validation"]
+    assert [line.rsplit(" (")[1] for line in caplog.messages] == [
+        f"left out of {split})" for split in dropped
+    ]
+    caplog.clear()
     data = DataConfig(path=str(overlapping), shared_reviews="drop")
-    assert load_split(data, "train", class_names).texts == TRAIN
-    assert load_split(data, "validation", class_names).texts == VALIDATION
-    assert load_split(data, "test", class_names).texts == TEST
+    for split, texts in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST)):
+        assert load_split(data, split, class_names).texts == texts
     assert not caplog.messages, "it was said in training"
 
 
@@ -113,9 +110,9 @@ def test_shared_reviews_are_those_of_set_arithmetic(tmp_path_factory, train, val
     data = DataConfig(path=str(folder))
     if any(all(is_shared) for is_shared in expected.values()):
         with pytest.raises(ValueError, match=" are in "):
-            split_guard.find_overlaps(data, train, validation)
+            find_overlaps(data, train, validation)
         return
-    found = split_guard.find_overlaps(data, train, validation)
+    found = find_overlaps(data, train, validation)
     assert {pair: is_shared.tolist() for pair, is_shared in found.items()} == expected
 
 
@@ -204,9 +201,128 @@ def test_the_hub_is_asked_for_what_it_has_in_its_cache_alone(tmp_path, monkeypat
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", try_to_load)
     data = DataConfig(source="imdb")
-    assert split_guard.find_overlaps(data, TRAIN, VALIDATION) == {}
+    assert find_overlaps(data, TRAIN, VALIDATION) == {}
     pq.write_table(pa.table({"text": TRAIN[:3]}), tmp_path / "test.parquet")
     place[0] = str(tmp_path / "test.parquet")
-    ((pair, is_shared),) = split_guard.find_overlaps(data, TRAIN, VALIDATION).items()
+    ((pair, is_shared),) = find_overlaps(data, TRAIN, VALIDATION).items()
     assert (pair, is_shared.sum()) == (("train", "test"), 3)
     assert set(asked) == {("stanfordnlp/imdb", "plain_text/test-00000-of-00001.parquet")}
+
+
+@pytest.fixture
+def with_unlabelled(tmp_path: Path) -> Path:
+    write(tmp_path, "train", ["bad one", "good one"])
+    write(tmp_path, "validation", ["A fine film!", "a poor film"])
+    write(tmp_path, "test", ["seen at last", "never again"])
+    texts = ["a fine<br />film", "NEVER again.", "nobody has seen this", "good one"]
+    write_columns(tmp_path / "unsupervised.csv", {"text": texts})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    [
+        ("report", ["NEVER again.", "nobody has seen this", "good one"]),
+        ("drop", ["nobody has seen this", "good one"]),
+        ("ignore", ["NEVER again.", "nobody has seen this", "good one"]),
+    ],
+)
+def test_unlabelled_copies_are_left_out(with_unlabelled, shared, expected, caplog):
+    data = DataConfig(path=str(with_unlabelled), shared_reviews=shared)
+    with caplog.at_level(logging.INFO):
+        found = load_unlabelled(data, *load_training_splits(data))
+    assert found.texts == expected
+    assert set(found.labels.tolist()) == {-1}
+    assert "1 unlabelled review repeats a validation review (left out)" in caplog.text
+    assert ("repeats a test review" in caplog.text) == (shared != "ignore")
+
+
+def test_unlabelled_reviews_that_are_all_copies_are_refused(with_unlabelled):
+    write_columns(with_unlabelled / "unsupervised.csv", {"text": ["a poor film"]})
+    data = DataConfig(path=str(with_unlabelled))
+    with pytest.raises(ValueError, match="every review has a copy in another split"):
+        load_unlabelled(data, *load_training_splits(data))
+
+
+@pytest.mark.parametrize("has_split", [True, False])
+def test_rows_of_train_without_a_label_are_added(with_unlabelled, has_split, caplog):
+    texts = ["good one", "bad one", "no idea", "a poor film"]
+    write(with_unlabelled, "train", texts, ["pos", "neg", "", " "])
+    if not has_split:
+        (with_unlabelled / "unsupervised.csv").unlink()
+    data = DataConfig(path=str(with_unlabelled), shared_reviews="ignore")
+    with caplog.at_level(logging.INFO):
+        train, validation = load_training_splits(data)
+        found = load_unlabelled(data, train, validation)
+    assert train.texts == texts[:2]
+    assert found.texts[-1] == "no idea"
+    assert len(found) == (4 if has_split else 1)
+    assert "2 of 4 reviews without a label: left out" in caplog.text
+
+
+def film_texts(num_films: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Four reviews of each film, all of one class, which share its two names and common words."""
+    generator = np.random.default_rng(seed)
+    texts, labels = [], []
+    for film in range(num_films):
+        for _ in range(4):
+            common = " ".join(f"word{n}" for n in generator.integers(0, 300, 20))
+            texts.append(f"{common} actor{film} director{film}")
+            labels.append(film % 2)
+    return texts, np.array(labels)
+
+
+def test_neighbours_of_one_film_are_found():
+    texts, labels = film_texts(100)
+    found = measure_similarity(tokenize(texts, num_processes=1), labels)
+    assert found.is_suspicious
+    assert found.factor > 10
+    # Of four reviews three have a neighbour of their film before them, with whom they share two.
+    assert found.num_pairs == 300
+    assert found.of_neighbours == pytest.approx(2, abs=0.2)
+
+
+def test_measuring_leaves_the_tokens_as_they_are():
+    texts = ["a b a c a", "c c b", "a a a b"]
+    tokenized = tokenize(texts, num_processes=1)
+    measure_similarity(tokenized, np.zeros(3, dtype=np.int64))
+    assert [" ".join(tokenized.words(index)) for index in range(3)] == texts
+
+
+def test_the_same_reviews_in_another_order_are_not_alike():
+    texts, labels = film_texts(100)
+    order = np.random.default_rng(1).permutation(len(texts))
+    found = measure_similarity(tokenize([texts[n] for n in order], num_processes=1), labels[order])
+    assert not found.is_suspicious
+    texts, labels = film_texts(3)  # a few shared names may be chance
+    assert not measure_similarity(tokenize(texts, num_processes=1), labels).is_suspicious
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1], [0], []])
+def test_without_neighbours_of_one_class_there_is_nothing_to_say(labels):
+    tokenized = tokenize([f"a film {n}" for n in range(len(labels))], num_processes=1)
+    found = measure_similarity(tokenized, np.array(labels, dtype=np.int64))
+    assert (found.num_pairs, found.is_suspicious) == (0, False)
+
+
+def tell(reviews: Reviews, data: DataConfig, caplog) -> str:
+    with caplog.at_level(logging.WARNING):
+        warn_of_similar_neighbours(tokenize_reviews(reviews, data), reviews.labels)
+    return caplog.text
+
+
+def test_the_embedded_corpus_is_not_warned_of(caplog):
+    data = DataConfig()
+    train, _ = load_training_splits(data)
+    assert tell(train, data, caplog) == ""
+
+
+@needs_imdb
+def test_imdb_is_warned_of_unless_it_is_shuffled(caplog):
+    data = DataConfig(path=str(SHARED / "imdb"), validation="random")
+    train, _ = load_training_splits(data)
+    shuffled = train.select(np.random.default_rng(0).permutation(len(train)))
+    assert tell(shuffled, data, caplog) == ""
+    text = tell(train, data, caplog)
+    assert "times as many rare words as others of their class" in text
+    assert "--data.validation stretches" in text
