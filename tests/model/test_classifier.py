@@ -1,15 +1,15 @@
-"""The classifier against its parts, and each choice of them."""
-
-from __future__ import annotations
+"""The classifier against its parts, and each choice of them; pooling by attention."""
 
 import math
 
 import pytest
 import torch
 from helpers.recurrences import make_classifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from sentiment.model.layers import pool
+from sentiment.model.layers import AttentionPooling, pool
 
 LENGTHS = torch.tensor([5, 2, 7, 1])
 
@@ -82,15 +82,13 @@ def test_parameters_are_named_as_ever():
     [
         ({"cell": "elman"}, "cell 'elman' has no implementation 'packed'"),
         ({"implementation": "slow"}, "'lstm' has no implementation 'slow'"),
-        (
-            {"implementation": "reference", "cell": "gru"},
-            "'gru' has no implementation",
-        ),
+        ({"implementation": "reference", "cell": "gru"}, "'gru' has no implementation"),
         ({"pooling": "sum"}, "pooling is 'sum'"),
         ({"pooling": "last+sum"}, "must be one of last, mean, max, attention, or different ones"),
         ({"pooling": "max+last+max"}, r"pooling is 'max\+last\+max'"),
         ({"pooling": "max+"}, r"pooling is 'max\+'"),
         ({"pooling": ""}, "pooling is ''"),
+        ({"vectors": torch.zeros(30, 5)}, r"vectors are \(30, 5\), expected \(30, 6\)"),
     ],
 )
 def test_an_unknown_choice_is_refused(choice, message):
@@ -139,11 +137,6 @@ def test_uniform_initialization_is_pytorchs_bound():
             assert 0.2 < parameter.abs().max() <= 0.25
 
 
-def test_vectors_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"vectors are \(30, 5\), expected \(30, 6\)"):
-        make_classifier(vectors=torch.zeros(30, 5))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("steps", [7, 300])
 def test_the_maximum_over_time_is_torchs(dtype, steps):
@@ -161,3 +154,36 @@ def test_the_maximum_over_time_is_torchs(dtype, steps):
     for pooled in (ours, theirs):
         pooled.backward(weight)
     assert torch.allclose(leaves[0].grad.float(), leaves[1].grad.float(), rtol=1e-2, atol=1e-6)
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    spare=st.integers(0, 3),
+    seed=st.integers(0, 2**16),
+)
+def test_attention_is_the_equations_one_review_at_a_time(lengths, spare, seed):
+    torch.manual_seed(seed)
+    attention = AttentionPooling(5)
+    torch.nn.init.normal_(attention.projection.bias)
+    output = torch.randn(len(lengths), max(lengths) + spare, 5)
+    pooled = attention(output, torch.tensor(lengths))
+    W, b, v = attention.projection.weight, attention.projection.bias, attention.context
+    for row, length in enumerate(lengths):
+        words = output[row, :length]
+        grown = torch.exp(torch.tanh(words @ W.T + b) @ v)  # (length,)
+        wanted = sum(share * word for share, word in zip(grown / grown.sum(), words, strict=True))
+        assert torch.allclose(pooled[row], wanted, atol=1e-5)
+
+
+def test_attention_works_under_autocast():
+    torch.manual_seed(0)
+    attention, output = AttentionPooling(32), torch.randn(len(LENGTHS), 7, 32)
+    exact = attention(output, LENGTHS)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = attention(output.to(torch.bfloat16), LENGTHS)
+        weights = attention.weigh(output.to(torch.bfloat16), LENGTHS)
+    assert torch.allclose(rough.float(), exact, atol=0.03)
+    assert weights.dtype == torch.float32
+    assert torch.allclose(weights.sum(dim=1), torch.ones(4))
+    assert weights[torch.arange(7) >= LENGTHS.unsqueeze(1)].eq(0).all(), "none on padding"

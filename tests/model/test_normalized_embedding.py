@@ -1,7 +1,5 @@
 """The normalized embedding: against numpy's moments, finite differences, and through a run."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict
 

@@ -1,7 +1,5 @@
 """oneDNN's kernel: its precision, odd sizes, parts of a batch, jobs side by side, denormals."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
@@ -153,14 +151,8 @@ def test_equals_the_packed_sequence_on_older_processors(instructions):
     if instructions == "SSE41":
         environment["ATEN_CPU_CAPABILITY"] = "default"
     tests = Path(__file__).with_name("test_recurrences.py")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-k",
-        "lstm and (packed_sequence or autocast)",
-        tests,
-    ]
+    chosen = "lstm and (packed_sequence or autocast)"
+    command = [sys.executable, "-m", "pytest", "-k", chosen, tests]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

@@ -1,7 +1,5 @@
 """Reviews, and a pre-training on them."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

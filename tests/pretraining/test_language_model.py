@@ -1,7 +1,5 @@
 """The language model, against plain softmaxes and nn.LSTM one review at a time."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -193,9 +191,6 @@ def test_every_review_is_read_once_an_epoch():
         for number, each in plan.batches(epoch)
     )
     assert plan.num_updates(2) == windows
-
-
-def test_reviews_of_one_word_cannot_be_learned_from():
     one = torch.tensor([1, 1])
     corpus = EncodedCorpus(torch.zeros(1), torch.zeros(1), one, one, one, one)
     with pytest.raises(ValueError, match="every review has fewer than two words"):

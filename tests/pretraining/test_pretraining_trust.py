@@ -1,7 +1,5 @@
 """Pre-trainings that must not be used: of other reviews, other settings, in other folders."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
@@ -10,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.distilling import rewrite
-from helpers.pretraining import error_line, options, pretrain
-from helpers.trainings import in_process
+from helpers.pretraining import options, pretrain
+from helpers.trainings import in_process, learn_from, refusal, rewrite
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
@@ -70,23 +67,19 @@ def add_review(folder: Path, split: str, text: str) -> None:
         csv.writer(file).writerow([text, "neg"])
 
 
-@pytest.mark.parametrize("is_finished_then", [False, True])
+@pytest.mark.parametrize("is_done", [False, True])
 @pytest.mark.parametrize("split", ["train", "unsupervised"])
-def test_other_reviews_than_then_are_refused(
-    reviews, tmp_path, monkeypatch, capsys, split, is_finished_then
-):
+def test_other_reviews_are_refused(reviews, tmp_path, monkeypatch, capsys, split, is_done):
     folder = Path(shutil.copytree(reviews, tmp_path / "reviews"))
     path = tmp_path / "model"
-    if is_finished_then:
+    if is_done:
         assert pretrain(*options(folder, path)) == 0
     else:
         pretrain_and_stop(monkeypatch, *options(folder, path))
-    assert state_path(path).exists() == (not is_finished_then)
+    assert state_path(path).exists() == (not is_done)
     add_review(folder, split, "one more that nobody has read")
-    capsys.readouterr()
     monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("it goes on"))
-    assert pretrain(*options(folder, path)) == 1
-    error = error_line(capsys)
+    error = refusal(options(folder, path), capsys, "pretrain")
     assert f"the {split} reviews are " in error
     assert f"or remove {path} to start anew" in error
 
@@ -100,11 +93,9 @@ def test_another_file_of_vectors_is_refused(reviews, tmp_path, capsys, monkeypat
     monkeypatch.setattr(Pretrainer, "fit", lambda self: pytest.fail("made again"))
     assert pretrain(*arguments) == 0
     file.write_text(f"great {'0.5 ' * 7}0.25\n")
-    capsys.readouterr()
-    assert pretrain(*arguments) == 1
-    assert f"vectors.path is '{file}', with digest" in error_line(capsys)
-    assert pretrain(*options(reviews, tmp_path / "model")) == 1
-    assert "with none, but the pre-training" in error_line(capsys)
+    assert f"vectors.path is '{file}', with digest" in refusal(arguments, capsys, "pretrain")
+    error = refusal(options(reviews, tmp_path / "model"), capsys, "pretrain")
+    assert "with none, but the pre-training" in error
 
 
 # {all} are the settings, {run} is the run to be, and {it} the pre-training.
@@ -129,15 +120,15 @@ REFUSALS = [
 def test_what_it_is_not_for(command, message, reviews, made, tmp_path, capsys, never):
     run = tmp_path / "run"
     values = {"all": " ".join(options(reviews, run)), "run": run, "it": made}
-    assert cli.main(command.format(**values).split()) == 1
-    assert message.format(**values) in error_line(capsys)
+    name, *arguments = command.format(**values).split()
+    assert message.format(**values) in refusal(arguments, capsys, name)
     read_weights(made, "last")
 
 
 def test_a_folder_of_something_else_is_not_advised_to_be_overwritten(reviews, tmp_path, capsys):
     (tmp_path / "letter.txt").write_text("dear")
-    assert pretrain(*options(reviews, tmp_path)) == 1
-    assert "holds no pre-training: choose another output_dir" in error_line(capsys)
+    error = refusal(options(reviews, tmp_path), capsys, "pretrain")
+    assert "holds no pre-training: choose another output_dir" in error
 
 
 def test_one_without_checkpoint_is_begun_again_with_other_settings(reviews, tmp_path, monkeypatch):
@@ -208,8 +199,7 @@ def test_a_hub_out_of_reach_is_not_taken_for_one_without(monkeypatch):
 def test_unusable_reviews_are_met_before_it(tmp_path, capsys, never, num_validation, more, message):
     splits = {"train": 20, "validation": num_validation}
     folder = write_corpus(tmp_path / "reviews", splits=splits)
-    assert cli.train(options(folder, tmp_path / "run", *more)) == 1
-    assert message in error_line(capsys)
+    assert message in refusal(options(folder, tmp_path / "run", *more), capsys)
     assert not (tmp_path / "run-pretraining" / "run.json").exists()
 
 
@@ -217,21 +207,19 @@ def test_a_teacher_not_to_be_trusted_is_met_before_it(reviews, tmp_path, capsys,
     other = write_corpus(tmp_path / "reviews", splits={"train": 40, "validation": 10}, seed=5)
     teacher = tmp_path / "teacher"
     assert cli.train(options(other, teacher, "--pretraining.num_epochs=0")) == 0
-    capsys.readouterr()
-    more = f"--distillation.teachers=[{teacher}]"
-    assert cli.train(options(reviews, tmp_path / "run", more)) == 1
-    assert "which it may have learned from" in error_line(capsys)
+    command = options(reviews, tmp_path / "run", learn_from(teacher))
+    assert "which it may have learned from" in refusal(command, capsys)
 
 
 def test_a_classifier_is_no_pretraining(reviews, tmp_path, capsys):
     run = tmp_path / "classifier"
     assert cli.train(options(reviews, run, "--pretraining.num_epochs=0")) == 0
-    capsys.readouterr()
-    assert cli.train(options(reviews, tmp_path / "run", f"--pretraining.path={run}")) == 1
-    assert "not a pre-training: choose another pretraining.path" in error_line(capsys)
+    command = options(reviews, tmp_path / "run", f"--pretraining.path={run}")
+    message = "not a pre-training: choose another pretraining.path"
+    assert message in refusal(command, capsys)
     rewrite(run, result=None)  # nor is it begun again as a pre-training
-    assert pretrain(*options(reviews, run)) == 1
-    assert "holds a classifier, not a pre-training: choose another output_dir" in error_line(capsys)
+    message = "holds a classifier, not a pre-training: choose another output_dir"
+    assert message in refusal(options(reviews, run), capsys, "pretrain")
     read_weights(run, "best")
 
 
@@ -249,12 +237,9 @@ def test_a_sweep_makes_none_per_trial(finished, tmp_path, capsys, searched):
         space["pretraining.num_epochs"] = {"low": 1, "high": 2}
     file = tmp_path / "sweep.yaml"
     file.write_text(json.dumps({"space": space, "trials": 1}))
-    command = ["sweep", str(file), f"--output_dir={tmp_path / 'sweep'}", "--show", *fixed]
-    with pytest.raises(SystemExit) as end:
-        cli.main(command)
-    assert end.value.code == 2
-    assert "would pre-train anew for each trial" in capsys.readouterr().err
-    assert cli.main([*command, f"--pretraining.path={finished}"]) != 2
+    command = [file, f"--output_dir={tmp_path / 'sweep'}", "--show", *fixed]
+    assert "would pre-train anew for each trial" in refusal(command, capsys, "sweep", status=2)
+    assert cli.main(["sweep", *map(str, command), f"--pretraining.path={finished}"]) != 2
 
 
 @pytest.fixture(scope="module")
@@ -292,9 +277,9 @@ def test_reproducing_says_if_it_is_gone_or_another(trained, tmp_path, monkeypatc
             shutil.copytree(kept, path)
             with (path / "checkpoints" / "last" / "model.safetensors").open("ab") as file:
                 file.write(b"\0")
-        assert cli.main(["reproduce", str(trained), f"--output={tmp_path / 'again'}"]) == 1
+        error = refusal([trained, "--output", tmp_path / "again"], capsys, "reproduce")
     finally:
         shutil.rmtree(path, ignore_errors=True)
         kept.rename(path)
     message = {"gone": "started from is missing", "other": "has weights with digest"}[change]
-    assert message in error_line(capsys)
+    assert message in error

@@ -1,12 +1,10 @@
 """Reviews with and without labels, for trainings that use both."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.distilling import SPLITS
+from helpers.trainings import SPLITS
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,24 @@
 """Unlabelled reviews labelled by finished runs: their soft labels, what is learned, refusals."""
 
-from __future__ import annotations
-
-import csv
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.distilling import SPLITS, learn_from, rewrite
-from helpers.objectives import CPU
 from helpers.processes import start_ranks
-from helpers.trainings import arguments, ended, read_events, refusal, stop_after
+from helpers.review_files import read_rows
+from helpers.trainings import (
+    SPLITS,
+    arguments,
+    ended,
+    learn_from,
+    read_events,
+    refusal,
+    rewrite,
+    stop_after,
+    train,
+)
 
 import sentiment
 from sentiment.cli import main as cli
@@ -40,26 +46,21 @@ def saved_labels(run: Path) -> torch.Tensor:
 def teachers(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two runs that read differently: other vocabularies, lengths, cells."""
     folder = tmp_path_factory.mktemp("teachers")
-    first, second = folder / "first", folder / "second"
-    assert cli.train(arguments(reviews, first, *DECIDED)) == 0
     different = ["--vocabulary.min_frequency=1", "--data.max_length=12", "--data.keep=tail",
                  "--model.cell=gru", "--data.lower_case=false", "--seed=1"]  # fmt: skip
-    assert cli.train(arguments(reviews, second, *DECIDED, *different)) == 0
-    return first, second
+    first = train(reviews, folder / "first", *DECIDED)
+    return first, train(reviews, folder / "second", *DECIDED, *different)
 
 
 @pytest.fixture(scope="module")
 def student(reviews, teachers, tmp_path_factory) -> Path:
     """A run that learned from both."""
-    run = tmp_path_factory.mktemp("student") / "run"
-    assert cli.train(arguments(reviews, run, learn_from(*teachers))) == 0
-    return run
+    return train(reviews, tmp_path_factory.mktemp("student") / "run", learn_from(*teachers))
 
 
 def mean_prediction(teachers, reviews: Path, temperature: float = 1.0) -> torch.Tensor:
     """What ``sentiment.load`` predicts for the unlabelled reviews, averaged over teachers."""
-    with (reviews / "unsupervised.csv").open(encoding="utf-8", newline="") as file:
-        texts = [row["text"] for row in csv.DictReader(file)]
+    texts = [row["text"] for row in read_rows(reviews / "unsupervised.csv")]
     predictions = []
     for teacher in teachers:
         predictor = sentiment.load(teacher, device="cpu", calibrated=False)
@@ -73,7 +74,7 @@ def test_soft_labels_are_the_teachers_mean_prediction(reviews, teachers, student
     assert torch.allclose(saved_labels(student), mean_prediction(teachers, reviews), atol=1e-6)
     warm = [learn_from(*teachers), "--distillation.temperature=3"]
     config = parse_training(arguments(reviews, tmp_path / "run", *warm), "test").config
-    labels = teach(config, prepare_training(config), CPU)
+    labels = teach(config, prepare_training(config), torch.device("cpu"))
     assert labels.dtype == torch.float32
     assert torch.allclose(labels, mean_prediction(teachers, reviews, 3.0), atol=1e-6)
 
@@ -160,14 +161,14 @@ def test_other_teachers_are_not_reproduced_from(reviews, teachers, tmp_path, cap
     assert cli.train(arguments(reviews, run, learn_from(folder), ONE_EPOCH)) == 0
     shutil.rmtree(folder)
     shutil.copytree(teachers[1], folder)
-    message = refusal([str(run)], capsys, command_name="reproduce")
+    message = refusal([str(run)], capsys, "reproduce")
     assert f"the teacher {folder} has identity" in message and f"but {run} learned" in message
     shutil.rmtree(folder)
-    assert f"{folder} is not a run" in refusal([str(run)], capsys, command_name="reproduce")
+    assert f"{folder} is not a run" in refusal([str(run)], capsys, "reproduce")
     shutil.copytree(teachers[0], folder)
     best, last = (folder / f"checkpoints/{name}/model.safetensors" for name in ("best", "last"))
     shutil.copy(last, best)
-    assert "has weights with digest" in refusal([str(run)], capsys, command_name="reproduce")
+    assert "has weights with digest" in refusal([str(run)], capsys, "reproduce")
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """A training that starts from a run: its weights by words and classes, and what must agree."""
 
-from __future__ import annotations
-
 import json
 import shutil
 
 import pytest
 from helpers.corpus import write_corpus
-from helpers.trainings import arguments, refusal, stop_after
+from helpers.trainings import refusal, stop_after, train
 
 from sentiment import load
 from sentiment.cli import main as cli
@@ -29,8 +27,7 @@ def first(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     corpus = write_corpus(folder / "old", splits={"train": 60, "validation": 20}, seed=1)
     layers = ["--model.pooling=last+attention", "--model.learned_initial_state=true"]
-    assert cli.train(arguments(corpus, folder / "run", *layers)) == 0
-    return folder / "run"
+    return train(corpus, folder / "run", *layers)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +56,11 @@ def probabilities(run, names=("neg", "pos")):
 
 
 @pytest.mark.parametrize("vocabulary", ["keep", "extend"])
-def test_it_starts_as_the_run_predicts(vocabulary, first, reviews, tmp_path, caplog):
+def test_it_starts_as_the_run_predicts(vocabulary, first, reviews, tmp_path):
     """Also where classes are in another order, and words at other places."""
-    run, caplog_level = tmp_path / "run", caplog.set_level("INFO", logger="sentiment")
+    run = tmp_path / "run"
     changes = ["--data.class_names=[pos,neg]", f"--training.init_vocabulary={vocabulary}", STILL]
-    assert caplog_level is None and cli.train(options(first, reviews, run, *changes)) == 0
+    assert cli.train(options(first, reviews, run, *changes)) == 0
     for row, expected in zip(probabilities(run), probabilities(first), strict=True):
         assert row == pytest.approx(expected, abs=1e-6)
     old, new = load_run(first).vocabulary, load_run(run).vocabulary
@@ -130,7 +127,7 @@ def test_what_is_no_finished_run_is_refused(first, reviews, tmp_path, capsys):
 def test_the_same_source_with_another_hold_out_is_warned_of(tmp_path, capsys):
     corpus = write_corpus(tmp_path / "corpus", splits={"train": 80})
     first, run = tmp_path / "first", tmp_path / "run"
-    assert cli.train(arguments(corpus, first, "--training.num_epochs=1")) == 0
+    train(corpus, first, "--training.num_epochs=1")
     for seed, is_warned in ((0, False), (1, True)):
         capsys.readouterr()
         changes = [f"--data.validation_seed={seed}", "--overwrite"]

@@ -1,7 +1,5 @@
 """Optimizer, schedules, layer rates (Howard & Ruder 2018) and averaged weights."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -21,10 +19,11 @@ def build(**options) -> SentimentClassifier:
     )  # fmt: skip
 
 
-def rates(model: SentimentClassifier, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+def by_name(model: SentimentClassifier, optimizer: torch.optim.Optimizer, key: str) -> dict:
+    """A value of the optimizer's groups for each parameter."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
-        names[id(each)]: group["lr"] for group in optimizer.param_groups for each in group["params"]
+        names[id(each)]: group[key] for group in optimizer.param_groups for each in group["params"]
     }
 
 
@@ -36,24 +35,18 @@ def depth_of(name: str) -> int:
     return 1 if "_l1" in name else 0
 
 
-def test_rates_fall_from_the_linear_layer_down():
+def test_rates_fall_from_the_linear_layer_down_and_only_matrices_decay():
+    config = TrainingConfig(
+        learning_rate=RATE, layer_rate_factor=0.5, optimizer="adamw", weight_decay=0.1
+    )
     model = build()
-    optimizer = build_optimizer(model, TrainingConfig(learning_rate=RATE, layer_rate_factor=0.5))
-    found = rates(model, optimizer)
-    assert set(found) == {name for name, _ in model.named_parameters()}
-    for name, rate in found.items():
-        assert rate == pytest.approx(RATE * 0.5 ** depth_of(name)), name
-
-
-def test_layer_rates_leave_decay_to_the_matrices():
-    config = TrainingConfig(optimizer="adamw", weight_decay=0.1, layer_rate_factor=0.5)
-    model = build()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for group in build_optimizer(model, config).param_groups:
-        for parameter in group["params"]:
-            name = names[id(parameter)]
-            is_factor = parameter.dim() >= 2 and not name.startswith(("embedding", "initial"))
-            assert (group["weight_decay"] > 0) == is_factor, name
+    optimizer = build_optimizer(model, config)
+    rates, decays = (by_name(model, optimizer, key) for key in ("lr", "weight_decay"))
+    assert set(rates) == {name for name, _ in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        assert rates[name] == pytest.approx(RATE * 0.5 ** depth_of(name)), name
+        is_factor = parameter.dim() >= 2 and not name.startswith(("embedding", "initial"))
+        assert (decays[name] > 0) == is_factor, name
 
 
 def test_layers_start_one_after_another():
@@ -69,7 +62,7 @@ def test_layers_start_one_after_another():
     first_change: dict[str, int] = {}
     tokens, lengths = torch.tensor([[3, 4, 5], [6, 7, 8]]), torch.tensor([3, 3])
     for update in range(40):
-        for name, rate in rates(model, optimizer).items():
+        for name, rate in by_name(model, optimizer, "lr").items():
             expected = RATE * (1 - update / 40) if update >= 5 * depth_of(name) else 0.0
             assert rate == pytest.approx(expected), (update, name)
         optimizer.zero_grad()

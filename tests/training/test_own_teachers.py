@@ -1,6 +1,4 @@
-"""Teachers that a training trains for itself."""
-
-from __future__ import annotations
+"""Teachers that a training trains for itself, linear models among them."""
 
 import os
 import shutil
@@ -8,21 +6,27 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.corpus import write_corpus
-from helpers.distilling import learn_from, rewrite
-from helpers.trainings import arguments, in_process, refusal
+from helpers.review_files import read_rows
+from helpers.trainings import SPLITS, arguments, in_process, learn_from, refusal, rewrite, train
+from scipy.special import softmax
 
+from sentiment.baseline.folder import load_baseline
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DistillationConfig
 from sentiment.config.parser import TrainingRequest, load_config, parse_training, save_config
+from sentiment.data.reviews import load_split
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
+from sentiment.runs.weights import read_tensors
 from sentiment.runtime.files import beside
 from sentiment.training.distillation import (
     own_teachers,
     plan_teachers,
+    soft_labels_path,
     teacher_folders,
     train_teachers,
 )
@@ -35,9 +39,7 @@ SHORT = ["--training.num_epochs=1", "--training.log_every=1"]
 
 @pytest.fixture(scope="module")
 def student(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("student") / "run"
-    assert cli.train(arguments(reviews, run, *SHORT, TWO)) == 0
-    return run
+    return train(reviews, tmp_path_factory.mktemp("student") / "run", *SHORT, TWO)
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ def test_several_processes_use_finished_teachers_but_train_none(student, reviews
 
 def test_commands_that_train_no_teachers(reviews, tmp_path, capsys):
     command = [f"--data.path={reviews}", TWO, f"--output={tmp_path / 'range'}"]
-    message = refusal(command, capsys, command_name="find-lr")
+    message = refusal(command, capsys, "find-lr")
     assert "a range test trains no teachers" in message
     config = Config(distillation=DistillationConfig(num_teachers=2))
     with pytest.raises(ValueError, match="num_teachers would train teachers anew"):
@@ -210,3 +212,62 @@ def test_folders_beside_a_run(tmp_path, monkeypatch):
     assert beside("~", "-x") == str(tmp_path / "home-x")
     with pytest.raises(ValueError, match="output_dir is '/': choose a folder below it"):
         beside("/", "-x")
+
+
+WARM = [*SHORT, "--distillation.temperature=2"]
+BASELINE = "--distillation.baseline=true"
+
+
+@pytest.fixture(scope="module")
+def taught(reviews: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(reviews, tmp_path_factory.mktemp("taught") / "run", *WARM, BASELINE)
+
+
+@pytest.fixture
+def copied(taught: Path, tmp_path: Path) -> Path:
+    """A copy of the baseline, next to ``tmp_path / "run"``."""
+    return Path(shutil.copytree(f"{taught}-baseline", tmp_path / "run-baseline"))
+
+
+def test_the_soft_labels_are_the_baselines_calibrated_probabilities(taught):
+    baseline = load_baseline(Path(f"{taught}-baseline"))
+    reviews = load_split(load_config(taught / "config.yaml").data, "unsupervised")
+    logs = baseline.predict(reviews).log_probabilities
+    tensors, _ = read_tensors(soft_labels_path(taught), read_manifest(taught)["identity"])
+    expected = softmax(logs / (2 * baseline.temperature), axis=1)
+    np.testing.assert_allclose(tensors["soft_labels"].numpy(), expected, atol=1e-6)
+    (teacher,) = read_manifest(taught)["teachers"]
+    assert teacher["path"] == f"{taught}-baseline"
+    assert "baseline: " in (taught / "train.log").read_text(), "the run ends with the comparison"
+
+
+def test_a_named_baseline_teaches_the_same(taught, reviews, copied, tmp_path):
+    assert cli.train(arguments(reviews, tmp_path / "named", *WARM, learn_from(copied))) == 0
+    assert compare_runs(taught, tmp_path / "named").is_equal
+
+
+def test_a_baseline_of_the_same_reviews_is_kept(taught, reviews, copied, tmp_path):
+    before = (copied / "run.json").stat().st_mtime_ns
+    assert cli.train(arguments(reviews, tmp_path / "run", *WARM, BASELINE)) == 0
+    assert (copied / "run.json").stat().st_mtime_ns == before
+    assert compare_runs(taught, tmp_path / "run").is_equal
+
+
+def test_a_baseline_of_other_reviews_is_refused_or_replaced(copied, tmp_path, capsys):
+    others = write_corpus(tmp_path / "others", splits=SPLITS, seed=5)
+    command = arguments(others, tmp_path / "run", *WARM, BASELINE)
+    assert f"{copied} holds a baseline: replace it with --overwrite" in refusal(command, capsys)
+    named = arguments(others, tmp_path / "named", *WARM, learn_from(copied))
+    assert f"the teacher {copied} held out 30 validation reviews" in refusal(named, capsys)
+    assert cli.train([*command, "--overwrite"]) == 0
+    rows = read_rows(copied / "evaluation" / "validation" / "predictions.csv")
+    assert len(rows) == SPLITS["validation"]
+    assert read_manifest(copied)["data"] == {
+        split: read_manifest(tmp_path / "run")["data"][split] for split in ("train", "validation")
+    }
+
+
+def test_a_baseline_that_was_not_finished_is_refused(reviews, copied, tmp_path, capsys):
+    (copied / ".begun").touch()
+    command = arguments(reviews, tmp_path / "named", *WARM, learn_from(copied))
+    assert "is not finished: train it again with sentiment baseline" in refusal(command, capsys)

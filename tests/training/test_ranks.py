@@ -1,8 +1,5 @@
 """Several processes equal one, on the CPU; torch's own launcher starts, stops and restarts them."""
 
-from __future__ import annotations
-
-import csv
 import json
 import os
 import signal
@@ -14,6 +11,7 @@ import pytest
 import torch
 from helpers.corpus import write_corpus
 from helpers.processes import free_port, start_ranks
+from helpers.review_files import read_rows
 from helpers.trainings import arguments, ended, torchrun
 
 from sentiment.cli import main as cli
@@ -132,8 +130,7 @@ def test_predictions_of_ranks_are_merged_in_order(two, uneven, tmp_path):
     assert cli.main([*command, files[0]]) == 0
     out, _ = ended(start_ranks(2, cli.main, [*command, files[1]]))
     assert out.count("243 rows") == 1
-    texts = [Path(file).read_text(encoding="utf-8").splitlines() for file in files]
-    rows = [list(csv.DictReader(each)) for each in texts]
+    rows = [read_rows(Path(file)) for file in files]
     assert [row["text"] for row in rows[1]] == [row["text"] for row in rows[0]]
     assert [row["predicted"] for row in rows[1]] == [row["predicted"] for row in rows[0]]
     shares = [[float(row["probability_pos"]) for row in each] for each in rows]

@@ -1,8 +1,5 @@
 """``sentiment cross-validate``: every review by a model that had not seen it."""
 
-from __future__ import annotations
-
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from helpers.review_files import write
+from helpers.trainings import arguments, refusal
 from sklearn.metrics import f1_score
 
 from sentiment.cli import main as cli
@@ -33,22 +32,13 @@ from sentiment.tuning.cross_validation import (
 )
 from sentiment.tuning.trainings import TrainingOutcome
 
-TINY = [
-    "--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1",
-    "--device=cpu", "--data.max_length=10", "--data.num_processes=1", "--training.pictures=false",
-]  # fmt: skip
-
 
 def write_reviews(folder: Path, num_groups: int = 9) -> Path:
     """Reviews of two classes, four of each film."""
-    folder.mkdir(exist_ok=True)
-    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["text", "label", "film"])
-        for number in range(4 * num_groups):
-            film, label = number // 4, ("neg", "pos")[number % 2]
-            writer.writerow([f"{label} film{film} number {number}", label, f"film {film}"])
-    return folder
+    labels = ["neg", "pos"] * 2 * num_groups
+    texts = [f"{label} film{n // 4} number {n}" for n, label in enumerate(labels)]
+    films = [f"film {n // 4}" for n in range(4 * num_groups)]
+    return write(folder / "train.csv", {"text": texts, "label": labels, "film": films}).parent
 
 
 def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFoldPredictions:
@@ -68,10 +58,8 @@ def make_predictions(seed: int, size: int = 40, repeats: int = 1) -> OutOfFoldPr
 
 
 def command(data: Path, folder: Path, *options: str) -> list[str]:
-    return [
-        "cross-validate", "--folds=2", f"--output_dir={folder}", f"--data.path={data}",
-        "--data.validation=groups", "--data.group_column=film", *TINY, *options,
-    ]  # fmt: skip
+    groups = "--data.validation=groups", "--data.group_column=film", "--training.num_epochs=1"
+    return ["cross-validate", "--folds=2", *arguments(data, folder, *groups, *options)]
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +103,8 @@ def test_a_finished_one_trains_nothing_again(validated, capsys):
     table = [line for line in output.splitlines() if str(validated) not in line]
     assert max(map(len, table)) <= 80
     assert (validated / "predictions.csv").read_bytes() == before
-    assert cli.main(command(validated.parent / "data", validated, "--folds=4")) == 1
-    assert "was started with --folds 2, not 4" in capsys.readouterr().err
+    again = command(validated.parent / "data", validated, "--folds=4")[1:]
+    assert "was started with --folds 2, not 4" in refusal(again, capsys, "cross-validate")
 
 
 def test_the_linear_model_of_the_same_folds_stands_beside(validated, capsys):
@@ -149,23 +137,20 @@ def test_a_linear_model_that_another_process_trains_is_waited_for(validated, cap
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "status", "message"),
     [
-        (["--folds=10"], "has 9 groups among 18 reviews, too few to make 10 folds"),
-        (["--data.group_column=director"], "no column 'director'"),
-        (["--data.group_column=null"], "to hold out whole groups, set data.validation to groups"),
+        (["--folds=10"], 1, "has 9 groups among 18 reviews, too few to make 10 folds"),
+        (["--data.group_column=director"], 1, "no column 'director'"),
+        (
+            ["--data.group_column=null"],
+            2,
+            "to hold out whole groups, set data.validation to groups",
+        ),
     ],
 )
-def test_wrong_input_is_told_in_one_line(tmp_path, changes, message, capsys):
-    arguments = command(write_reviews(tmp_path / "data"), tmp_path / "cv", *changes)
-    try:
-        status = cli.main(arguments)
-    except SystemExit as end:
-        status = end.code
-    error = capsys.readouterr().err
-    assert status in (1, 2)
-    assert message in error
-    assert len(error.strip().splitlines()) == 1
+def test_wrong_input_is_told_in_one_line(tmp_path, changes, status, message, capsys):
+    given = command(write_reviews(tmp_path / "data"), tmp_path / "cv", *changes)[1:]
+    assert message in refusal(given, capsys, "cross-validate", status)
     assert not (tmp_path / "cv").exists()
 
 
@@ -256,8 +241,8 @@ def test_reviews_that_have_changed_are_refused(validated, capsys):
     """Divided anew, folds would be measured on reviews that their models were trained on."""
     data = write_reviews(validated.parent / "data", num_groups=10)
     try:
-        assert cli.main(command(data, validated)) == 1
-        assert "was started with other reviews" in capsys.readouterr().err
+        error = refusal(command(data, validated)[1:], capsys, "cross-validate")
+        assert "was started with other reviews" in error
         config = load_settings(validated / "folds" / "repeat1-fold1")
         with pytest.raises(UserError, match="the reviews that .* held out have changed"):
             folds = plan_folds(config, validated, 2, 1)
@@ -267,8 +252,7 @@ def test_reviews_that_have_changed_are_refused(validated, capsys):
 
 
 def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
-    assert cli.main(["cross-validate", f"--output_dir={tmp_path / 'cv'}"]) == 1
-    error = capsys.readouterr().err
+    error = refusal([f"--output_dir={tmp_path / 'cv'}"], capsys, "cross-validate")
     assert "the source mini has its own validation split" in error
     assert "give reviews without one with --data.path" in error
 
@@ -276,5 +260,5 @@ def test_the_embedded_corpus_has_nothing_to_hold_out(tmp_path, capsys):
 def test_compare_takes_cross_validations(validated, capsys):
     assert cli.main(["compare", str(validated), str(validated)]) == 0
     assert "B minus A: +0.00 points on 36 reviews" in capsys.readouterr().out
-    assert cli.main(["compare", str(validated)]) == 1
-    assert "is one cross-validation: give another one too" in capsys.readouterr().err
+    error = refusal([validated], capsys, "compare")
+    assert "is one cross-validation: give another one too" in error

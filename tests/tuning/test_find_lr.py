@@ -1,7 +1,5 @@
 """The range test of the learning rate: what it measures, suggests, writes and leaves alone."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import replace
@@ -10,25 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.trainings import SMALL, read_events, refusal
 
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
 from sentiment.data.batches import BucketSampler
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import set_up
-from sentiment.tuning.lr_finder import (
-    RangeTest,
-    measure_range,
-    prepare_range,
-    range_text,
-    suggest,
-)
+from sentiment.tuning.lr_finder import RangeTest, measure_range, prepare_range, range_text, suggest
 
-TINY = [
-    "--model.embedding_size=8", "--model.hidden_size=8", "--training.precision=fp32",
-    "--training.batch_size=16", "--vocabulary.min_frequency=1",
-]  # fmt: skip
 CPU = torch.device("cpu")
 
 
@@ -39,7 +27,7 @@ def measure(config, data, **changes) -> RangeTest:
 
 @pytest.fixture(scope="module")
 def prepared(corpus):
-    config = parse_training([f"--data.path={corpus}", *TINY], "test").config
+    config = parse_training([f"--data.path={corpus}", *SMALL], "test").config
     return config, prepare_range(config)
 
 
@@ -129,13 +117,7 @@ def test_suggestions_are_the_steepest_fall_and_the_minimum():
 
 @pytest.mark.parametrize(
     "losses",
-    [
-        np.full(100, 0.7),
-        np.linspace(0.7, 0.65, 100),
-        np.linspace(0.7, 3.0, 100),
-        [0.7],
-        [0.7, 0.1],
-    ],
+    [np.full(100, 0.7), np.linspace(0.7, 0.65, 100), np.linspace(0.7, 3.0, 100), [0.7], [0.7, 0.1]],
     ids=["flat", "hardly falling", "rising", "one update", "two updates"],
 )
 def test_no_suggestion_without_a_fall(losses):
@@ -147,7 +129,7 @@ def test_no_suggestion_without_a_fall(losses):
 def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = ["--training.num_epochs=1", "--lowest=1e-5", "--num_updates=120"]
-    arguments = [f"--data.path={corpus}", *TINY, "--output_dir=runs/one", *options]
+    arguments = [f"--data.path={corpus}", *SMALL, "--output_dir=runs/one", *options]
     assert cli.main(["find-lr", *arguments]) == 0
     printed = capsys.readouterr().out
     found = json.loads(Path("runs/one-find-lr/find-lr.json").read_text())
@@ -166,25 +148,20 @@ def test_the_command_suggests_and_writes_its_folder_alone(corpus, tmp_path, monk
     # Done again, the files take the place of the first ones.
     assert cli.main(["find-lr", *arguments]) == 0
     assert json.loads(Path("runs/one-find-lr/find-lr.json").read_text()) == found
-    events = EventAccumulator("runs/one-find-lr/tensorboard", size_guidance={"scalars": 0})
-    events.Reload()
+    events = read_events(Path("runs/one-find-lr"), "")
     drawn = [each.value for each in events.Scalars("find-lr/loss")]
     assert drawn == pytest.approx([each["loss"] for each in points])
     assert "pictures/find-lr" in events.Tags()["images"]
 
 
-def test_a_run_is_not_touched(corpus, tmp_path, capsys):
+def test_a_run_is_not_touched_and_a_pre_training_must_be_there(corpus, tmp_path, capsys):
     (tmp_path / "run.json").write_text("{}")
-    arguments = ["find-lr", f"--data.path={corpus}", f"--output={tmp_path}"]
-    assert cli.main(arguments) == 1
-    assert "holds a run: choose another --output" in capsys.readouterr().err
+    error = refusal([f"--data.path={corpus}", f"--output={tmp_path}"], capsys, "find-lr")
+    assert "holds a run: choose another --output" in error
     assert [each.name for each in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_a_pre_training_must_be_there_already(corpus, tmp_path, capsys):
-    arguments = ["find-lr", f"--data.path={corpus}", f"--output={tmp_path / 'out'}"]
-    assert cli.main([*arguments, "--pretraining.num_epochs=1"]) == 1
-    assert "call sentiment pretrain with these settings" in capsys.readouterr().err
+    command = [f"--data.path={corpus}", f"--output={tmp_path / 'out'}"]
+    error = refusal([*command, "--pretraining.num_epochs=1"], capsys, "find-lr")
+    assert "call sentiment pretrain with these settings" in error
     assert not (tmp_path / "out").exists()
 
 
