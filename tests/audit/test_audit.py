@@ -1,8 +1,5 @@
 """sentiment audit finds planted faults; what it lists, train leaves out."""
 
-from __future__ import annotations
-
-import csv
 import json
 import random
 import re
@@ -11,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.corpus import BAD, GOOD, SHARED, needs_imdb, write_corpus
-from helpers.review_files import write, write_text_folder
+from helpers.review_files import read_rows, write, write_text_folder
+from helpers.trainings import arguments, refusal
 
 from sentiment.audit.audit import Audit, audit
 from sentiment.audit.label_errors import find_label_errors
@@ -58,11 +56,8 @@ def planted(tmp_path_factory) -> tuple[Path, list[int]]:
     rows += [(f"{rows[0][0].upper()}!", rows[0][1])]  # 400: a copy
     rows += [(rows[1][0], NAMES[rows[1][1] == "neg"])]  # 401: contradicts
     rows += [("Un film très moyen, à éviter".encode().decode("cp1252"), "neg")]  # 402
-    rows += [
-        ("a \x85 b c &amp; <i>d</i> www.e.org\ufffd", "pos"),
-        ("?!", "pos"),
-        ("дорогой фильм", "pos"),
-    ]
+    rows += [("a \x85 b c &amp; <i>d</i> www.e.org\ufffd", "pos")]
+    rows += [("?!", "pos"), ("дорогой фильм", "pos")]
     return write_rows(tmp_path_factory.mktemp("planted"), rows), flipped
 
 
@@ -111,12 +106,7 @@ def test_the_words_of_each_class_tell_it(found):
 def test_the_summary_fits_a_terminal(found):
     table = audit_table(found)
     assert max(map(width, table.splitlines())) <= 80
-    for part in (
-        "406 labelled reviews, 2",
-        "contradicting labels",
-        "train row 403",
-        "Cyrillic 1",
-    ):
+    for part in ("406 labelled reviews, 2", "contradicting labels", "train row 403", "Cyrillic 1"):
         assert part in " ".join(table.split())
 
 
@@ -188,30 +178,22 @@ def test_too_few_reviews_are_said_not_judged(tmp_path):
 def test_the_command_writes_a_list_that_train_leaves_out(planted, tmp_path, capsys):
     folder, flipped = planted
     output = tmp_path / "out"
-    arguments = ["audit", str(folder), f"--output={output}", "--vocabulary.min_frequency=1"]
-    assert cli.main(arguments) == 0
+    options = [str(folder), f"--output={output}", "--vocabulary.min_frequency=1"]
+    assert cli.main(["audit", *options]) == 0
     assert "406 labelled reviews" in " ".join(capsys.readouterr().out.split())
     page = (output / PAGE).read_text(encoding="utf-8")
     assert "<script" not in page and not re.search(r'(src|href)="(?!#)', page)  # self-contained
-    with (output / TABLE).open(encoding="utf-8", newline="") as file:
-        listed = list(csv.DictReader(file))
+    listed = read_rows(output / TABLE)
     reviews = load_split(DataConfig(path=str(folder)), "train", NAMES)
     assert {int(row["row"]) - 1 for row in listed[:10]} <= {*flipped, 401}
     assert {row["file"] for row in listed} == {str(folder / "train.csv")}
     assert all(row["split"] == "train" and row["suggested"] != row["label"] for row in listed)
 
     kept = listed[:5]  # as after deleting the other lines
-    with (output / TABLE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, kept[0])
-        writer.writeheader()
-        writer.writerows(kept)
-    assert cli.main(arguments) == 1  # it would overwrite what was edited
-    assert "--overwrite" in capsys.readouterr().err
-    run = tmp_path / "run"
-    tiny = ["--model.embedding_size=4", "--model.hidden_size=4", "--training.num_epochs=1"]
-    tiny += ["--training.pictures=false", "--training.precision=fp32"]
-    options = [f"--data.path={folder}", f"--data.exclude={output / TABLE}", f"--output_dir={run}"]
-    assert cli.train([*options, *tiny]) == 0
+    write(output / TABLE, {name: [row[name] for row in kept] for name in kept[0]})
+    assert "--overwrite" in refusal(options, capsys, "audit"), "it was edited"
+    run, exclude = tmp_path / "run", f"--data.exclude={output / TABLE}"
+    assert cli.train(arguments(folder, run, exclude)) == 0
     assert "leaves out" in capsys.readouterr().out
     data = json.loads((run / "run.json").read_text())
     assert set(data["exclude"]) == {"name", "bytes", "sha256"}
@@ -226,13 +208,11 @@ def test_the_command_writes_a_list_that_train_leaves_out(planted, tmp_path, caps
 
 def test_wrong_inputs_are_refused_before_anything_is_written(tmp_path, capsys):
     output = tmp_path / "out"
-    assert cli.main(["audit", str(tmp_path / "none"), f"--output={output}"]) == 1
-    assert "none" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(["audit", f"--output={output}", "--resume", "x"])
+    assert "none" in refusal([tmp_path / "none", "--output", output], capsys, "audit")
+    refusal(["--output", output, "--resume", "x"], capsys, "audit", status=2)
     (tmp_path / "file").write_text("")
     folder = write_corpus(tmp_path / "reviews", splits={"train": 20})
-    assert cli.main(["audit", str(folder), f"--output={tmp_path / 'file'}"]) == 1
+    refusal([folder, "--output", tmp_path / "file"], capsys, "audit")
     assert not output.exists()
 
 

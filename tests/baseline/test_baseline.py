@@ -1,8 +1,5 @@
 """The linear baseline against scikit-learn and formulas, its folder and its comparisons."""
 
-from __future__ import annotations
-
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.review_files import read_rows, write
+from helpers.trainings import arguments, refusal, train
 from scipy.special import expit
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -37,10 +36,7 @@ from sentiment.runs.run import load_run, load_settings
 from sentiment.runs.weights import read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
 
-TINY = [
-    "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
-    "--training.precision=fp32", "--training.pictures=false",
-]  # fmt: skip
+ONE_EPOCH = "--training.num_epochs=1"
 EVALUATION = Path("evaluation") / "validation"
 CPU = torch.device("cpu")
 
@@ -49,26 +45,10 @@ def baseline(*arguments: object) -> int:
     return cli.main(["baseline", *map(str, arguments)])
 
 
-def error_line(capsys) -> str:
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    return error
-
-
-def write_reviews(folder: Path, **splits: list[tuple[str, str]]) -> Path:
-    folder.mkdir()
-    for split, rows in splits.items():
-        with (folder / f"{split}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([("text", "label"), *rows])
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run(corpus, tmp_path_factory) -> Path:
     """A tiny run without a baseline next to it."""
-    path = tmp_path_factory.mktemp("baseline") / "run"
-    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *TINY]) == 0
-    return path
+    return train(corpus, tmp_path_factory.mktemp("baseline") / "run", ONE_EPOCH)
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +157,7 @@ def test_each_of_three_classes_is_separated_from_the_others():
 def test_a_baseline_learns_an_easy_corpus_and_reports_it(run, made, tmp_path, capsys):
     path = shutil.copytree(made, tmp_path / "run-baseline")
     (path / "evaluation" / "old").write_text("")
-    arguments = ["--config", run / "config.yaml", f"--output_dir={path}", "--overwrite"]
-    assert baseline(*arguments) == 0
+    assert baseline("--config", run / "config.yaml", f"--output_dir={path}", "--overwrite") == 0
     assert not (path / "evaluation" / "old").exists()
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if str(tmp_path.parent) not in line]
@@ -213,8 +192,7 @@ def test_a_loaded_baseline_predicts_what_its_files_say(made):
     predictions = loaded.predict(reviews)
     report = json.loads((made / EVALUATION / "report.json").read_text())
     assert predictions.metrics().nll == report["nll"]
-    with (made / EVALUATION / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(made / EVALUATION / "predictions.csv")
     names = [loaded.class_names[label] for label in predictions.predicted]
     assert [row["predicted"] for row in rows] == names
     expected = expit(np.diff(predictions.log_probabilities, axis=1)[:, 0] / loaded.temperature)
@@ -239,22 +217,19 @@ def test_damaged_and_foreign_files_are_refused(made, tmp_path):
 
     weights = (made / "weights.safetensors").read_bytes()
     refuse("weights.safetensors", weights[:-1] + bytes([weights[-1] ^ 1]), "damaged")
-    refuse("weights.safetensors", b"cos\nsystem\n(S'true'\ntR.", "damaged")
     refuse("ngrams.txt", (made / "ngrams.txt").read_bytes() + b"more\n", "is not the one")
     refuse("config.yaml", (made / "config.yaml").read_bytes() + b"\n", "is not the one")
-    refuse("run.json", b"{", "damaged")
     for name in ("weights.safetensors", "ngrams.txt", "config.yaml"):
         refuse(name, None, name, FileNotFoundError)
     identity = read_manifest(made)["identity"]
     tensors, values = read_tensors(made / "weights.safetensors", identity)
-    for written, written_values, owner, message in (
-        (tensors, values, "another", "belongs to another run"),
-        ({**tensors, "biases": torch.zeros(2)}, values, identity, "does not fit"),
-        ({"weights": tensors["weights"]}, values, identity, "does not fit"),
-        ({**tensors, "biases": torch.tensor([torch.nan])}, values, identity, "non-finite"),
-        (tensors, {}, identity, "no temperature"),
+    for written, written_values, message in (
+        ({**tensors, "biases": torch.zeros(2)}, values, "does not fit"),
+        ({"weights": tensors["weights"]}, values, "does not fit"),
+        ({**tensors, "biases": torch.tensor([torch.nan])}, values, "non-finite"),
+        (tensors, {}, "no temperature"),
     ):
-        write_tensors(tmp_path / "other.safetensors", written, written_values, owner)
+        write_tensors(tmp_path / "other.safetensors", written, written_values, identity)
         refuse("weights.safetensors", (tmp_path / "other.safetensors").read_bytes(), message)
 
 
@@ -284,14 +259,14 @@ def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp
     command = "sentiment baseline --config {}/config.yaml"
     assert (run / "train.log").read_text().rstrip().endswith(f"      {command.format(run)}")
     data_path = load_settings(run).data.path
-    assert cli.train([f"--output_dir={path}", f"--data.path={data_path}", *TINY]) == 0
+    assert cli.train(arguments(data_path, path, ONE_EPOCH)) == 0
     last = capsys.readouterr().out.splitlines()[-2:]
     trained = load_run(path)
     data = trained.config.data
     reviews, corpus = prepare_split(data, "validation", trained.vocabulary, trained.class_names)
     ours = predict_corpus(trained.model, corpus, device=CPU).predicted == reviews.labels
-    with (folder / EVALUATION / "predictions.csv").open(newline="") as file:
-        theirs = np.array([row["label"] == row["predicted"] for row in csv.DictReader(file)])
+    rows = read_rows(folder / EVALUATION / "predictions.csv")
+    theirs = np.array([row["label"] == row["predicted"] for row in rows])
     lines = compare_with_baseline(path, corpus, CPU)
     assert lines.splitlines() == last
     line, both = last
@@ -316,26 +291,20 @@ def test_training_ends_with_the_baselines_command_or_a_comparison(run, made, tmp
 
 
 def test_a_baseline_is_no_run(made, run, corpus, tmp_path, capsys):
-    capsys.readouterr()
-    for command in (
+    for command, *more in (
         ["evaluate"], ["predict", "a text"], ["explain", "a text"], ["check"],
         ["export", "--format=torch", "--output", str(tmp_path / "model.pt")],
     ):  # fmt: skip
-        assert cli.main([command[0], str(made), *command[1:]]) == 1
-        error = error_line(capsys)
+        error = refusal([made, *more], capsys, command)
         assert f"{made} is a baseline" in error and "sentiment compare" in error
-    assert cli.main(["reproduce", str(made)]) == 1
-    assert "is a baseline" in error_line(capsys)
-    into = [f"--data.path={corpus}", f"--output_dir={made}", *TINY]
-    for more in ([], ["--overwrite"], ["--auto_resume"]):
-        assert cli.train([*into, *more]) == 1
-        assert "holds a baseline" in error_line(capsys)
-    assert cli.train(["--resume", str(made)]) == 1
-    assert "holds a baseline" in error_line(capsys)
+    assert "is a baseline" in refusal([made], capsys, "reproduce")
+    into = arguments(corpus, made)
+    for command in (into, [*into, "--overwrite"], [*into, "--auto_resume"], ["--resume", made]):
+        assert "holds a baseline" in refusal(command, capsys)
     assert load_baseline(made).class_names == ("neg", "pos"), "it was left as it was"
 
 
-def test_other_files_are_never_overwritten_and_baselines_only_on_request(made, run, tmp_path):
+def test_baselines_are_overwritten_on_request_and_other_files_never(made, run, tmp_path, capsys):
     with pytest.raises(FileExistsError, match="--overwrite"):
         check_replaceable(made, overwrite=False)
     check_replaceable(made, overwrite=True)
@@ -344,9 +313,7 @@ def test_other_files_are_never_overwritten_and_baselines_only_on_request(made, r
     for other in (tmp_path / "notes", run):
         with pytest.raises(FileExistsError, match="holds no baseline"):
             check_replaceable(other, overwrite=True)
-    with pytest.raises(SystemExit) as stopped:
-        baseline("--resume", run)
-    assert stopped.value.code == 2
+    assert "cannot be resumed" in refusal(["--resume", run], capsys, "baseline", status=2)
 
 
 USUAL = [(f"{('dull', 'great')[n % 2]} film {n}", ("neg", "pos")[n % 2]) for n in range(30)]
@@ -362,10 +329,14 @@ ODD = ("strange film", "odd")
         ({"train": [*USUAL, ODD]}, [], "class 'odd'"),
     ],
 )  # fmt: skip
-def test_few_reviews_and_rare_classes_end_in_a_baseline_or_a_message(
-    tmp_path, capsys, splits, options, message
-):
-    data, output = write_reviews(tmp_path / "data", **splits), tmp_path / "baseline"
-    assert baseline(f"--data.path={data}", f"--output_dir={output}", *options) == bool(message)
+def test_few_reviews_and_rare_classes(tmp_path, capsys, splits, options, message):
+    for split, rows in splits.items():
+        texts, labels = zip(*rows, strict=True)
+        write(tmp_path / "data" / f"{split}.csv", {"text": texts, "label": labels})
+    output = tmp_path / "baseline"
+    command = [f"--data.path={tmp_path / 'data'}", f"--output_dir={output}", *options]
     if message:
-        assert message in error_line(capsys) and not output.exists()
+        assert message in refusal(command, capsys, "baseline")
+        assert not output.exists()
+    else:
+        assert baseline(*command) == 0

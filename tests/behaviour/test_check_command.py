@@ -1,7 +1,5 @@
 """``sentiment check`` as a user meets it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +12,6 @@ from sentiment import load
 from sentiment.behaviour import suite as behaviour
 from sentiment.cli import main as cli
 from sentiment.config.config import Config, DataConfig
-from sentiment.display.console import width
 from sentiment.inference.predictor import Prediction
 
 TESTS = """
@@ -141,24 +138,6 @@ def test_the_page_stands_alone_and_escapes_every_text(fake, tests, pairs, tmp_pa
     assert "praise: none of 4 cases fails." in page
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["check.html", "check.json"]
-
-
-def test_names_of_any_script_and_control_characters_keep_to_their_columns(
-    fake, pairs, tmp_path, capsys
-):
-    fake(FakePredictor(("neg\x1b[31m", "好い\x08"), positive=1, negative=0))
-    text = TESTS.replace("verdicts <b>", '"評価 \\e[2J"').replace("praise\n", "称賛の言葉\n")
-    (tmp_path / "tests.yaml").write_text(text, encoding="utf-8")
-    Path(pairs[0]).write_text("label\ttext\n好い\x08\tgreat \x1b[31m\x08\n")
-    Path(pairs[1]).write_text("label\ttext\nneg\x1b[31m\tgreat\n")
-    run_check(tmp_path, "--tests", tmp_path / "tests.yaml", "--pairs", *pairs)
-    printed = capsys.readouterr()
-    page = (tmp_path / "out" / "check.html").read_text(encoding="utf-8")
-    assert not set("\x1b\x08") & set(printed.out + printed.err + page)
-    assert "great ␛[31m␈" in page and "評価 ␛[2J" in page and "好い␈" in printed.out
-    rows = [line for line in printed.out.splitlines() if " %  " in line]
-    assert len(rows) == 6 + 4
-    assert {width(line[: line.index(" %  ")]) for line in rows} == {33 + 8 + 7 + 7}
 
 
 def test_pairs_alone_run_no_tests(fake, pairs, tmp_path, capsys):

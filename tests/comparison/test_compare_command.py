@@ -1,8 +1,5 @@
 """``sentiment compare``: which runs it accepts and refuses, and what it writes."""
 
-from __future__ import annotations
-
-import csv
 import json
 import re
 import shutil
@@ -16,14 +13,12 @@ import torch
 from helpers import untrained_run
 from helpers.corpus import BAD, FILLER, GOOD, ROOT, write_corpus
 from helpers.predictions import Page
+from helpers.review_files import read_rows, write
+from helpers.trainings import refusal
 
 from sentiment import load
 from sentiment.cli import main as cli
-from sentiment.comparison.run_groups import (
-    Classifier,
-    load_classifier,
-    load_common_reviews,
-)
+from sentiment.comparison.run_groups import Classifier, load_classifier, load_common_reviews
 from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import prepare_split
 from sentiment.data.sources import is_same_source
@@ -59,16 +54,12 @@ def read(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "compare.json").read_text(encoding="utf-8"))
 
 
-def write_reviews(folder: Path, *splits: str, labels: Sequence[str], start="", end="") -> Path:
-    """Reviews of varied words between two texts."""
-    words = [*GOOD, *BAD, *FILLER]
-    folder.mkdir(exist_ok=True)
+def write_reviews(folder: Path, *splits: str, labels: Sequence[str], start="") -> Path:
+    """Reviews of varied words after a text."""
+    middles = [" ".join([*GOOD, *BAD, *FILLER][n % 7 :: 1 + n % 5]) for n in range(30)]
     for split in splits:
-        rows = []
-        for n in range(30):
-            text = " ".join(words[n % 7 :: 1 + n % 5])
-            rows.append(f"{start}{text}{end} {split}{n},{labels[n % len(labels)]}")
-        (folder / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+        texts = [f"{start}{middle} {split}{n}" for n, middle in enumerate(middles)]
+        write(folder / f"{split}.csv", {"text": texts, "label": [*labels] * (30 // len(labels))})
     return folder
 
 
@@ -77,11 +68,7 @@ def classifiers(*paths: Path) -> list[Classifier]:
 
 
 def fail(capsys, *arguments: object) -> str:
-    capsys.readouterr()
-    assert compare(*arguments) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    return error
+    return refusal(arguments, capsys, "compare")
 
 
 def test_two_runs_have_the_results_of_their_evaluations(runs, tmp_path, capsys):
@@ -120,22 +107,6 @@ def test_the_page_is_complete_and_shows_texts_literally(runs, tmp_path):
     assert text.count("<svg") == 2
     for review in result["disagreements"]:
         assert len({prediction["class"] for prediction in review["said"].values()}) == 2
-
-
-def test_control_characters_become_visible(tmp_path, capsys):
-    labels = "\x1b[31mbad", "go\x08od"
-    data = write_reviews(
-        tmp_path / "data\x1b[2J", "train", "test", labels=labels, end=" \x1b[2J\x08\x07"
-    )
-    one = make_run(tmp_path / "one\x1b[1m", data, classes=labels)
-    other = make_run(tmp_path / "other\x08", data, classes=labels, seed=1)
-    output = tmp_path / "out\x1b[3m"
-    assert compare(one, other, "--split=test", "--output", output) == 0
-    printed = capsys.readouterr()
-    page = (output / "compare.html").read_text(encoding="utf-8")
-    assert not set("\x1b\x07\x08") & set(printed.out + printed.err + page)
-    assert "data␛[2J" in printed.out and "out␛[3m" in printed.out and "one␛[1m" in printed.out
-    assert "␛[2J␈␇ test" in page and "␛[31mbad" in page and "go␈od" in page
 
 
 def test_groups_are_compared_by_their_seeds_in_80_columns(runs, tmp_path, capsys):
@@ -180,8 +151,7 @@ def test_disagreements_are_those_of_predict(corpus, tmp_path):
     assert compare(*paths, "--output", tmp_path / "out") == 0
     disagreements = read(tmp_path / "out")["disagreements"]
     assert disagreements
-    with (corpus / "validation.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(corpus / "validation.csv")
     predictors = [load(path) for path in paths]
     for review in disagreements:
         row = rows[review["row"] - 1]

@@ -1,7 +1,5 @@
 """Tests and intervals of a comparison against closed forms, textbooks and plain loops."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 from math import comb
 
@@ -58,10 +56,7 @@ def test_mcnemar_of_many_is_that_of_the_textbook():
     assert test == "chi-square"
     assert p_value == pytest.approx(4.115e-05, rel=1e-3)
     assert mcnemar(86, 150)[0] == p_value
-
-
-def test_mcnemar_changes_its_method_and_never_exceeds_one():
-    assert mcnemar(12, 12)[1] == "exact" and mcnemar(12, 13)[1] == "chi-square"
+    assert mcnemar(12, 13)[1] == "chi-square", "from 25 on"
     assert mcnemar(40, 40)[0] == mcnemar(0, 0)[0] == 1
 
 

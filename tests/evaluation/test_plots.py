@@ -1,7 +1,5 @@
 """Figures show what was counted, for any classes, and stay small."""
 
-from __future__ import annotations
-
 import warnings
 from xml.etree import ElementTree
 

@@ -1,28 +1,42 @@
-"""An evaluation against counts made by hand, and how it is shown."""
-
-from __future__ import annotations
+"""An evaluation against counts made by hand, how it is shown, what truncation and bf16 cost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.predictions import Page, random_predictions
+from helpers.untrained_run import make_run
+from torch import nn
 
+from sentiment import load
+from sentiment.cli import main as cli
 from sentiment.data import batches, tokenizer
+from sentiment.data.pipeline import prepare_split
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import width
-from sentiment.evaluation.evaluate import Predictions
+from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.evaluation.outputs import ReportHead, write_evaluation_page
-from sentiment.evaluation.report import Evaluation, evaluate_predictions, report_table
+from sentiment.evaluation.plots import draw_truncation
+from sentiment.evaluation.report import (
+    Evaluation,
+    evaluate_predictions,
+    report_table,
+    truncation_table,
+)
 from sentiment.evaluation.slices import (
+    KEEPS,
     by_cut,
     by_length,
     by_unknown_share,
+    measure_truncation,
     shorten_review,
     unknown_shares,
 )
+from sentiment.runs.run import load_run
+from sentiment.runtime import device as runtime
 
 HOSTILE = '<script>alert("x")</script> & \x1b[31mred\x00\x08 良い \u202eevil'
 
@@ -246,3 +260,109 @@ def test_the_report_is_json_without_non_finite_numbers(num_reviews, names):
     assert values["calibration"]["temperature"] == 1.5
     groups = values["accuracy_by"]["length"]
     assert sum(group["num_reviews"] for group in groups) == values["num_reviews"] == num_reviews
+
+
+DECISIVE = 2
+CPU = torch.device("cpu")
+
+
+class Finder(nn.Module):
+    """Predicts class 1 if it sees the decisive word."""
+
+    calls = 0
+
+    def forward(self, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        is_found = (tokens == DECISIVE).any(dim=1)
+        return torch.stack((~is_found, is_found), dim=1).float()
+
+
+@pytest.fixture
+def corpus():
+    """Three reviews of ten words of class 1, with the decisive word first, last and fifth."""
+    reviews = np.full((3, 10), 3, dtype=np.int32)
+    reviews[0, 0] = reviews[1, 9] = reviews[2, 4] = DECISIVE
+    tokenized = tokenizer.TokenizedTexts(reviews.flatten(), np.array([0, 10, 20, 30]), list("abcd"))
+    return batches.encode(tokenized, np.arange(4, dtype=np.int32), np.ones(3), max_length=10)
+
+
+def test_each_way_keeps_its_tokens(corpus):
+    results = measure_truncation(Finder(), corpus, [8, 4, 2], device=CPU)
+    assert {(each.max_length, each.keep): round(3 * each.accuracy) for each in results} == {
+        (2, "head"): 1, (2, "tail"): 1, (2, "head+tail"): 2,
+        (4, "head"): 1, (4, "tail"): 1, (4, "head+tail"): 2,
+        (8, "head"): 2, (8, "tail"): 2, (8, "head+tail"): 2,
+    }  # fmt: skip
+    assert all(result.cut_share == 1 for result in results)
+
+
+def test_whole_reviews_are_read_once(corpus):
+    model = Finder()
+    results = measure_truncation(model, corpus, [10, 20, 4], device=CPU)
+    assert model.calls == 3 + 1
+    assert [result.accuracy for result in results if result.max_length >= 10] == [1.0] * 6
+
+
+def test_the_table_fits_a_terminal_and_the_figure_has_every_way(corpus):
+    results = measure_truncation(Finder(), corpus, [100, 12_000, 4], device=CPU)
+    lines = truncation_table(results).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2:]] == ["4", "100", "12,000"]
+    assert lines[-1].count(" 100.0 (43.9-100.0)") == 3
+    axes = draw_truncation(results).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(KEEPS)
+
+
+has_bf16 = pytest.mark.skipif(
+    runtime.find_precision("auto", CPU) != torch.bfloat16, reason="needs a processor with bf16"
+)
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("bf16") / "run").path
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [f"word{n} word{n + 1},{('bad', 'good', 'so; so')[n % 3]}" for n in range(30)]
+    text = "\n".join(["text,label", *rows]).replace("so; so", '"so, so"')
+    (tmp_path / "test.csv").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@has_bf16
+def test_evaluation_in_bf16_reports_what_it_changed(run_path, data, capsys):
+    arguments = ["--run", run_path, "--data.path", data, "--output", data, "--precision", "bf16"]
+    assert cli.evaluate(list(map(str, arguments))) == 0
+    assert "Computed in bf16. Reviews also computed in fp32: 30;" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    report = json.loads((data / "report.json").read_text())
+    assert report["precision"] == "bf16"
+    assert 0 < report["rounding"]["mean"] <= report["rounding"]["largest"] < 0.05
+    run = load_run(run_path)
+    settings = replace(run.config.data, path=str(data))
+    _, corpus = prepare_split(settings, "test", run.vocabulary, run.class_names)
+    exact = predict_corpus(run.model, corpus, device=CPU).metrics().nll
+    assert report["nll"] != exact == pytest.approx(report["nll"], abs=0.02)
+
+
+@has_bf16
+def test_prediction_in_bf16_is_close_and_says_so(run_path, tmp_path, capsys):
+    predictor = load(run_path, precision="bf16")
+    assert predictor.rounding is None, "nothing is computed yet"
+    (rounded,), (exact,) = (each.predict(["word1 word2"]) for each in (predictor, load(run_path)))
+    assert rounded.probability == pytest.approx(exact.probability, abs=0.02)
+    assert predictor.rounding is not None and predictor.rounding.num_reviews == 1
+    (tmp_path / "texts.txt").write_text("word1\nword2\n")
+    arguments = [run_path, "--file", tmp_path / "texts.txt", "--output", tmp_path / "out.csv"]
+    assert cli.main(["predict", *map(str, arguments), "--precision", "bf16"]) == 0
+    assert "Reviews also computed in fp32: 2;" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_processor_without_bf16_refuses_it(run_path, data, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "_cpu_has_bf16", lambda: False)
+    arguments = ["--run", str(run_path), "--data.path", str(data), "--device", "cpu"]
+    assert cli.evaluate([*arguments, "--precision", "bf16"]) == 1
+    assert "--precision is bf16, which cpu does not support" in capsys.readouterr().err
