@@ -1,39 +1,38 @@
 """The commands as a user meets them: what they print, write, and say of mistakes."""
 
-from __future__ import annotations
-
-import csv
 import json
 import runpy
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.corpus import ROOT, write_corpus
-from helpers.review_files import write
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from helpers.review_files import read_rows, write
+from helpers.trainings import arguments, read_events, refusal, train
+from helpers.untrained_run import make_run
 
+from sentiment import load
 from sentiment.cli import doctor
 from sentiment.cli import main as cli
+from sentiment.config.config import DataConfig
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import save_weights
 from sentiment.runtime.errors import UserError
 
-QUICK = [
-    "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=1",
-    "--training.precision=fp32", "--training.pictures=false",
-]  # fmt: skip
-PICTURES = ["--training.pictures=true"]
+QUICK = "--training.num_epochs=1"
+PICTURES = "--training.pictures=true"
 
 
 @pytest.fixture(scope="module")
 def run_path(corpus, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "run"
-    assert cli.train([f"--data.path={corpus}", f"--output_dir={path}", *QUICK, *PICTURES]) == 0
-    return path
+    return train(corpus, tmp_path_factory.mktemp("cli") / "run", QUICK, PICTURES)
 
 
-def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
+def test_evaluation_writes_a_report_and_the_predictions_of_predict(run_path, corpus, capsys):
     assert cli.evaluate(["--run", str(run_path)]) == 0
     printed = capsys.readouterr().out
     assert "accuracy" in printed and "right class" in printed
@@ -48,25 +47,25 @@ def test_evaluation_writes_a_report_and_predictions(run_path, corpus, capsys):
     for text in (report["date"], report["data"], f"{100 * report['accuracy']:.2f} %", "<svg"):
         assert text in page
     assert report["num_reviews"] == 60 == sum(map(sum, report["confusion"]))
-    with (output / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    with (corpus / "test.csv").open(encoding="utf-8", newline="") as file:
-        labels = [row["label"] for row in csv.DictReader(file)]
-    assert [row["label"] for row in rows] == labels
+    rows, reviews = read_rows(output / "predictions.csv"), read_rows(corpus / "test.csv")
+    assert [row["label"] for row in rows] == [row["label"] for row in reviews]
     assert [row["row"] for row in rows] == [str(row) for row in range(1, 61)]
     hits = sum(row["label"] == row["predicted"] for row in rows)
     assert report["accuracy"] == pytest.approx(hits / 60)
-    for row in rows:
-        total = float(row["probability_neg"]) + float(row["probability_pos"])
-        assert total == pytest.approx(1, abs=2e-6)
+    predictor = load(run_path)
+    assert predictor.run.checkpoint.temperature != 1
+    predictions = predictor.predict([row["text"] for row in reviews])
+    for row, expected in zip(rows, predictions, strict=True):
+        found = float(row["probability_neg"]), float(row["probability_pos"])
+        assert found == pytest.approx(expected.probabilities, abs=2e-6)
 
 
 def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path, capsys):
     """Another folder with a test split alone, of a mark alone and an unknown word."""
     (tmp_path / "test.csv").write_text("text,label\n?,pos\nzzzz,pos\n")
     output = tmp_path / "out"
-    arguments = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(output)]
-    assert cli.evaluate(arguments) == 0
+    options = ["--run", str(run_path), "--data.path", str(tmp_path), "--output", str(output)]
+    assert cli.evaluate(options) == 0
     report = json.loads((output / "report.json").read_text())
     assert report["num_reviews"] == 2
     assert report["auroc"] is None, "one class alone has no ROC curve"
@@ -74,25 +73,10 @@ def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path, cap
     assert "undefined" in (output / "report.html").read_text(encoding="utf-8")
 
 
-def test_probabilities_are_those_of_predict(run_path, corpus, tmp_path):
-    from sentiment import load
-
-    assert cli.evaluate([str(run_path), "--output", str(tmp_path)]) == 0
-    with (corpus / "test.csv").open(encoding="utf-8", newline="") as file:
-        texts = [row["text"] for row in csv.DictReader(file)]
-    with (tmp_path / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        found = [float(row["probability_pos"]) for row in csv.DictReader(file)]
-    predictor = load(run_path)
-    assert predictor.run.checkpoint.temperature != 1
-    expected = [each.probabilities[1] for each in predictor.predict(texts)]
-    assert found == pytest.approx(expected, abs=2e-6)
-
-
 def test_validation_is_not_flattered(run_path, tmp_path, capsys):
     """The reviews that chose the temperature are said to have, in all three places."""
     output = tmp_path / "out"
-    arguments = [str(run_path), "--split", "validation", "--output", str(output)]
-    assert cli.evaluate(arguments) == 0
+    assert cli.evaluate([str(run_path), "--split=validation", f"--output={output}"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "cross-fitted" in printed and "metrics are slightly optimistic" in printed
     report = json.loads((output / "report.json").read_text())
@@ -109,8 +93,7 @@ def test_validation_is_not_flattered(run_path, tmp_path, capsys):
 
 
 def test_training_reviews_are_said_to_be_such(run_path, tmp_path, capsys):
-    arguments = [str(run_path), "--split", "train", "--output", str(tmp_path)]
-    assert cli.evaluate(arguments) == 0
+    assert cli.evaluate([str(run_path), "--split=train", f"--output={tmp_path}"]) == 0
     assert "trained on these reviews" in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "but the model was trained on the reviews used" in page and "unbiased" not in page
@@ -120,19 +103,13 @@ def test_the_runs_own_reviews_are_known_by_any_path(run_path, corpus, tmp_path, 
     monkeypatch.setenv("HOME", str(corpus.parent))
     monkeypatch.chdir(corpus)
     for path in (f"~/{corpus.name}", ".", str(corpus / ".." / corpus.name)):
-        arguments = ["--split=validation", f"--data.path={path}", f"--output={tmp_path}"]
-        assert cli.evaluate([str(run_path), *arguments]) == 0
+        options = ["--split=validation", f"--data.path={path}", f"--output={tmp_path}"]
+        assert cli.evaluate([str(run_path), *options]) == 0
         report = json.loads((tmp_path / "report.json").read_text())
         assert report["calibration"]["fitted_here"] is True, path
 
 
 def test_weights_that_are_no_numbers_are_refused(run_path, corpus, tmp_path, capsys):
-    import torch
-
-    from sentiment import load
-    from sentiment.runs.run import load_run
-    from sentiment.runs.weights import save_weights
-
     broken = tmp_path / "broken"
     shutil.copytree(run_path, broken, ignore=shutil.ignore_patterns("evaluation"))
     run = load_run(run_path)
@@ -141,14 +118,12 @@ def test_weights_that_are_no_numbers_are_refused(run_path, corpus, tmp_path, cap
     save_weights(broken, "best", run.model, run.checkpoint)
     with pytest.raises(ValueError, match="logits are not finite"):
         load(broken).predict(["a great film"])
-    capsys.readouterr()
-    assert cli.evaluate([str(broken)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: the model's logits are not finite") and error.count("\n") == 1
+    error = refusal([broken], capsys, "evaluate")
+    assert error.startswith("error: the model's logits are not finite")
     assert "lower training.learning_rate" in error
     assert not (broken / "evaluation").exists(), "nothing is written"
-    assert cli.main(["compare", str(run_path), str(broken), f"--output={tmp_path / 'out'}"]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {broken}: the model's logits are not")
+    error = refusal([run_path, broken, "--output", tmp_path / "out"], capsys, "compare")
+    assert error.startswith(f"error: {broken}: the model's logits are not")
 
 
 def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_path):
@@ -158,8 +133,7 @@ def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_p
     for name in ("validation", "evaluation-test"):
         folder = run_path / "tensorboard" / name
         assert len(list(folder.iterdir())) == 1, "another evaluation takes the place of the first"
-        events = EventAccumulator(str(folder))
-        events.Reload()
+        events = read_events(run_path, name)
         assert {f"pictures/{each}" for each in pictures} <= set(events.Tags()["images"])
         for each in pictures:
             image = events.Images(f"pictures/{each}")[-1]
@@ -170,29 +144,47 @@ def test_tensorboard_shows_pictures_of_training_and_of_the_last_evaluation(run_p
     assert [(each.step, each.value) for each in shown] == [(1, pytest.approx(report["accuracy"]))]
 
 
+HOSTILE_TESTS = """
+capability: "評価 \\e[2J"
+tests:
+  - {name: "\\e[1ma", kind: minimum, expect: positive, templates: ["word1 <img src=x> \\e[2J"]}
+  - {name: "\\e[1mb", kind: minimum, expect: negative, templates: ["word1 <img src=x> \\e[2J"]}
+"""
+
+
 @pytest.mark.filterwarnings("error:Glyph")
-def test_hostile_names_and_texts_are_shown_only(tmp_path, capsys):
-    """Classes and reviews hold what could run in a page or move a cursor."""
-    names = ["<script>alert(1)</script>", "\x1b[31mred", "$良い_{"]
-    text = "word{} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬 {}"
-    for split, count in (("train", 60), ("test", 12)):
-        texts = [text.format(n % 3, n) for n in range(count)]
-        write(tmp_path / f"{split}.csv", {"text": texts, "label": names * (count // 3)})
-    run = tmp_path / "run"
-    assert cli.train([f"--data.path={tmp_path}", f"--output_dir={run}", *QUICK, *PICTURES]) == 0
-    capsys.readouterr()
-    assert cli.evaluate([str(run)]) == 0
+@pytest.mark.parametrize("command", ["evaluate", "compare", "check", "explain"])
+def test_hostile_names_texts_and_paths_are_shown_only(command, tmp_path, capsys):
+    """Classes, reviews, tests and folders hold what could run in a page or move a cursor."""
+    names, data = ("<script>alert(1)</script>\x1b[31m", "$良い\x08_{"), tmp_path / "data\x1b[2J"
+    text = "word{} \x1b[2J\x1b]0;title\x07 <img src=x onerror=alert(1)> 🎬"
+    reviews = {"text": [text.format(n) for n in range(24)], "label": names * 12}
+    splits = ("train", "test", "rows\x1b[2J")  # the last one is a file to explain
+    *_, file = (write(data / f"{split}.csv", reviews) for split in splits)
+    (tmp_path / "tests.yaml").write_text(HOSTILE_TESTS, encoding="utf-8")
+    settings = DataConfig(path=str(data), class_names=names)
+    one, other = (
+        make_run(tmp_path / f"run{seed}\x1b[1m", names, data=settings, seed=seed).path
+        for seed in (1, 2)
+    )
+    options = {
+        "evaluate": [], "compare": [other, "--split=test"],
+        "check": ["--tests", tmp_path / "tests.yaml", "--pairs", file, file],
+        "explain": ["--file", file, "--row", 1],
+    }[command]  # fmt: skip
+    output = tmp_path / "out\x1b[3m"
+    assert cli.main([command, *map(str, [one, *options]), f"--output={output}"]) == 0
     printed = capsys.readouterr()
-    assert "\x1b" not in printed.out + printed.err
-    assert "␛[31mred" in printed.out and "<script>" in printed.out
-    page = (run / "evaluation" / "test" / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in page and "<img" not in page and "\x1b" not in page
-    assert "&lt;script&gt;" in page and "&lt;img src=x" in page and "🎬" in page
+    page = next(output.glob("*.html")).read_text(encoding="utf-8")
+    assert not set("\x1b\x07\x08") & set(printed.out + printed.err + page)
+    assert "<script>alert" not in page and "<img src=x" not in page
+    assert "out␛[3m" in printed.out and "␛[2J" in page and "run1␛[1m" in printed.out + page
+    for name in ("<script>alert(1)</script>␛[31m", "$良い␈_{"):
+        assert escape(name) in page and (name in printed.out or command == "compare")
 
 
 @pytest.mark.parametrize(
-    ("given", "answer"),
-    [("pretrian", "did you mean pretrain?"), ("xyz", "(one of audit, ")],
+    ("given", "answer"), [("pretrian", "did you mean pretrain?"), ("xyz", "(one of audit, ")]
 )
 def test_an_unknown_command_is_told_its_nearest(given, answer, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -229,7 +221,7 @@ def test_a_bug_keeps_its_traceback(error, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
         (["--data.path", "EMPTY"], "no test split"),
         (["--split", "validation", "--data.path", "TEST_ONLY"], "train"),
@@ -237,41 +229,26 @@ def test_a_bug_keeps_its_traceback(error, monkeypatch):
         (["--data.path", "WRONG_LABEL"], "good"),
     ],
 )
-def test_mistakes_in_evaluation_are_one_line(arguments, message, run_path, tmp_path, capsys):
+def test_mistakes_in_evaluation_are_one_line(options, message, run_path, tmp_path, capsys):
     (tmp_path / "EMPTY").mkdir()
     write_corpus(tmp_path / "TEST_ONLY", splits={"test": 4})
     (tmp_path / "WRONG_LABEL").mkdir()
     (tmp_path / "WRONG_LABEL" / "test.csv").write_text("text,label\nx,good\n")
-    named = [str(tmp_path / each) if each.isupper() else each for each in arguments]
-    assert cli.evaluate(["--run", str(run_path), "--output", str(tmp_path / "out"), *named]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert message in error
+    named = [str(tmp_path / each) if each.isupper() else each for each in options]
+    command = ["--run", run_path, "--output", tmp_path / "out", *named]
+    assert message in refusal(command, capsys, "evaluate")
     assert not (tmp_path / "out").exists(), "nothing is written"
 
 
-def test_a_mistake_in_training_data_is_one_line_and_nothing_is_written(tmp_path, capsys):
-    (tmp_path / "train.csv").write_text("text,label\na b c,neg\na b d,neg\n")
-    assert cli.train([f"--data.path={tmp_path}", f"--output_dir={tmp_path / 'run'}"]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and "class" in error and error.count("\n") == 1
-    assert not (tmp_path / "run").exists()
-
-
-def test_training_does_not_overwrite_a_run(run_path, corpus, capsys):
-    before = (run_path / "metrics.json").read_text()
-    arguments = [f"--data.path={corpus}", f"--output_dir={run_path}", *QUICK]
-    assert cli.train(arguments) == 1
-    assert "--overwrite" in capsys.readouterr().err
-    assert (run_path / "metrics.json").read_text() == before
-
-
-def test_overwriting_is_done_when_told(run_path, corpus, tmp_path):
+def test_a_run_is_overwritten_when_told(run_path, corpus, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run_path, copy)
     (copy / "evaluation").mkdir(exist_ok=True)
-    arguments = [f"--data.path={corpus}", f"--output_dir={copy}", "--overwrite", *QUICK]
-    assert cli.train([*arguments, "--seed=3"]) == 0
+    before = (copy / "metrics.json").read_text()
+    command = arguments(corpus, copy, QUICK, "--seed=3")
+    assert "--overwrite" in refusal(command, capsys)
+    assert (copy / "metrics.json").read_text() == before
+    assert cli.train([*command, "--overwrite"]) == 0
     assert "seed: 3" in (copy / "config.yaml").read_text()
     assert not (copy / "evaluation").exists(), "an old evaluation is not of the new run"
 
@@ -280,14 +257,10 @@ def test_vectors_and_their_coverage_are_kept_in_the_run(corpus, tmp_path):
     vectors = tmp_path / "vectors.txt"
     words = ("the", "film", "great", "awful")
     vectors.write_text("".join(f"{word}{' 0.25' * 8}\n" for word in words))
-    arguments = [f"--data.path={corpus}", f"--vectors.path={vectors}", "--vectors.freeze=true"]
-    run = tmp_path / "run"
-    assert cli.train([*arguments, *QUICK, f"--output_dir={run}"]) == 0
+    options = [f"--vectors.path={vectors}", "--vectors.freeze=true"]
+    run = train(corpus, tmp_path / "run", QUICK, *options)
     coverage = json.loads((run / "run.json").read_text())["vectors_coverage"]
     assert coverage["types_found"] == 4
-
-    from sentiment.runs.run import load_run
-
     loaded = load_run(run)
     row = loaded.vocabulary.stoi["great"]
     assert loaded.model.embedding.weight[row].eq(0.25).all(), "frozen, so still as in the file"
@@ -316,3 +289,98 @@ def test_help_of_every_command_is_quick():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
     assert done.stdout.count("usage: sentiment ") == len(cli.COMMANDS)
+
+
+SEARCH = "space: {model.hidden_size: {choices: [8, 16]}, model.cell: {choices: [lstm, gru]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --modl.hidden_size=3", "sentiment train: error"),
+        ("sweep --trials=3", "give the search file first"),
+        ("sweep nowhere.yaml", "there is no file nowhere.yaml"),
+        ("sweep search.yaml --trials 0", "an integer, at least 1"),
+        ("sweep search.yaml --model.hidden_size 8", "model.hidden_size is searched"),
+        ("sweep search.yaml --config=x.yaml", "--config cannot be given to a sweep"),
+        ("sweep search.yaml --auto_resume", "a sweep resumes by itself"),
+        ("sweep search.yaml --training.num_epoch=3", "did you mean training.num_epochs?"),
+        ("sweep search.yaml --model.implementation=reference", "model.cell is 'gru'"),
+        ("find-lr --lowest 0", "'0': give a number, above 0"),
+        ("find-lr --highest inf", "'inf': give a number, above 0"),
+        ("find-lr --lowest 2", "--lowest is 2, but must be below --highest"),
+        ("find-lr --num_update 20", "(did you mean num_updates?)"),
+        ("find-lr --num_updates 0", "give an integer, at least 1"),
+        ("find-lr --training.batch_sise 3", "did you mean training.batch_size?"),
+        ("find-lr --overwrite", "give settings only"),
+        ("find-lr --config nowhere.yaml", "nowhere.yaml"),
+        ("cross-validate --folds=1", "give an integer, at least 2"),
+        ("cross-validate --data.num_folds=3", "data.num_folds is set by --folds"),
+        ("cross-validate --overwrite", "resumes by itself"),
+        ("evaluate", "RUN or --run RUN"),
+        ("evaluate run --run run", "RUN or --run RUN"),
+        ("compare", "required"),
+        ("compare run --split=tset", "tset"),
+        ("check run --roles positive=a positive=b", "argument --roles: positive is given twice"),
+        ("check run --roles good=a bad=b", "'good=a': give negative=NAME positive=NAME"),
+        ("check run --max-failure-rate 50", "'50': give a number, from 0 to 1"),
+        ("check run --max-failure-rate nan", "'nan': give a number, from 0 to 1"),
+        ("check run --seed -1", "'-1': give an integer, from 0"),
+        ("check run --pairs a.tsv", "--pairs: expected 2 arguments"),
+        ("check run --pairs a b --max-failure-rate 0", "--max-failure-rate is for behaviour"),
+        ("predict run text --file=x.csv", "texts or --file"),
+        ("predict run text --resume", "--resume needs"),
+        ("predict run text --overwrite", "--overwrite needs --output"),
+        ("predict run --file=x.csv --window=0", "at least 1"),
+        ("explain run", "give either the text"),
+        ("explain run great --file x.csv --row 1", "give either the text"),
+        ("explain run --file x.csv", "--file and --row belong together"),
+        ("explain run great --row 1", "--file and --row belong together"),
+        ("explain run great --steps 0", "at least 1"),
+        ("explain run great --device tpu", "tpu"),
+        ("export run", "--format"),
+        ("export run --format=tflite", "invalid choice"),
+        ("export run --format=onnx --output=model.pt", "must end in .onnx"),
+        ("reproduce run --device gpu", "gpu"),
+    ],
+)
+def test_options(command, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "search.yaml").write_text(SEARCH)
+    name, *options = command.split()
+    assert message in refusal(options, capsys, name, status=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["search.yaml"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate FOLDER", "check FOLDER", "predict FOLDER text", "explain FOLDER text",
+        "export FOLDER --format=torch", "reproduce FOLDER",
+    ],
+)  # fmt: skip
+def test_what_is_not_a_run(command, tmp_path, capsys):
+    folder = tmp_path / "a\x1b[2J\x08b"
+    folder.mkdir()
+    assert cli.main([str(folder) if each == "FOLDER" else each for each in command.split()]) == 1
+    error = capsys.readouterr().err
+    assert "is not a run" in error and error.count("\n") == 1
+    assert "a␛[2J␈b" in error and not set("\x1b\x08") & set(error)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.long
+def test_quickstart_learns_what_counting_words_cannot(tmp_path, monkeypatch, capfd):
+    """tests/data/test_mini_corpus.py holds the bag of words at or under 85 % on the same split."""
+    monkeypatch.chdir(ROOT)
+    run = tmp_path / "quickstart"
+    assert cli.train(["--config=configs/quickstart.yaml", f"--output_dir={run}"]) == 0
+    out, error = capfd.readouterr()
+    assert f"next: python evaluate.py --run {run}" in out
+    assert error == "", "no bars where the output is not a terminal"
+    assert cli.evaluate(["--run", str(run)]) == 0
+    report = json.loads((run / "evaluation" / "test" / "report.json").read_text())
+    assert report["num_reviews"] == 1_000
+    assert report["accuracy"] >= 0.95
+    coverage = json.loads((run / "run.json").read_text())["vectors_coverage"]
+    assert 0.9 < coverage["types_found"] / coverage["num_types"] < 1

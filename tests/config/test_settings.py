@@ -1,34 +1,29 @@
-"""What a wrong setting says, and that every right one is used."""
-
-from __future__ import annotations
+"""What a wrong setting says, that every right one is used, and that it changes what it says."""
 
 import ast
 import inspect
 import itertools
 import shlex
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
+import torch
 import yaml
-from helpers.corpus import ROOT
+from helpers.corpus import ROOT, write_corpus
+from helpers.trainings import read_epochs, read_events, refusal, train
 
 from sentiment.config.config import Config, DataConfig, TrainingConfig
 from sentiment.config.parser import load_config, parse_training, save_config, setting_keys
+from sentiment.data.pipeline import TrainingData, prepare_training
+from sentiment.runs.run import load_run
+from sentiment.runs.weights import read_weights
+from sentiment.training.trainer import Trainer
 
 
 def parse(*arguments: str) -> Config:
     return parse_training(list(arguments), "train.py").config
-
-
-def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that wrong arguments end in."""
-    with pytest.raises(SystemExit) as stopped:
-        parse(*arguments)
-    assert stopped.value.code == 2
-    message = capsys.readouterr().err
-    assert message.count("\n") == 1
-    return message
 
 
 @pytest.mark.parametrize(
@@ -54,6 +49,23 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
         ("--seed -1", ["seed is -1", "from 0 to 4,294,967,295"]),
+        ("--data.validation groups", ["set data.validation to groups and data.group_column"]),
+        ("--data.group_column film", ["set data.validation to groups and data.group_column"]),
+        (
+            "--data.validation groups --data.group_column label",
+            ["another column than text and label"],
+        ),
+        ("--data.stretch_length 0", ["data.stretch_length is 0"]),
+        ("--data.num_folds 1", ["data.num_folds is 1, but must be from 2"]),
+        ("--data.num_folds 3 --data.fold 4", ["data.fold is 4, but must be from 1 to", "3"]),
+        ("--data.fold 2", ["data.fold is 2"]),
+        (
+            "--data.encoding cp12520",
+            ["data.encoding is 'cp12520', but must be an encoding of text"],
+        ),
+        ("--data.encoding rot13", ["an encoding of text"]),
+        ("--data.delimiter ::", ["data.delimiter is '::', but must be one character or tab"]),
+        ("--data.column_names [a,a]", ["distinct names"]),
         ("--vectors.freeze true", ["vectors.freeze is True", "no vectors are set"]),
         ("--vectors.name glove.6B.50d", ["of 50 dimensions", "model.embedding_size is 100"]),
         ("--training.weight_decay 0.1", ["training.weight_decay is 0.1", "adamw"]),
@@ -82,10 +94,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--distillation.temperature 0.01", ["is 0.01, but must be from 0.1 to 100"]),
         ("--distillation.num_teachers -1", ["teachers is -1, but must be from 0 to 100"]),
         ("--objectives.unlabelled false --distillation.teachers [a]", ["but distillation needs"]),
-        (
-            "--distillation.teachers [a] --distillation.num_teachers 2",
-            ["names some already"],
-        ),
+        ("--distillation.teachers [a] --distillation.num_teachers 2", ["names some already"]),
         ("--pretraining.num_epochs 1 --model.cell gru", ["model.cell is 'gru'", "num_epochs"]),
         ("--pretraining.path model --model.cell gru", ["model.cell is 'gru'", "pretraining.path"]),
         ("--pretraining.num_epochs 1 --model.implementation reference", ["n 'reference', but"]),
@@ -97,7 +106,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ],
 )
 def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
-    message = refusal(shlex.split(arguments), capsys)
+    message = refusal(shlex.split(arguments), capsys, status=2)
     for part in parts:
         assert part in message
 
@@ -121,7 +130,7 @@ def test_a_wrong_setting_ends_in_one_line(arguments, parts, capsys):
 def test_a_wrong_settings_file_ends_in_one_line(content, parts, tmp_path, capsys):
     path = tmp_path / "settings.yaml"
     path.write_text(content)
-    message = refusal(["--config", str(path)], capsys)
+    message = refusal(["--config", str(path)], capsys, status=2)
     for part in parts:
         assert part in message
 
@@ -161,22 +170,12 @@ def test_settings_saved_before_a_choice_of_cells_still_load(tmp_path):
     )  # fmt: skip
 
 
-def test_a_damaged_settings_file_is_named(tmp_path):
-    path = tmp_path / "config.yaml"
-    for content in ("model: 3\n", "seed: -1\n", "data: [1\n", "nonsense: 1\n"):
-        path.write_text(content)
-        with pytest.raises(ValueError, match="not a valid settings file"):
-            load_config(path)
-    with pytest.raises(FileNotFoundError, match="no settings file"):
-        load_config(tmp_path / "missing.yaml")
-
-
 @pytest.mark.parametrize("before", ["pretraining", "baseline", "teacher-1"])
 def test_resuming_a_training_that_has_not_begun_names_its_command(before, tmp_path, capsys):
     (tmp_path / f"run-{before}").mkdir()
-    message = refusal(["--resume", str(tmp_path / "run")], capsys)
+    message = refusal(["--resume", str(tmp_path / "run")], capsys, status=2)
     assert "has not begun yet: repeat the command that started it" in message
-    assert "no settings file" in refusal(["--resume", str(tmp_path / "other")], capsys)
+    assert "no settings file" in refusal(["--resume", str(tmp_path / "other")], capsys, status=2)
 
 
 def test_print_config_is_complete_and_reusable(tmp_path, capsys):
@@ -242,3 +241,158 @@ def test_every_setting_is_read_by_the_program():
             names = [field.name, *derived.get(field.name, ())]
             accesses = {f"{owner}.{name}" for owner in owners for name in names}
             assert accesses & read, (section, field.name)
+
+
+BASE = [
+    "--training.num_epochs=1", "--training.batch_size=8", "--vocabulary.min_frequency=1",
+    "--model.embedding_dropout=0", "--model.dropout=0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    return write_corpus(folder, splits={"train": 40, "validation": 16})
+
+
+def fit(folder: Path, run: Path, *changes: str) -> dict[str, torch.Tensor]:
+    """The weights after training."""
+    return read_weights(train(folder, run, *BASE, *changes), "last")[0]
+
+
+def prepare(folder: Path, *changes: str) -> TrainingData:
+    return prepare_training(parse(f"--data.path={folder}", *BASE, *changes))
+
+
+@pytest.fixture(scope="module")
+def base(tiny, tmp_path_factory) -> dict[str, torch.Tensor]:
+    return fit(tiny, tmp_path_factory.mktemp("base") / "run")
+
+
+def test_the_base_is_reproduced(tiny, base, tmp_path):
+    """Without this, every difference below would prove nothing."""
+    again = fit(tiny, tmp_path / "run")
+    assert all(torch.equal(again[name], weight) for name, weight in base.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "--training.batch_size=16",
+        "--training.batch_unit=tokens --training.batch_size=400",
+        "--training.accumulation_steps=2",
+        "--training.optimizer=adamw --training.weight_decay=0.5",
+        "--training.learning_rate=0.02",
+        "--training.schedule=linear",
+        "--training.schedule=cosine",
+        "--training.warmup_share=0.5",
+        "--training.gradient_clip=0.001",
+        "--training.gradient_clip=null",
+        "--training.label_smoothing=0.2",
+        "--training.class_weights.pos=3",
+        "--training.precision=bf16",
+        "--model.embedding_dropout=0.5",
+        "--model.dropout=0.5",
+        "--model.word_dropout=0.5",
+        "--model.weight_dropout=0.5",
+        "--model.normalize_embedding=true",
+        "--model.forget_bias=0.5",
+        "--model.input_init=uniform",
+        "--model.recurrent_init=uniform",
+        "--model.pooling=mean",
+        "--model.pooling=last",
+        "--model.implementation=reference",
+        "--data.max_length=5",
+        "--seed=1",
+    ],
+)
+def test_a_setting_changes_the_weights(change, tiny, base, tmp_path):
+    changes = change.split()
+    if "gradient_clip=null" in change:  # the base's gradients must be large enough to be clipped
+        changes = ["--training.learning_rate=0.2", change]
+        base = fit(tiny, tmp_path / "other", "--training.learning_rate=0.2")
+    weights = fit(tiny, tmp_path / "run", *changes)
+    assert not torch.equal(weights["recurrence.weight_hh_l0"], base["recurrence.weight_hh_l0"])
+
+
+@pytest.mark.parametrize(
+    ("change", "added"),
+    [
+        ("--model.cell=gru", -2 * 8 * (8 + 8 + 2)),  # of four gates a direction, three are left
+        ("--model.cell=rnn", -2 * 3 * 8 * (8 + 8 + 2)),
+        ("--model.learned_initial_state=true", 2 * (8 + 8)),
+        ("--model.pooling=attention", 16 * 16 + 16 + 16),
+        ("--model.pooling=last+max+mean", 2 * 2 * 16),
+    ],
+)
+def test_a_setting_changes_what_there_is_to_learn(change, added, tiny, base, tmp_path):
+    run = tmp_path / "run"
+    weights = fit(tiny, run, change, "--training.num_epochs=4", "--training.learning_rate=0.02")
+    sizes = [sum(weight.numel() for weight in each.values()) for each in (weights, base)]
+    assert sizes[0] == sizes[1] + added
+    losses = [epoch["training"]["loss"] for epoch in read_epochs(run)]
+    assert losses[-1] < losses[0]
+    load_run(run)  # the settings alone rebuild the model
+
+
+def test_epochs_have_orders_of_their_own(tiny, tmp_path, monkeypatch):
+    orders: list[list[int]] = []
+    original = Trainer.train_step
+
+    def record(self, batches, *meters):
+        orders.append(torch.cat(batches).tolist())
+        return original(self, batches, *meters)
+
+    monkeypatch.setattr(Trainer, "train_step", record)
+    fit(tiny, tmp_path / "run", "--training.num_epochs=2")
+    half = len(orders) // 2
+    assert orders[:half] != orders[half:]
+    for epoch in (orders[:half], orders[half:]):
+        assert sorted(itertools.chain.from_iterable(epoch)) == list(range(40))
+
+
+def test_plateau_reduces_the_rate(tiny, tmp_path):
+    changes = [
+        "--training.schedule=plateau", "--training.plateau_patience=0",
+        "--training.plateau_factor=0.1", "--training.num_epochs=4",
+        "--training.learning_rate=1e-9",  # nothing is learned, so accuracy stands still
+    ]  # fmt: skip
+    fit(tiny, tmp_path / "run", *changes)
+    rates = [epoch["training"]["learning_rate"] for epoch in read_epochs(tmp_path / "run")]
+    assert rates == pytest.approx([1e-9, 1e-9, 1e-10, 1e-11])
+
+
+@pytest.mark.parametrize("monitor", ["accuracy", "f1", "auroc", "nll"])
+def test_the_monitored_metric_decides_the_best_epoch(monitor, tiny, tmp_path):
+    changes = [f"--training.monitor={monitor}", "--training.num_epochs=6"]
+    fit(tiny, tmp_path / "run", *changes, "--training.learning_rate=0.05")
+    epochs = read_epochs(tmp_path / "run")
+    values = [epoch["validation"][monitor] for epoch in epochs]
+    best_value = min(values) if monitor == "nll" else max(values)
+    kept = [value for value, epoch in zip(values, epochs, strict=True) if epoch["is_best"]]
+    assert kept[-1] == best_value
+
+
+def test_hold_out_settings(tmp_path):
+    write_corpus(tmp_path, splits={"train": 100})
+
+    def validation(*changes: str) -> list[str]:
+        return prepare(tmp_path, *changes).validation_reviews.texts
+
+    assert len(validation()) == 10
+    assert len(validation("--data.validation_share=0.3")) == 30
+    assert validation("--data.validation_seed=1") != validation()
+    assert validation("--seed=1") == validation(), "the run's seed leaves the hold-out alone"
+
+
+def test_pictures_are_drawn_when_asked_for_and_change_nothing(tiny, tmp_path):
+    """With dropout, whose random numbers a picture could consume."""
+    weights = []
+    for pictures in ("true", "false"):
+        run, changes = tmp_path / pictures, [f"--training.pictures={pictures}"]
+        weights.append(fit(tiny, run, *changes, "--model.dropout=0.5")["output.weight"])
+        images = read_events(run, "validation").Tags()["images"]
+        num_explanations = sum("explanation" in tag for tag in images)
+        assert num_explanations == (3 if pictures == "true" else 0)
+        assert bool(images) == (pictures == "true")
+    assert torch.equal(*weights)

@@ -1,7 +1,5 @@
 """``sentiment reproduce``: what it finds equal, what it finds to differ, what it refuses."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import signal
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.trainings import refusal, rewrite, train
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
@@ -23,17 +22,11 @@ from sentiment.diagnostics.reproduce import (
     reproduction_table,
 )
 from sentiment.diagnostics.run_diff import RunDiff, read_provenance
-from sentiment.runs.manifest import read_manifest, write_manifest
+from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
 from sentiment.runs.weights import save_weights
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import check_exit, run_module
-
-SMALL = [
-    "--model.embedding_size=8", "--model.hidden_size=8", "--training.num_epochs=2",
-    "--training.learning_rate=0.02", "--training.batch_size=16", "--training.precision=fp32",
-    "--training.pictures=false", "--vocabulary.min_frequency=2",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +38,7 @@ def vectors(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(corpus, vectors, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    places = [f"--data.path={corpus}", f"--vectors.path={vectors}", f"--output_dir={path}"]
-    assert cli.train([*places, *SMALL]) == 0
-    return path
+    return train(corpus, tmp_path_factory.mktemp("runs") / "run", f"--vectors.path={vectors}")
 
 
 @pytest.fixture
@@ -81,20 +71,8 @@ def never(monkeypatch) -> None:
     monkeypatch.setattr(reproduce, "run_module", lambda *_, **__: pytest.fail("training began"))
 
 
-def rewrite(run: Path, **values: object) -> None:
-    """Change run.json, with a valid checksum."""
-    manifest = read_manifest(run)
-    manifest.pop("sha256", None)
-    write_manifest(run, {**manifest, **values})
-
-
-def refusal(arguments: list[object], capfd) -> str:
-    """The one line of a failing command."""
-    capfd.readouterr()
-    assert cli.main(["reproduce", *map(str, arguments)]) == 1
-    (line,) = capfd.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
+def refuse(arguments: list[object], capfd) -> str:
+    return refusal(arguments, capfd, "reproduce")
 
 
 def test_a_run_is_reproduced_to_the_bit_by_another_process(trained, tmp_path, capfd):
@@ -124,7 +102,7 @@ def test_altered_weights_are_found(run, copied, capfd):
         trained.model.output.weight[0, 0] += 2**-10
     save_weights(run, "best", trained.model, trained.checkpoint)  # with its checksum
     message = "differs, although versions, revision, device, threads and precision are"
-    assert message in refusal([run], capfd)
+    assert message in refuse([run], capfd)
 
 
 def test_altered_metrics_are_found(run, copied, capfd):
@@ -145,7 +123,7 @@ def test_altered_metrics_are_found(run, copied, capfd):
 
 def test_an_altered_result_alone_is_found(run, copied, capfd):
     rewrite(run, result={**read_manifest(run)["result"], "best_epoch": 1, "num_epochs": 3})
-    assert "differs" in refusal([run], capfd)
+    assert "differs" in refuse([run], capfd)
 
 
 def test_changed_versions_are_listed_before_training(run, copied, capfd):
@@ -177,12 +155,9 @@ def test_verdicts(trained):
         values = json.loads(reproduction_json(found))
         assert values["sentence"].startswith({"within": "equal within"}.get(verdict, verdict))
         assert (values["largest_difference"]["weights"] is None) == (difference == float("inf"))
-
-
-def test_gpus_may_sum_in_any_order(trained):
-    provenance = read_provenance(trained)
-    provenance = replace(provenance, environment=replace(provenance.environment, device="cuda (H)"))
-    assert Reproduction(RunDiff(1e-9, 0, 0, 7, ()), provenance, provenance).verdict == "within"
+    on_gpu = replace(then, environment=replace(then.environment, **gpu))
+    found = Reproduction(RunDiff(1e-9, 0, 0, 7, ()), on_gpu, on_gpu)
+    assert found.verdict == "within", "GPUs may sum in any order"
 
 
 def test_the_table_fits_a_terminal(trained):
@@ -196,7 +171,7 @@ def test_one_changed_validation_review_is_refused(run, corpus, never, tmp_path, 
     other = Path(shutil.copytree(corpus, tmp_path / "other"))
     text = (other / "validation.csv").read_text()
     (other / "validation.csv").write_text(text.replace("film", "movie", 1))
-    message = refusal([run, "--data.path", other], capfd)
+    message = refuse([run, "--data.path", other], capfd)
     assert "the validation reviews are 60 with digest " in message
 
 
@@ -214,45 +189,41 @@ def test_reviews_and_vectors_may_have_moved(run, corpus, vectors, copied, tmp_pa
 def test_changed_and_missing_vectors_are_refused(run, vectors, never, tmp_path, capfd):
     other = tmp_path / "other.txt"
     other.write_text(vectors.read_text().replace("0.25", "0.26"))
-    assert "other.txt has digest " in refusal([run, f"--vectors.path={other}"], capfd)
+    assert "other.txt has digest " in refuse([run, f"--vectors.path={other}"], capfd)
     gone = tmp_path / "gone.txt"
-    assert "gone.txt with the vectors" in refusal([run, f"--vectors.path={gone}"], capfd)
+    assert "gone.txt with the vectors" in refuse([run, f"--vectors.path={gone}"], capfd)
 
 
-def test_an_unfinished_run_is_refused(run, never, capfd):
-    manifest = read_manifest(run)
-    del manifest["result"]
-    write_manifest(run, manifest)
-    assert "is not finished" in refusal([run], capfd)
-
-
-@pytest.mark.parametrize("key", ["threads", "data", "vectors"])
-def test_an_incomplete_provenance_is_refused(run, key, never, capfd):
-    manifest = read_manifest(run)
-    del manifest[key]
-    write_manifest(run, manifest)
-    assert "lacks what is needed to reproduce the run" in refusal([run], capfd)
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("result", "is not finished"),
+        ("threads", "lacks what is needed to reproduce the run"),
+        ("data", "lacks what is needed to reproduce the run"),
+        ("vectors", "lacks what is needed to reproduce the run"),
+    ],
+)
+def test_an_incomplete_provenance_is_refused(run, key, message, never, capfd):
+    rewrite(run, **{key: None})
+    assert message in refuse([run], capfd)
 
 
 def test_damaged_runs_are_refused(run, never, capfd):
     text = (run / "run.json").read_text()
     (run / "run.json").write_text(text.replace('"threads": ', '"threads": 1'))
-    assert "checksum" in refusal([run], capfd)
+    assert "checksum" in refuse([run], capfd)
     (run / "run.json").write_text(text)
     (run / "metrics.json").unlink()
-    assert "metrics.json is missing: copy it" in refusal([run], capfd)
+    assert "metrics.json is missing: copy it" in refuse([run], capfd)
     (run / "config.yaml").write_text("seed: 3\n")
-    assert "config.yaml is not the one" in refusal([run], capfd)
-    assert "is not a run" in refusal([run / "nowhere"], capfd)
+    assert "config.yaml is not the one" in refuse([run], capfd)
+    assert "is not a run (there is no such folder)" in refuse([run / "nowhere"], capfd)
 
 
-def test_an_output_that_is_not_empty_is_refused(run, never, capfd):
-    assert "give --output a new folder" in refusal([run, f"--output={run}"], capfd)
-
-
-def test_it_starts_ranks_itself(run, never, monkeypatch, capfd):
+def test_a_place_or_a_launcher_that_it_cannot_use_is_refused(run, never, monkeypatch, capfd):
+    assert "give --output a new folder" in refuse([run, f"--output={run}"], capfd)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in refusal([run], capfd)
+    assert "without torchrun" in refuse([run], capfd)
 
 
 def test_as_many_ranks_are_started_as_then(run, copied):
@@ -268,7 +239,7 @@ def test_as_many_ranks_are_started_as_then(run, copied):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_a_run_of_a_gpu_asks_before_it_is_trained_elsewhere(run, never, capfd):
     rewrite(run, device="cuda:0 (NVIDIA H100)")
-    assert "no CUDA device" in refusal([run], capfd)
+    assert "no CUDA device" in refuse([run], capfd)
 
 
 def test_a_failed_training_is_told_with_its_last_words():

@@ -1,7 +1,5 @@
 """Exported files against the run: both formats, all shapes of model, batches never seen."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,26 +1,96 @@
-"""Predicting files: rows carried unchanged, bad rows told, memory bounded."""
-
-from __future__ import annotations
+"""Predicting files: rows carried unchanged, bad rows told, memory bounded, kills survived."""
 
 import csv
 import gzip
+import hashlib
 import itertools
 import json
+import os
+import signal
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.predicting import TEXTS, predict, share, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
 from sentiment.data import arrow_formats, batches, text_formats
 from sentiment.data.batches import TextEncoder, windows
+from sentiment.data.columns import FileOptions
 from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
+from sentiment.inference.batch_predict import check_output, output_lock, predict_to_file
+from sentiment.inference.outputs import AddedColumns
+from sentiment.inference.predictor import Prediction
+
+TEXTS = [
+    "plain", "", "comma, \"quote\" 'n' tab\t", "two\nlines", "two\r\nlines", "lone\rreturn",
+    "\u2028 \x85 é 🎬", " spaces ", '"', "NULL", "3", "=1+1", " ", "NA",
+    "\\N", "a NA",
+]  # fmt: skip
+
+
+def share(text: str) -> float:
+    """A probability that the text alone decides."""
+    return round(int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 16**6, 6)
+
+
+def classify(texts, *, report):
+    report(len(texts))
+    return [
+        Prediction("ab"[share(t) < 0.5], max(share(t), 1 - share(t)), (share(t), 1 - share(t)),
+                   len(t), len(t) > 9)
+        for t in texts
+    ]  # fmt: skip
+
+
+class Watcher:
+    """What predicting uses of a progress bar."""
+
+    def __init__(self):
+        self.messages, self.total, self.n = [], None, 0
+
+    def update(self, num_rows):
+        self.n += num_rows
+
+    def write(self, message, file):
+        self.messages.append(message.removeprefix("skipped: "))
+
+
+def predict(path, output, *, window=5, skip=False, resumes=False, column="text", prefix=""):
+    source = open_source(path, FileOptions(text_column=column))
+    check_output(output, path, resumes=resumes, overwrites=False)
+    watcher = Watcher()
+    predict_to_file(
+        source, output, classify, AddedColumns("ab", prefix), request={"--window": window},
+        resumes=resumes, window=window, skips_bad_rows=skip, bar=watcher,
+    )  # fmt: skip
+    return watcher
+
+
+def write(path, texts):
+    """The texts with an ``id`` before and an ``other`` column behind."""
+    rows = [[str(n), text, f"x{n}"] for n, text in enumerate(texts)]
+    if path.suffix == ".parquet":
+        ids, values, others = zip(*rows, strict=True)
+        table = pa.table({"id": pa.array(map(int, ids), pa.int16()), "text": values,
+                          "other": pa.array(others).dictionary_encode()})  # fmt: skip
+        pq.write_table(table.replace_schema_metadata({"a": "b"}), path, row_group_size=7)
+    elif path.suffix == ".jsonl":
+        lines = [f'{{ "id":{n},"text" : {json.dumps(t)}, "other":[1.10]}}' for n, t, _ in rows]
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            quoting = csv.QUOTE_ALL  # as csv would not quote a lone \r
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
+            writer.writerows([["id", "text", "other"], *rows])
+    return path
+
 
 ADDED = ["predicted", "probability", "probability_a", "probability_b", "was_cut"]
 
@@ -48,7 +118,7 @@ def test_rows_keep_their_order_and_their_values(tmp_path, ours, theirs):
     assert [int(row["id"]) for row in rows] == list(range(len(TEXTS)))
     assert list(rows[0]) == ["id", "text", "other", *ADDED]
     for row, text in zip(rows, TEXTS, strict=True):
-        if text in ("", "NULL"):  # no text
+        if text in ("", " ", "NULL", "NA", "\\N"):  # no text
             assert all(row[name] in (None, "") for name in ADDED)
             continue
         assert float(row["probability_a"]) == pytest.approx(share(text), abs=1e-6)
@@ -73,7 +143,7 @@ def test_parquet_keeps_its_types_and_metadata(tmp_path):
     assert [after.field(n) for n in range(3)] == [before.field(n) for n in range(3)]
     assert after.metadata[b"a"] == b"b"
     assert after.field("was_cut").type == pa.bool_()
-    assert pq.ParquetFile(output).num_row_groups == 3  # of a window each
+    assert pq.ParquetFile(output).num_row_groups == 4  # of a window each
 
 
 @settings(
@@ -156,15 +226,6 @@ def test_csv_carries_bytes_that_are_not_utf8(tmp_path):
     assert b"4,caf\xe9,,,,,\n" in (tmp_path / "out.csv").read_bytes()
 
 
-def test_rows_without_a_text_have_empty_predictions(tmp_path):
-    path = write(tmp_path / "in.csv", ["good", "", " ", "NA", "\\N", "a NA"])
-    watcher = predict(path, tmp_path / "out.csv")
-    assert [row["predicted"] != "" for row in read(tmp_path / "out.csv")] == [
-        True, False, False, False, False, True
-    ]  # fmt: skip
-    assert watcher.messages == []
-
-
 def test_nulls_and_wrong_bytes_in_parquet(tmp_path):
     wrong = pa.array([b"good", None, b"\xff", b"fine"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": wrong}), tmp_path / "in.parquet")
@@ -241,3 +302,108 @@ def test_encoding_is_the_same_and_bounded_however_much_is_forgotten(monkeypatch)
                 assert one.lengths.tolist() == other.lengths.tolist()
             if limits:
                 assert len(corpus.ids) < 12 + 4 * 30
+
+
+def killed_at(moment, action):
+    """Run in a process of its own that is killed at its n-th durable step; whether it was."""
+    child = os.fork()
+    if child == 0:
+        steps = itertools.count()
+        for name in ("fsync", "replace", "unlink"):
+            setattr(os, name, _or_die(getattr(os, name), moment, steps))
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL), status
+    return status != 0
+
+
+def _or_die(call, moment, steps):
+    def step(*arguments, **options):
+        if next(steps) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments, **options)
+
+    return step
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_killed_at_any_moment_and_resumed_is_as_if_never_stopped(tmp_path, ending):
+    path = write(tmp_path / "in.csv", TEXTS)
+    expected = tmp_path / f"expected{ending}"
+    predict(path, expected)
+    output = tmp_path / f"out{ending}"
+    num_killed = 0
+    for moment in itertools.count():
+        was_killed = killed_at(moment, lambda: predict(path, output, resumes=True))
+        if not was_killed:
+            break
+        num_killed += 1
+        progress = tmp_path / f"out{ending}.partial.json"
+        if moment % 2 and progress.exists():  # once more
+            killed_at(moment // 2, lambda: predict(path, output, resumes=True))
+        if progress.exists() or not output.exists():
+            predict(path, output, resumes=True)
+        assert output.read_bytes() == expected.read_bytes(), f"killed at step {moment}"
+        assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob("*.json"))
+        output.unlink()
+    assert num_killed > 12
+
+
+def begin_and_kill(tmp_path):
+    path, output = write(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
+    assert killed_at(12, lambda: predict(path, output))
+    assert (tmp_path / "out.csv.partial").exists() and not output.exists()
+    return path, output
+
+
+def test_an_unfinished_output_is_not_lost_unasked(tmp_path):
+    path, output = begin_and_kill(tmp_path)
+    with pytest.raises(FileExistsError, match="out.csv.partial exists already.*--resume, or start"):
+        predict(path, output)
+    progress = json.loads((tmp_path / "out.csv.partial.json").read_text())
+    assert progress["num_rows"] == 10
+
+
+def test_what_was_begun_otherwise_is_not_continued(tmp_path):
+    path, output = begin_and_kill(tmp_path)
+    with pytest.raises(ValueError, match="cannot resume: --window was 5 and is now 4"):
+        predict(path, output, window=4, resumes=True)
+    (tmp_path / "out.csv.partial.json").write_text("{")
+    with pytest.raises(ValueError, match="out.csv.partial.json is damaged .*--overwrite"):
+        predict(path, output, resumes=True)
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
+    path, output = write(tmp_path / "in.csv", TEXTS), tmp_path / "out.csv"
+    output.write_text("mine")
+
+    def check(output, **options):
+        check_output(output, path, **{"resumes": False, "overwrites": False, **options})
+
+    for options in ({}, {"resumes": True}):
+        with pytest.raises(FileExistsError, match="out.csv exists already: .*--overwrite"):
+            check(output, **options)
+    check(output, overwrites=True)
+    with pytest.raises(ValueError, match="in.csv is the input"):
+        check(path, overwrites=True)
+    with pytest.raises(ValueError, match="must end in .csv, .tsv"):
+        check(tmp_path / "out.xlsx")
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        check(tmp_path / "nowhere" / "out.csv")
+    assert output.read_text() == "mine"
+
+
+def test_two_do_not_write_one_output(tmp_path):
+    with (
+        output_lock(tmp_path / "out.csv"),
+        pytest.raises(FileExistsError, match="another process is writing"),
+        output_lock(tmp_path / "out.csv"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
