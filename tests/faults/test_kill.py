@@ -1,23 +1,66 @@
 """Kill -9 at any moment, also inside a checkpoint's write: nothing is lost."""
 
-from __future__ import annotations
-
 import os
+import random
 import shutil
+import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers.killed import train_and_kill
+from helpers.processes import Processes
 from helpers.trainings import PowerCutError, arguments
 
 from sentiment.cli import main as cli
+from sentiment.cli.main import run_command
 from sentiment.cli.train import execute, parse
 from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.runs import weights as tensor_files
 from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import load_run
+from sentiment.runtime import files
 from sentiment.training.checkpoint import load_state, state_path
+
+
+def train_and_kill(seed: int, max_moments: int, command: list[str]) -> int:
+    """Train in another process that kills itself; returns its status."""
+    process = Processes(_train_to_death, seed, max_moments, command)
+    _, error = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), error
+    return process.returncode
+
+
+def _train_to_death(seed: int, max_moments: int, command: list[str]) -> int:
+    """The moments are updates and four of every write: half written, written, replaced, after."""
+    left = random.Random(seed).randint(1, max_moments)
+    atomic_write, replace = files.atomic_write, os.replace
+
+    def is_over() -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    def tick(*_: object) -> None:
+        if is_over():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def write(path: Path, data: bytes) -> None:
+        if is_over():
+            path.with_name(path.name + ".new").write_bytes(data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        atomic_write(path, data)
+        tick()
+
+    def counted_replace(source: Path, target: Path) -> None:
+        tick()
+        replace(source, target)
+        tick()
+
+    files.atomic_write = tensor_files.atomic_write = write
+    os.replace = counted_replace
+    request = parse(command, "killed")
+    return run_command(lambda: execute(request, tick))
 
 
 def survive(num_kills: int, corpus: Path, folder: Path, *settings: str) -> int:

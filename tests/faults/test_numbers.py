@@ -1,7 +1,5 @@
 """Losses and gradients that are not finite, and a device that is out of memory."""
 
-from __future__ import annotations
-
 import math
 import re
 
@@ -122,9 +120,7 @@ def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
-def test_out_of_memory_names_the_batch_and_the_setting(
-    failure, corpus, tmp_path, monkeypatch, capsys
-):
+def test_out_of_memory_names_the_batch(failure, corpus, tmp_path, monkeypatch, capsys):
     def fail(_: torch.Tensor) -> torch.Tensor:
         raise failure
 

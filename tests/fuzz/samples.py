@@ -1,7 +1,5 @@
 """Valid files that are mutated: small, but with every part of their format."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Files that fill memory, hang their reader, or lead out of their folder."""
 
-from __future__ import annotations
-
 import gzip
 import os
 import re
@@ -14,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from helpers.processes import Processes
-from helpers.review_files import read_file
+from helpers.review_files import read_file as rows
 from helpers.trainings import ended
 from helpers.vectors_files import LINES, load
 
@@ -30,10 +28,6 @@ from sentiment.runtime import files
 from sentiment.runtime.files import DecompressionBomb
 
 MILLION = 1_000_000
-
-
-def rows(path: Path) -> object:
-    return read_file(path)
 
 
 def texts(path: Path) -> object:
@@ -135,19 +129,6 @@ def test_batches_are_small_where_one_value_is_large(tmp_path, low_limit):
     assert max(sizes) == 100  # times the file's size may be decompressed at once
 
 
-@pytest.mark.parametrize("name", ["vectors.gz", "vectors.zip", "texts.csv.gz"])
-def test_endless_compressed_files(tmp_path, name, low_limit):
-    path = tmp_path / name
-    line = b"filler" * 150 + b" 1 2 3\n"
-    if name.endswith(".gz"):
-        path.write_bytes(gzip.compress(b"text\n" * name.startswith("texts") + line * 10_000))
-    else:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("v.3d.txt", line * 10_000)
-    with pytest.raises(DecompressionBomb, match="MiB, which is over 100 times its size"):
-        texts(path) if name.startswith("texts") else load(path)
-
-
 def test_an_honest_archive_is_read_at_any_compression_ratio(tmp_path):
     path = tmp_path / "vectors.gz"
     path.write_bytes(gzip.compress(("\n".join(LINES) + "\n").encode() * 50_000))
@@ -200,7 +181,6 @@ def test_yaml_bombs(tmp_path, read, content, message):
     [
         ('{"text": "a", "label": ' + "[" * 100_000, "row 1: nested too deeply"),
         ('{"text": "a", "label": ' + "9" * 5_000 + "}", "row 1: Exceeds the limit"),
-        ('{"text": "a", "label": [1, 2]}', r"row 1: label \[1, 2\], but must be numbers or names"),
         ('{"text": "a", "label": "\\ud800"}', "row 1: the label holds a lone surrogate"),
         ('{"text": "a", "label": "' + "x" * 2_000 + '"}', "row 1: a label of 2,000 characters"),
         ("{" + ", ".join(f'"k{n}": 0' for n in range(9_999)) + "}", "'k19' and 9979 more"),

@@ -1,7 +1,5 @@
 """Pickles that would write a file, instead of every file that is read: none is unpickled."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import pickle
@@ -13,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from helpers.review_files import read_file
+from helpers.review_files import read_file as rows
 
 from sentiment import load
 from sentiment.cli.main import main
@@ -110,9 +108,6 @@ def test_other_files(tmp_path, marker):
         generator = torch.Generator()
         load_vectors(path, ["<pad>", "<unk>", "a"], [0, 0, 1], dimension=2, generator=generator)
 
-    def rows(path: Path) -> None:
-        read_file(path)
-
     def texts(path: Path) -> None:
         list(open_source(path).blocks(10))
 
@@ -142,7 +137,7 @@ def test_a_parquet_extension_type_is_not_unpickled(tmp_path, marker):
     field = table.schema.field("text").with_metadata(metadata)
     path = tmp_path / "test.parquet"
     pq.write_table(table.cast(pa.schema([field, table.schema.field("label")])), path)
-    assert read_file(path).texts == ["a", "b"]
+    assert rows(path).texts == ["a", "b"]
     assert [text for block in open_source(path).blocks(9) for text in block.texts]
     assert not marker.exists()
 
