@@ -1,21 +1,13 @@
 """Fixtures that several packages' tests share, and the environment of all tests."""
 
-from __future__ import annotations
-
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from helpers.corpus import write_corpus
 from hypothesis import settings
-
-if TYPE_CHECKING:
-    from helpers.file_server import FileServer
 
 # Set before torch is imported: one thread is fastest for tensors this small, and every worker of
 # pytest-xdist and every process that a test starts keeps to one core.
@@ -43,15 +35,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run, trained for two epochs on ``corpus``; tests must not change it."""
-    from sentiment.cli.main import train
+    from helpers.trainings import train
 
-    path = tmp_path_factory.mktemp("trained") / "run"
-    arguments = [
-        f"--data.path={corpus}", f"--output_dir={path}", "--training.num_epochs=2",
-        "--model.embedding_size=8", "--model.hidden_size=8", "--data.max_length=20",
-    ]  # fmt: skip
-    assert train(arguments) == 0
-    return path
+    return train(corpus, tmp_path_factory.mktemp("trained") / "run", "--data.max_length=20")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,25 +54,3 @@ def denormals() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A server of the archive of glove.6B.50d on this machine; attempts follow one another fast."""
-    from helpers.file_server import CONTENT, FileServer
-
-    from sentiment.data import download
-
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(download, "_WAIT_SECONDS", (0.001,) * 3)
-    monkeypatch.setattr(download, "_TIMEOUT_SECONDS", (1.0, 0.3))
-    server = FileServer()
-    archive = replace(
-        download.KNOWN_VECTORS["glove.6B.50d"],
-        urls=(server.url,),
-        num_bytes=len(CONTENT),
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
-    monkeypatch.setitem(download.KNOWN_VECTORS, "glove.6B.50d", archive)
-    yield server
-    server.close()

@@ -1,7 +1,5 @@
 """``sentiment.train`` and ``evaluate``: the commands' results, and a program left as it was."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging
@@ -16,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.corpus import write_corpus
-from helpers.trainings import SMALL, arguments
+from helpers.trainings import SMALL, train
 
 import sentiment
 from sentiment import api
@@ -60,9 +58,7 @@ def state_of_the_program():
 
 @pytest.fixture(scope="module")
 def by_command(reviews, tmp_path_factory):
-    run = tmp_path_factory.mktemp("command") / "run"
-    assert cli.train(arguments(reviews, run)) == 0
-    return run
+    return train(reviews, tmp_path_factory.mktemp("command") / "run")
 
 
 def test_a_training_is_the_commands_and_leaves_the_program_alone(reviews, by_command, tmp_path):

@@ -1,11 +1,10 @@
-"""The code has the layout that docs/architecture.md describes."""
-
-from __future__ import annotations
+"""The code has the layout of docs/architecture.md; links of all pages lead somewhere."""
 
 import ast
 import re
 from pathlib import Path
 
+import pytest
 from helpers.corpus import ROOT
 
 SOURCE = ROOT / "src" / "sentiment"
@@ -83,3 +82,25 @@ def test_no_test_imports_another():
             r"^\s*(?:from|import) (\S+)", path.read_text("utf-8"), flags=re.MULTILINE
         )
         assert not any(name.split(".")[-1].startswith("test_") for name in names), path
+
+
+PAGES = [
+    *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "data/README.md", ROOT / "tests/README.md",
+    ROOT / "src/sentiment/behaviour/shipped/README.md",
+]  # fmt: skip
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
