@@ -9,9 +9,12 @@ import pytest
 from helpers.corpus import write_corpus
 from hypothesis import settings
 
+from sentiment.runtime.environment import keep_tensorflow_out
+
 # Set before torch is imported: one thread is fastest for tensors this small, and every worker of
 # pytest-xdist and every process that a test starts keeps to one core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+keep_tensorflow_out()  # before a helper imports TensorBoard
 
 settings.register_profile("tests", deadline=None)  # a busy machine is no fault
 settings.load_profile("tests")

@@ -14,7 +14,7 @@ from helpers.review_files import load, refusal, write, write_text_folder
 from sentiment.config.config import DataConfig
 from sentiment.data import layouts
 from sentiment.data.reviews import load_split, load_training_splits
-from sentiment.data.sources import choose_reviews, has_validation, is_undivided
+from sentiment.data.sources import choose_reviews, has_split, is_undivided
 from sentiment.runtime.errors import UserError
 
 
@@ -308,7 +308,7 @@ def test_split_columns_that_are_not_understood(tmp_path, caplog):
 def test_another_file_is_evaluated_as_a_whole(tmp_path):
     own = DataConfig(path=str(write(tmp_path / "a.csv", columns(20))), split_column=None)
     other = write(tmp_path / "b.csv", columns(7))
-    assert is_undivided(own) and not has_validation(own)
+    assert is_undivided(own) and not has_split(own, "validation")
     assert choose_reviews(own, "test", {}) == (own, "test")
     with pytest.raises(FileNotFoundError, match="a.csv has no test split.*--split validation"):
         load_split(own, "test", ("n", "p"))

@@ -144,7 +144,7 @@ def test_a_linear_model_that_another_process_trains_is_waited_for(validated, cap
         (
             ["--data.group_column=null"],
             2,
-            "to hold out whole groups, set data.validation to groups",
+            "data.validation is groups, but data.group_column is not set",
         ),
     ],
 )

@@ -40,7 +40,7 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 def execute(options: argparse.Namespace) -> None:
     """Train the remaining folds; once all are trained, measure."""
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
-    from sentiment.data.sources import has_validation, source_name
+    from sentiment.data.sources import has_split, source_name
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.runs.manifest import holds_baseline
     from sentiment.runtime.device import find_device, prepare_threads
@@ -51,7 +51,7 @@ def execute(options: argparse.Namespace) -> None:
 
     refuse_ranks("a cross-validation")
     config, folder = options.config, options.output
-    if has_validation(config.data):
+    if has_split(config.data, "validation"):
         raise UserError(
             f"{source_name(config.data)} has its own validation split, so no fold would be "
             "held out: give reviews without one with --data.path"

@@ -16,8 +16,6 @@ from sentiment.config.parser import TrainingRequest, parse_training
 from sentiment.runtime.processes import Interrupted, kill_this_process
 
 if TYPE_CHECKING:
-    import torch
-
     from sentiment.data.pipeline import TrainingData
     from sentiment.runtime.distributed import DistributedContext
     from sentiment.training.checkpoint import TrainingContext
@@ -114,16 +112,17 @@ def _train(
         if not context.config.training.is_open_ended:
             state_path(path).unlink(missing_ok=True)
         seconds = time.perf_counter() - started
-        _report(result, path, data, context.device, seconds)
+        _report(result, data, context, seconds)
     distributed.barrier()
 
 
 def _report(
-    result: dict[str, Any], path: Path, data: TrainingData, device: torch.device, seconds: float
+    result: dict[str, Any], data: TrainingData, context: TrainingContext, seconds: float
 ) -> None:
     import numpy as np
 
     from sentiment.comparison.compare import baseline_command, compare_with_baseline
+    from sentiment.data.sources import has_split
     from sentiment.display.console import sanitize
     from sentiment.evaluation.metrics import class_scores
     from sentiment.evaluation.report import describe_collapse
@@ -133,10 +132,11 @@ def _report(
     by_class = class_scores(np.array(result["metrics"]["confusion"]))
     if collapse := describe_collapse(by_class, data.class_names):
         logger.warning("%s", collapse)
-    folder = sanitize(str(path))
-    logger.info("run: %s\nnext: python evaluate.py --run %s", folder, folder)
+    path, folder = context.path, sanitize(str(context.path))
+    split = "" if has_split(context.config.data, "test") else " --split validation"
+    logger.info("run: %s\nnext: python evaluate.py --run %s%s", folder, folder, split)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
-    against = compare_with_baseline(path, data.validation, device)
+    against = compare_with_baseline(path, data.validation, context.device)
     logger.info("%s", against or f"      {baseline_command(path)}")
 
 
@@ -151,7 +151,8 @@ def _logged(path: Path, distributed: DistributedContext) -> Iterator[Callable[[]
     def begin() -> None:
         if distributed.is_main:
             lines.setTarget(logging.FileHandler(path / "train.log", encoding="utf-8"))
-            lines.capacity = 1  # write each line at once
+            lines.flush()
+            lines.capacity = 1  # write each further line at once
 
     logger.addHandler(lines)
     try:

@@ -16,7 +16,7 @@ from sentiment.baseline.folder import load_baseline
 from sentiment.config.config import WITHOUT_EFFECT, Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
 from sentiment.data.reviews import Reviews, Split, load_split
-from sentiment.data.sources import choose_reviews, has_validation, is_same_source, source_name
+from sentiment.data.sources import choose_reviews, has_split, is_same_source, source_name
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
@@ -219,7 +219,7 @@ def _check_same_hold_out(run: Classifier, first: Classifier) -> None:
     values: list[tuple[str, object, object]] = []
     if not is_same_source(data, first_data):
         values.append(("data.path", source_name(data), source_name(first_data)))
-    if not has_validation(first_data):
+    if not has_split(first_data, "validation"):
         settings, expected = data.hold_out_settings(), first_data.hold_out_settings()
         values += [(key, settings.get(key), expected.get(key)) for key in {**settings, **expected}]
     for key, value, expected_value in values:
@@ -268,7 +268,7 @@ def _is_disjoint(run_data: DataConfig, data: DataConfig, split: Split) -> bool:
     if not is_same_source(run_data, data):
         return False
     is_same = run_data.hold_out_settings() == data.hold_out_settings()
-    return split == "test" or has_validation(data) or is_same
+    return split == "test" or has_split(data, "validation") or is_same
 
 
 def _overlap(data: DataConfig, class_names: tuple[str, ...], keys: Sequence[bytes]) -> float | None:

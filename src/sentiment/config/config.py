@@ -124,11 +124,15 @@ class DataConfig:
         self._check_reading()
         column, expected = self.group_column, "another column than text and label, or null"
         require(column not in ("", "text", "label"), "data.group_column", column, expected)
-        if (self.validation == "groups") != (column is not None):
+        if self.validation == "groups" and column is None:
             raise UserError(
-                f"data.validation is {self.validation!r} and data.group_column is {column!r}: to "
-                "hold out whole groups, set data.validation to groups and data.group_column to the "
-                "column that names them"
+                "data.validation is groups, but data.group_column is not set: set it to the column "
+                "that names each review's group"
+            )
+        if self.validation != "groups" and column is not None:
+            raise UserError(
+                f"data.group_column is {column!r}, but data.validation is {self.validation!r}: to "
+                "hold out whole groups, set it to groups"
             )
         last = self.num_folds or 1
         require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")

@@ -31,7 +31,7 @@ from sentiment.data.reviews import (
     log_classes,
     reviews_fingerprint,
 )
-from sentiment.data.sources import has_validation, is_imdb
+from sentiment.data.sources import has_split, is_imdb
 from sentiment.data.splits import warn_of_similar_neighbours
 from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
@@ -86,7 +86,7 @@ def prepare_training(
     weights hold them. ``extends_vocabulary`` adds the words of the training reviews to it.
     """
     train, validation, unlabelled = load_training(config, class_names)
-    is_held_out = not has_validation(config.data)
+    is_held_out = not has_split(config.data, "validation")
     how = f" (held out {config.data.describe_hold_out()})" if is_held_out else ""
     warn_of_rare_classes(config, train, validation, is_held_out=is_held_out)
     counts = (f"{len(train):,}", f"{len(validation):,}")

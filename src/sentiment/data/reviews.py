@@ -27,7 +27,7 @@ from sentiment.data.sources import (
     IMDB_CLASS_NAMES,
     Rows,
     Split,
-    has_validation,
+    has_split,
     is_imdb,
     read_split,
     source_name,
@@ -115,7 +115,7 @@ def load_split(
         return _read(data, split, class_names)
     drops_shared = data.shared_reviews == "drop"
     is_whole = not drops_shared and data.exclude is None
-    if class_names is not None and is_whole and has_validation(data):
+    if class_names is not None and is_whole and has_split(data, "validation"):
         return _read(data, split, class_names)
     train, validation = _split_training(data, class_names)
     if drops_shared:
@@ -167,7 +167,7 @@ def load_labelled(data: DataConfig) -> dict[str, Reviews]:
 
 def _read_labelled(data: DataConfig, class_names: tuple[str, ...] | None) -> dict[str, Reviews]:
     train = _read(data, "train", class_names)
-    if not has_validation(data):
+    if not has_split(data, "validation"):
         return {"train": train}
     return {"train": train, "validation": _read(data, "validation", train.class_names)}
 
@@ -295,7 +295,7 @@ def _number(
 def _check_listed(data: DataConfig, train: NumberedLabels) -> None:
     """Refuse labels that data.labels lists, but no review has: they are probably misspelled."""
     unused, found = train.unused, train.found
-    if unused and has_validation(data):
+    if unused and has_split(data, "validation"):
         labels = {label_name(value) for value in read_split(data, "validation").labels}
         unused = [label for label in unused if label not in labels]
         found = [*found, *sorted(filter(None, labels.difference(found)))]
@@ -338,7 +338,10 @@ def _group(data: DataConfig, rows: Rows, numbers: np.ndarray) -> np.ndarray | No
     names = ["" if group is None else str(group).strip() for group in groups]
     if "" in names:
         place = rows.place(int(numbers[names.index("")]))
-        raise UserError(f"{place}: no {data.group_column}: fill it in or delete the row")
+        raise UserError(
+            f"{place}: no {data.group_column}, as in {names.count(''):,} of {len(names):,} rows: "
+            "fill it in or delete the rows"
+        )
     return number_keys(names)
 
 

@@ -235,11 +235,13 @@ def is_undivided(data: DataConfig) -> bool:
     return is_one and data.split_column is None
 
 
-def has_validation(data: DataConfig) -> bool:
-    """Whether the source has a validation split, as files or in the split column."""
-    if data.split_column is not None and "validation" in _count_splits(data):
+def has_split(data: DataConfig, split: Split) -> bool:
+    """Whether the source has a split, as files or in the split column."""
+    if data.split_column is not None and split in _count_splits(data):
         return True
-    return not is_imdb(data) and _find(data, "validation") is not None
+    if is_imdb(data):
+        return split != "validation"
+    return _find(data, split) is not None
 
 
 def read_split(
@@ -275,17 +277,21 @@ def _require(data: DataConfig, split: Split) -> Files:
         )
     path = _path(data)
     if find_whole(path) is None:
-        raise FileNotFoundError(describe_missing(path, split))
-    if data.split_column is not None:
+        message = describe_missing(path, split)
+    elif data.split_column is not None:
         counts = ", ".join(_count_splits(data))
-        raise FileNotFoundError(
-            f"{path} has no {split} split: column {data.split_column!r} names {counts}"
+        message = f"{path} has no {split} split: column {data.split_column!r} names {counts}"
+    else:
+        message = (
+            f"{path} has no {split} split: it is not divided; to divide it by a column, give "
+            "--data.split_column"
         )
-    raise FileNotFoundError(
-        f"{path} has no {split} split: it is not divided. To divide it by a column, give "
-        "--data.split_column; to evaluate, give other reviews with --data.path, or choose the "
-        "held-out ones with --split validation"
-    )
+    if split == "test":
+        message += (
+            "; to evaluate without one, give other reviews with --data.path, or choose the "
+            "held-out ones with --split validation"
+        )
+    raise FileNotFoundError(message)
 
 
 def _find(data: DataConfig, split: Split) -> Files | None:

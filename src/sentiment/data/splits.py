@@ -70,7 +70,9 @@ def hold_out(
     group_ids = copies if groups is None else number_keys(groups.tolist())
     counts = _count(group_ids, labels, num_classes=len(class_names))
     num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,) groups that hold the class
-    kind = "different review" if groups is None else "group"
+    kind, more = "different review", "reviews of that class"
+    if groups is not None:
+        kind, more = "group", "groups with that class"
     too_few = num_groups == 1
     if num_folds is not None:
         too_few |= (num_groups > 0) & (num_groups < num_folds)
@@ -89,20 +91,24 @@ def hold_out(
         too_few[missing] = True
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
-    into = "hold some out"
-    if num_folds is not None:
-        into, way = f"make {num_folds} folds", "lower the number of folds"
-    elif groups is None:
+    into = "hold some out" if num_folds is None else f"make {num_folds} folds"
+    if num_folds is not None and count > 1:
+        way = "make fewer folds"
+    elif groups is None and num_folds is None:
         way = "give a validation split of your own"
+    elif groups is None:
+        way = "leave that class out with data.labels"
+    elif data.hold_out == "stretches":
+        way = "hold out shorter stretches (data.stretch_length), or set data.validation to random"
     else:
         way = (
-            "hold out smaller groups (data.stretch_length, data.group_column), or set "
-            "data.validation to random (and data.group_column to null)"
+            "name another data.group_column, or set data.validation to random and "
+            "data.group_column to null"
         )
     raise UserError(
         f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
-        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add reviews of "
-        f"that class, or {way}"
+        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add {more}, "
+        f"or {way}"
     )
 
 

@@ -261,7 +261,7 @@ def _wrong(message: str) -> CheckResult:
     )
 
 
-_MAX_SECONDS = 90.0
+_MAX_SECONDS = 300.0  # a busy machine takes a minute or two
 _SLOW_SECONDS = 25.0  # two cores take 7
 _MIN_ACCURACY = 0.7  # seeds reach 83 to 92 %, guessing 50 ± 4
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.config.config import DataConfig
-from sentiment.data.sources import has_validation
+from sentiment.data.sources import has_split
 from sentiment.display.console import sanitize
 from sentiment.display.plots import add_figure, as_svg, write_page
 from sentiment.evaluation.evaluate import Rounding
@@ -161,7 +161,7 @@ def describe_run(
 
 def describe_hold_out(data: DataConfig) -> str | None:
     """How the validation reviews were held out; None if the data has its own validation split."""
-    return None if has_validation(data) else data.describe_hold_out()
+    return None if has_split(data, "validation") else data.describe_hold_out()
 
 
 def write_evaluation(
