@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,14 @@ def test_evaluation_needs_no_split_but_the_one_asked_for(run_path, tmp_path, cap
     assert report["auroc"] is None, "one class alone has no ROC curve"
     assert "undefined" in capsys.readouterr().out
     assert "undefined" in (output / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "split"), [("", "test"), ("train.csv", "validation")])
+def test_training_names_an_evaluation_that_works(name, split, corpus, tmp_path, capsys):
+    train(corpus / name, tmp_path / "run", QUICK)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("next: "))
+    assert cli.evaluate(shlex.split(line.removeprefix("next: python evaluate.py "))) == 0
+    assert (tmp_path / "run" / "evaluation" / split / "report.json").exists()
 
 
 def test_validation_is_not_flattered(run_path, tmp_path, capsys):

@@ -167,7 +167,8 @@ def test_missing_split(tmp_path):
     assert refusal(FileNotFoundError, tmp_path) == (
         "FOLDER has no test split; found: docs/, train.csv: a split is a file named "
         "test.csv|.tsv|.tab|.json|.jsonl|.ndjson|.txt|.parquet|.arrow|.feather, or a folder test "
-        "with a folder of text files for each class"
+        "with a folder of text files for each class; to evaluate without one, give other reviews "
+        "with --data.path, or choose the held-out ones with --split validation"
     )
     with pytest.raises(FileNotFoundError, match="nowhere, which does not exist: give a file or"):
         load_training_splits(DataConfig(path=str(tmp_path / "nowhere")))

@@ -226,6 +226,13 @@ def test_csv_carries_bytes_that_are_not_utf8(tmp_path):
     assert b"4,caf\xe9,,,,,\n" in (tmp_path / "out.csv").read_bytes()
 
 
+def test_a_row_with_too_many_values_shifts_none_into_another_column(tmp_path):
+    (tmp_path / "in.csv").write_bytes(b"id,text,by\n1,good,ann\n2,long, and bad,bob\n3,fine\n")
+    predict(tmp_path / "in.csv", tmp_path / "out.csv", skip=True)
+    rows = [(row["id"], row["text"], row["by"]) for row in read(tmp_path / "out.csv")]
+    assert rows == [("1", "good", "ann"), ("", "", ""), ("3", "fine", "")]
+
+
 def test_nulls_and_wrong_bytes_in_parquet(tmp_path):
     wrong = pa.array([b"good", None, b"\xff", b"fine"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"text": wrong}), tmp_path / "in.parquet")

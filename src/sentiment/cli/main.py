@@ -25,16 +25,16 @@ logger = logging.getLogger("sentiment")
 
 # In the order of use.
 COMMANDS = {
-    "audit": "look at reviews before training: copies, damage, likely label errors",
+    "audit": "look at reviews before training: copies, damage, label errors",
     "train": "train a classifier",
     "pretrain": "learn embedding and LSTM from all reviews, without labels",
     "find-lr": "suggest a learning rate, by a range test",
     "sweep": "search settings with many trainings",
     "cross-validate": "measure settings on folds held out in turn",
-    "baseline": "train the linear model that a run has to beat, in under a minute",
+    "baseline": "train the linear model that a run has to beat",
     "evaluate": "measure a run on a split: table, figures, page",
     "compare": "compare runs: paired tests, intervals, seeds",
-    "check": "test a run's behaviour: negation, contrasts, typos, contrast pairs",
+    "check": "test a run's behaviour: negation, typos, contrast pairs",
     "predict": "classify texts, or files of any size",
     "explain": "show what each word contributed, and the LSTM's gates",
     "export": "write a run's model for onnxruntime or torch alone",

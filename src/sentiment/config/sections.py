@@ -351,7 +351,7 @@ class ObjectivesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingConfig:
-    """Pre-training on training and unlabelled reviews; on if num_epochs is above 0 or path is set.
+    """Pre-training of the LSTM; on if num_epochs is above 0 or path is set.
 
     A language model learns to predict each word from the words before it, and in the reverse
     direction from those after it (Dai & Le 2015).
@@ -405,7 +405,7 @@ class PretrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """Learning from other runs' predictions for unlabelled reviews; off without teachers.
+    """Learning from other models' predictions; off without teachers.
 
     A student learns the probabilities that its teachers give (Hinton, Vinyals & Dean 2015).
     """

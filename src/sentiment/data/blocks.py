@@ -102,8 +102,15 @@ class DelimitedBlock(Block):
         ]
 
     def cells(self) -> list[list[str]]:
+        """The rows, each as wide as the header.
+
+        A row with more cells has none: which column each belongs to is unknown.
+        """
         width = len(self.columns)
-        return [row if len(row) == width else (row + [""] * width)[:width] for row in self.rows]
+        return [
+            row + [""] * (width - len(row)) if len(row) <= width else [""] * width
+            for row in self.rows
+        ]
 
 
 def delimited_block(
