@@ -49,8 +49,8 @@ def parse(*arguments: str) -> Config:
         ("--data.class_names [a,a]", ["data.class_names", "distinct"]),
         ("--device gpu", ["device is 'gpu'", "cuda:1"]),
         ("--seed -1", ["seed is -1", "from 0 to 4,294,967,295"]),
-        ("--data.validation groups", ["set data.validation to groups and data.group_column"]),
-        ("--data.group_column film", ["set data.validation to groups and data.group_column"]),
+        ("--data.validation groups", ["data.group_column is not set: set it to the column"]),
+        ("--data.group_column film", ["data.validation is not groups: set it to groups"]),
         (
             "--data.validation groups --data.group_column label",
             ["another column than text and label"],

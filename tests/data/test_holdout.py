@@ -245,7 +245,7 @@ def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monk
 def test_a_row_without_a_group_is_told(tmp_path, name):
     write_reviews(tmp_path, name, first_film=" ")
     data = DataConfig(path=str(tmp_path), validation="groups", group_column="film")
-    with pytest.raises(ValueError, match=f"{name}, row 1: no film: fill it in"):
+    with pytest.raises(ValueError, match=f"{name}, row 1: no film, as in 1 of 40 rows: fill it in"):
         load_training_splits(data)
 
 

@@ -177,7 +177,7 @@ def test_unlabelled_reviews_are_checked_before_a_teacher_is_trained(student, tmp
     for option, off in ((TWO, "num_teachers to 0"), (learn_from(student), "teachers to null")):
         message = refusal(arguments(poor, tmp_path / "run", option), capsys)
         assert "has no unsupervised split" in message
-        assert f"give it, or set distillation.{off}" in message
+        assert f"add it, or set distillation.{off}" in message
     assert [path.name for path in tmp_path.iterdir()] == ["poor"]
 
 

@@ -131,8 +131,8 @@ class DataConfig:
             )
         if self.validation != "groups" and column is not None:
             raise UserError(
-                f"data.group_column is {column!r}, but data.validation is {self.validation!r}: to "
-                "hold out whole groups, set it to groups"
+                f"data.group_column is {column!r}, but data.validation is not groups: set it to "
+                "groups to hold out whole groups"
             )
         last = self.num_folds or 1
         require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")

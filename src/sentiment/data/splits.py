@@ -70,9 +70,7 @@ def hold_out(
     group_ids = copies if groups is None else number_keys(groups.tolist())
     counts = _count(group_ids, labels, num_classes=len(class_names))
     num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,) groups that hold the class
-    kind, more = "different review", "reviews of that class"
-    if groups is not None:
-        kind, more = "group", "groups with that class"
+    kind = "different review" if groups is None else "group"
     too_few = num_groups == 1
     if num_folds is not None:
         too_few |= (num_groups > 0) & (num_groups < num_folds)
@@ -91,10 +89,19 @@ def hold_out(
         too_few[missing] = True
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
-    into = "hold some out" if num_folds is None else f"make {num_folds} folds"
-    if num_folds is not None and count > 1:
+    where = f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
+    raise UserError(
+        f"{where}{int(counts[:, label].sum())} reviews, {_explain_too_few(data, count, groups)}"
+    )
+
+
+def _explain_too_few(data: DataConfig, count: int, groups: np.ndarray | None) -> str:
+    """Why a class that ``count`` groups hold cannot be in both parts, and what to do."""
+    into = "hold some out" if data.num_folds is None else f"make {data.num_folds} folds"
+    more = "reviews of that class" if groups is None else "groups with that class"
+    if data.num_folds is not None and count > 1:
         way = "make fewer folds"
-    elif groups is None and num_folds is None:
+    elif groups is None and data.num_folds is None:
         way = "give a validation split of your own"
     elif groups is None:
         way = "leave that class out with data.labels"
@@ -105,11 +112,7 @@ def hold_out(
             "name another data.group_column, or set data.validation to random and "
             "data.group_column to null"
         )
-    raise UserError(
-        f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
-        f"{int(counts[:, label].sum())} reviews, too few to {into} for validation: add {more}, "
-        f"or {way}"
-    )
+    return f"too few to {into} for validation: add {more}, or {way}"
 
 
 def number_keys(keys: Iterable[Hashable]) -> np.ndarray:
