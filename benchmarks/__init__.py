@@ -1,5 +1,5 @@
 """The benchmarks of ``make bench``."""
 
-from sentiment.runtime.environment import keep_tensorflow_out
+from sentiment.environment import keep_tensorflow_out
 
 keep_tensorflow_out()  # Keras needs it installed, but the others' time and memory are measured

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.step import Shape, run_forward, step_seconds
+from sentiment.environment import VARIABLES
 from sentiment.runtime.device import prepare_threads
-from sentiment.runtime.environment import VARIABLES
 
 _LINE = re.compile(r"^onednn_verbose,.*\bexec,cpu,rnn,([^,]+),([^,]+),.*dhc(\d+)", re.MULTILINE)
 _ROOT = Path(__file__).parent.parent

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-from sentiment.runtime.environment import VARIABLES, set_variables
+from sentiment.environment import VARIABLES, set_variables
 
 _COSTS = ("growth",)  # sections in which lower ratios are better
 

@@ -27,9 +27,9 @@ from benchmarks.corpus import synthetic_corpus
 from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, timed
 from benchmarks.training import CONFIG, make_parts
+from sentiment.environment import VARIABLES
 from sentiment.runtime.device import prepare_threads
 from sentiment.runtime.distributed import init_distributed, local_size
-from sentiment.runtime.environment import VARIABLES
 from sentiment.training.meters import MeanMeter
 from sentiment.training.trainer import DDP_BUCKET_MB
 

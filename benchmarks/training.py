@@ -27,7 +27,7 @@ from sentiment.runs.manifest import FORMAT_VERSION, LANGUAGE_MODEL, write_manife
 from sentiment.runs.run import build_model
 from sentiment.runtime.device import autocast, find_precision
 from sentiment.runtime.distributed import DistributedContext
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import EpochProgress
 from sentiment.training.trainer import Trainer

@@ -1,6 +1,6 @@
 """``python -m studies``: see studies/lstm.py."""
 
-from sentiment.runtime.environment import prepare_environment
+from sentiment.environment import prepare_environment
 
 prepare_environment()  # before torch is imported
 

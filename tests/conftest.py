@@ -9,7 +9,7 @@ import pytest
 from helpers.corpus import write_corpus
 from hypothesis import settings
 
-from sentiment.runtime.environment import keep_tensorflow_out
+from sentiment.environment import keep_tensorflow_out
 
 # Set before torch is imported: one thread is fastest for tensors this small, and every worker of
 # pytest-xdist and every process that a test starts keeps to one core.

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from sentiment.runtime.environment import prepare_environment
+from sentiment.environment import prepare_environment
 
 prepare_environment()  # before torch is loaded, as the program's entry points do
 

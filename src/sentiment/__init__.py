@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sentiment.runtime.environment import set_variables
+from sentiment.environment import set_variables
 
 if TYPE_CHECKING:
     from sentiment.api import EvaluatedRun, TrainedRun, evaluate, train

@@ -22,7 +22,7 @@ from sentiment.data.vocabulary import (
     number_lexicon,
     save_vocabulary,
 )
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.objectives import MicroBatches
 
 REVIEWS = st.lists(st.lists(st.integers(2, 99), max_size=12), min_size=1, max_size=8)

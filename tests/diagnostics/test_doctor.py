@@ -30,9 +30,9 @@ from sentiment.diagnostics.doctor import (
     check_training,
 )
 from sentiment.diagnostics.machine import CheckResult, check_cache_folder, check_folder
+from sentiment.environment import VARIABLES
 from sentiment.model import PackedLSTM
 from sentiment.runtime import device as runtime
-from sentiment.runtime.environment import VARIABLES
 
 GB = 10**9
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")

@@ -169,7 +169,7 @@ def test_threads_of_the_recurrence_flush_denormal_numbers(set_threads):
 @pytest.mark.parametrize(
     "preparation",
     [
-        "from sentiment.runtime.environment import prepare_environment as prepare",
+        "from sentiment.environment import prepare_environment as prepare",
         "from sentiment.runtime.device import prepare_threads as prepare",
     ],
 )

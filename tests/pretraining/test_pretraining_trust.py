@@ -27,7 +27,8 @@ from sentiment.runs.weights import read_weights
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import TrainingContext, state_path
+from sentiment.training.checkpoint import state_path
+from sentiment.training.context import TrainingContext
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from helpers.corpus import write_corpus
 
+from sentiment.environment import prepare_environment
 from sentiment.runs.manifest import versions
 from sentiment.runtime.device import exact_fp32, prepare_threads
-from sentiment.runtime.environment import prepare_environment
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import mixed_seed
 from sentiment.runtime.distributed import DistributedContext
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.meters import TermMeter
 from sentiment.training.objectives import (
     CombinedObjective,

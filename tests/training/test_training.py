@@ -24,7 +24,7 @@ from sentiment.runs.manifest import read_manifest
 from sentiment.runs.run import build_model, create_run, load_run
 from sentiment.training import meters
 from sentiment.training import trainer as trainer_module
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import RunLogger
 from sentiment.training.trainer import Trainer
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sentiment.display.console import did_you_mean, sanitize
-from sentiment.runtime.environment import set_variables
+from sentiment.environment import set_variables
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.processes import Interrupted
 

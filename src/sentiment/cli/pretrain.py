@@ -34,7 +34,7 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.runtime.device import find_device, find_precision, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.processes import Interrupted
-    from sentiment.training.checkpoint import TrainingContext
+    from sentiment.training.context import TrainingContext
 
     config = options.config
     if config.pretraining.num_epochs == 0:

@@ -18,7 +18,7 @@ from sentiment.runtime.processes import Interrupted, kill_this_process
 if TYPE_CHECKING:
     from sentiment.data.pipeline import TrainingData
     from sentiment.runtime.distributed import DistributedContext
-    from sentiment.training.checkpoint import TrainingContext
+    from sentiment.training.context import TrainingContext
     from sentiment.training.setup import StartPlan
 
 
@@ -40,7 +40,7 @@ def execute(
     from sentiment.runtime.device import find_device, find_precision, prepare_threads
     from sentiment.runtime.distributed import init_distributed, local_rank, local_size, refuse_ranks
     from sentiment.runtime.files import run_lock
-    from sentiment.training.checkpoint import TrainingContext
+    from sentiment.training.context import TrainingContext
     from sentiment.training.setup import resolve_start
 
     config = request.config

@@ -14,7 +14,7 @@ from typing import Literal
 
 import psutil
 
-from sentiment.runtime.environment import VARIABLES
+from sentiment.environment import VARIABLES
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -102,7 +102,7 @@ def check_cores() -> CheckResult:
 
 
 def check_environment() -> CheckResult:
-    """The variables that :mod:`sentiment.runtime.environment` sets unless they are set."""
+    """The variables that :mod:`sentiment.environment` sets unless they are set."""
     defaults = [f"{name}={value}" for name, value in VARIABLES.items()]
     changed = [
         f"{name}={os.environ.get(name, '')}"

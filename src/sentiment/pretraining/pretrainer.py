@@ -35,11 +35,11 @@ from sentiment.runtime.processes import Interrupted, StopRequests
 from sentiment.training.checkpoint import (
     CheckpointData,
     CheckpointSchedule,
-    TrainingContext,
     generator_states,
     restore_generators,
     save_state,
 )
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import measure_files, rewind_files
 from sentiment.training.meters import zero_sums
 from sentiment.training.optim import Schedule, build_optimizer, optimizer_state, restore_optimizer

@@ -36,12 +36,8 @@ from sentiment.runtime.device import set_up
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links, run_lock
 from sentiment.runtime.processes import Interrupted
-from sentiment.training.checkpoint import (
-    TrainingContext,
-    collect_provenance,
-    load_state,
-    state_path,
-)
+from sentiment.training.checkpoint import load_state, state_path
+from sentiment.training.context import TrainingContext, collect_provenance
 from sentiment.training.distillation import check_trusted, named_teachers
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from sentiment.explain.page import draw
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder, write_json
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

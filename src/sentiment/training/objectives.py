@@ -17,7 +17,7 @@ from sentiment.model import SentimentClassifier
 from sentiment.model.layers import to_device
 from sentiment.runtime.device import autocast, get_rng_state, mixed_seed, set_rng_state
 from sentiment.runtime.distributed import share_weights
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.meters import TermMeter
 
 # Mixed with the run's seed, which by itself orders the labelled reviews.

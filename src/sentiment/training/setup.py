@@ -43,14 +43,8 @@ from sentiment.runtime.device import describe_device, mixed_seed, set_up
 from sentiment.runtime.distributed import DistributedContext, launch_name, num_restarts
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import check_links
-from sentiment.training.checkpoint import (
-    CheckpointData,
-    TrainingContext,
-    collect_provenance,
-    has_lost_state,
-    load_state,
-    state_path,
-)
+from sentiment.training.checkpoint import CheckpointData, has_lost_state, load_state, state_path
+from sentiment.training.context import TrainingContext, collect_provenance
 from sentiment.training.distillation import (
     check_named_teachers,
     describe_teachers,

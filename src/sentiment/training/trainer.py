@@ -27,11 +27,11 @@ from sentiment.training.checkpoint import (
     CheckpointData,
     CheckpointSchedule,
     TrainerState,
-    TrainingContext,
     generator_states,
     restore_generators,
     save_state,
 )
+from sentiment.training.context import TrainingContext
 from sentiment.training.logger import EpochMetrics, RunLogger, Validator
 from sentiment.training.meters import EpochProgress, MeanMeter, meter_sums
 from sentiment.training.objectives import LabelLoss, build_objective

@@ -21,7 +21,7 @@ from sentiment.runs.initial import check_fits
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
-from sentiment.training.checkpoint import TrainingContext
+from sentiment.training.context import TrainingContext
 from sentiment.training.distillation import teach
 from sentiment.training.logger import RunLogger
 from sentiment.training.meters import MeanMeter
