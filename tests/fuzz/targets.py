@@ -186,7 +186,9 @@ def _texts_of(data: bytes, suffix: str, name: str) -> list[list[str | None]]:
 
 def _column_of(text: str, name: str, delimiter: str) -> list[str]:
     header, *rows = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    index = header.index(name) if name in header else 0
+    letters = ["".join(filter(str.isalnum, cell)).lower() for cell in header]  # as are recognized
+    names = header if name in header else letters
+    index = names.index(name) if name in names else 0
     return [row[index] if index < len(row) else "" for row in rows]
 
 

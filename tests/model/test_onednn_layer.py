@@ -22,14 +22,6 @@ has_bf16 = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def set_threads():
-    """Sets torch's number of threads, until the test ends."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("with_states", [False, True])
 def test_parts_of_a_batch_equal_the_packed_sequence(bidirectional, with_states, set_threads):

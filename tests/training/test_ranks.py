@@ -175,7 +175,7 @@ def test_a_machine_that_cannot_prepare_ends_the_others(uneven, tmp_path):
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert all(process.returncode != 0 for process in processes)
     assert time.monotonic() - started < 90
-    assert "which does not exist: give a folder" in errors[1]
+    assert "which does not exist: give a file or a folder" in errors[1]
 
 
 @pytest.mark.long
