@@ -49,7 +49,7 @@ def test_packages_import_only_from_themselves_and_from_lower_ones():
         package = module.split(".")[0]
         for imported in imports(path) if package in rank else ():
             other = imported.split(".")[0]
-            if other in rank or imports(MODULES[imported]):  # others import nothing of ours
+            if other in rank or imports(MODULES[imported]):  # others stand beside the packages
                 assert rank[other] <= rank[package], f"{module} imports {imported}"
 
 
