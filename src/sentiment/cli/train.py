@@ -78,6 +78,7 @@ def _train(
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
+    from sentiment.data.sources import has_split
     from sentiment.pretraining.run import find_pretraining
     from sentiment.runs.run import finish_run
     from sentiment.training.checkpoint import state_path
@@ -94,6 +95,7 @@ def _train(
         train_baseline_teacher(request, distributed)
         train_teachers(request, pretrained, execute, is_distributed=distributed.is_distributed)
     model, data = prepare(context, start, pretrained)
+    has_test = has_split(context.config.data, "test")
     begin_log()
     checkpoint = start.checkpoint
     logged = None if checkpoint is None else checkpoint.values["journal"]
@@ -112,17 +114,21 @@ def _train(
         if not context.config.training.is_open_ended:
             state_path(path).unlink(missing_ok=True)
         seconds = time.perf_counter() - started
-        _report(result, data, context, seconds)
+        _report(result, data, context, seconds, "test" if has_test else "validation")
     distributed.barrier()
 
 
 def _report(
-    result: dict[str, Any], data: TrainingData, context: TrainingContext, seconds: float
+    result: dict[str, Any],
+    data: TrainingData,
+    context: TrainingContext,
+    seconds: float,
+    split: str,
 ) -> None:
+    """Log the result, and how to evaluate the run on a split that its data has."""
     import numpy as np
 
     from sentiment.comparison.compare import baseline_command, compare_with_baseline
-    from sentiment.data.sources import has_split
     from sentiment.display.console import sanitize
     from sentiment.evaluation.metrics import class_scores
     from sentiment.evaluation.report import describe_collapse
@@ -133,8 +139,8 @@ def _report(
     if collapse := describe_collapse(by_class, data.class_names):
         logger.warning("%s", collapse)
     path, folder = context.path, sanitize(str(context.path))
-    split = "" if has_split(context.config.data, "test") else " --split validation"
-    logger.info("run: %s\nnext: python evaluate.py --run %s%s", folder, folder, split)
+    option = "" if split == "test" else f" --split {split}"
+    logger.info("run: %s\nnext: python evaluate.py --run %s%s", folder, folder, option)
     logger.info("      tensorboard --logdir %s", sanitize(str(path.parent)))
     against = compare_with_baseline(path, data.validation, context.device)
     logger.info("%s", against or f"      {baseline_command(path)}")

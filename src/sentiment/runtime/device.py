@@ -59,8 +59,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"cpu ({_processor_name()}, {threads} thread{'s' * (threads != 1)})"
+        return f"cpu ({_processor_name()}, {torch.get_num_threads()} threads)"
     return str(device)
 
 
