@@ -378,6 +378,16 @@ def test_what_is_not_a_run(command, tmp_path, capsys):
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("before", ["pretraining", "baseline", "teacher-1"])
+def test_a_run_whose_training_still_makes_other_models(before, tmp_path, capsys):
+    run = tmp_path / "run"
+    (tmp_path / f"run-{before}").mkdir()
+    for command in ("evaluate", "predict"):
+        assert cli.main([command, str(run), *["text"] * (command == "predict")]) == 1
+        error = capsys.readouterr().err
+        assert f"{run} is not a run yet" in error and f"beyond {run}-{before}" in error
+
+
 @pytest.mark.long
 def test_quickstart_learns_what_counting_words_cannot(tmp_path, monkeypatch, capfd):
     """tests/data/test_mini_corpus.py holds the bag of words at or under 85 % on the same split."""

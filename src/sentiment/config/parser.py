@@ -22,8 +22,9 @@ from jsonargparse import (
 from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.yaml import StrictLoader, read_yaml
 from sentiment.display.console import did_you_mean, sanitize, truncate
+from sentiment.runs.manifest import find_earlier
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write, beside
+from sentiment.runtime.files import atomic_write
 
 
 def _load_yaml(text: str) -> Any:
@@ -160,8 +161,6 @@ def _file_first(arguments: Sequence[str]) -> list[str]:
     return files + others
 
 
-_BEFORE = ("-pretraining", "-baseline", "-teacher-1")  # folders of what is trained before a run
-
 # Settings that may change when a run is resumed: where files lie. The reviews are compared.
 _CHANGEABLE = WITHOUT_EFFECT - {"output_dir"} | {
     "data.path", "data.exclude", "vectors.path",
@@ -175,8 +174,8 @@ def _resumed_config(
     if namespace.get("config"):
         raise UserError("--resume takes the run's own settings: leave --config out")
     folder = Path(run).expanduser()
-    earlier = (folder, *(Path(beside(run, ending)) for ending in _BEFORE))
-    if not (folder / "config.yaml").exists() and any(path.is_dir() for path in earlier):
+    has_begun = folder.is_dir() or find_earlier(folder) is not None
+    if not (folder / "config.yaml").exists() and has_begun:
         raise FileNotFoundError(
             f"the training of {run} has not begun yet: repeat the command that started it, which "
             "first resumes its pre-training or its teachers"

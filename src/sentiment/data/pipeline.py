@@ -268,7 +268,8 @@ def _encode_to_learn(
     corpus = add_pieces(
         corpus, tokenized, per_review=per_review, max_length=longest, seed=config.seed
     )
-    logger.info("excerpts of reviews: %s", f"{len(corpus) - len(reviews):,}")
+    counts = (f"{len(corpus) - len(reviews):,}", f"{len(reviews):,}")
+    logger.info("excerpts: %s from %s reviews", *counts)
     return corpus
 
 

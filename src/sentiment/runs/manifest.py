@@ -14,7 +14,7 @@ import torch
 
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import write_json
+from sentiment.runtime.files import beside, write_json
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; since 2 they name their run
 
@@ -24,6 +24,8 @@ BASELINE = "baseline"
 
 # What reading values from a damaged file of JSON raises.
 DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
+# Endings of the folders beside a run's, of the models that its training makes first.
+_MADE_FIRST = ("-pretraining", "-baseline", "-teacher-1")
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
@@ -36,6 +38,11 @@ def read_manifest(run: Path) -> dict[str, Any]:
     """The checked values of run.json; a folder that is not a run raises ``FileNotFoundError``."""
     path = run / "run.json"
     if not path.is_file():
+        if (earlier := find_earlier(run)) is not None:
+            raise FileNotFoundError(
+                f"{run} is not a run yet, as its training has not gone beyond {earlier}: wait for "
+                "it, or repeat the command that started it, which resumes what was stopped"
+            )
         hint = "" if run.exists() else " (there is no such folder)"
         raise FileNotFoundError(f"{run} is not a run{hint}: it has no run.json")
     try:
@@ -52,6 +59,14 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
         raise UserError(f"{path} is damaged: it needs two or more different class names")
     return values
+
+
+def find_earlier(run: Path) -> Path | None:
+    """The folder of a model that the training of ``run`` makes first; None if there is none."""
+    if not run.resolve().name:  # the root has nothing beside it
+        return None
+    folders = (Path(beside(str(run), ending)) for ending in reversed(_MADE_FIRST))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def is_pretraining(description: dict[str, Any]) -> bool:
