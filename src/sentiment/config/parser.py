@@ -22,9 +22,8 @@ from jsonargparse import (
 from sentiment.config.config import WITHOUT_EFFECT, Config, flat_settings
 from sentiment.config.yaml import StrictLoader, read_yaml
 from sentiment.display.console import did_you_mean, sanitize, truncate
-from sentiment.runs.manifest import find_earlier
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import atomic_write
+from sentiment.runtime.files import atomic_write, find_earlier
 
 
 def _load_yaml(text: str) -> Any:

@@ -14,7 +14,7 @@ import torch
 
 from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import beside, write_json
+from sentiment.runtime.files import find_earlier, write_json
 
 FORMAT_VERSION = 2  # of run.json, weights and checkpoints; since 2 they name their run
 
@@ -24,8 +24,6 @@ BASELINE = "baseline"
 
 # What reading values from a damaged file of JSON raises.
 DAMAGE = (KeyError, TypeError, ValueError, OverflowError, RecursionError)
-# Endings of the folders beside a run's, of the models that its training makes first.
-_MADE_FIRST = ("-pretraining", "-baseline", "-teacher-1")
 _TEXTS = ("config_sha256", "vocabulary_sha256", "identity")
 
 
@@ -59,14 +57,6 @@ def read_manifest(run: Path) -> dict[str, Any]:
     if len(set(names)) < max(2, len(names)) or not all(map(_is_name, names)):
         raise UserError(f"{path} is damaged: it needs two or more different class names")
     return values
-
-
-def find_earlier(run: Path) -> Path | None:
-    """The folder of a model that the training of ``run`` makes first; None if there is none."""
-    if not run.resolve().name:  # the root has nothing beside it
-        return None
-    folders = (Path(beside(str(run), ending)) for ending in reversed(_MADE_FIRST))
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def is_pretraining(description: dict[str, Any]) -> bool:

@@ -74,6 +74,18 @@ def beside(output_dir: str, ending: str) -> str:
     return str(path.with_name(path.name + ending))
 
 
+# Endings of the folders beside a run's, of the models that its training makes first.
+_MADE_FIRST = ("-pretraining", "-baseline", "-teacher-1")
+
+
+def find_earlier(run: Path) -> Path | None:
+    """The folder of a model that the training of ``run`` makes first; None if there is none."""
+    if not run.resolve().name:  # the root has nothing beside it
+        return None
+    folders = (Path(beside(str(run), ending)) for ending in reversed(_MADE_FIRST))
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
 def check_writable(path: Path) -> None:
     """Check that files can be written to a folder, which need not exist yet."""
     existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
