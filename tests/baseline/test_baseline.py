@@ -136,6 +136,28 @@ def test_of_two_classes_it_is_logistic_regression_on_weighted_ngrams():
     np.testing.assert_allclose(found, oracle.predict_proba(weighted), atol=2e-3)
 
 
+def test_texts_with_uncertain_labels_count_by_their_probabilities():
+    texts = random_texts(200)
+    labels = np.array([words.count("a") > words.count("b") for words in strings(texts)]).astype(int)
+    matrix = find_ngrams(texts, min_texts=2).matrix(texts)
+    positive = np.random.default_rng(0).beta(0.5, 0.5, 120)
+    positive[:3] = 0.0, 1.0, 0.5
+    model = fit_linear(matrix, labels[:80], 2, np.stack((1 - positive, positive), axis=1))
+    shares = np.concatenate((labels[:80], positive))
+    dense = matrix.toarray()
+    counts = [1 + (dense * sides[:, None]).sum(axis=0) for sides in (shares, 1 - shares)]
+    ratios = np.log(counts[0] / counts[0].sum() / (counts[1] / counts[1].sum()))
+    twice = np.concatenate([normalize(dense) * ratios] * 2)
+    oracle = LogisticRegression(C=REGULARIZATION * 80 / 200, max_iter=10_000, tol=1e-8)
+    sides = np.repeat([1, 0], len(shares))
+    oracle.fit(twice, sides, sample_weight=np.concatenate((shares, 1 - shares)))
+    found = np.exp(model.log_probabilities(matrix))
+    # As exactly as the solver's default tolerance finds weights with so little penalty.
+    np.testing.assert_allclose(found, oracle.predict_proba(twice[: len(shares)]), atol=0.02)
+    rounded = fit_linear(matrix, labels[:80], 2, np.eye(2)[(positive > 0.5).astype(int)])
+    assert np.abs(np.exp(rounded.log_probabilities(matrix)) - found).max() > 0.2
+
+
 def test_each_of_three_classes_is_separated_from_the_others():
     texts = random_texts(300)
     counts = np.array([[words.count(each) for each in "abc"] for words in strings(texts)])

@@ -84,7 +84,7 @@ def test_a_run_logs_the_labels_and_the_term(student):
     sure = 100 * float((labels.amax(1) > 0.9).float().mean())
     negative = 100 * float((labels.argmax(1) == 0).float().mean())
     assert (
-        f"soft labels: 70 reviews by 2 teachers; {sure:.1f} % of them at over 90 %; "
+        f"soft labels: 70 by 2 teachers, {sure:.1f} % over 90 %; "
         f"neg {negative:.1f} %, pos {100 - negative:.1f} %"
     ) in (student / "train.log").read_text(encoding="utf-8")
     events = read_events(student, "train")
@@ -147,7 +147,7 @@ def test_two_ranks_equal_one_process(reviews, teachers, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert cli.train(arguments(reviews, one, *exact)) == 0
     out, _ = ended(start_ranks(2, cli.train, arguments(reviews, two, *exact)))
-    assert out.count("soft labels: 70 reviews by 2 teachers") == 1
+    assert out.count("soft labels: 70 by 2 teachers") == 1
     assert torch.equal(saved_labels(one), saved_labels(two))
     difference = compare_runs(one, two)
     assert not difference.problems and difference.num_points > 20

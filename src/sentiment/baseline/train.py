@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.sparse import vstack
 
 from sentiment.baseline.folder import Baseline, check_replaceable, evaluation_folder, save_baseline
-from sentiment.baseline.linear import LONGEST, REGULARIZATION, Ngrams, find_ngrams, fit_linear
+from sentiment.baseline.linear import (
+    LONGEST,
+    REGULARIZATION,
+    LinearModel,
+    Ngrams,
+    find_ngrams,
+    fit_linear,
+)
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus, encode
 from sentiment.data.pipeline import check_class_names, fingerprints_of, tokenize_reviews
-from sentiment.data.reviews import Reviews, load_training_splits, log_classes
+from sentiment.data.reviews import (
+    Reviews,
+    load_training_splits,
+    load_unlabelled,
+    log_classes,
+    reviews_fingerprint,
+)
 from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vocabulary import UNK_ID
-from sentiment.display.console import format_table, truncate
+from sentiment.display.console import format_table, sanitize, truncate
 from sentiment.evaluation.calibration import fit_temperature
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.outputs import ReportHead, describe_hold_out, write_evaluation
@@ -36,6 +52,16 @@ _HALF = 38  # columns of one of two classes side by side
 
 
 @dataclass(frozen=True)
+class Teachers:
+    """Models that label the unlabelled reviews, so that a linear model learns from these too."""
+
+    descriptions: Sequence[dict[str, str]]  # for run.json; each has its folder as "path"
+    # From reviews and the fingerprint of the validation reviews, (num_reviews, num_classes)
+    # probabilities; refuses teachers that may have learned from the validation reviews.
+    label: Callable[[Reviews, dict[str, Any]], np.ndarray]
+
+
+@dataclass(frozen=True)
 class TrainedBaseline:
     """A baseline, its evaluation and figures of its training."""
 
@@ -43,14 +69,18 @@ class TrainedBaseline:
     head: ReportHead
     evaluation: Evaluation  # on the validation reviews
     num_training: int  # training reviews
+    lesson: str  # what it learned from besides; empty without teachers
     tokenizing_seconds: float  # or reading cached tokens
 
 
-def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> TrainedBaseline:
+def train_baseline(
+    config: Config, path: Path, *, overwrite: bool = False, teachers: Teachers | None = None
+) -> TrainedBaseline:
     """Train on a run's training reviews, evaluate on its validation reviews, write the folder.
 
     ``config`` holds the run's settings, of which the data section and ``training.positive_class``
-    count; ``overwrite`` allows an existing baseline to be replaced.
+    count; ``overwrite`` allows an existing baseline to be replaced. With ``teachers`` it also
+    learns from the source's unlabelled reviews.
 
     Raises:
         OSError: the folder holds something else or cannot be written, or reviews are missing.
@@ -66,13 +96,10 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
     tokens = tokenize_reviews(train, config.data)
     validation_tokens = tokenize_reviews(validation, config.data)
     tokenizing_seconds = time.perf_counter() - before
-    ngrams = find_ngrams(tokens, min_texts=MIN_REVIEWS)
-    if len(ngrams) == 0:
-        raise UserError(
-            f"{train.origin}: no word occurs in {MIN_REVIEWS} of its {len(train)} training "
-            "reviews, so a baseline has nothing to learn from: give more reviews"
-        )
-    model = fit_linear(ngrams.matrix(tokens), train.labels, len(train.class_names))
+    splits = {"train": train, "validation": validation}
+    if teachers is not None:
+        splits["unsupervised"] = load_unlabelled(config.data, train, validation)
+    ngrams, model = _fit(splits, tokens, config, teachers)
     log_probabilities = model.log_probabilities(ngrams.matrix(validation_tokens))
     temperature = fit_temperature(log_probabilities, validation.labels)
     baseline = Baseline(path, config, train.class_names, ngrams, model, temperature)
@@ -86,26 +113,55 @@ def train_baseline(config: Config, path: Path, *, overwrite: bool = False) -> Tr
         fitted_here=True,
     )
     seconds = time.perf_counter() - started
+    taught = {} if teachers is None else {"teachers": list(teachers.descriptions)}
     provenance = {
         "started": date,
         "command": sys.argv[1:],
-        "data": fingerprints_of({"train": train, "validation": validation}),
+        "data": fingerprints_of(splits),
+        **taught,
         "ngrams": {"longest": LONGEST, "min_reviews": MIN_REVIEWS, "number": len(ngrams)},
         "regularization": REGULARIZATION,
         "versions": versions(),
         "git": git_state(),
     }
     save_baseline(baseline, provenance)
-    head = _describe(baseline, validation.origin)
+    lesson = "" if teachers is None else _describe_lesson(teachers, len(splits["unsupervised"]))
+    head = _describe(baseline, validation.origin, lesson)
     write_evaluation(head, evaluation, evaluation_folder(path), seconds=seconds)
     (path / HALF_MADE).unlink()
-    return TrainedBaseline(baseline, head, evaluation, len(train), tokenizing_seconds)
+    return TrainedBaseline(baseline, head, evaluation, len(train), lesson, tokenizing_seconds)
 
 
-def _describe(baseline: Baseline, origin: str) -> ReportHead:
+def _fit(
+    splits: dict[str, Reviews], tokens: TokenizedTexts, config: Config, teachers: Teachers | None
+) -> tuple[Ngrams, LinearModel]:
+    """Find n-grams in the training reviews, whose tokens are given, and weigh them."""
+    train = splits["train"]
+    ngrams = find_ngrams(tokens, min_texts=MIN_REVIEWS)
+    if len(ngrams) == 0:
+        raise UserError(
+            f"{train.origin}: no word occurs in {MIN_REVIEWS} of its {len(train)} training "
+            "reviews, so a baseline has nothing to learn from: give more reviews"
+        )
+    matrix, probabilities = ngrams.matrix(tokens), None
+    if teachers is not None:
+        unlabelled = splits["unsupervised"]
+        probabilities = teachers.label(unlabelled, reviews_fingerprint(splits["validation"]))
+        more = ngrams.matrix(tokenize_reviews(unlabelled, config.data))
+        matrix = vstack((matrix, more), format="csr")
+    return ngrams, fit_linear(matrix, train.labels, len(train.class_names), probabilities)
+
+
+def _describe_lesson(teachers: Teachers, num_reviews: int) -> str:
+    names = " and ".join(sanitize(teacher["path"]) for teacher in teachers.descriptions)
+    return f"{num_reviews:,} reviews without labels, by the probabilities of {names}"
+
+
+def _describe(baseline: Baseline, origin: str, lesson: str) -> ReportHead:
+    more = (f"It also learned from {lesson}.",) if lesson else ()
     return ReportHead(
         path=baseline.path,
-        kind="Baseline",
+        kind="Student" if lesson else "Baseline",
         model=f"logistic regression on {len(baseline.ngrams):,} n-grams of one to three words, "
         "weighted by the log-count ratios of naive Bayes",
         reads="the whole review",
@@ -115,8 +171,9 @@ def _describe(baseline: Baseline, origin: str) -> ReportHead:
         is_validation=True,
         device="cpu",
         remarks=(
-            "The temperature was chosen on these reviews, the weights and the n-grams on the "
-            "training reviews alone.",
+            "The temperature was chosen on these reviews, the weights and the n-grams without "
+            "them.",
+            *more,
         ),
     )
 
@@ -137,6 +194,7 @@ def baseline_table(trained: TrainedBaseline, seconds: float) -> str:
     temperature = f"{calibration.after.nll:.4f} at temperature {baseline.temperature:.2f}"
     rows = [
         ("reviews", f"{trained.num_training:,} to train, {metrics.num_reviews:,} to validate"),
+        *([("also", trained.lesson)] if trained.lesson else []),
         ("n-grams", f"{len(baseline.ngrams):,} of 1 to 3 words, in {MIN_REVIEWS} reviews or more"),
         ("accuracy", f"{100 * metrics.accuracy:.2f} %   95 %: {low:.2f} to {high:.2f}"),
         ("NLL", f"{metrics.nll:.4f}    {temperature}"),

@@ -5,9 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sentiment.cli.options import CommandParser
+from sentiment.config.config import DistillationConfig
+
+if TYPE_CHECKING:
+    from sentiment.baseline.train import Teachers
 
 
 def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
@@ -21,12 +28,21 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     )
     parser.usage = f"{prog} [--config FILE] [--section.key VALUE …] [options]"
     parser.add_output(
-        "the baseline's folder (default: output_dir of the settings with -baseline)", "--output_dir"
+        "the linear model's folder (default: output_dir of the settings with -baseline, or with "
+        "-student if it has teachers)",
+        "--output_dir",
     )
-    help = "replace the baseline in the folder"
+    help = "replace the linear model in the folder"
     parser.add_argument("--overwrite", action="store_true", help=help)
+    help = (
+        "runs and linear models whose mean probabilities label the source's unlabelled reviews, "
+        "to learn from these too"
+    )
+    parser.add_argument("--teachers", nargs="+", type=Path, default=[], metavar="FOLDER", help=help)
     why = "a baseline cannot be resumed"
-    return parser.parse_with_settings(arguments, suffix="-baseline", why=why)
+    has_teachers = bool(parser.parse_known_args(arguments)[0].teachers)
+    suffix = "-student" if has_teachers else "-baseline"
+    return parser.parse_with_settings(arguments, suffix=suffix, why=why)
 
 
 def execute(options: argparse.Namespace) -> None:
@@ -40,9 +56,33 @@ def execute(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     prepare_threads()
     folder, run = options.output, Path(options.config.output_dir).expanduser()
+    teachers = _find_teachers(options) if options.teachers else None
     with run_lock(folder):
-        trained = train_baseline(options.config, folder, overwrite=options.overwrite)
+        trained = train_baseline(
+            options.config, folder, overwrite=options.overwrite, teachers=teachers
+        )
     print(baseline_table(trained, time.perf_counter() - started))
     when = "" if (run / "run.json").is_file() else ", once that run is trained"
     print(f"\nreport: {sanitize(str(folder / 'evaluation' / 'validation' / 'report.html'))}")
     print(f"next: sentiment compare {sanitize(str(run))} {sanitize(str(folder))}{when}")
+
+
+def _find_teachers(options: argparse.Namespace) -> Teachers:
+    """The models of ``--teachers``, whose folders and runs are checked."""
+    from sentiment.baseline.train import Teachers
+    from sentiment.runtime.device import find_device
+    from sentiment.training.distillation import (
+        check_named_teachers,
+        describe_teachers,
+        label_reviews,
+    )
+
+    folders = tuple(map(str, options.teachers))
+    student = replace(
+        options.config,
+        output_dir=str(options.output),
+        distillation=DistillationConfig(teachers=folders),
+    )
+    check_named_teachers(student)
+    device = find_device(student.device)
+    return Teachers(describe_teachers(student), partial(label_reviews, student, device=device))

@@ -54,7 +54,7 @@ class ReportHead:
     """The run or baseline that was evaluated, and the reviews that it was evaluated on."""
 
     path: Path
-    kind: str = "Run"  # or "Baseline"
+    kind: str = "Run"  # or "Baseline", or "Student" of other models
     model: str  # in words
     reads: str  # which tokens of a review, in words
     checkpoint: str | None = None  # None for a baseline, like epoch

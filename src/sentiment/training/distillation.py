@@ -148,22 +148,33 @@ def check_same_run(before: dict[str, str], now: dict[str, str], kind: str, run: 
 def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Tensor | None:
     """The teachers' mean probabilities (num_unlabelled, num_classes) for the unlabelled reviews.
 
-    They are in fp32 on the CPU; None without teachers. Each teacher uses its own vocabulary and
-    length limit, in fp32 as when it is evaluated.
+    They are in fp32 on the CPU; None without teachers.
     """
     if not config.distillation.is_wanted:
         return None
-    reviews = data.unlabelled_reviews
-    assert reviews is not None
+    assert data.unlabelled_reviews is not None
+    validation = data.fingerprints["validation"]
+    probabilities = label_reviews(config, data.unlabelled_reviews, validation, device)
+    return torch.from_numpy(probabilities).float()
+
+
+def label_reviews(
+    config: Config, reviews: Reviews, validation: dict[str, Any], device: torch.device
+) -> np.ndarray:
+    """The teachers' mean probabilities (num_reviews, num_classes) for reviews.
+
+    Each teacher uses its own vocabulary and length limit, in fp32 as when it is evaluated. One that
+    did not hold out the validation reviews with this fingerprint is refused.
+    """
     folders = teacher_folders(config)
     for path in folders:
-        check_trusted(path, data.class_names, data.fingerprints["validation"])
-    total = np.zeros((len(reviews), len(data.class_names)))
+        check_trusted(path, reviews.class_names, validation)
+    total = np.zeros((len(reviews), len(reviews.class_names)))
     for path in folders:
         total += _predict(path, reviews, config, device)
     probabilities = total / len(folders)
-    _log(probabilities, data.class_names, config.distillation.temperature, len(folders))
-    return torch.from_numpy(probabilities).float()
+    _log(probabilities, reviews.class_names, config.distillation.temperature, len(folders))
+    return probabilities
 
 
 def _predict(path: Path, reviews: Reviews, config: Config, device: torch.device) -> np.ndarray:
@@ -185,7 +196,7 @@ def _log(
     shares = zip(class_names, 100 * counts / len(probabilities), strict=True)
     classes = ", ".join(f"{name} {share:.1f} %" for name, share in shares)
     logger.info(
-        "soft labels: %s reviews by %d teacher%s; %.1f %% of them at over 90 %%%s; %s",
+        "soft labels: %s by %d teacher%s, %.1f %% over 90 %%%s; %s",
         f"{len(probabilities):,}",
         num_teachers,
         "s" * (num_teachers > 1),
