@@ -21,6 +21,7 @@ from sentiment import api
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
 from sentiment.diagnostics.run_diff import compare_runs
+from sentiment.display import console
 from sentiment.display.console import progress_bar
 from sentiment.training.trainer import Trainer
 
@@ -175,13 +176,26 @@ def test_lines_are_shown_once_and_only_if_wanted(by_command, capsys):
     assert capsys.readouterr().out == "" and not own
 
 
-def test_bars_are_shown_on_terminals_and_in_notebooks(monkeypatch):
+def test_bars_are_drawn_on_terminals_and_in_notebooks_only(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    assert progress_bar(total=1).disable, "a file"
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert not progress_bar(total=1).disable
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+
+    def shown(*, is_terminal: bool = False, **options: object) -> str:
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_bar(desc="reading", **options) as bar:
+            for _ in range(4):
+                bar.update()
+        return stream.getvalue()
+
+    assert shown(total=4) == shown() == "", "a file gets a line only every few minutes"
+    assert "reading: 100%" in shown(total=4, is_terminal=True)
+    assert shown(total=4, is_terminal=True, is_hidden=True) == ""
+    monkeypatch.setattr(console, "_SECONDS_PER_LINE", 0)
+    lines = shown(total=4).splitlines()
+    assert lines[0].startswith("reading: 0 %") and lines[3].startswith("reading: 75 %, 00:0")
+    assert "reading: 3 in 00:0" in shown()
+    assert shown(total=4, is_hidden=True) == ""
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
-    assert not progress_bar(total=1).disable
-    assert progress_bar(total=1, is_hidden=True).disable
+    with progress_bar(total=1) as bar:
+        assert not bar.disable

@@ -150,10 +150,38 @@ def did_you_mean(name: str, choices: Collection[str], *, list_all: bool = False)
     return f" (one of {', '.join(choices)})" if list_all and 0 < len(choices) <= 20 else ""
 
 
+_SECONDS_PER_LINE = 300.0  # between the lines on progress in a file
+_LINE = "{desc}: {percentage:.0f} %, {elapsed} so far, {remaining} left{postfix}"
+_LINE_WITHOUT_TOTAL = "{desc}: {n_fmt} in {elapsed}{postfix}"
+
+
+class _LineFile:
+    """Standard error as tqdm's file, where a line takes the place of a bar that moves."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 def progress_bar(*, is_hidden: bool = False, **options: Any) -> tqdm:
-    """A bar on a terminal or in a notebook, none in a file; ``options`` are tqdm's."""
+    """A bar on a terminal or in a notebook, a line every five minutes in a file.
+
+    ``options`` are tqdm's.
+    """
     from tqdm.auto import tqdm  # which --help need not wait for
 
-    # None hides it unless standard error is a terminal, which a notebook's is not.
-    is_shown = None if "ipykernel" not in sys.modules else False
-    return tqdm(disable=True if is_hidden else is_shown, **options)
+    is_drawn = "ipykernel" in sys.modules or sys.stderr.isatty()
+    if not is_drawn:
+        has_total = options.get("total") is not None or hasattr(options.get("iterable"), "__len__")
+        options |= {
+            "bar_format": _LINE if has_total else _LINE_WITHOUT_TOTAL,
+            "file": _LineFile(), "leave": False,
+            "delay": _SECONDS_PER_LINE, "mininterval": _SECONDS_PER_LINE,
+            "maxinterval": _SECONDS_PER_LINE,
+        }  # fmt: skip
+    return tqdm(disable=is_hidden, **options)
