@@ -80,7 +80,7 @@ def test_it_is_said_what_taught_it_and_it_joins_ensembles(run, student, capsys):
     assert teach(run, "--teachers", run, f"{run}-baseline", "--overwrite") == 0
     printed = capsys.readouterr().out
     assert "70 reviews without labels, by the" in printed
-    short = [line for line in printed.splitlines() if str(run.parent) not in line]
+    short = [line for line in printed.splitlines() if str(run.parent.parent) not in line]
     assert max(map(len, short)) <= 80
     assert f"next: sentiment compare {run} {student}" in printed
     together = sentiment.evaluate(run, "validation", ensemble=[student])
