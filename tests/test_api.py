@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +196,9 @@ def test_bars_are_drawn_on_terminals_and_in_notebooks_only(monkeypatch):
     assert lines[0].startswith("reading: 0 %") and lines[3].startswith("reading: 75 %, 00:0")
     assert "reading: 3 in 00:0" in shown()
     assert shown(total=4, is_hidden=True) == ""
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(write=print, flush=print))
+    progress_bar(total=1).close()  # of a stream that does not say whether it is a terminal
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     with progress_bar(total=1) as bar:
         assert not bar.disable

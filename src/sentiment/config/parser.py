@@ -173,8 +173,8 @@ def _resumed_config(
     if namespace.get("config"):
         raise UserError("--resume takes the run's own settings: leave --config out")
     folder = Path(run).expanduser()
-    has_begun = folder.is_dir() or find_earlier(folder) is not None
-    if not (folder / "config.yaml").exists() and has_begun:
+    was_started = folder.is_dir() or find_earlier(folder) is not None
+    if not (folder / "config.yaml").exists() and was_started:
         raise FileNotFoundError(
             f"the training of {run} has not begun yet: repeat the command that started it, which "
             "first resumes its pre-training or its teachers"

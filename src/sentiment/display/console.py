@@ -175,7 +175,8 @@ def progress_bar(*, is_hidden: bool = False, **options: Any) -> tqdm:
     """
     from tqdm.auto import tqdm  # which --help need not wait for
 
-    is_drawn = "ipykernel" in sys.modules or sys.stderr.isatty()
+    # Streams that take standard error's place may lack isatty.
+    is_drawn = "ipykernel" in sys.modules or getattr(sys.stderr, "isatty", bool)()
     if not is_drawn:
         has_total = options.get("total") is not None or hasattr(options.get("iterable"), "__len__")
         options |= {
