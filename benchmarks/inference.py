@@ -90,10 +90,10 @@ def bare_seconds(folder: Path | None) -> float:
 
 def command_seconds(folder: Path | None, directory: Path, suffix: str) -> float:
     """From a file to a file, committed twice on the way."""
-    from sentiment.data.formats import open_source
     from sentiment.display.console import progress_bar
     from sentiment.inference.batch_predict import predict_to_file
     from sentiment.inference.outputs import AddedColumns
+    from sentiment.readers.formats import open_source
 
     predictor = _new_predictor(folder)
     path, output = directory / f"in{suffix}", directory / f"out{suffix}"

@@ -18,8 +18,8 @@ from sentiment.baseline.linear import find_ngrams, fit_linear
 from sentiment.baseline.train import MIN_REVIEWS
 from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import tokenize_reviews
-from sentiment.data.sources import read_split
 from sentiment.data.splits import hold_out
+from sentiment.readers.sources import read_split
 
 LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 means single reviews
 NUM_DRAWS = 4

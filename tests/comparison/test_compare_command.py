@@ -21,8 +21,8 @@ from sentiment.cli import main as cli
 from sentiment.comparison.run_groups import Classifier, load_classifier, load_common_reviews
 from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import prepare_split
-from sentiment.data.sources import is_same_source
 from sentiment.evaluation.evaluate import predict_corpus
+from sentiment.readers.sources import is_same_source
 from sentiment.runs.manifest import read_manifest, write_manifest
 from sentiment.runs.run import load_run
 

@@ -11,8 +11,8 @@ from helpers.review_files import refusal, write
 
 from sentiment.config.config import DataConfig
 from sentiment.data.reviews import Reviews, load_split, load_training_splits
-from sentiment.data.sources import choose_reviews
 from sentiment.data.splits import row_digest
+from sentiment.readers.sources import choose_reviews
 
 
 def write_list(path: Path, rows: list[tuple[str, int, str]]) -> str:

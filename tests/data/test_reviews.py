@@ -12,9 +12,9 @@ import pytest
 from helpers.review_files import load, refusal, write, write_text_folder
 
 from sentiment.config.config import DataConfig
-from sentiment.data import layouts
 from sentiment.data.reviews import load_split, load_training_splits
-from sentiment.data.sources import choose_reviews, has_split, is_undivided
+from sentiment.readers import layouts
+from sentiment.readers.sources import choose_reviews, has_split, is_undivided
 from sentiment.runtime.errors import UserError
 
 

@@ -294,7 +294,7 @@ def test_tensorboard_that_reads_something_else_or_cannot_be_imported(monkeypatch
 
 def test_corpus_that_is_missing_or_cut_short(tmp_path, monkeypatch):
     assert check_corpus() == CheckResult("4,000 + 500 + 1,000 reviews")
-    monkeypatch.setattr("sentiment.data.sources._MINI_FOLDER", tmp_path / "mini")
+    monkeypatch.setattr("sentiment.readers.sources._MINI_FOLDER", tmp_path / "mini")
     assert_failed(check_corpus(), "can't be read", "reinstall the package")
     shutil.copytree(ROOT / "src" / "sentiment" / "data" / "mini", tmp_path / "mini")
     lines = (tmp_path / "mini" / "test.csv").read_text(encoding="utf-8").splitlines()

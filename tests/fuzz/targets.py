@@ -29,11 +29,11 @@ import yaml
 from sentiment.config.config import Config, DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import StrictLoader, read_mapping
-from sentiment.data.formats import open_source
 from sentiment.data.reviews import load_split
 from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary, save_vocabulary
+from sentiment.readers.formats import open_source
 from sentiment.runs.run import Run, load_run
 
 from . import samples

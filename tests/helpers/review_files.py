@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sentiment.config.config import DataConfig
-from sentiment.data.layouts import Files
 from sentiment.data.reviews import Reviews, load_split
-from sentiment.data.sources import Rows, read_files
+from sentiment.readers.layouts import Files
+from sentiment.readers.sources import Rows, read_files
 
 
 def write(path: Path, columns: Mapping[str, Sequence[Any]]) -> Path:

@@ -19,11 +19,11 @@ from helpers.vectors_files import LINES, load
 from sentiment.config.config import DataConfig
 from sentiment.config.parser import load_config
 from sentiment.config.yaml import read_yaml
-from sentiment.data import arrow_formats
-from sentiment.data.formats import open_source
 from sentiment.data.reviews import load_split
 from sentiment.data.tokenizer import Tokenizer, tokenize_cached
 from sentiment.data.vocabulary import load_vocabulary
+from sentiment.readers import arrow_formats
+from sentiment.readers.formats import open_source
 from sentiment.runtime import files
 from sentiment.runtime.files import DecompressionBomb
 

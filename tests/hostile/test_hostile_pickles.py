@@ -16,10 +16,10 @@ from helpers.review_files import read_file as rows
 from sentiment import load
 from sentiment.cli.main import main
 from sentiment.config.parser import load_config
-from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import tokenize_cached
 from sentiment.data.vectors import load_vectors
 from sentiment.data.vocabulary import load_vocabulary
+from sentiment.readers.formats import open_source
 from tests.fuzz import samples
 from tests.fuzz.targets import read_of_a_run
 

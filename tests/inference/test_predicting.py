@@ -17,15 +17,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
-from sentiment.data import arrow_formats, batches, text_formats
+from sentiment.data import batches
 from sentiment.data.batches import TextEncoder, windows
-from sentiment.data.columns import FileOptions
-from sentiment.data.formats import open_source
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
 from sentiment.inference.batch_predict import check_output, output_lock, predict_to_file
 from sentiment.inference.outputs import AddedColumns
 from sentiment.inference.predictor import Prediction
+from sentiment.readers import arrow_formats, text_formats
+from sentiment.readers.columns import FileOptions
+from sentiment.readers.formats import open_source
 
 TEXTS = [
     "plain", "", "comma, \"quote\" 'n' tab\t", "two\nlines", "two\r\nlines", "lone\rreturn",

@@ -18,7 +18,6 @@ from sentiment.audit.texts import Copies, Fault, count_scripts, find_copies, fin
 from sentiment.config.config import Config
 from sentiment.data.pipeline import cache_dir, choose_vocabulary, tokenize_reviews, vectors_path
 from sentiment.data.reviews import Reviews, load_labelled, load_split
-from sentiment.data.sources import is_imdb
 from sentiment.data.splits import (
     NeighbourSimilarity,
     dedup_key,
@@ -30,6 +29,7 @@ from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.data.vectors import Coverage, load_vectors
 from sentiment.data.vocabulary import SPECIALS, UNK_ID, number_lexicon, token_counts
 from sentiment.display.console import progress_bar
+from sentiment.readers.sources import is_imdb
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from sentiment.behaviour.suite import Behaviour, Capability, Roles, class_of
 from sentiment.behaviour.templates import Fillings
-from sentiment.data.blocks import NO_TEXT
-from sentiment.data.columns import FileOptions
-from sentiment.data.formats import open_source
 from sentiment.evaluation.metrics import wilson_interval
 from sentiment.inference.predictor import Prediction
+from sentiment.readers.blocks import NO_TEXT
+from sentiment.readers.columns import FileOptions
+from sentiment.readers.formats import open_source
 from sentiment.runtime.errors import UserError
 
 

@@ -40,8 +40,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 def execute(options: argparse.Namespace) -> None:
     """Train the remaining folds; once all are trained, measure."""
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
-    from sentiment.data.sources import has_split, source_name
     from sentiment.display.console import sanitize, wrap_text
+    from sentiment.readers.sources import has_split, source_name
     from sentiment.runs.manifest import holds_baseline
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks

@@ -87,12 +87,12 @@ def _evaluate(
     options: argparse.Namespace, device: torch.device, distributed: DistributedContext
 ) -> Outcome | None:
     from sentiment.data.pipeline import prepare_split
-    from sentiment.data.sources import choose_reviews, is_same_source
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
     from sentiment.evaluation.outputs import describe_run, write_evaluation
     from sentiment.evaluation.report import evaluate_predictions, report_table, truncation_table
     from sentiment.evaluation.slices import measure_truncation
+    from sentiment.readers.sources import choose_reviews, is_same_source
     from sentiment.runs.run import load_run
     from sentiment.runtime.device import describe_device, find_inference_precision
 

@@ -14,7 +14,7 @@ from sentiment.cli.options import CommandParser, file_options, positive
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from sentiment.data.columns import FileOptions
+    from sentiment.readers.columns import FileOptions
 
 _LONGEST_NAME = 40
 
@@ -72,7 +72,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _read_row(path: Path, row: int, options: FileOptions) -> str:
-    from sentiment.data.formats import open_source
+    from sentiment.readers.formats import open_source
 
     num_rows = 0
     for block in open_source(path, options, others=[]).blocks(1_000):

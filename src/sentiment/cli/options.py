@@ -18,7 +18,7 @@ from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import beside
 
 if TYPE_CHECKING:
-    from sentiment.data.columns import FileOptions
+    from sentiment.readers.columns import FileOptions
 
 Number = TypeVar("Number", int, float)
 
@@ -146,7 +146,7 @@ class CommandParser(argparse.ArgumentParser):
 
 def file_options(options: argparse.Namespace) -> FileOptions:
     """How to read a file, from the options of ``add_file_options``."""
-    from sentiment.data.columns import FileOptions
+    from sentiment.readers.columns import FileOptions
 
     names = options.column_names
     return FileOptions(  # which checks them

@@ -15,9 +15,9 @@ from sentiment.display.console import progress_bar, sanitize, wrap_text
 from sentiment.runtime.errors import UserError
 
 if TYPE_CHECKING:
-    from sentiment.data.blocks import Source
     from sentiment.inference.batch_predict import Progress
     from sentiment.inference.predictor import Predictor
+    from sentiment.readers.blocks import Source
     from sentiment.runtime.distributed import DistributedContext
 
 
@@ -108,8 +108,8 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _open_source(options: argparse.Namespace) -> Source:
-    from sentiment.data.formats import open_source
     from sentiment.inference.batch_predict import TextsSource, read_lines
+    from sentiment.readers.formats import open_source
 
     given = file_options(options)
     if options.file is not None:

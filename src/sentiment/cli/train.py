@@ -78,8 +78,8 @@ def _train(
     begin_log: Callable[[], None],
     after_update: Callable[[int], object],
 ) -> None:
-    from sentiment.data.sources import has_split
     from sentiment.pretraining.run import find_pretraining
+    from sentiment.readers.sources import has_split
     from sentiment.runs.run import finish_run
     from sentiment.training.checkpoint import state_path
     from sentiment.training.distillation import train_baseline_teacher, train_teachers

@@ -16,10 +16,10 @@ from sentiment.baseline.folder import load_baseline
 from sentiment.config.config import WITHOUT_EFFECT, Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
 from sentiment.data.reviews import Reviews, Split, load_split
-from sentiment.data.sources import choose_reviews, has_split, is_same_source, source_name
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
+from sentiment.readers.sources import choose_reviews, has_split, is_same_source, source_name
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.errors import UserError

@@ -31,7 +31,6 @@ from sentiment.data.reviews import (
     log_classes,
     reviews_fingerprint,
 )
-from sentiment.data.sources import has_split, is_imdb
 from sentiment.data.splits import warn_of_similar_neighbours
 from sentiment.data.tokenizer import TokenizedTexts, default_cache_dir, tokenize_cached
 from sentiment.data.vectors import Coverage, load_vectors
@@ -45,6 +44,7 @@ from sentiment.data.vocabulary import (
     token_counts,
 )
 from sentiment.display.console import did_you_mean
+from sentiment.readers.sources import has_split, is_imdb
 from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)

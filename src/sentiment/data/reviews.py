@@ -12,26 +12,6 @@ from typing import Any
 import numpy as np
 
 from sentiment.config.config import DataConfig
-from sentiment.data.blocks import join_texts
-from sentiment.data.labels import (
-    LEFT_OUT,
-    UNLABELLED,
-    LabelRules,
-    NumberedLabels,
-    describe_classes,
-    label_name,
-    labels_option,
-    number_labels,
-)
-from sentiment.data.sources import (
-    IMDB_CLASS_NAMES,
-    Rows,
-    Split,
-    has_split,
-    is_imdb,
-    read_split,
-    source_name,
-)
 from sentiment.data.splits import (
     Overlaps,
     dedup_key,
@@ -45,6 +25,26 @@ from sentiment.data.splits import (
     read_test_keys,
 )
 from sentiment.display.console import did_you_mean
+from sentiment.readers.blocks import join_texts
+from sentiment.readers.labels import (
+    LEFT_OUT,
+    UNLABELLED,
+    LabelRules,
+    NumberedLabels,
+    describe_classes,
+    label_name,
+    labels_option,
+    number_labels,
+)
+from sentiment.readers.sources import (
+    IMDB_CLASS_NAMES,
+    Rows,
+    Split,
+    has_split,
+    is_imdb,
+    read_split,
+    source_name,
+)
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import file_sha256
 

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import sparse
 
 from sentiment.config.config import DataConfig
-from sentiment.data.formats import open_source
-from sentiment.data.layouts import cached_imdb_file
-from sentiment.data.sources import is_imdb, read_split, source_name
 from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.readers.formats import open_source
+from sentiment.readers.layouts import cached_imdb_file
+from sentiment.readers.sources import is_imdb, read_split, source_name
 from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)

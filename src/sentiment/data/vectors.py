@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sentiment.data.opening import members, open_unpacked
 from sentiment.data.vocabulary import SPECIALS
 from sentiment.display.console import truncate
+from sentiment.readers.opening import members, open_unpacked
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from sentiment.config.config import DataConfig
-from sentiment.data.sources import has_split
 from sentiment.display.console import sanitize
 from sentiment.display.plots import add_figure, as_svg, write_page
 from sentiment.evaluation.evaluate import Rounding
@@ -27,6 +26,7 @@ from sentiment.evaluation.report import (
     truncation_rows,
 )
 from sentiment.evaluation.slices import Truncation
+from sentiment.readers.sources import has_split
 from sentiment.runs.run import Run
 from sentiment.runtime.files import write_csv, write_json
 

@@ -18,7 +18,6 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from sentiment.data.blocks import Block, Source, delimited_block
 from sentiment.display.console import sanitize
 from sentiment.inference.outputs import (
     OUTPUT_FORMATS,
@@ -29,6 +28,7 @@ from sentiment.inference.outputs import (
     publish,
 )
 from sentiment.inference.predictor import Prediction, Predictor
+from sentiment.readers.blocks import Block, Source, delimited_block
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LONGEST_LINE, write_json

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from sentiment.data.blocks import Block, Source, replace_surrogates, to_json
-from sentiment.data.text_formats import DELIMITERS
 from sentiment.display.console import pad, sanitize, truncate, width
 from sentiment.inference.predictor import Prediction
+from sentiment.readers.blocks import Block, Source, replace_surrogates, to_json
+from sentiment.readers.text_formats import DELIMITERS
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import sync_folder
 

@@ -12,9 +12,9 @@ from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest, start_anew
 from sentiment.data.pipeline import TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
-from sentiment.data.sources import is_same_source
 from sentiment.evaluation.outputs import describe_hold_out
 from sentiment.model import SentimentClassifier
+from sentiment.readers.sources import is_same_source
 from sentiment.runs.initial import (
     INITIAL,
     check_held_out,

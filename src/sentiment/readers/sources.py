@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sentiment.config.config import DataConfig
-from sentiment.data.blocks import Block, is_utf8
-from sentiment.data.columns import normalize
-from sentiment.data.formats import open_source
-from sentiment.data.labels import RawLabel
-from sentiment.data.layouts import (
+from sentiment.readers.blocks import Block, is_utf8
+from sentiment.readers.columns import normalize
+from sentiment.readers.formats import open_source
+from sentiment.readers.labels import RawLabel
+from sentiment.readers.layouts import (
     IMDB,
     SPLIT_NAMES,
     Files,
@@ -27,7 +27,7 @@ from sentiment.data.layouts import (
     find_whole,
     load_hub,
 )
-from sentiment.data.opening import read_text_file
+from sentiment.readers.opening import read_text_file
 from sentiment.runtime.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ Split = Literal["train", "validation", "test", "unsupervised", "all"]
 
 IMDB_CLASS_NAMES = ("neg", "pos")
 
-_MINI_FOLDER = Path(__file__).parent / "mini"
+_MINI_FOLDER = Path(__file__).parents[1] / "data" / "mini"
 _MAX_LABEL_CHARACTERS = 1_000
 _BLOCK_ROWS = 1_000
 

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sentiment.data.blocks import (
+from sentiment.display.console import truncate
+from sentiment.readers.blocks import (
     MAX_BLOCK_CHARACTERS,
     Block,
     FileSource,
@@ -20,7 +21,6 @@ from sentiment.data.blocks import (
     plain_column,
     python_values,
 )
-from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import DecompressionLimit
 

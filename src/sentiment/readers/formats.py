@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentiment.config.config import DataConfig
-from sentiment.data.arrow_formats import ArrowSource, ParquetSource
-from sentiment.data.blocks import FileSource
-from sentiment.data.opening import COMPRESSIONS, unpacked_suffix
-from sentiment.data.text_formats import DelimitedSource, JsonSource, LineSource, is_fasttext
+from sentiment.readers.arrow_formats import ArrowSource, ParquetSource
+from sentiment.readers.blocks import FileSource
+from sentiment.readers.opening import COMPRESSIONS, unpacked_suffix
+from sentiment.readers.text_formats import DelimitedSource, JsonSource, LineSource, is_fasttext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import require_file
 

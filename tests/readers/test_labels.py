@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
 from sentiment.config.parser import parse_training
-from sentiment.data.labels import (
+from sentiment.data.reviews import load_split, load_training_splits
+from sentiment.readers.labels import (
     LEFT_OUT,
     UNLABELLED,
     LabelRules,
@@ -25,8 +26,7 @@ from sentiment.data.labels import (
     label_name,
     number_labels,
 )
-from sentiment.data.reviews import load_split, load_training_splits
-from sentiment.data.sources import choose_reviews
+from sentiment.readers.sources import choose_reviews
 from sentiment.runtime.errors import UserError
 
 # How a column may hold an integer, or a boolean as 0 and 1.

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from sentiment.config.config import DataConfig
-from sentiment.data.columns import (
+from sentiment.readers.columns import (
     SPLIT_COLUMNS,
     ColumnProblem,
     find_label,
@@ -24,7 +24,7 @@ from sentiment.data.columns import (
     list_columns,
     normalize,
 )
-from sentiment.data.labels import MISSING
+from sentiment.readers.labels import MISSING
 from sentiment.runtime.errors import UserError
 
 NO_TEXT = "no text: fill it in or delete the row"

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentiment.data.formats import SUFFIXES
-from sentiment.data.opening import COMPRESSIONS
+from sentiment.readers.formats import SUFFIXES
+from sentiment.readers.opening import COMPRESSIONS
 from sentiment.runtime.errors import UserError
 
 UNLABELLED_FOLDER = "unsup"  # in aclImdb: reviews without labels, beside the folders of the classes

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from sentiment.config.config import DataConfig
-from sentiment.data.blocks import (
+from sentiment.readers.blocks import (
     MAX_BLOCK_CHARACTERS,
     SAMPLE_ROWS,
     Block,
@@ -31,8 +31,8 @@ from sentiment.data.blocks import (
     nested_value,
     value_problem,
 )
-from sentiment.data.columns import guess_columns, is_header, list_columns
-from sentiment.data.opening import (
+from sentiment.readers.columns import guess_columns, is_header, list_columns
+from sentiment.readers.opening import (
     guess_encoding,
     is_readable,
     open_text,

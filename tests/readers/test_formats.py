@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from sentiment.config.config import DataConfig
 from sentiment.config.parser import parse_training
-from sentiment.data.labels import MISSING
 from sentiment.data.reviews import Reviews, load_split
-from sentiment.data.sources import read_split
+from sentiment.readers.labels import MISSING
+from sentiment.readers.sources import read_split
 from sentiment.runtime.errors import UserError
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
