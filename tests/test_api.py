@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import tqdm.auto
 from helpers.corpus import write_corpus
 from helpers.trainings import SMALL, train
 
@@ -202,3 +204,17 @@ def test_bars_are_drawn_on_terminals_and_in_notebooks_only(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     with progress_bar(total=1) as bar:
         assert not bar.disable
+
+
+def test_lines_on_progress_are_not_repeated_by_tqdms_monitor(monkeypatch):
+    monkeypatch.setattr(tqdm.auto.tqdm, "monitor", None)  # for one of a shorter interval
+    monkeypatch.setattr(tqdm.auto.tqdm, "monitor_interval", 0.01)
+    monkeypatch.setattr(console, "_SECONDS_PER_LINE", 0.2)
+    monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+    started = time.monotonic()
+    with progress_bar(total=400) as bar:
+        for _ in range(40):  # several updates at once, as the monitor looks only after such bars
+            time.sleep(0.03)
+            bar.update(10)
+    bar.monitor.exit()
+    assert 1 <= len(stream.getvalue().splitlines()) <= (time.monotonic() - started) / 0.2

@@ -183,6 +183,7 @@ def progress_bar(*, is_hidden: bool = False, **options: Any) -> tqdm:
             "bar_format": _LINE if has_total else _LINE_WITHOUT_TOTAL,
             "file": _LineFile(), "leave": False,
             "delay": _SECONDS_PER_LINE, "mininterval": _SECONDS_PER_LINE,
-            "maxinterval": _SECONDS_PER_LINE,
+            # So that tqdm's monitor, which repeats lines, sees nothing to do.
+            "miniters": 1,
         }  # fmt: skip
     return tqdm(disable=is_hidden, **options)
