@@ -85,6 +85,10 @@ VARIANTS = {
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),
+    "labelled-once": Variant(
+        "… one epoch", options=("--training.num_epochs=1",),
+        config="imdb_labelled", dimension=300, words="labelled",
+    ),
     "labelled-no-words": Variant(
         "… without its language model", options=("--pretraining.num_epochs=0",),
         config="imdb_labelled", dimension=300,
