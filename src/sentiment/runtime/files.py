@@ -79,7 +79,7 @@ _MADE_FIRST = ("-pretraining", "-baseline", "-teacher-1")
 
 
 def find_earlier(run: Path) -> Path | None:
-    """The folder of a model that is trained before the run itself; None if there is none."""
+    """The folder of a model that is trained before the run itself, or None."""
     if not run.resolve().name:  # the root has nothing beside it
         return None
     folders = (Path(beside(str(run), ending)) for ending in reversed(_MADE_FIRST))
