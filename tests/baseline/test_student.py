@@ -71,6 +71,9 @@ def test_its_folder_names_its_teachers_and_what_it_read(run, student):
     assert [each["identity"] for each in manifest["teachers"]] == identities
     assert manifest["data"]["unsupervised"]["rows"] == SPLITS["unsupervised"]
     assert "teachers" not in read_manifest(baseline)
+    rows = {name: data["rows"] for name, data in manifest["data"].items()}
+    share = rows["train"] / (rows["train"] + rows["unsupervised"])
+    assert manifest["regularization"] == share * read_manifest(baseline)["regularization"]
     assert list(read_manifest(baseline)["data"]) == ["train", "validation"]
     report = json.loads((student / EVALUATION / "report.json").read_text())
     assert any(f"{run} and {baseline}" in note for note in report["notes"])

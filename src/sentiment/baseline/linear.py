@@ -149,7 +149,7 @@ def _lookup(keys: np.ndarray, known: np.ndarray) -> np.ndarray:
 # Chosen on IMDB's training reviews, by three hold-outs of 50 stretches of 50 neighbouring reviews:
 # at 100, the mean accuracy of 91.1 % and the NLL of 0.228 are the best (90.8 % at 30, 91.0 % at
 # 300). Without unit length, they are 90.9 % and 0.239 at best.
-REGULARIZATION = 100.0  # scikit-learn's C, the inverse weight of the penalty
+REGULARIZATION = 100.0
 _LEAST_PART = 1e-4  # of a text whose label is uncertain; smaller ones are left out
 
 
@@ -192,14 +192,21 @@ def fit_linear(
     shares = np.eye(num_classes)[labels]
     if probabilities is not None:
         shares = np.concatenate((shares, probabilities))
-    # The more texts, the weaker the penalty beside their loss. As chosen on labelled texts, it is
-    # weaker than texts with uncertain labels need: on IMDB with its unlabelled reviews, 92.68 % so,
-    # and 92.48 % with the full constant.
-    regularization = REGULARIZATION * len(labels) / len(shares)
+    strength = regularization(len(labels), len(shares))
     classes = [1] if num_classes == 2 else range(num_classes)
-    outputs = [_fit_output(matrix, shares[:, label], regularization) for label in classes]
+    outputs = [_fit_output(matrix, shares[:, label], strength) for label in classes]
     weights, biases = zip(*outputs, strict=True)
     return LinearModel(np.stack(weights), np.array(biases, dtype=np.float32))
+
+
+def regularization(num_labelled: int, num_texts: int) -> float:
+    """scikit-learn's C, the inverse weight of the penalty, for texts of which some have labels.
+
+    The more texts, the weaker the penalty beside their loss. As chosen on labelled texts, it is
+    weaker than texts with uncertain labels need: on IMDB with its unlabelled reviews, 92.68 % so,
+    and 92.48 % with the full constant.
+    """
+    return REGULARIZATION * num_labelled / num_texts
 
 
 def log_count_ratios(matrix: csr_array, shares: np.ndarray) -> np.ndarray:
@@ -213,9 +220,7 @@ def log_count_ratios(matrix: csr_array, shares: np.ndarray) -> np.ndarray:
     return np.log(positive / negative).astype(np.float32)
 
 
-def _fit_output(
-    matrix: csr_array, shares: np.ndarray, regularization: float
-) -> tuple[np.ndarray, float]:
+def _fit_output(matrix: csr_array, shares: np.ndarray, strength: float) -> tuple[np.ndarray, float]:
     """Weights and bias that separate positive texts from the others; shares as above."""
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
@@ -230,7 +235,7 @@ def _fit_output(
     # A text that is partly positive counts twice, with both parts as weights.
     parts = np.stack((1 - shares, shares), axis=1)
     texts, sides = np.nonzero(parts > _LEAST_PART)
-    model = LogisticRegression(C=regularization, max_iter=1_000)
+    model = LogisticRegression(C=strength, max_iter=1_000)
     model.fit(weighted[texts], sides, parts[texts, sides])
     return model.coef_[0].astype(np.float32) * ratios, float(model.intercept_[0])
 

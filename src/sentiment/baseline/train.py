@@ -17,11 +17,11 @@ from scipy.sparse import vstack
 from sentiment.baseline.folder import Baseline, check_replaceable, evaluation_folder, save_baseline
 from sentiment.baseline.linear import (
     LONGEST,
-    REGULARIZATION,
     LinearModel,
     Ngrams,
     find_ngrams,
     fit_linear,
+    regularization,
 )
 from sentiment.config.config import Config
 from sentiment.data.batches import EncodedCorpus, encode
@@ -114,13 +114,14 @@ def train_baseline(
     )
     seconds = time.perf_counter() - started
     taught = {} if teachers is None else {"teachers": list(teachers.descriptions)}
+    num_texts = len(train) + (0 if teachers is None else len(splits["unsupervised"]))
     provenance = {
         "started": date,
         "command": sys.argv[1:],
         "data": fingerprints_of(splits),
         **taught,
         "ngrams": {"longest": LONGEST, "min_reviews": MIN_REVIEWS, "number": len(ngrams)},
-        "regularization": REGULARIZATION,
+        "regularization": regularization(len(train), num_texts),
         "versions": versions(),
         "git": git_state(),
     }
