@@ -23,7 +23,7 @@ from helpers.trainings import (
 import sentiment
 from sentiment.cli import main as cli
 from sentiment.config.parser import parse_training
-from sentiment.data.pipeline import prepare_training
+from sentiment.data.pipeline import SoftLabels, prepare_training
 from sentiment.diagnostics import reproduce as reproducing
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
@@ -39,7 +39,7 @@ ONE_EPOCH = "--training.num_epochs=1"
 
 def saved_labels(run: Path) -> torch.Tensor:
     tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
-    return tensors["soft_labels"]
+    return tensors["unlabelled"]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_soft_labels_are_the_teachers_mean_prediction(reviews, teachers, student
     assert torch.allclose(saved_labels(student), mean_prediction(teachers, reviews), atol=1e-6)
     warm = [learn_from(*teachers), "--distillation.temperature=3"]
     config = parse_training(arguments(reviews, tmp_path / "run", *warm), "test").config
-    labels = teach(config, prepare_training(config), torch.device("cpu"))
+    labels = teach(config, prepare_training(config), torch.device("cpu")).unlabelled
     assert labels.dtype == torch.float32
     assert torch.allclose(labels, mean_prediction(teachers, reviews, 3.0), atol=1e-6)
 
@@ -133,11 +133,11 @@ def test_labels_that_are_damaged_missing_or_of_other_reviews(reviews, teachers, 
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     assert "is damaged" in refusal(resume, capsys)
-    module.save_soft_labels(run, torch.ones(71, 2))
+    module.save_soft_labels(run, SoftLabels(torch.ones(71, 2)))
     message = "does not fit this run's reviews: files were mixed up"
     assert message in refusal(resume, capsys)
     path.unlink()
-    assert "soft_labels.safetensors is missing, its teachers' soft" in refusal(resume, capsys)
+    assert "soft_labels.safetensors is missing, the soft labels of its" in refusal(resume, capsys)
 
 
 def test_two_ranks_equal_one_process(reviews, teachers, tmp_path):

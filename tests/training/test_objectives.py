@@ -1,7 +1,7 @@
 """Terms beside the labels' loss, against reviews taken one by one with autograd alone."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from sentiment.config.config import (
     TrainingConfig,
 )
 from sentiment.data.batches import EncodedCorpus, EndlessBatches
-from sentiment.data.pipeline import TrainingData
+from sentiment.data.pipeline import SoftLabels, TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import mixed_seed
 from sentiment.runtime.distributed import DistributedContext
@@ -89,15 +89,14 @@ def make_learner(
     model: SentimentClassifier,
     config: Config,
     unlabelled: EncodedCorpus | None = UNLABELLED,
-    soft_labels: torch.Tensor | None = None,
+    soft_labels: SoftLabels | None = None,
     precision: torch.dtype = torch.float32,
 ) -> Learner:
-    data = TrainingData(
-        LABELLED, LABELLED, None, None, None, None, unlabelled=unlabelled, soft_labels=soft_labels
-    )
+    data = TrainingData(LABELLED, LABELLED, None, None, None, None, unlabelled=unlabelled)
+    data = replace(data, soft_labels=soft_labels or SoftLabels())
     context = TrainingContext(config, Path("unused"), CPU, precision)
     names = [f"c{n}" for n in range(model.output.out_features)]
-    label_loss = LabelLoss(config.training, LABELLED.labels, names)
+    label_loss = LabelLoss(config, LABELLED.labels, names)
     objective, micro_batches = build_objective(model, data, label_loss, context)
     assert objective is not None
     return Learner(objective, micro_batches)
@@ -124,6 +123,21 @@ class Alone:
     def label_loss(self, words: torch.Tensor, label: int, smoothing: float = 0.0) -> torch.Tensor:
         log = self.logits(words).log_softmax(0)
         return -(1 - smoothing) * log[label] - smoothing * log.mean()
+
+    def learned_loss(
+        self,
+        words: torch.Tensor,
+        corpus: EncodedCorpus,
+        index: int,
+        config: Config,
+        opinions: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Of the label, mixed with another model's opinion if there is one."""
+        loss = self.label_loss(words, int(corpus.labels[index]), config.training.label_smoothing)
+        if opinions is None:
+            return loss
+        share, log = config.distillation.labelled, self.logits(words).log_softmax(0)
+        return (1 - share) * loss - share * (opinions[index].double() * log).sum()
 
     def divergence(self, words: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
         expected = self.logits(words).log_softmax(0).detach()
@@ -169,10 +183,10 @@ class Alone:
 
 
 def expected_loss(
-    alone: Alone, config: Config, rows: list, soft_labels: torch.Tensor | None = None
+    alone: Alone, config: Config, rows: list, soft_labels: SoftLabels
 ) -> torch.Tensor:
     """The loss of update 0 over (corpus, index) pairs, term by term from its definition."""
-    weights, smoothing = config.objectives, config.training.label_smoothing
+    weights = config.objectives
     seed = mixed_seed(config.seed, 2)
     num_labelled = sum(corpus is LABELLED for corpus, _ in rows)
     ratios = [(config.training.class_weights or {}).get(f"c{label}", 1) for label in range(3)]
@@ -184,19 +198,22 @@ def expected_loss(
     for corpus, index in rows:
         length, start = int(corpus.lengths[index]), int(corpus.starts[index])
         words = alone.table[corpus.tokens[start : start + length].long()]
-        label = int(corpus.labels[index])
         is_labelled = corpus is LABELLED
         if is_labelled:
-            share = ratios[label] / mean / num_labelled
-            loss = loss + share * alone.label_loss(words, label, smoothing)
-            moved = words + alone.move_against(words, label)
-            weight = weights.adversarial * share
-            loss = loss + weight * alone.label_loss(moved, label, smoothing)
-        elif soft_labels is not None:
+            share = ratios[labels[index]] / mean / num_labelled
+            moved = words + alone.move_against(words, int(corpus.labels[index]))
+            for place, weight in ((words, share), (moved, weights.adversarial * share)):
+                loss = loss + weight * alone.learned_loss(
+                    place, corpus, index, config, soft_labels.labelled
+                )
+        elif soft_labels.unlabelled is not None:
             weight = config.distillation.weight / (len(rows) - num_labelled)
             temperature = config.distillation.temperature
             log = (alone.logits(words) / temperature).log_softmax(0)
-            loss = loss - weight * temperature**2 * (soft_labels[index].double() * log).sum()
+            loss = (
+                loss
+                - weight * temperature**2 * (soft_labels.unlabelled[index].double() * log).sum()
+            )
         loss = loss + weights.entropy * alone.entropy(words) / len(rows)
         if weights.virtual_adversarial > 0:
             if steps:
@@ -217,7 +234,9 @@ def make_config(
     class_weights: dict[str, float] | None = None,
     **objectives,
 ) -> Config:
-    teachers = {} if distillation is None else {"teachers": ("one",), **distillation}
+    teachers = {}
+    if distillation is not None:
+        teachers = {"teachers": ("one",) if "weight" in distillation else None, **distillation}
     return Config(
         data=DataConfig(max_length=10),
         model=ModelConfig(embedding_size=SIZE, hidden_size=3),
@@ -232,9 +251,18 @@ def make_config(
     )
 
 
-def soft_labels_of(num_classes: int) -> torch.Tensor:
+def soft_labels_for(config: Config, num_classes: int) -> SoftLabels:
+    """Random ones, as the settings ask for them."""
     generator = torch.Generator().manual_seed(7)
-    return (2 * torch.randn(len(UNLABELLED), num_classes, generator=generator)).softmax(1)
+    unlabelled, labelled = (
+        (2 * torch.randn(len(corpus), num_classes, generator=generator)).softmax(1)
+        for corpus in (UNLABELLED, LABELLED)
+    )
+    distillation = config.distillation
+    return SoftLabels(
+        unlabelled if distillation.is_wanted else None,
+        labelled if distillation.labelled > 0 else None,
+    )
 
 
 TERMS = {
@@ -254,6 +282,13 @@ TERMS = {
         "distillation": {"weight": 0.4, "temperature": 2.5}, "virtual_adversarial": 0.6,
         "adversarial": 0.8,
     },
+    "second opinion": {
+        "distillation": {"labelled": 0.6}, "virtual_adversarial": 0.6, "adversarial": 0.8,
+    },
+    "second opinion and teachers": {
+        "distillation": {"labelled": 0.6, "weight": 0.4, "temperature": 2.5},
+        "class_weights": {"c0": 5.0, "c1": 0.5},
+    },
 }  # fmt: skip
 
 
@@ -262,10 +297,10 @@ TERMS = {
 @pytest.mark.parametrize("name", TERMS)
 def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, with_unlabelled):
     model, terms = make_model(num_classes), TERMS[name]
-    soft_labels = soft_labels_of(num_classes) if "distillation" in terms else None
-    if soft_labels is not None and not with_unlabelled:
-        return  # teachers label nothing else
     config = make_config(smoothing=smoothing, batches=2, **terms)
+    soft_labels = soft_labels_for(config, num_classes)
+    if soft_labels.unlabelled is not None and not with_unlabelled:
+        return  # teachers label nothing else
     learner = make_learner(model, config, UNLABELLED if with_unlabelled else None, soft_labels)
     batches = [torch.tensor([0, 5, 1]), torch.tensor([3, 2])]  # longest first, and unequal
     loss = learner.learn(batches)
@@ -369,8 +404,9 @@ def test_an_unlabelled_batch_is_classified_once_for_all_terms(others, num_passes
     monkeypatch.setattr(
         SentimentClassifier, "classify", lambda *given: calls.append(1) or classify(*given)
     )
-    config = make_config(distillation={}, **others)
-    make_learner(make_model(), config, soft_labels=soft_labels_of(2)).learn([torch.tensor([0, 3])])
+    config = make_config(distillation={"weight": 1.0}, **others)
+    learner = make_learner(make_model(), config, soft_labels=soft_labels_for(config, 2))
+    learner.learn([torch.tensor([0, 3])])
     assert len(calls) == num_passes
 
 

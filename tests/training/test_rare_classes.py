@@ -15,7 +15,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from sentiment import load
 from sentiment.cli.train import parse
-from sentiment.config.config import TrainingConfig
+from sentiment.config.config import Config, TrainingConfig
 from sentiment.data.pipeline import prepare_training
 from sentiment.runs.weights import WeightsInfo
 from sentiment.training.checkpoint import TrainerState
@@ -56,11 +56,12 @@ def test_balanced_weights_are_those_of_scikit_learn(labels):
 def test_a_review_of_weight_two_counts_like_two(smoothing):
     labels, logits = torch.tensor([0, 1, 1, 0, 2]), torch.randn(5, 3)
     names = ("a", "b", "c")
-    config = TrainingConfig(label_smoothing=smoothing)
+    config = Config(training=TrainingConfig(label_smoothing=smoothing))
     repeated = torch.cat((torch.arange(5), torch.tensor([1, 2, 4, 4])))  # b twice, c three times
     plain = LabelLoss(config, labels, names)(logits[repeated], labels[repeated]).mean()
     for weights in ({"b": 2, "c": 3}, {"a": 0.5, "b": 1, "c": 1.5}):
-        loss = LabelLoss(replace(config, class_weights=weights), labels, names)
+        training = replace(config.training, class_weights=weights)
+        loss = LabelLoss(replace(config, training=training), labels, names)
         assert loss(logits, labels).mean() == pytest.approx(float(plain))
 
 

@@ -6,14 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sentiment.baseline.linear import find_ngrams, fit_linear
-from sentiment.baseline.train import MIN_REVIEWS
-from sentiment.data.splits import choose_folds, number_keys
+from sentiment.baseline.cross_fit import cross_fit
 from sentiment.data.tokenizer import TokenizedTexts
-from sentiment.display.console import progress_bar
 from sentiment.evaluation.evaluate import Predictions
 
-NUM_FOLDS = 5
 NUM_SHOWN = 50  # labels to read, the likeliest errors
 _NUM_NGRAMS = 10  # of each class
 
@@ -41,37 +37,21 @@ def predict_out_of_fold(
 ) -> OutOfFold | None:
     """Cross-validate the baseline's model with whole groups held out; None without any n-gram.
 
-    ``copies`` and ``groups`` (num_reviews,) number texts and groups; without groups, copies of a
-    text stay together. Which n-grams exist is counted over all reviews, which uses no label.
+    The arguments are those of :func:`sentiment.baseline.cross_fit.cross_fit`.
     """
-    groups = copies if groups is None else number_keys(groups.tolist())
-    class_sizes = np.bincount(labels, minlength=num_classes)
-    num_folds = min(NUM_FOLDS, int(groups.max()) + 1, int(class_sizes.max()))
-    ngrams = find_ngrams(tokenized, min_texts=MIN_REVIEWS)
-    if num_folds < 2 or len(ngrams) == 0:
+    fit = cross_fit(
+        tokenized, labels, num_classes=num_classes, copies=copies, groups=groups, seed=seed
+    )
+    if fit is None:
         return None
-    folds = choose_folds(labels, groups, num_folds, seed)[groups]
-    matrix = ngrams.matrix(tokenized)
-    log_probabilities = np.empty((len(labels), num_classes))
-    weights = np.zeros((num_classes, len(ngrams)))
-    for fold in progress_bar(
-        iterable=range(num_folds), desc="cross-validating", unit="fold", leave=False
-    ):
-        held = folds == fold
-        trains = ~held & ~np.isin(copies, copies[held])
-        model = fit_linear(matrix[trains], labels[trains], num_classes)
-        log_probabilities[held] = model.log_probabilities(matrix[held])
-        weights += model.class_weights() / num_folds
+    weights, texts = fit.class_weights, fit.ngrams.texts()
     heaviest = [np.argsort(-row, kind="stable")[:_NUM_NGRAMS] for row in weights]
     heaviest = [top[row[top] > 0] for row, top in zip(weights, heaviest, strict=True)]
-    counts = [
-        np.stack([matrix[labels == label][:, top].sum(axis=0) for label in range(num_classes)], 1)
-        for top in heaviest
-    ]
-    texts = ngrams.texts()
+    classes = [fit.matrix[labels == label] for label in range(num_classes)]
+    counts = [np.stack([rows[:, top].sum(axis=0) for rows in classes], 1) for top in heaviest]
     heaviest_texts = [[texts[index] for index in top.tolist()] for top in heaviest]
-    predictions = Predictions(log_probabilities, labels)
-    return OutOfFold(num_folds, predictions, heaviest_texts, counts)
+    predictions = Predictions(fit.log_probabilities, labels)
+    return OutOfFold(fit.num_folds, predictions, heaviest_texts, counts)
 
 
 @dataclass(frozen=True)

@@ -421,6 +421,10 @@ class DistillationConfig:
     """Number of teachers to train first, with the same settings and other seeds, next to the run's
     folder. Finished ones are reused; --overwrite replaces those with other settings. 0 trains
     none."""
+    labelled: Annotated[float, Bounds(ge=0, le=1)] = 0.0
+    """Share of a second opinion in what is learned from each labelled review, beside its label: the
+    probabilities by the linear model of the other four fifths of the training reviews. 0 learns
+    from the labels alone."""
     weight: PositiveFloat = 1.0
     """Weight of the cross-entropy between predictions and the teachers' labels."""
     temperature: Annotated[float, Bounds(ge=0.1, le=100)] = 1.0

@@ -51,6 +51,17 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class SoftLabels:
+    """Probabilities of the classes by other models, in fp32 on the CPU; None where none are asked.
+
+    Both are (num_reviews, num_classes).
+    """
+
+    unlabelled: torch.Tensor | None = None  # the teachers' mean
+    labelled: torch.Tensor | None = None  # by linear models of other folds
+
+
+@dataclass(frozen=True)
 class TrainingData:
     """The data of a training run."""
 
@@ -64,8 +75,8 @@ class TrainingData:
     vectors_fingerprint: dict[str, Any] | None = None
     unlabelled: EncodedCorpus | None = None
     unlabelled_reviews: Reviews | None = None  # the same reviews as text, for teachers
-    # (num_unlabelled, num_classes) the teachers' probabilities, on the CPU
-    soft_labels: torch.Tensor | None = None
+    train_reviews: Reviews | None = None  # those of train as text, for the linear model's opinion
+    soft_labels: SoftLabels = SoftLabels()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -125,6 +136,7 @@ def prepare_training(
         vectors_fingerprint=vectors_fingerprint,
         unlabelled=unlabelled_corpus,
         unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
+        train_reviews=train if config.distillation.labelled > 0 else None,
     )
     logger.info(
         "vocabulary: %s words; unknown %.2f %% of training and %.2f %% of validation tokens",

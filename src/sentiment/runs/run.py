@@ -6,7 +6,7 @@
     vocabulary.txt                      a word and its count a line, in the order of ids
     checkpoints/{best,last}/model.safetensors
     checkpoints/resume.safetensors      what --resume needs, while more epochs can follow
-    checkpoints/soft_labels.safetensors teachers' labels of unlabelled reviews, if there are any
+    checkpoints/soft_labels.safetensors other models' probabilities of reviews, if there are any
     metrics.json, train.log, tensorboard/, evaluation/, explanations/
 
 run.json holds checksums of itself, the settings and the vocabulary; weights and checkpoints hold

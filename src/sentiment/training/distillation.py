@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from sentiment.baseline.cross_fit import judge_labels
 from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
 from sentiment.baseline.train import train_baseline
 from sentiment.comparison.run_groups import load_classifier
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
-from sentiment.data.pipeline import TrainingData, fingerprints_of, preload_reviews
+from sentiment.data.pipeline import (
+    SoftLabels,
+    TrainingData,
+    fingerprints_of,
+    preload_reviews,
+)
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import truncate
 from sentiment.runs.initial import check_held_out
@@ -39,7 +45,6 @@ from sentiment.training.checkpoint import has_lost_state
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "best"  # the teachers' weights, as for evaluating and predicting
-_NAME = "soft_labels"
 
 
 def teacher_folders(config: Config) -> list[Path]:
@@ -145,17 +150,23 @@ def check_same_run(before: dict[str, str], now: dict[str, str], kind: str, run: 
             )
 
 
-def teach(config: Config, data: TrainingData, device: torch.device) -> torch.Tensor | None:
-    """The teachers' mean probabilities (num_unlabelled, num_classes) for the unlabelled reviews.
-
-    They are in fp32 on the CPU; None without teachers.
-    """
-    if not config.distillation.is_wanted:
-        return None
-    assert data.unlabelled_reviews is not None
-    validation = data.fingerprints["validation"]
-    probabilities = label_reviews(config, data.unlabelled_reviews, validation, device)
-    return torch.from_numpy(probabilities).float()
+def teach(config: Config, data: TrainingData, device: torch.device) -> SoftLabels:
+    """The soft labels that the settings ask for, of unlabelled and of labelled reviews."""
+    unlabelled = labelled = None
+    if config.distillation.labelled > 0:
+        assert data.train_reviews is not None
+        labelled = torch.from_numpy(judge_labels(data.train_reviews, config)).float()
+        is_right = labelled.argmax(dim=1).numpy() == data.train_reviews.labels
+        logger.info(
+            "second opinion: linear models of the other folds predict %.1f %% of the labels",
+            100 * is_right.mean(),
+        )
+    if config.distillation.is_wanted:
+        assert data.unlabelled_reviews is not None
+        validation = data.fingerprints["validation"]
+        probabilities = label_reviews(config, data.unlabelled_reviews, validation, device)
+        unlabelled = torch.from_numpy(probabilities).float()
+    return SoftLabels(unlabelled, labelled)
 
 
 def label_reviews(
@@ -207,32 +218,40 @@ def _log(
 
 
 def soft_labels_path(run: Path) -> Path:
-    return run / "checkpoints" / f"{_NAME}.safetensors"
+    return run / "checkpoints" / "soft_labels.safetensors"
 
 
-def save_soft_labels(run: Path, soft_labels: torch.Tensor) -> None:
+def save_soft_labels(run: Path, soft_labels: SoftLabels) -> None:
     """Keep the result of :func:`teach`, for all ranks and for resuming."""
+    tensors = {key: tensor for key, tensor in vars(soft_labels).items() if tensor is not None}
+    if not tensors:
+        return
     path = soft_labels_path(run)
     path.parent.mkdir(exist_ok=True)
-    write_tensors(path, {_NAME: soft_labels}, {}, read_manifest(run)["identity"])
+    write_tensors(path, tensors, {}, read_manifest(run)["identity"])
 
 
-def read_soft_labels(run: Path, data: TrainingData) -> torch.Tensor:
-    """The soft labels of a run, (num_unlabelled, num_classes) on the CPU."""
+def read_soft_labels(run: Path, config: Config, data: TrainingData) -> SoftLabels:
+    """The soft labels of a run, as its settings ask for them, which must fit its reviews."""
+    expected = {}
+    if config.distillation.is_wanted:
+        assert data.unlabelled is not None
+        expected["unlabelled"] = (data.unlabelled.num_reviews, len(data.class_names))
+    if config.distillation.labelled > 0:
+        expected["labelled"] = (data.train.num_reviews, len(data.class_names))
+    if not expected:
+        return SoftLabels()
     path = soft_labels_path(run)
     try:
         tensors, _ = read_tensors(path, read_manifest(run)["identity"])
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"{path} is missing, its teachers' soft labels: copy it from where the run was begun, "
-            "or begin the run again with --overwrite"
+            f"{path} is missing, the soft labels of its reviews: copy it from where the run was "
+            "begun, or begin the run again with --overwrite"
         ) from error
-    assert data.unlabelled is not None
-    expected = (data.unlabelled.num_reviews, len(data.class_names))
-    soft_labels = tensors.get(_NAME)
-    if soft_labels is None or tuple(soft_labels.shape) != expected:
+    if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise UserError(f"{path} does not fit this run's reviews: files were mixed up")
-    return soft_labels
+    return SoftLabels(**tensors)
 
 
 def plan_teachers(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sentiment.config.config import TrainingConfig
+from sentiment.config.config import Config
 from sentiment.data.batches import Batch, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
@@ -28,23 +28,29 @@ _DIRECTION_SEED = 2
 class LabelLoss:
     """Cross-entropy of each review with its label, times the weight of its class.
 
+    Soft labels of a review, if there are any, replace the settings' share of its label.
+
     The weight of a label applies to the whole of its smoothed cross-entropy, unlike torch's
     ``weight``, which moves the mass that smoothing spreads to the heavy classes. Dividing the sum
     by the number of reviews, not by their weights, lets a review count the same in every batch.
     """
 
-    def __init__(
-        self, config: TrainingConfig, labels: torch.Tensor, class_names: Sequence[str]
-    ) -> None:
-        self._loss = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)
+    def __init__(self, config: Config, labels: torch.Tensor, class_names: Sequence[str]) -> None:
+        training, self._share = config.training, config.distillation.labelled
+        self._loss = nn.CrossEntropyLoss(reduction="none", label_smoothing=training.label_smoothing)
         self._weights: torch.Tensor | None = None  # (classes,)
-        if config.class_weights is not None:
-            weights = class_weights(config.class_weights, labels.cpu().numpy(), class_names)
+        if training.class_weights is not None:
+            weights = class_weights(training.class_weights, labels.cpu().numpy(), class_names)
             self._weights = torch.from_numpy(weights).float().to(labels.device)
 
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """(batch,) losses of (batch, classes) logits."""
+    def __call__(
+        self, logits: torch.Tensor, labels: torch.Tensor, soft_labels: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(batch,) losses of (batch, classes) logits; soft labels are (batch, classes) too."""
         losses = self._loss(logits, labels)
+        if soft_labels is not None:
+            opinion = soft_cross_entropy(soft_labels, logits, temperature=1)
+            losses = (1 - self._share) * losses + self._share * opinion
         return losses if self._weights is None else losses * self._weights[labels]
 
 
@@ -69,7 +75,7 @@ class MicroBatch:
     update: int  # from 0
     num_labelled: int  # labelled reviews of the whole update, over all ranks
     num_all: int  # labelled and unlabelled ones
-    soft_labels: torch.Tensor | None = None  # (batch, classes) by the teachers, on the device
+    soft_labels: torch.Tensor | None = None  # (batch, classes) by other models, on the device
     is_placeholder: bool = False  # the rank has no share, and the review only keeps it in step
 
 
@@ -86,7 +92,13 @@ class MicroBatches:
         config, device = context.config, context.device
         self._labelled = data.train.to(device)
         self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
-        self._soft_labels = None if data.soft_labels is None else data.soft_labels.to(device)
+        self._soft_labels = {
+            is_labelled: None if soft_labels is None else soft_labels.to(device)
+            for is_labelled, soft_labels in (
+                (True, data.soft_labels.labelled),
+                (False, data.soft_labels.unlabelled),
+            )
+        }
         self._distributed = context.distributed
         self._uses_placeholders = uses_placeholders
         self._batches_per_update = config.training.accumulation_steps
@@ -120,10 +132,10 @@ class MicroBatches:
             if is_placeholder and not self._uses_placeholders:
                 continue
             share = rows[:1] if is_placeholder else share
-            soft_labels = None
-            if self._soft_labels is not None and not is_labelled:
+            soft_labels = self._soft_labels[is_labelled]
+            if soft_labels is not None:
                 reviews = corpus.reviews_of(share)
-                soft_labels = self._soft_labels[to_device(reviews, self._soft_labels.device)]
+                soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
             micro_batches.append(
                 MicroBatch(
                     corpus.batch(share), is_labelled, update, num_labelled, num_all,
@@ -341,7 +353,7 @@ class CombinedObjective:
             return CleanForward(logits.detach(), loss, word_gradient, gap_gradient)
         label_gradient = None
         if micro_batch.is_labelled:
-            loss = loss + self._loss(logits, labels).sum() / micro_batch.num_labelled
+            loss = loss + self._loss(logits, labels, soft_labels).sum() / micro_batch.num_labelled
             if objectives.adversarial > 0 and not self._is_binary:
                 unsmoothed = nn.functional.cross_entropy(logits, labels, reduction="sum")
                 (label_gradient,) = torch.autograd.grad(unsmoothed, words, retain_graph=True)
@@ -349,7 +361,7 @@ class CombinedObjective:
             losses = entropy(logits)  # (batch,)
             self.terms.add("entropy", losses)
             loss = loss + objectives.entropy * losses.sum() / micro_batch.num_all
-        if soft_labels is not None:
+        if soft_labels is not None and not micro_batch.is_labelled:
             losses = soft_cross_entropy(soft_labels, logits, self._distillation.temperature)
             self.terms.add("distillation", losses)
             num_unlabelled = micro_batch.num_all - micro_batch.num_labelled
@@ -403,7 +415,8 @@ class CombinedObjective:
         """Forward and backward pass of one term over perturbed words; returns its loss, ()."""
         logits = classify(words)
         if name == "adversarial":
-            losses = self._loss(logits, micro_batch.batch.labels)  # (batch,)
+            labels, soft_labels = micro_batch.batch.labels, micro_batch.soft_labels
+            losses = self._loss(logits, labels, soft_labels)  # (batch,)
             weight = self._objectives.adversarial / micro_batch.num_labelled
         else:
             losses = divergence(clean.logits, logits)
@@ -424,5 +437,5 @@ def build_objective(
     config = context.config
     if not (config.objectives.are_any or config.distillation.is_wanted):
         return None, MicroBatches(data, context, uses_placeholders=True)
-    assert (data.soft_labels is not None) == config.distillation.is_wanted
+    assert (data.soft_labels.unlabelled is not None) == config.distillation.is_wanted
     return CombinedObjective(model, label_loss, context), MicroBatches(data, context)

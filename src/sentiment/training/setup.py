@@ -10,7 +10,7 @@ import torch
 
 from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest, start_anew
-from sentiment.data.pipeline import TrainingData, prepare_training
+from sentiment.data.pipeline import SoftLabels, TrainingData, prepare_training
 from sentiment.data.reviews import file_fingerprint
 from sentiment.evaluation.outputs import describe_hold_out
 from sentiment.model import SentimentClassifier
@@ -183,7 +183,7 @@ def prepare(
             data = read_data(config, pretrained, with_vectors=distributed.is_main)
     # Before the folder is created, because a refused teacher must not leave one behind.
     creates_run = distributed.is_main and not start.resumes
-    soft_labels = teach(config, data, context.device) if creates_run else None
+    soft_labels = teach(config, data, context.device) if creates_run else SoftLabels()
     if start.resumes:
         model = build_fresh(config, data, context.device)
     else:
@@ -194,8 +194,9 @@ def prepare(
         _create(context, data, soft_labels, pretrained, overwrite=start.overwrites)
     distributed.barrier()
     _check_reviews(path, data, distributed)
-    if config.distillation.is_wanted:  # read back, so that ranks and resumed runs have the same
-        data = replace(data, soft_labels=read_soft_labels(path, data), unlabelled_reviews=None)
+    # Soft labels are read back, so that ranks and resumed runs have the same.
+    soft_labels = read_soft_labels(path, config, data)
+    data = replace(data, soft_labels=soft_labels, unlabelled_reviews=None, train_reviews=None)
     if start.checkpoint is not None:
         if distributed.is_main:
             _extend(path, config.training.num_epochs)
@@ -271,7 +272,7 @@ def build_fresh(config: Config, data: TrainingData, device: torch.device) -> Sen
 def _create(
     context: TrainingContext,
     data: TrainingData,
-    soft_labels: torch.Tensor | None,
+    soft_labels: SoftLabels,
     pretrained: Path | None,
     *,
     overwrite: bool,
@@ -288,11 +289,10 @@ def _create(
         provenance["pretraining"] = describe_weights(pretrained, "last")
     if (initial := find_initial_run(config)) is not None:
         provenance["initial_run"] = describe_weights(initial, INITIAL)
-    if soft_labels is not None:
+    if config.distillation.is_wanted:
         provenance["teachers"] = describe_teachers(config)
     create_run(path, config, data.class_names, data.vocabulary, provenance, overwrite=overwrite)
-    if soft_labels is not None:
-        save_soft_labels(path, soft_labels)
+    save_soft_labels(path, soft_labels)
 
 
 def _check_reviews(path: Path, data: TrainingData, distributed: DistributedContext) -> None:

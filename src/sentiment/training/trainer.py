@@ -93,7 +93,7 @@ class Trainer:
             unit=training.batch_unit,
             seed=config.seed,
         )
-        self._loss = LabelLoss(training, data.train.labels.to(device), data.class_names)
+        self._loss = LabelLoss(config, data.train.labels.to(device), data.class_names)
         self._objective, self._micro_batches = build_objective(model, data, self._loss, context)
         self._parallel: nn.Module = model
         if self._distributed.is_distributed and self._objective is None:
@@ -196,7 +196,8 @@ class Trainer:
                 else:
                     with autocast(self._device, self._context.precision):
                         logits = self._parallel(batch.tokens, batch.lengths)  # (batch, classes)
-                    losses = self._loss(logits.float(), batch.labels)  # (batch,)
+                    soft_labels = micro_batch.soft_labels
+                    losses = self._loss(logits.float(), batch.labels, soft_labels)  # (batch,)
                     loss = losses.sum() / micro_batch.num_labelled
                     # The exchange averages gradients over the ranks, but their sum is needed.
                     weight = 0 if micro_batch.is_placeholder else self._distributed.world_size
