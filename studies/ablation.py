@@ -85,8 +85,12 @@ VARIANTS = {
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),
+    "labelled-plain": Variant(
+        "… without the linear model's second opinion", options=("--distillation.labelled=0",),
+        config="imdb_labelled", dimension=300, words="labelled",
+    ),
     "labelled-once": Variant(
-        "… one epoch", options=("--training.num_epochs=1",),
+        "… and one epoch", options=("--distillation.labelled=0", "--training.num_epochs=1"),
         config="imdb_labelled", dimension=300, words="labelled",
     ),
     "labelled-no-words": Variant(
