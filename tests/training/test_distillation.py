@@ -39,7 +39,7 @@ ONE_EPOCH = "--training.num_epochs=1"
 
 def saved_labels(run: Path) -> torch.Tensor:
     tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
-    return tensors["unlabelled"]
+    return tensors["soft_labels"]
 
 
 @pytest.fixture(scope="module")

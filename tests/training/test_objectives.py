@@ -131,13 +131,16 @@ class Alone:
         index: int,
         config: Config,
         opinions: torch.Tensor | None,
+        weights: list[float],
     ) -> torch.Tensor:
-        """Of the label, mixed with another model's opinion if there is one."""
-        loss = self.label_loss(words, int(corpus.labels[index]), config.training.label_smoothing)
+        """Of the label, mixed with another model's opinion if there is one; weights by class."""
+        label, smoothing = int(corpus.labels[index]), config.training.label_smoothing
+        loss = weights[label] * self.label_loss(words, label, smoothing)
         if opinions is None:
             return loss
         share, log = config.distillation.labelled, self.logits(words).log_softmax(0)
-        return (1 - share) * loss - share * (opinions[index].double() * log).sum()
+        parts = zip(weights, opinions[index].tolist(), log, strict=False)
+        return (1 - share) * loss - share * sum(weight * part * log for weight, part, log in parts)
 
     def divergence(self, words: torch.Tensor, move: torch.Tensor) -> torch.Tensor:
         expected = self.logits(words).log_softmax(0).detach()
@@ -200,12 +203,13 @@ def expected_loss(
         words = alone.table[corpus.tokens[start : start + length].long()]
         is_labelled = corpus is LABELLED
         if is_labelled:
-            share = ratios[labels[index]] / mean / num_labelled
             moved = words + alone.move_against(words, int(corpus.labels[index]))
-            for place, weight in ((words, share), (moved, weights.adversarial * share)):
-                loss = loss + weight * alone.learned_loss(
-                    place, corpus, index, config, soft_labels.labelled
-                )
+            for place, weight in ((words, 1), (moved, weights.adversarial)):
+                learned = alone.learned_loss(
+                    place, corpus, index, config, soft_labels.labelled,
+                    [ratio / mean for ratio in ratios],
+                )  # fmt: skip
+                loss = loss + weight * learned / num_labelled
         elif soft_labels.unlabelled is not None:
             weight = config.distillation.weight / (len(rows) - num_labelled)
             temperature = config.distillation.temperature
@@ -260,7 +264,7 @@ def soft_labels_for(config: Config, num_classes: int) -> SoftLabels:
     )
     distillation = config.distillation
     return SoftLabels(
-        unlabelled if distillation.is_wanted else None,
+        unlabelled if distillation.has_teachers else None,
         labelled if distillation.labelled > 0 else None,
     )
 
@@ -408,6 +412,20 @@ def test_an_unlabelled_batch_is_classified_once_for_all_terms(others, num_passes
     learner = make_learner(make_model(), config, soft_labels=soft_labels_for(config, 2))
     learner.learn([torch.tensor([0, 3])])
     assert len(calls) == num_passes
+
+
+def test_excerpts_have_the_soft_label_of_their_review():
+    reviews = torch.tensor([2, 0, 5, 3])  # of the excerpts, the rows after those of the reviews
+    rows = torch.cat((torch.arange(len(LABELLED)), reviews))
+    with_excerpts = replace(LABELLED.select(rows), reviews=rows)
+    config = make_config(distillation={"labelled": 0.5})
+    own = torch.arange(len(LABELLED) * 2).view(-1, 2).float()  # distinct for each review
+    data = TrainingData(with_excerpts, LABELLED, None, None, None, None)
+    data = replace(data, soft_labels=SoftLabels(labelled=own))
+    context = TrainingContext(config, Path("unused"), CPU, torch.float32)
+    batch = torch.tensor([len(LABELLED) + 2, 1, len(LABELLED)])
+    ((micro_batch,), _) = MicroBatches(data, context).of_update(0, [batch])
+    assert torch.equal(micro_batch.soft_labels, own[[5, 1, 2]])
 
 
 def test_logged_terms_are_means_over_reviews():

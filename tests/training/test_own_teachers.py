@@ -235,7 +235,7 @@ def test_the_soft_labels_are_the_baselines_calibrated_probabilities(taught):
     logs = baseline.predict(reviews).log_probabilities
     tensors, _ = read_tensors(soft_labels_path(taught), read_manifest(taught)["identity"])
     expected = softmax(logs / (2 * baseline.temperature), axis=1)
-    np.testing.assert_allclose(tensors["unlabelled"].numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(tensors["soft_labels"].numpy(), expected, atol=1e-6)
     (teacher,) = read_manifest(taught)["teachers"]
     assert teacher["path"] == f"{taught}-baseline"
     assert "baseline: " in (taught / "train.log").read_text(), "the run ends with the comparison"

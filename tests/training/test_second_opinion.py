@@ -59,8 +59,8 @@ def test_opinions_come_from_other_groups_and_from_no_copies():
 
 def saved(run: Path) -> torch.Tensor:
     tensors, _ = read_tensors(soft_labels_path(run), read_manifest(run)["identity"])
-    assert list(tensors) == ["labelled"]
-    return tensors["labelled"]
+    assert list(tensors) == ["second_opinion"]
+    return tensors["second_opinion"]
 
 
 def test_a_run_keeps_and_logs_the_opinions(run):
@@ -90,11 +90,6 @@ def test_resumed_equals_never_stopped(corpus, run, tmp_path):
     assert difference.is_equal and difference.num_points > 10, difference
 
 
-def test_excerpts_have_the_opinion_of_their_review(corpus, tmp_path):
-    pieces = train(corpus, tmp_path / "run", HALF, "--training.pieces=2")
-    assert len(saved(pieces)) == 120
-
-
 def test_two_ranks_equal_one_process(corpus, tmp_path):
     exact = [HALF, "--model.dropout=0", "--model.embedding_dropout=0", "--device=cpu"]
     one = train(corpus, tmp_path / "one", *exact)
@@ -106,15 +101,24 @@ def test_two_ranks_equal_one_process(corpus, tmp_path):
 
 
 def test_too_few_reviews_are_refused_with_a_mend_that_works(tmp_path, capsys):
-    few = {"text": ["good film", "bad film", "fine film", "poor film"],
-           "label": ["pos", "neg", "pos", "neg"]}  # fmt: skip
-    for split in ("train", "validation"):
-        write(tmp_path / f"{split}.csv", few)
-    words = ["--vocabulary.min_frequency=1", HALF]
-    command = arguments(tmp_path, tmp_path / "run", *words)
-    few["text"] = ["one", "two", "three", "four"]
-    write(tmp_path / "train.csv", few)
+    labels = ["pos", "neg", "pos", "neg"]
+    write(tmp_path / "train.csv", {"text": ["one", "two", "three", "four"], "label": labels})
+    texts = ["good film", "bad film", "fine film", "poor film"]
+    write(tmp_path / "validation.csv", {"text": texts, "label": labels})
+    command = arguments(tmp_path, tmp_path / "run", "--vocabulary.min_frequency=1", HALF)
     message = refusal(command, capsys)
-    assert "training reviews are too few for the linear model" in message
+    assert "no word occurs in 3 of its 4 training reviews: give more" in message
     assert not (tmp_path / "run").exists()
     assert cli.train([*command, "--distillation.labelled=0"]) == 0
+
+
+def test_a_single_group_is_refused_before_anything_is_trained(tmp_path, capsys):
+    texts = [f"{'good' if number % 2 else 'bad'} film number{number}" for number in range(100)]
+    labels = ["pos", "neg"] * 50
+    write(tmp_path / "train.csv", {"text": texts, "label": labels})
+    stretches = ["--data.validation=stretches", "--pretraining.num_epochs=1", HALF]
+    command = arguments(tmp_path, tmp_path / "run", "--vocabulary.min_frequency=1", *stretches)
+    message = refusal(command, capsys)
+    assert "all training reviews are of one group: hold out shorter stretches" in message
+    assert list(tmp_path.iterdir()) == [tmp_path / "train.csv"]
+    assert cli.train([*command, "--data.stretch_length=10"]) == 0

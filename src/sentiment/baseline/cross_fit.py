@@ -74,7 +74,7 @@ def judge_labels(reviews: Reviews, config: Config) -> np.ndarray:
     """(num_reviews, num_classes) out-of-fold probabilities of a run's training reviews.
 
     Raises:
-        UserError: the reviews are too few, or no word occurs in enough of them.
+        UserError: no word occurs in enough of them, or they cannot be divided into folds.
     """
     result = cross_fit(
         tokenize_reviews(reviews, config.data),
@@ -86,7 +86,8 @@ def judge_labels(reviews: Reviews, config: Config) -> np.ndarray:
     )
     if result is None:
         raise UserError(
-            f"{reviews.origin}: its {len(reviews)} training reviews are too few for the linear "
-            "model to judge their labels: give more, or set distillation.labelled to 0"
+            f"{reviews.origin}: no linear model can give a second opinion, because no word occurs "
+            f"in {MIN_REVIEWS} of its {len(reviews)} training reviews: give more, or set "
+            "distillation.labelled to 0"
         )
     return np.exp(result.log_probabilities)

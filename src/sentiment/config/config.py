@@ -267,7 +267,7 @@ class Config:
         self._check_batches()
         self._check_pretraining()
         self._check_unfreezing()
-        if self.distillation.is_wanted and not self.objectives.unlabelled:
+        if self.distillation.has_teachers and not self.objectives.unlabelled:
             raise UserError(
                 "objectives.unlabelled is False, but distillation needs unlabelled reviews: set it "
                 f"to true, or {self.distillation.off}"

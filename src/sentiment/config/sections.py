@@ -405,7 +405,7 @@ class PretrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """Learning from other models' predictions; off without teachers.
+    """Learning from other models' predictions; off without teachers and with labelled at 0.
 
     A student learns the probabilities that its teachers give (Hinton, Vinyals & Dean 2015).
     """
@@ -422,9 +422,9 @@ class DistillationConfig:
     folder. Finished ones are reused; --overwrite replaces those with other settings. 0 trains
     none."""
     labelled: Annotated[float, Bounds(ge=0, le=1)] = 0.0
-    """Share of a second opinion in what is learned from each labelled review, beside its label: the
-    probabilities by the linear model of the other four fifths of the training reviews. 0 learns
-    from the labels alone."""
+    """Share of a second opinion in the target of each labelled review, beside its label: the
+    probabilities by a linear model of the other training reviews, four fifths of them. Label
+    smoothing applies to the label's share. 0 learns from the labels alone."""
     weight: PositiveFloat = 1.0
     """Weight of the cross-entropy between predictions and the teachers' labels."""
     temperature: Annotated[float, Bounds(ge=0.1, le=100)] = 1.0
@@ -441,12 +441,13 @@ class DistillationConfig:
             require(is_distinct, "distillation.teachers", folders, "different folders")
 
     @property
-    def is_wanted(self) -> bool:
+    def has_teachers(self) -> bool:
+        """Whether other models label the unlabelled reviews."""
         return self.teachers is not None or self.trains_teachers or self.baseline
 
     @property
     def off(self) -> str:
-        """The settings that turn distillation off, for messages."""
+        """The settings that leave the teachers out, for messages."""
         settings = []
         if self.trains_teachers:
             settings.append("distillation.num_teachers to 0")

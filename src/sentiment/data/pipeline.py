@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torchtext.vocab import Vocab
 
@@ -58,7 +59,11 @@ class SoftLabels:
     """
 
     unlabelled: torch.Tensor | None = None  # the teachers' mean
-    labelled: torch.Tensor | None = None  # by linear models of other folds
+    labelled: torch.Tensor | None = None  # by linear models of the other folds
+
+    def to(self, device: torch.device) -> SoftLabels:
+        tensors = (self.unlabelled, self.labelled)
+        return SoftLabels(*(None if each is None else each.to(device) for each in tensors))
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def prepare_training(
         fingerprints=fingerprints_of(splits),
         vectors_fingerprint=vectors_fingerprint,
         unlabelled=unlabelled_corpus,
-        unlabelled_reviews=unlabelled if config.distillation.is_wanted else None,
+        unlabelled_reviews=unlabelled if config.distillation.has_teachers else None,
         train_reviews=train if config.distillation.labelled > 0 else None,
     )
     logger.info(
@@ -162,8 +167,27 @@ def load_training(
             "or leave the split out to hold reviews out of train"
         )
     check_class_names(config, train)
+    if config.distillation.labelled > 0:
+        _check_second_opinion(train)
     unlabelled = _load_unlabelled(config, train, validation) if reads_unlabelled(config) else None
     return train, validation, unlabelled
+
+
+def _check_second_opinion(train: Reviews) -> None:
+    """Refuse training reviews that cannot be divided into folds to judge each other's labels."""
+    problem = None
+    if np.bincount(train.labels).max(initial=0) < 2:
+        problem = "no class has two training reviews: give more"
+    elif train.groups is not None and len(np.unique(train.groups)) < 2:
+        problem = (
+            "all training reviews are of one group: hold out shorter stretches "
+            "(data.stretch_length), name another data.group_column"
+        )
+    if problem is not None:
+        raise UserError(
+            f"{train.origin}: no linear model can give a second opinion, because {problem}, or set "
+            "distillation.labelled to 0"
+        )
 
 
 def check_class_names(config: Config, train: Reviews) -> None:
@@ -192,7 +216,7 @@ def reads_unlabelled(config: Config) -> bool:
     """Whether a training with these settings learns from unlabelled reviews."""
     objectives = config.objectives
     weight = max(objectives.virtual_adversarial, objectives.entropy)
-    return objectives.unlabelled and (weight > 0 or config.distillation.is_wanted)
+    return objectives.unlabelled and (weight > 0 or config.distillation.has_teachers)
 
 
 def _load_unlabelled(config: Config, train: Reviews, validation: Reviews) -> Reviews:
@@ -203,7 +227,7 @@ def _load_unlabelled(config: Config, train: Reviews, validation: Reviews) -> Rev
             "objectives.virtual_adversarial and objectives.entropy also learn from it: add it, or "
             "set objectives.unlabelled to false to learn from the other reviews alone"
         )
-        if config.distillation.is_wanted:
+        if config.distillation.has_teachers:
             needed = f"distillation learns from it: add it, or set {config.distillation.off}"
         raise FileNotFoundError(f"{error}; {needed}") from error
 

@@ -1,4 +1,4 @@
-"""Teachers of a distillation: their settings, checks and soft labels."""
+"""Soft labels, and the teachers that give them: their settings and checks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,10 @@ from sentiment.baseline.cross_fit import judge_labels
 from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
 from sentiment.baseline.train import train_baseline
 from sentiment.comparison.run_groups import load_classifier
-from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
+from sentiment.config.config import Config, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
-from sentiment.data.pipeline import (
-    SoftLabels,
-    TrainingData,
-    fingerprints_of,
-    preload_reviews,
-)
+from sentiment.data.pipeline import SoftLabels, TrainingData, fingerprints_of, preload_reviews
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import truncate
 from sentiment.runs.initial import check_held_out
@@ -45,6 +40,7 @@ from sentiment.training.checkpoint import has_lost_state
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "best"  # the teachers' weights, as for evaluating and predicting
+_UNLABELLED, _LABELLED = "soft_labels", "second_opinion"  # names of tensors in their file
 
 
 def teacher_folders(config: Config) -> list[Path]:
@@ -75,7 +71,9 @@ def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
             # Students with neighbouring seeds share no teacher, so that they can be compared.
             seed=(config.seed * (MAX_TEACHERS + 1) + number) % 2**32,
             pretraining=replace(config.pretraining, path=path),
-            distillation=DistillationConfig(),
+            distillation=replace(
+                config.distillation, teachers=None, baseline=False, num_teachers=0
+            ),
         )
 
 
@@ -161,7 +159,7 @@ def teach(config: Config, data: TrainingData, device: torch.device) -> SoftLabel
             "second opinion: linear models of the other folds predict %.1f %% of the labels",
             100 * is_right.mean(),
         )
-    if config.distillation.is_wanted:
+    if config.distillation.has_teachers:
         assert data.unlabelled_reviews is not None
         validation = data.fingerprints["validation"]
         probabilities = label_reviews(config, data.unlabelled_reviews, validation, device)
@@ -223,7 +221,8 @@ def soft_labels_path(run: Path) -> Path:
 
 def save_soft_labels(run: Path, soft_labels: SoftLabels) -> None:
     """Keep the result of :func:`teach`, for all ranks and for resuming."""
-    tensors = {key: tensor for key, tensor in vars(soft_labels).items() if tensor is not None}
+    named = {_UNLABELLED: soft_labels.unlabelled, _LABELLED: soft_labels.labelled}
+    tensors = {name: tensor for name, tensor in named.items() if tensor is not None}
     if not tensors:
         return
     path = soft_labels_path(run)
@@ -234,11 +233,11 @@ def save_soft_labels(run: Path, soft_labels: SoftLabels) -> None:
 def read_soft_labels(run: Path, config: Config, data: TrainingData) -> SoftLabels:
     """The soft labels of a run, as its settings ask for them, which must fit its reviews."""
     expected = {}
-    if config.distillation.is_wanted:
+    if config.distillation.has_teachers:
         assert data.unlabelled is not None
-        expected["unlabelled"] = (data.unlabelled.num_reviews, len(data.class_names))
+        expected[_UNLABELLED] = (data.unlabelled.num_reviews, len(data.class_names))
     if config.distillation.labelled > 0:
-        expected["labelled"] = (data.train.num_reviews, len(data.class_names))
+        expected[_LABELLED] = (data.train.num_reviews, len(data.class_names))
     if not expected:
         return SoftLabels()
     path = soft_labels_path(run)
@@ -251,7 +250,7 @@ def read_soft_labels(run: Path, config: Config, data: TrainingData) -> SoftLabel
         ) from error
     if {name: tuple(tensor.shape) for name, tensor in tensors.items()} != expected:
         raise UserError(f"{path} does not fit this run's reviews: files were mixed up")
-    return SoftLabels(**tensors)
+    return SoftLabels(tensors.get(_UNLABELLED), tensors.get(_LABELLED))
 
 
 def plan_teachers(
@@ -370,11 +369,14 @@ def train_teachers(
     plan = plan_teachers(request, pretraining, fingerprints)
     if plan and is_distributed:
         first = plan[0].config
+        alone = "--distillation.num_teachers 0"
+        if request.config.distillation.baseline:
+            alone += " --distillation.baseline false"
         raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
             "teachers are trained by one process each: train the missing ones first, with the "
-            f"same settings, --distillation.num_teachers 0 and, for the first one, --seed "
-            f"{first.seed} --output_dir {first.output_dir}"
+            f"same settings, {alone} and, for the first one, --seed {first.seed} --output_dir "
+            f"{first.output_dir}"
         )
     for teacher in plan:
         replaced = ", replacing the run in it" if teacher.overwrites else ""

@@ -28,7 +28,8 @@ _DIRECTION_SEED = 2
 class LabelLoss:
     """Cross-entropy of each review with its label, times the weight of its class.
 
-    Soft labels of a review, if there are any, replace the settings' share of its label.
+    With soft labels, the target of a review is a mixture: ``distillation.labelled`` of them, and
+    for the rest its label. A review that is partly of a class has that part of the class's weight.
 
     The weight of a label applies to the whole of its smoothed cross-entropy, unlike torch's
     ``weight``, which moves the mass that smoothing spreads to the heavy classes. Dividing the sum
@@ -48,10 +49,14 @@ class LabelLoss:
     ) -> torch.Tensor:
         """(batch,) losses of (batch, classes) logits; soft labels are (batch, classes) too."""
         losses = self._loss(logits, labels)
+        if self._weights is not None:
+            losses = losses * self._weights[labels]
         if soft_labels is not None:
+            if self._weights is not None:
+                soft_labels = soft_labels * self._weights
             opinion = soft_cross_entropy(soft_labels, logits, temperature=1)
             losses = (1 - self._share) * losses + self._share * opinion
-        return losses if self._weights is None else losses * self._weights[labels]
+        return losses
 
 
 def class_weights(
@@ -92,13 +97,7 @@ class MicroBatches:
         config, device = context.config, context.device
         self._labelled = data.train.to(device)
         self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
-        self._soft_labels = {
-            is_labelled: None if soft_labels is None else soft_labels.to(device)
-            for is_labelled, soft_labels in (
-                (True, data.soft_labels.labelled),
-                (False, data.soft_labels.unlabelled),
-            )
-        }
+        self._soft_labels = data.soft_labels.to(device)
         self._distributed = context.distributed
         self._uses_placeholders = uses_placeholders
         self._batches_per_update = config.training.accumulation_steps
@@ -132,7 +131,8 @@ class MicroBatches:
             if is_placeholder and not self._uses_placeholders:
                 continue
             share = rows[:1] if is_placeholder else share
-            soft_labels = self._soft_labels[is_labelled]
+            known = self._soft_labels
+            soft_labels = known.labelled if is_labelled else known.unlabelled
             if soft_labels is not None:
                 reviews = corpus.reviews_of(share)
                 soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
@@ -304,7 +304,7 @@ class CombinedObjective:
             "adversarial": objectives.adversarial,
             "virtual_adversarial": objectives.virtual_adversarial,
             "entropy": objectives.entropy,
-            "distillation": distillation.weight if distillation.is_wanted else 0.0,
+            "distillation": distillation.weight if distillation.has_teachers else 0.0,
         }
         names = tuple(name for name, weight in weights.items() if weight > 0)
         self.terms = TermMeter(names, context.device)
@@ -435,7 +435,7 @@ def build_objective(
 ) -> tuple[CombinedObjective | None, MicroBatches]:
     """The settings' objective, None for the labels' loss alone, and its micro-batches."""
     config = context.config
-    if not (config.objectives.are_any or config.distillation.is_wanted):
+    if not (config.objectives.are_any or config.distillation.has_teachers):
         return None, MicroBatches(data, context, uses_placeholders=True)
-    assert (data.soft_labels.unlabelled is not None) == config.distillation.is_wanted
+    assert (data.soft_labels.unlabelled is not None) == config.distillation.has_teachers
     return CombinedObjective(model, label_loss, context), MicroBatches(data, context)

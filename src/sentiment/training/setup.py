@@ -289,7 +289,7 @@ def _create(
         provenance["pretraining"] = describe_weights(pretrained, "last")
     if (initial := find_initial_run(config)) is not None:
         provenance["initial_run"] = describe_weights(initial, INITIAL)
-    if config.distillation.is_wanted:
+    if config.distillation.has_teachers:
         provenance["teachers"] = describe_teachers(config)
     create_run(path, config, data.class_names, data.vocabulary, provenance, overwrite=overwrite)
     save_soft_labels(path, soft_labels)
