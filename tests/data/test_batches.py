@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sentiment.config.config import Config
 from sentiment.data.batches import BucketSampler, Keep, add_pieces, encode
-from sentiment.data.pipeline import TrainingData
+from sentiment.data.pipeline import SoftLabels, TrainingData
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.data.vocabulary import (
     UNK_ID,
@@ -208,20 +208,20 @@ def test_a_piece_learns_the_soft_label_of_its_review():
     reviews = [[0, 2, 4, 5, 1, 2, 4, 6] * 2 for _ in range(5)]
     corpus, tokenized = encode_sentences(reviews)
     corpus = add_pieces(corpus, tokenized, per_review=2, max_length=100, seed=0)
-    soft_labels = torch.rand(5, 2)
+    known = SoftLabels(unlabelled=torch.rand(5, 2), labelled=torch.rand(5, 2))
     data = TrainingData(
-        corpus, corpus, None, None, None, None, unlabelled=corpus, soft_labels=soft_labels
+        corpus, corpus, None, None, None, None, unlabelled=corpus, soft_labels=known
     )
     context = TrainingContext(Config(), Path("unused"), torch.device("cpu"), torch.float32)
     batches = MicroBatches(data, context)
     rows = torch.arange(len(corpus))
-    seen = 0
+    seen = {True: 0, False: 0}
     for micro_batch in batches.of_update(0, [rows])[0]:
-        if not micro_batch.is_labelled:
-            expected = soft_labels[corpus.reviews_of(micro_batch.batch.indices)]
-            assert torch.equal(micro_batch.soft_labels, expected)
-            seen += len(expected)
-    assert seen == len(corpus) > 5
+        soft_labels = known.labelled if micro_batch.is_labelled else known.unlabelled
+        expected = soft_labels[corpus.reviews_of(micro_batch.batch.indices)]
+        assert torch.equal(micro_batch.soft_labels, expected)
+        seen[micro_batch.is_labelled] += len(expected)
+    assert seen[True] == seen[False] == len(corpus) > 5
 
 
 COUNTS = Counter({"film": 9, "the": 30, "été": 2, "b": 2, "a": 2, "rare": 1, "#": 5})

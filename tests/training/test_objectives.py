@@ -414,20 +414,6 @@ def test_an_unlabelled_batch_is_classified_once_for_all_terms(others, num_passes
     assert len(calls) == num_passes
 
 
-def test_excerpts_have_the_soft_label_of_their_review():
-    reviews = torch.tensor([2, 0, 5, 3])  # of the excerpts, the rows after those of the reviews
-    rows = torch.cat((torch.arange(len(LABELLED)), reviews))
-    with_excerpts = replace(LABELLED.select(rows), reviews=rows)
-    config = make_config(distillation={"labelled": 0.5})
-    own = torch.arange(len(LABELLED) * 2).view(-1, 2).float()  # distinct for each review
-    data = TrainingData(with_excerpts, LABELLED, None, None, None, None)
-    data = replace(data, soft_labels=SoftLabels(labelled=own))
-    context = TrainingContext(config, Path("unused"), CPU, torch.float32)
-    batch = torch.tensor([len(LABELLED) + 2, 1, len(LABELLED)])
-    ((micro_batch,), _) = MicroBatches(data, context).of_update(0, [batch])
-    assert torch.equal(micro_batch.soft_labels, own[[5, 1, 2]])
-
-
 def test_logged_terms_are_means_over_reviews():
     model = make_model()
     learner = make_learner(model, make_config(adversarial=0.5, entropy=2.0), None)
