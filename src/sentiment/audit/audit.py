@@ -12,9 +12,10 @@ from sentiment.audit.label_errors import (
     Doubt,
     OutOfFold,
     find_label_errors,
-    predict_out_of_fold,
+    summarize,
 )
 from sentiment.audit.texts import Copies, Fault, count_scripts, find_copies, find_faults
+from sentiment.baseline.cross_fit import cross_fit
 from sentiment.config.config import Config
 from sentiment.data.pipeline import cache_dir, choose_vocabulary, tokenize_reviews, vectors_path
 from sentiment.data.reviews import Reviews, load_labelled, load_split
@@ -95,12 +96,13 @@ def audit(config: Config) -> Audit:
         step("vocabulary")
         vocabulary = _measure_vocabulary(config, reviews, tokenized)
         step("labels")
-        out_of_fold = predict_out_of_fold(
+        fit = cross_fit(
             tokenized, reviews.labels, num_classes=len(reviews.class_names),
             copies=number_keys(own_keys), groups=reviews.groups, seed=data.validation_seed,
         )  # fmt: skip
-    doubts = []
-    if out_of_fold is not None:
+    out_of_fold, doubts = None, []
+    if fit is not None:
+        out_of_fold = summarize(fit, reviews.labels)
         doubts = find_label_errors(out_of_fold.predictions.probabilities, reviews.labels)
     return Audit(
         config=config,

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sentiment.baseline.cross_fit import cross_fit
-from sentiment.data.tokenizer import TokenizedTexts
+from sentiment.baseline.cross_fit import CrossFit
 from sentiment.evaluation.evaluate import Predictions
 
 NUM_SHOWN = 50  # labels to read, the likeliest errors
@@ -26,24 +25,9 @@ class OutOfFold:
     counts: list[np.ndarray]
 
 
-def predict_out_of_fold(
-    tokenized: TokenizedTexts,
-    labels: np.ndarray,
-    *,
-    num_classes: int,
-    copies: np.ndarray,
-    groups: np.ndarray | None,
-    seed: int,
-) -> OutOfFold | None:
-    """Cross-validate the baseline's model with whole groups held out; None without any n-gram.
-
-    The arguments are those of :func:`sentiment.baseline.cross_fit.cross_fit`.
-    """
-    fit = cross_fit(
-        tokenized, labels, num_classes=num_classes, copies=copies, groups=groups, seed=seed
-    )
-    if fit is None:
-        return None
+def summarize(fit: CrossFit, labels: np.ndarray) -> OutOfFold:
+    """What the report needs of the models' predictions, and of the n-grams they found telling."""
+    num_classes = fit.log_probabilities.shape[1]
     weights, texts = fit.class_weights, fit.ngrams.texts()
     heaviest = [np.argsort(-row, kind="stable")[:_NUM_NGRAMS] for row in weights]
     heaviest = [top[row[top] > 0] for row, top in zip(weights, heaviest, strict=True)]
