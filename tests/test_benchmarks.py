@@ -143,12 +143,10 @@ def test_the_recurrence_is_many_times_faster_than_the_packed_sequence(set_thread
     def exact() -> None:
         ours(x, lengths)[0].float().sum().backward()
 
-    # Here 7 to 40 times in fp32, depending on the processor and on how fast it gets memory, which
-    # the packed sequence needs so much of.
     slow = median_seconds(packed, 1)
-    assert slow / median_seconds(exact, 5) >= 5
+    assert slow / median_seconds(exact, 5) >= 15
     with torch.autocast("cpu", torch.bfloat16):
-        assert slow / median_seconds(exact, 5) >= 10
+        assert slow / median_seconds(exact, 5) >= 25
 
 
 TEXTS = ["It isn't a <br />bad film, Mr. Roy!", "A\tfilm&nbsp;of  warmth."]

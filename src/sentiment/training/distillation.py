@@ -15,7 +15,7 @@ from sentiment.baseline.cross_fit import judge_labels
 from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
 from sentiment.baseline.train import train_baseline
 from sentiment.comparison.run_groups import load_classifier
-from sentiment.config.config import Config, deciding_settings, first_difference
+from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
 from sentiment.config.parser import TrainingRequest
 from sentiment.config.sections import MAX_TEACHERS
 from sentiment.data.pipeline import SoftLabels, TrainingData, fingerprints_of, preload_reviews
@@ -71,9 +71,8 @@ def own_teachers(config: Config, pretraining: Path | None) -> Iterator[Config]:
             # Students with neighbouring seeds share no teacher, so that they can be compared.
             seed=(config.seed * (MAX_TEACHERS + 1) + number) % 2**32,
             pretraining=replace(config.pretraining, path=path),
-            distillation=replace(
-                config.distillation, teachers=None, baseline=False, num_teachers=0
-            ),
+            # Other settings for students, such as the temperature, need no other teachers.
+            distillation=DistillationConfig(labelled=config.distillation.labelled),
         )
 
 
