@@ -32,8 +32,6 @@ from sentiment.data.vocabulary import SPECIALS, UNK_ID, number_lexicon, token_co
 from sentiment.display.console import progress_bar
 from sentiment.readers.sources import is_imdb
 
-_NUM_FOLDS = 5  # over which the linear model is cross-fitted
-
 
 @dataclass(frozen=True)
 class VocabularySize:
@@ -100,8 +98,7 @@ def audit(config: Config) -> Audit:
         step("labels")
         fit = cross_fit(
             tokenized, reviews.labels, num_classes=len(reviews.class_names),
-            copies=number_keys(own_keys), groups=reviews.groups, num_folds=_NUM_FOLDS,
-            seed=data.validation_seed,
+            copies=number_keys(own_keys), groups=reviews.groups, seed=data.validation_seed,
         )  # fmt: skip
     out_of_fold, doubts = None, []
     if fit is not None:

@@ -17,7 +17,7 @@ from sentiment.data.tokenizer import TokenizedTexts
 from sentiment.display.console import progress_bar
 from sentiment.runtime.errors import UserError
 
-_NUM_FOLDS = 10  # of a second opinion, by models of nine tenths of the training reviews
+NUM_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,17 @@ def cross_fit(
     num_classes: int,
     copies: np.ndarray,
     groups: np.ndarray | None,
-    num_folds: int,
     seed: int,
 ) -> CrossFit | None:
     """Predict each text by a model of the other folds; None without two folds or any n-gram.
 
     ``copies`` and ``groups`` (num_texts,) number texts and groups: whole groups make up a fold, and
     no model learns from a copy of a text that it predicts. Without groups, copies of a text stay
-    together. There are at most ``num_folds`` folds, as many as there are groups or texts of the
-    largest class. Which n-grams exist is counted over all texts, which uses no label.
+    together. Which n-grams exist is counted over all texts, which uses no label.
     """
     groups = copies if groups is None else number_keys(groups.tolist())
     class_sizes = np.bincount(labels, minlength=num_classes)
-    num_folds = min(num_folds, int(groups.max()) + 1, int(class_sizes.max()))
+    num_folds = min(NUM_FOLDS, int(groups.max()) + 1, int(class_sizes.max()))
     ngrams = find_ngrams(tokenized, min_texts=MIN_REVIEWS)
     if num_folds < 2 or len(ngrams) == 0:
         return None
@@ -84,7 +82,6 @@ def judge_labels(reviews: Reviews, config: Config) -> np.ndarray:
         num_classes=len(reviews.class_names),
         copies=number_keys(map(dedup_key, reviews.texts)),
         groups=reviews.groups,
-        num_folds=_NUM_FOLDS,
         seed=config.data.validation_seed,
     )
     if result is None:

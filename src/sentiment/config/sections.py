@@ -423,7 +423,7 @@ class DistillationConfig:
     none."""
     labelled: Annotated[float, Bounds(ge=0, le=1)] = 0.0
     """Share of a second opinion in the target of each labelled review, beside its label: the
-    probabilities by a linear model of the other training reviews, nine tenths of them. Label
+    probabilities by a linear model of the other training reviews, four fifths of them. Label
     smoothing applies to the label's share. 0 learns from the labels alone."""
     weight: PositiveFloat = 1.0
     """Weight of the cross-entropy between predictions and the teachers' labels."""
