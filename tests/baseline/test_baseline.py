@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers.review_files import read_rows, write
 from helpers.trainings import arguments, refusal, train
+from scipy.sparse import csr_array
 from scipy.special import expit
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -174,6 +175,19 @@ def test_each_of_three_classes_is_separated_from_the_others():
     labels[labels == 2] = 0  # a class without training texts is unlikely
     probabilities = np.exp(fit_linear(matrix, labels, 3).log_probabilities(matrix))
     assert np.isfinite(probabilities).all() and (probabilities[:, 2] < 0.1).all()
+
+
+def test_a_class_that_others_hardly_believe_in_needs_no_review():
+    matrix = csr_array(np.eye(6, dtype=np.float32))
+    soft = np.array([[0.6, 5e-5, 0.4], [0.3, 5e-5, 0.7]])
+    model = fit_linear(matrix, np.array([0, 2, 0, 2]), 3, soft / soft.sum(axis=1, keepdims=True))
+    assert not model.weights[1].any()
+    assert model.biases[1] == pytest.approx(np.log((1 + 1e-4) / (7 - 1e-4)))
+
+
+def test_texts_that_are_all_copies_leave_a_model_without_evidence():
+    model = fit_linear(csr_array((0, 3), dtype=np.float32), np.empty(0, dtype=np.int64), 2)
+    np.testing.assert_allclose(np.exp(model.log_probabilities(csr_array((1, 3)))), [[0.5, 0.5]])
 
 
 def test_a_baseline_learns_an_easy_corpus_and_reports_it(run, made, tmp_path, capsys):

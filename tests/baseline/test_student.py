@@ -116,6 +116,13 @@ def test_teachers_that_cannot_be_trusted_are_refused(reviews, run, student, tmp_
     assert "is also the student's output_dir" in message
 
 
+def test_settings_of_a_classifiers_objectives_have_no_effect(run, student, tmp_path):
+    other = [f"--output_dir={tmp_path / 'new'}", "--objectives.unlabelled=false"]
+    assert teach(run, "--teachers", run, f"{run}-baseline", *other) == 0
+    weights = [load_baseline(path).model.weights for path in (student, tmp_path / "new")]
+    np.testing.assert_array_equal(*weights)
+
+
 def test_without_unlabelled_reviews_there_is_nothing_to_teach(tmp_path, capsys):
     data = write_corpus(tmp_path / "data", splits={"train": 60, "validation": 20})
     run = tmp_path / "run"

@@ -9,12 +9,14 @@ from helpers.trainings import arguments, read_epochs, refusal, stop_after
 
 from sentiment.cli import main as cli
 from sentiment.cli.train import execute, parse
+from sentiment.config.config import TrainingConfig
+from sentiment.data.batches import Batch
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.model import SentimentClassifier
 from sentiment.runs.run import load_run
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.training.checkpoint import load_state
-from sentiment.training.optim import NonFiniteGuard, StepInfo
+from sentiment.training.optim import NonFiniteGuard, StepInfo, explain_out_of_memory
 
 
 def infinite(logits: torch.Tensor) -> torch.Tensor:
@@ -130,3 +132,13 @@ def test_out_of_memory_names_the_batch(failure, corpus, tmp_path, monkeypatch, c
     assert re.search(r"cpu has too little memory for a batch of 16 reviews of \d+ tokens", error)
     assert "lower training.batch_size (16 reviews;" in error and "data.max_length" in error
     assert load_state(run).values["updates"]["update"] == 5
+
+
+def test_out_of_memory_names_the_setting_of_unlabelled_batches():
+    batch = Batch(torch.zeros(128, 9, dtype=torch.int64), *[torch.zeros(128).long()] * 3)
+    memory = explain_out_of_memory(batch, TrainingConfig(), torch.device("cpu"), is_labelled=False)
+    with (
+        pytest.raises(MemoryError, match="lower objectives.unlabelled_batch_size below 128"),
+        memory,
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.")

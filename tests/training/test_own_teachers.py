@@ -187,10 +187,15 @@ def test_several_processes_use_finished_teachers_but_train_none(student, reviews
 
     trained: list[TrainingRequest] = []
     train_teachers(request(student), None, trained.append, is_distributed=True)
-    message = "by one process each: .* --seed 1 --output_dir .*other-teacher-1"
-    with pytest.raises(ValueError, match=message):
-        train_teachers(request(student.parent / "other"), None, trained.append, is_distributed=True)
+    other = parse_training(
+        arguments(reviews, student.parent / "other", *WARM, TWO, BASELINE), "test"
+    )
+    with pytest.raises(ValueError, match="by one process each") as refused:
+        train_teachers(other, student.parent / "words", trained.append, is_distributed=True)
     assert not trained
+    options = str(refused.value).partition("for the first one, ")[2]
+    advised = parse_training([*arguments(reviews, student, *WARM, TWO), *options.split()], "test")
+    assert advised.config == next(own_teachers(other.config, student.parent / "words"))
 
 
 def test_commands_that_train_no_teachers(reviews, tmp_path, capsys):
@@ -239,6 +244,12 @@ def test_the_soft_labels_are_the_baselines_calibrated_probabilities(taught):
     (teacher,) = read_manifest(taught)["teachers"]
     assert teacher["path"] == f"{taught}-baseline"
     assert "baseline: " in (taught / "train.log").read_text(), "the run ends with the comparison"
+
+
+def test_a_student_is_reproduced_from_the_same_baseline(taught, capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr(reproducing, "run_module", in_process)
+    assert cli.main(["reproduce", str(taught), f"--output={tmp_path / 'again'}"]) == 0
+    assert "equal to the bit: weights, metrics and curves" in capfd.readouterr().out
 
 
 def test_a_named_baseline_teaches_the_same(taught, reviews, copied, tmp_path):

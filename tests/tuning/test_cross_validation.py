@@ -17,7 +17,8 @@ from sentiment.config.config import Config
 from sentiment.config.parser import save_config
 from sentiment.data.reviews import load_training_splits
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.runs.run import load_run, load_settings
+from sentiment.runs.run import HALF_MADE, load_run, load_settings
+from sentiment.runs.weights import BASELINE_WEIGHTS
 from sentiment.runtime.errors import UserError
 from sentiment.tuning import cross_validation
 from sentiment.tuning.cross_validation import (
@@ -121,6 +122,30 @@ def test_the_linear_model_of_the_same_folds_stands_beside(validated, capsys):
     assert found["linear_model"]["first"] == pytest.approx(pooled)
     assert found["linear_model"]["difference"] == pytest.approx(found["accuracy"] - pooled)
     assert f"linear model     {100 * pooled:.2f} %" in capsys.readouterr().out
+
+
+def test_a_linear_model_that_was_not_finished_is_trained_again(validated):
+    path = validated / "folds" / "repeat1-fold2-baseline"
+    weights = path / BASELINE_WEIGHTS
+    before = weights.read_bytes()
+    weights.unlink()
+    (path / HALF_MADE).touch()
+    assert cli.main(command(validated.parent / "data", validated)) == 0
+    assert weights.read_bytes() == before
+
+
+def test_the_result_announced_is_that_of_the_best_epoch(tmp_path, monkeypatch):
+    """By training.monitor, which may be the loss: so the epoch is not the most accurate one."""
+    epochs = [
+        {"training": {"epoch": epoch}, "validation": {"accuracy": accuracy}, "is_best": epoch < 3}
+        for epoch, accuracy in ((1, 0.75), (2, 0.5), (3, 1.0))
+    ]
+    fold = plan_folds(Config(), tmp_path, 2, 1)[0]
+    fold.run.mkdir(parents=True)
+    (fold.run / "metrics.json").write_text(json.dumps({"epochs": epochs}))
+    complete = TrainingOutcome("complete")
+    monkeypatch.setattr(cross_validation, "run_training", lambda *_, **__: complete)
+    assert cross_validation._train(tmp_path, fold, None) == "50.00 % after epoch 2"
 
 
 def test_a_linear_model_that_another_process_trains_is_waited_for(validated, capsys):

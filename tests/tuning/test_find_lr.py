@@ -162,6 +162,8 @@ def test_a_run_is_not_touched_and_a_pre_training_must_be_there(corpus, tmp_path,
     command = [f"--data.path={corpus}", f"--output={tmp_path / 'out'}"]
     error = refusal([*command, "--pretraining.num_epochs=1"], capsys, "find-lr")
     assert "call sentiment pretrain with these settings" in error
+    error = refusal([*command, "--distillation.baseline=true"], capsys, "find-lr")
+    assert "call sentiment baseline with these settings first" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -206,7 +206,7 @@ def regularization(num_labelled: int, num_texts: int) -> float:
     weaker than texts with uncertain labels need: on IMDB with its unlabelled reviews, 92.68 % so,
     and 92.48 % with the full constant.
     """
-    return REGULARIZATION * num_labelled / num_texts
+    return REGULARIZATION * num_labelled / max(1, num_texts)
 
 
 def log_count_ratios(matrix: csr_array, shares: np.ndarray) -> np.ndarray:
@@ -224,17 +224,17 @@ def _fit_output(matrix: csr_array, shares: np.ndarray, strength: float) -> tuple
     """Weights and bias that separate positive texts from the others; shares as above."""
     from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-    num_positive, num_texts = float(shares.sum()), len(shares)
-    if num_positive in (0, num_texts):  # a class without training texts: Laplace's rule
+    # A text that is partly positive counts twice, with both parts as weights.
+    parts = np.stack((1 - shares, shares), axis=1)
+    texts, sides = np.nonzero(parts > _LEAST_PART)
+    if len(np.unique(sides)) < 2:  # a class without training texts: Laplace's rule
+        num_positive, num_texts = float(shares.sum()), len(shares)
         odds = (num_positive + 1) / (num_texts - num_positive + 1)
         return np.zeros(matrix.shape[1], dtype=np.float32), float(np.log(odds))
     ratios = log_count_ratios(matrix, shares)
     weighted = matrix.copy()
     weighted.data = ratios[weighted.indices]
     weighted.data /= np.repeat(_lengths(matrix), np.diff(matrix.indptr))
-    # A text that is partly positive counts twice, with both parts as weights.
-    parts = np.stack((1 - shares, shares), axis=1)
-    texts, sides = np.nonzero(parts > _LEAST_PART)
     model = LogisticRegression(C=strength, max_iter=1_000)
     model.fit(weighted[texts], sides, parts[texts, sides])
     return model.coef_[0].astype(np.float32) * ratios, float(model.intercept_[0])

@@ -82,6 +82,7 @@ def _find_teachers(options: argparse.Namespace) -> Teachers:
         options.config,
         output_dir=str(options.output),
         distillation=DistillationConfig(teachers=folders),
+        objectives=replace(options.config.objectives, unlabelled=True),
     )
     check_named_teachers(student)
     device = find_device(student.device)

@@ -42,7 +42,6 @@ def execute(options: argparse.Namespace) -> None:
     from sentiment.data.reviews import load_training_splits, reviews_fingerprint
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.readers.sources import has_split, source_name
-    from sentiment.runs.manifest import holds_baseline
     from sentiment.runtime.device import find_device, prepare_threads
     from sentiment.runtime.distributed import refuse_ranks
     from sentiment.runtime.files import check_writable, write_json
@@ -77,7 +76,7 @@ def execute(options: argparse.Namespace) -> None:
         device = find_device(config.device)
         predictions = cv.predict_out_of_fold(folds, [fold.run for fold in folds], device)
         linear = None
-        if all(holds_baseline(fold.baseline) for fold in folds):
+        if all(fold.has_baseline for fold in folds):
             linear = cv.predict_out_of_fold(folds, [fold.baseline for fold in folds], device)
         summary = cv.summarize(predictions, linear)
         cv.write_predictions(folder, predictions)

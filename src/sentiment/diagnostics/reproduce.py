@@ -123,9 +123,12 @@ def _adapt_config(
         values["device"] = provenance.environment.device_type
     if provenance.pretraining is not None:  # also if the run pre-trained by itself
         values["pretraining.path"] = provenance.pretraining["path"]
-    if config.distillation.trains_teachers:
+    if config.distillation.has_teachers:  # also if they were trained for the run
         teachers = tuple(teacher["path"] for teacher in provenance.teachers)
-        values |= {"distillation.teachers": teachers, "distillation.num_teachers": 0}
+        values |= {
+            "distillation.teachers": teachers, "distillation.num_teachers": 0,
+            "distillation.baseline": False,
+        }  # fmt: skip
     return with_values(config, {**values, **overrides})
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -368,14 +369,11 @@ def train_teachers(
     plan = plan_teachers(request, pretraining, fingerprints)
     if plan and is_distributed:
         first = plan[0].config
-        alone = "--distillation.num_teachers 0"
-        if request.config.distillation.baseline:
-            alone += " --distillation.baseline false"
+        options = " ".join(_different_options(first, request.config))
         raise UserError(
             f"distillation.num_teachers is {request.config.distillation.num_teachers}, but "
             "teachers are trained by one process each: train the missing ones first, with the "
-            f"same settings, {alone} and, for the first one, --seed {first.seed} --output_dir "
-            f"{first.output_dir}"
+            f"same settings and, for the first one, {options}"
         )
     for teacher in plan:
         replaced = ", replacing the run in it" if teacher.overwrites else ""
@@ -385,3 +383,14 @@ def train_teachers(
         except Interrupted:
             logger.info("the same command resumes the teacher, and then trains the student")
             raise
+
+
+def _different_options(teacher: Config, student: Config) -> Iterator[str]:
+    """The options that turn a student's settings into its teacher's."""
+    for field in fields(DistillationConfig):
+        value = getattr(teacher.distillation, field.name)
+        if value != getattr(student.distillation, field.name):
+            yield f"--distillation.{field.name} {json.dumps(value)}"
+    if teacher.pretraining.path != student.pretraining.path:
+        yield f"--pretraining.path {teacher.pretraining.path}"
+    yield f"--seed {teacher.seed} --output_dir {teacher.output_dir}"

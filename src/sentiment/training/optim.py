@@ -335,7 +335,7 @@ _NO_MEMORY = re.compile(
 
 @contextmanager
 def explain_out_of_memory(
-    batch: Batch, config: TrainingConfig, device: torch.device
+    batch: Batch, config: TrainingConfig, device: torch.device, *, is_labelled: bool = True
 ) -> Iterator[None]:
     """Turn torch's errors about memory into a ``MemoryError`` that names the settings to lower."""
     try:
@@ -344,8 +344,13 @@ def explain_out_of_memory(
         if not (isinstance(error, torch.OutOfMemoryError) or _NO_MEMORY.search(str(error))):
             raise
         reviews, time = batch.tokens.shape
+        setting = (
+            f"training.batch_size ({config.batch_size} {config.batch_unit}; "
+            "training.accumulation_steps makes up for it)"
+            if is_labelled
+            else f"objectives.unlabelled_batch_size below {reviews}"
+        )
         raise MemoryError(
             f"{device} has too little memory for a batch of {reviews} reviews of {time} tokens: "
-            f"lower training.batch_size ({config.batch_size} {config.batch_unit}; "
-            "training.accumulation_steps makes up for it) or data.max_length"
+            f"lower {setting} or data.max_length"
         ) from error

@@ -190,7 +190,10 @@ class Trainer:
         micro_batches, num_tokens = self._micro_batches.of_update(self.update, batches)
         for number, micro_batch in enumerate(micro_batches, 1):
             batch, is_last = micro_batch.batch, number == len(batches)
-            with explain_out_of_memory(batch, self._training, self._device), self._sync(is_last):
+            memory = explain_out_of_memory(
+                batch, self._training, self._device, is_labelled=micro_batch.is_labelled
+            )
+            with memory, self._sync(is_last):
                 if self._objective is not None:
                     logits, loss = self._objective.backward(micro_batch)
                 else:

@@ -34,7 +34,7 @@ from sentiment.evaluation.metrics import (
 )
 from sentiment.evaluation.report import classes_table
 from sentiment.runs.manifest import holds_baseline, read_manifest
-from sentiment.runs.run import is_finished
+from sentiment.runs.run import HALF_MADE, is_finished
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, write_csv
 from sentiment.tuning.trainings import (
@@ -77,9 +77,14 @@ class Fold:
         return is_finished(self.run)
 
     @property
+    def has_baseline(self) -> bool:
+        """Whether that model is there, whole."""
+        return holds_baseline(self.baseline) and not (self.baseline / HALF_MADE).exists()
+
+    @property
     def is_done(self) -> bool:
         """Whether the linear model to compare with is trained too."""
-        return self.is_trained and holds_baseline(self.baseline)
+        return self.is_trained and self.has_baseline
 
 
 def plan_folds(config: Config, folder: Path, num_folds: int, num_repeats: int) -> list[Fold]:
@@ -179,14 +184,14 @@ def _train(work: Path, fold: Fold, forwarder: SignalForwarder) -> str:
         raise UserError(f"the training of {fold.name} failed: {outcome.message} (see {log})")
     if outcome.kind == "stopped":
         return "stopped"
-    best = max(read_epochs(fold.run), key=lambda entry: entry["validation"]["accuracy"])
+    best = [entry for entry in read_epochs(fold.run) if entry["is_best"]][-1]
     accuracy, epoch = best["validation"]["accuracy"], best["training"]["epoch"]
     return f"{100 * accuracy:.2f} % after epoch {epoch}"
 
 
 def _train_baseline(fold: Fold, announce: Callable[[str], None]) -> None:
     """Train the linear model of the fold's reviews, unless the fold has learned from it."""
-    if holds_baseline(fold.baseline):
+    if fold.has_baseline:
         return
     try:
         train_baseline(fold.config, fold.baseline, overwrite=True)

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from sentiment.baseline.folder import baseline_folder
 from sentiment.config.config import Config
 from sentiment.data.pipeline import TrainingData
 from sentiment.display.console import format_table, progress_bar, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.model import SentimentClassifier
 from sentiment.runs.initial import check_fits
+from sentiment.runs.manifest import holds_baseline
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
@@ -71,6 +73,12 @@ def prepare_range(config: Config) -> TrainingData:
         raise UserError(
             "a range test trains no teachers: set distillation.num_teachers to 0, and list "
             "finished ones, if any, in distillation.teachers"
+        )
+    baseline = baseline_folder(Path(config.output_dir).expanduser())
+    if config.distillation.baseline and not holds_baseline(baseline):
+        raise UserError(
+            f"a range test trains no linear model, and there is none in {baseline}: call sentiment "
+            "baseline with these settings first, or set distillation.baseline to false"
         )
     return read_data(config, _pretrained_folder(config))
 
