@@ -81,7 +81,10 @@ VARIANTS = {
         options=("--training.pieces=0", "--objectives.unlabelled_batch_size=112"),
         dimension=300, words="imdb",
     ),
-    "imdb-short": Variant("… and with 400 tokens and 100 dimensions", options=SHORT),
+    "imdb-short": Variant(
+        "the recipe of earlier versions: labels alone, three epochs, 400 tokens, 100 dimensions",
+        options=SHORT,
+    ),
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),

@@ -2,9 +2,10 @@
 
     python -m studies.hold_outs --data FOLDER
 
-``FOLDER`` holds ``train.parquet``. Prints the rows of a table in docs/accuracy.md, in some minutes.
-The n-grams are selected once, from all reviews; their weights are learned from the training reviews
-of each draw only.
+``FOLDER`` holds ``train.parquet``. Prints the rows of a table in docs/accuracy.md, in some minutes:
+for stretches of a film's reviews of both classes, as the recipes hold them out, and for stretches
+of neighbouring rows of the file, which have one class. The n-grams are selected once, from all
+reviews; their weights are learned from the training reviews of each draw only.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from sentiment.baseline.train import MIN_REVIEWS
 from sentiment.config.config import DataConfig
 from sentiment.data.pipeline import tokenize_reviews
 from sentiment.data.splits import hold_out
+from sentiment.data.stretches import number_stretches
 from sentiment.readers.sources import read_split
 
 LENGTHS = (1, 5, 10, 25, 50, 100, 250, 625, 1250)  # rows of a stretch; 1 means single reviews
-NUM_DRAWS = 4
+NUM_DRAWS = 12
 CLASS_NAMES = ("neg", "pos")
 
 
@@ -35,20 +37,24 @@ def main() -> None:
     labels = np.array(rows.labels, dtype=np.int64)
     tokens = tokenize_reviews(rows, data)
     matrix = find_ngrams(tokens, min_texts=MIN_REVIEWS).matrix(tokens)
+    numbers = np.arange(len(labels))
     for length in LENGTHS:
-        accuracies = []
-        for seed in range(NUM_DRAWS):
-            masks = hold_out(
-                rows.texts, labels, replace(data, validation_seed=seed),
-                class_names=CLASS_NAMES, origin=rows.origin,
-                groups=None if length == 1 else np.arange(len(labels)) // length,
-            )  # fmt: skip
-            train, validation = map(np.flatnonzero, masks)
-            model = fit_linear(matrix[train], labels[train], len(CLASS_NAMES))
-            predicted = model.log_probabilities(matrix[validation]).argmax(axis=1)
-            accuracies.append(100 * float((predicted == labels[validation]).mean()))
-        shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
-        print(f"| {length} | {shown} % | {np.mean(accuracies):.2f} % |", flush=True)
+        cells = []
+        for groups in (number_stretches(rows.texts, labels, numbers, length), numbers // length):
+            accuracies = []
+            for seed in range(NUM_DRAWS):
+                masks = hold_out(
+                    rows.texts, labels, replace(data, validation_seed=seed),
+                    class_names=CLASS_NAMES, origin=rows.origin,
+                    groups=None if length == 1 else groups,
+                )  # fmt: skip
+                train, validation = map(np.flatnonzero, masks)
+                model = fit_linear(matrix[train], labels[train], len(CLASS_NAMES))
+                predicted = model.log_probabilities(matrix[validation]).argmax(axis=1)
+                accuracies.append(100 * float((predicted == labels[validation]).mean()))
+            shown = ", ".join(f"{accuracy:.2f}" for accuracy in accuracies)
+            cells.append(f"{np.mean(accuracies):.2f} % ({shown})")
+        print(f"| {length} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

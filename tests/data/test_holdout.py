@@ -1,6 +1,7 @@
 """The validation split held out of the training reviews: the choice, and its settings."""
 
 import json
+import shutil
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.review_files import write, write_text_folder
-from helpers.trainings import arguments
+from helpers.trainings import arguments, refusal
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -226,6 +227,22 @@ def test_a_run_tells_how_its_reviews_were_held_out(tmp_path, capsys):
     assert "held out by groups of film" in " ".join(capsys.readouterr().out.split())
     report = json.loads((run / "evaluation" / "validation" / "report.json").read_text())
     assert (report["num_reviews"], report["hold_out"]) == (8, "by groups of film")
+
+
+def test_a_run_is_not_measured_on_other_reviews_than_it_held_out(tmp_path, capsys):
+    """With one row fewer, others are held out, which the run has learned from."""
+    write_reviews(tmp_path / "data")
+    run = tmp_path / "run"
+    assert train(tmp_path, "--data.validation=stretches", "--data.stretch_length=4") == 0
+    (path,) = (tmp_path / "data").iterdir()
+    header, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([header, *rows[3:]]))
+    for command in (["evaluate", str(run)], ["compare", str(run), f"{run}-2"]):
+        if command[0] == "compare":
+            shutil.copytree(run, command[2])
+        message = refusal([*command[1:], "--split=validation"], capsys, command[0])
+        assert f"{run} held out 8 validation reviews with digest" in message
+        assert "which it may have learned from" in message
 
 
 def test_a_run_of_an_earlier_version_keeps_its_validation_reviews(tmp_path, monkeypatch):

@@ -87,12 +87,14 @@ def _evaluate(
     options: argparse.Namespace, device: torch.device, distributed: DistributedContext
 ) -> Outcome | None:
     from sentiment.data.pipeline import prepare_split
+    from sentiment.data.reviews import reviews_fingerprint
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.evaluation.evaluate import measure_rounding, predict_corpus
     from sentiment.evaluation.outputs import describe_run, write_evaluation
     from sentiment.evaluation.report import evaluate_predictions, report_table, truncation_table
     from sentiment.evaluation.slices import measure_truncation
-    from sentiment.readers.sources import choose_reviews, is_same_source
+    from sentiment.readers.sources import choose_reviews, has_split, is_same_source
+    from sentiment.runs.initial import check_held_out
     from sentiment.runs.run import load_run
     from sentiment.runtime.device import describe_device, find_inference_precision
 
@@ -104,6 +106,8 @@ def _evaluate(
     data, split = choose_reviews(own, options.split, given_settings(options))
     with distributed.local_main_first():
         reviews, corpus = prepare_split(data, split, run.vocabulary, run.class_names)
+    if split == "validation" and data == own and not has_split(own, "validation"):
+        check_held_out(run.path, reviews_fingerprint(reviews), name=str(run.path))
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
     positive = run.config.training.positive_index(run.class_names)
     predictions = predict_corpus(run.model.to(device), corpus, positive=positive, **where)

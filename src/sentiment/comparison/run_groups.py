@@ -15,11 +15,12 @@ import torch
 from sentiment.baseline.folder import load_baseline
 from sentiment.config.config import WITHOUT_EFFECT, Config, DataConfig, flat_settings
 from sentiment.data.pipeline import encode_reviews
-from sentiment.data.reviews import Reviews, Split, load_split
+from sentiment.data.reviews import Reviews, Split, load_split, reviews_fingerprint
 from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.readers.sources import choose_reviews, has_split, is_same_source, source_name
+from sentiment.runs.initial import check_held_out
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.errors import UserError
@@ -203,6 +204,9 @@ def load_common_reviews(
         for run in runs[1:]:
             _check_same_hold_out(run, first)
     reviews = load_split(data, read_as, first.class_names)
+    if not settings and split == "validation" and not has_split(data, "validation"):
+        for run in runs:
+            check_held_out(run.path, reviews_fingerprint(reviews), name=str(run.path))
     if split == "train":
         return reviews, ["A good fit to the training reviews says little about other reviews."]
     notes = _overlap_notes(runs, reviews, data, split)

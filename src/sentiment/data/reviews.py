@@ -24,6 +24,7 @@ from sentiment.data.splits import (
     read_exclusions,
     read_test_keys,
 )
+from sentiment.data.stretches import number_stretches
 from sentiment.display.console import did_you_mean
 from sentiment.readers.blocks import join_texts
 from sentiment.readers.labels import (
@@ -252,7 +253,13 @@ def _read(data: DataConfig, split: Split, class_names: tuple[str, ...] | None) -
             f"{rows.origin}: all {len(labels)} reviews are of class {class_names[labels[0]]!r}: "
             "training needs two classes"
         )
-    texts, groups = [str(rows.texts[row]) for row in numbers], _group(data, rows, numbers)
+    texts = [str(rows.texts[row]) for row in numbers]
+    if data.hold_out != "stretches":
+        groups = _group(data, rows, numbers)
+    elif split == "train":  # the one that is held out from
+        groups = number_stretches(texts, labels, numbers, data.stretch_length)
+    else:
+        groups = numbers // data.stretch_length
     if rows.numbers is not None:
         numbers = np.array(rows.numbers, dtype=np.int64)[numbers]
     files = tuple(rows.files)
@@ -329,9 +336,7 @@ def _log_left_out(data: DataConfig, rows: Rows, numbered: NumberedLabels) -> Non
 
 
 def _group(data: DataConfig, rows: Rows, numbers: np.ndarray) -> np.ndarray | None:
-    """(num_reviews,) the group of each review; None if every review is a group."""
-    if data.hold_out == "stretches":
-        return numbers // data.stretch_length
+    """(num_reviews,) the group of each review by its column; None if every review is a group."""
     if not rows.groups:
         return None
     groups = [rows.groups[row] for row in numbers]
