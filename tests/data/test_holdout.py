@@ -1,8 +1,8 @@
 """The validation split held out of the training reviews: the choice, and its settings."""
 
 import json
-import shutil
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
