@@ -52,7 +52,9 @@ def align_classes(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray,
     texts_of: dict[str, list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
         for name in set(_NAME.findall(text)):
-            texts_of[name].append(index)
+            found = texts_of[name]
+            if len(found) <= _MOST_TEXTS:  # one more says that the name is not rare
+                found.append(index)
     pairs = []
     for found in texts_of.values():
         border = bisect_left(found, num_first)
