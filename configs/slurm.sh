@@ -1,6 +1,7 @@
 #!/bin/bash
 # One training on 2 machines of 8 GPUs: sbatch configs/slurm.sh
-# Run it from a checkout on a file system that all machines share, after `make setup` there. Written from
+# Run it from a checkout on a file system that all machines share, after `make setup` there and, since one process
+# trains the language model, `.venv/bin/sentiment pretrain --config configs/imdb.yaml`. Written from
 # Slurm's manual and not yet tested on a cluster.
 #SBATCH --job-name=sentiment
 #SBATCH --nodes=2

@@ -190,7 +190,8 @@ def test_several_processes_use_finished_teachers_but_train_none(student, reviews
     other = parse_training(
         arguments(reviews, student.parent / "other", *WARM, TWO, BASELINE), "test"
     )
-    with pytest.raises(ValueError, match="by one process each") as refused:
+    message = "by one process each: .* --seed 1 --output_dir .*other-teacher-1"
+    with pytest.raises(ValueError, match=message) as refused:
         train_teachers(other, student.parent / "words", trained.append, is_distributed=True)
     assert not trained
     options = str(refused.value).partition("for the first one, ")[2]

@@ -19,8 +19,14 @@ from sentiment.data.reviews import Reviews
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.evaluation.calibration import apply_temperature
 from sentiment.evaluation.evaluate import Predictions
-from sentiment.runs.manifest import BASELINE, is_baseline, read_manifest, write_manifest
-from sentiment.runs.run import begin_folder, describe_model, load_settings, occupant
+from sentiment.runs.manifest import (
+    BASELINE,
+    holds_baseline,
+    is_baseline,
+    read_manifest,
+    write_manifest,
+)
+from sentiment.runs.run import HALF_MADE, begin_folder, describe_model, load_settings, occupant
 from sentiment.runs.weights import BASELINE_WEIGHTS, read_tensors, write_tensors
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import atomic_write, beside, check_links
@@ -111,6 +117,11 @@ def save_baseline(baseline: Baseline, provenance: dict[str, Any]) -> None:
     tensors = {"weights": torch.from_numpy(model.weights), "biases": torch.from_numpy(model.biases)}
     values = {"temperature": baseline.temperature}
     write_tensors(path / BASELINE_WEIGHTS, tensors, values, description["identity"])
+
+
+def is_finished_baseline(path: Path) -> bool:
+    """Whether a folder holds a baseline that was written to its end."""
+    return holds_baseline(path) and not (path / HALF_MADE).exists()
 
 
 def load_baseline(path: Path) -> Baseline:

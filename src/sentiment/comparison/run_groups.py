@@ -205,8 +205,9 @@ def load_common_reviews(
             _check_same_hold_out(run, first)
     reviews = load_split(data, read_as, first.class_names)
     if not settings and split == "validation" and not has_split(data, "validation"):
+        fingerprint = reviews_fingerprint(reviews)
         for run in runs:
-            check_held_out(run.path, reviews_fingerprint(reviews), name=str(run.path))
+            check_held_out(run.path, fingerprint, name=str(run.path))
     if split == "train":
         return reviews, ["A good fit to the training reviews says little about other reviews."]
     notes = _overlap_notes(runs, reviews, data, split)

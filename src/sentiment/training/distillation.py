@@ -13,7 +13,12 @@ import numpy as np
 import torch
 
 from sentiment.baseline.cross_fit import judge_labels
-from sentiment.baseline.folder import baseline_folder, baseline_settings, load_baseline
+from sentiment.baseline.folder import (
+    baseline_folder,
+    baseline_settings,
+    is_finished_baseline,
+    load_baseline,
+)
 from sentiment.baseline.train import train_baseline
 from sentiment.comparison.run_groups import load_classifier
 from sentiment.config.config import Config, DistillationConfig, deciding_settings, first_difference
@@ -24,7 +29,6 @@ from sentiment.data.reviews import Reviews
 from sentiment.display.console import truncate
 from sentiment.runs.initial import check_held_out
 from sentiment.runs.manifest import (
-    holds_baseline,
     holds_pretraining,
     is_baseline,
     is_pretraining,
@@ -343,7 +347,7 @@ def train_baseline_teacher(request: TrainingRequest, distributed: DistributedCon
 
 def _is_baseline_of(config: Config, path: Path) -> bool:
     """Whether a folder holds a finished baseline of the settings' reviews."""
-    if (path / HALF_MADE).exists() or not holds_baseline(path):
+    if not is_finished_baseline(path):
         return False
     if load_baseline(path).settings != baseline_settings(config):
         return False

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from sentiment.baseline.folder import baseline_folder
+from sentiment.baseline.folder import baseline_folder, is_finished_baseline
 from sentiment.baseline.train import train_baseline
 from sentiment.comparison.run_groups import load_classifier
 from sentiment.comparison.significance import (
@@ -33,8 +33,8 @@ from sentiment.evaluation.metrics import (
     percentile_interval,
 )
 from sentiment.evaluation.report import classes_table
-from sentiment.runs.manifest import holds_baseline, read_manifest
-from sentiment.runs.run import HALF_MADE, is_finished
+from sentiment.runs.manifest import read_manifest
+from sentiment.runs.run import is_finished
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, write_csv
 from sentiment.tuning.trainings import (
@@ -78,8 +78,7 @@ class Fold:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether that model is there, whole."""
-        return holds_baseline(self.baseline) and not (self.baseline / HALF_MADE).exists()
+        return is_finished_baseline(self.baseline)
 
     @property
     def is_done(self) -> bool:

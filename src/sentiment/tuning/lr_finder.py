@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from sentiment.baseline.folder import baseline_folder
+from sentiment.baseline.folder import baseline_folder, is_finished_baseline
 from sentiment.config.config import Config
 from sentiment.data.pipeline import TrainingData
 from sentiment.display.console import format_table, progress_bar, wrap_text
 from sentiment.display.plots import COLORS, add_figure, new_figure, save_figure
 from sentiment.model import SentimentClassifier
 from sentiment.runs.initial import check_fits
-from sentiment.runs.manifest import holds_baseline
 from sentiment.runtime.distributed import DistributedContext
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import write_json
@@ -75,10 +74,11 @@ def prepare_range(config: Config) -> TrainingData:
             "finished ones, if any, in distillation.teachers"
         )
     baseline = baseline_folder(Path(config.output_dir).expanduser())
-    if config.distillation.baseline and not holds_baseline(baseline):
+    if config.distillation.baseline and not is_finished_baseline(baseline):
         raise UserError(
-            f"a range test trains no linear model, and there is none in {baseline}: call sentiment "
-            "baseline with these settings first, or set distillation.baseline to false"
+            f"the linear model that teaches is not in {baseline}, and find-lr does not train it: "
+            "call sentiment baseline with these settings first, or set distillation.baseline to "
+            "false"
         )
     return read_data(config, _pretrained_folder(config))
 
