@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ class GroupResult:
     nll: float
     accuracy_deviation: float | None = None  # standard deviation over the runs, with n - 1
     nll_deviation: float | None = None
-    # Of the runs' mean probabilities, each at its run's temperature.
+    # Of the runs' predictions averaged, each at its run's temperature.
     ensemble_accuracy: float | None = None
 
 
@@ -121,12 +121,11 @@ def name_runs(group: str, runs: Sequence[AnyRun]) -> list[tuple[str, AnyRun]]:
 
 
 def average(runs: Sequence[Predictions]) -> Predictions:
-    """The mean of several runs' probabilities as one prediction."""
+    """Several runs' predictions as those of one ensemble, as ``evaluate --ensemble`` does."""
     if len(runs) == 1:
         return runs[0]
-    mean = np.mean([run.probabilities for run in runs], axis=0)
-    with np.errstate(divide="ignore"):  # a probability of 0 has the logarithm -inf
-        return Predictions(np.log(mean), runs[0].labels)
+    together = average_models([run.log_probabilities for run in runs])
+    return replace(runs[0], log_probabilities=together)
 
 
 def find_disagreements(first: Predictions, second: Predictions, *, most: int) -> np.ndarray:

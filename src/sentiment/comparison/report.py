@@ -72,7 +72,8 @@ def explain_terms(comparison: Comparison) -> dict[str, str]:
     if any(len(group.runs) > 1 for group in comparison.groups):
         meanings["±"] = "standard deviation over the runs of a folder, with n - 1"
         meanings["averaged"] = (
-            "accuracy of the mean of the runs' probabilities, each at its run's temperature"
+            "accuracy of the runs' predictions averaged, as by evaluate with --ensemble: the mean "
+            "of the logarithms of their probabilities"
         )
     if comparison.pairs:
         meanings["difference"] = (
