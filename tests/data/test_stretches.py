@@ -1,14 +1,18 @@
 """Stretches of neighbouring rows, in files sorted by class too."""
 
+import logging
+
 import numpy as np
 import pytest
 
-from sentiment.data.stretches import align_classes, number_stretches
+from sentiment.data.stretches import align, find_names, find_parts, number_stretches
 
 NUM_FILMS = 150  # with reviews of both classes
 
 
-def write_halves(seed: int = 0, *, in_order: bool = True) -> tuple[list[str], np.ndarray, list]:
+def write_halves(
+    seed: int = 0, *, in_order: bool = True, num_names: int = 2, name: str = "Hero"
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reviews sorted by class, their labels and films; the last 50 films have negative ones only.
 
     A film has two to four negative and three to nine positive reviews, which name its characters.
@@ -20,49 +24,96 @@ def write_halves(seed: int = 0, *, in_order: bool = True) -> tuple[list[str], np
         if label == 1 and not in_order:
             order = rng.permutation(order)
         for film in order:
+            names = " and ".join(f"{name}{film}x{number}" for number in range(num_names))
             for _ in range(rng.integers(2, 5) if label == 0 else rng.integers(3, 10)):
-                texts.append(f"What Hero{film} does to Rival{film}, Everyone knows")
+                texts.append(f"What {names} do, Everyone knows")
                 labels.append(label)
                 films.append(int(film))
-    return texts, np.array(labels), films
+    return texts, np.array(labels), np.array(films)
 
 
-def test_both_classes_reviews_of_a_film_are_neighbours():
-    texts, labels, films = write_halves()
+def share_cut(texts: list[str], labels: np.ndarray, films: np.ndarray) -> float:
+    """The share of films of which no stretch has reviews of both classes."""
     stretches = number_stretches(texts, labels, np.arange(len(texts)), 30)
-    sizes = np.bincount(stretches)
-    assert set(sizes[:-1]) == {30}
-    apart = []
+    assert set(np.bincount(stretches)[:-1]) == {30}
+    cut = []
     for film in range(NUM_FILMS):
-        mine = np.array(films) == film
-        sides = (set(stretches[mine & (labels == label)]) for label in (0, 1))
-        apart.append(not set.intersection(*sides))
-    assert np.mean(apart) < 0.1, "where a stretch ends, a film may be cut"
+        sides = (set(stretches[(films == film) & (labels == label)]) for label in (0, 1))
+        cut.append(not set.intersection(*sides))
+    return float(np.mean(cut))
+
+
+@pytest.mark.parametrize("num_names", [2, 12])
+@pytest.mark.parametrize("name", ["Hero", "Émile", "Князь"])
+def test_both_classes_reviews_of_a_film_are_neighbours(num_names, name):
+    cut = share_cut(*write_halves(num_names=num_names, name=name))
+    assert cut < 0.1, "where a stretch ends, a film may be cut"
+
+
+def test_a_few_labels_may_differ_from_their_part_of_the_file():
+    texts, labels, _ = write_halves()
+    flipped = np.random.default_rng(1).choice(len(labels), size=len(labels) // 50, replace=False)
+    flipped = np.append(flipped, [0, len(labels) - 1])
+    changed = labels.copy()
+    changed[flipped] = 1 - changed[flipped]
+    assert len(find_parts(changed)) == 2
+    expected = number_stretches(texts, labels, np.arange(len(texts)), 30)
+    moved = number_stretches(texts, changed, np.arange(len(texts)), 30)
+    assert np.abs(moved - expected).max() <= 1, "the border may be off by a few rows"
+
+
+def test_films_are_found_in_any_part_of_the_file():
+    texts, labels, films = write_halves()
+    border = int((labels == 0).sum())
+    between = [f"Neutral{number}" for number in range(200)]
+    texts = texts[:border] + between + texts[border:]
+    labels, films = (np.insert(each, border, np.full(200, 2)) for each in (labels, films + 3))
+    more, more_labels, more_films = write_halves(seed=1, name="Other")
+    all_labels = np.append(labels, more_labels)
+    assert len(find_parts(all_labels)) == 5
+    stretches = number_stretches(texts + more, all_labels, np.arange(len(all_labels)), 30)
+    halves = [(films, labels, stretches[: len(texts)])]
+    halves.append((more_films + 3, more_labels, stretches[len(texts) :]))
+    for films_of, labels_of, stretches_of in halves:
+        cut = 0
+        for film in range(3, 3 + NUM_FILMS):
+            mine = films_of == film
+            sides = (set(stretches_of[mine & (labels_of == label)]) for label in (0, 1))
+            cut += not set.intersection(*sides)
+        assert cut < 0.1 * NUM_FILMS
 
 
 def test_places_are_those_of_the_same_films():
     texts, labels, films = write_halves()
-    first, second = align_classes(texts, labels)
-    num_first = int((labels == 0).sum())
+    border = int((labels == 0).sum())
+    first, second = align(find_names(texts[:border]), find_names(texts[border:]))
     assert (np.diff(first) >= 0).all() and (np.diff(second) >= 0).all()
     named = [films[round(place)] for place in first]
-    assert named == [films[num_first + round(place)] for place in second]
+    assert named == [films[border + round(place)] for place in second]
     assert len(set(named)) == NUM_FILMS
 
 
-@pytest.mark.parametrize("case", ["other order", "mixed", "one class", "three classes", "empty"])
-def test_other_files_have_stretches_of_their_rows(case):
-    texts, labels, _ = write_halves(in_order=case != "other order")
+@pytest.mark.parametrize("num_names", [2, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_another_order_of_films_is_not_aligned(num_names, seed, caplog):
+    texts, labels, _ = write_halves(seed, in_order=False, num_names=num_names)
+    rows = np.arange(len(texts)) * 3  # rows between them have no label
+    with caplog.at_level(logging.INFO):
+        assert number_stretches(texts, labels, rows, 50).tolist() == (rows // 50).tolist()
+    assert "sorted by class" in caplog.text and "were not recognized" in caplog.text
+
+
+@pytest.mark.parametrize("case", ["mixed", "one class", "empty"])
+def test_files_that_are_not_sorted_have_stretches_of_their_rows(case):
+    texts, labels, _ = write_halves()
     if case == "mixed":
         labels = np.arange(len(labels)) % 2
     elif case == "one class":
         labels[:] = 0
-    elif case == "three classes":
-        labels[-10:] = 2
-    elif case == "empty":
+    else:
         texts, labels = [], labels[:0]
-    rows = np.arange(len(texts)) * 3  # rows between them have no label
-    assert align_classes(texts, labels) is None
+    rows = np.arange(len(texts)) * 3
+    assert len(find_parts(labels)) == 1
     assert number_stretches(texts, labels, rows, 50).tolist() == (rows // 50).tolist()
 
 
@@ -71,5 +122,14 @@ def test_a_stray_pair_far_behind_the_others_is_left_out():
     border = int((labels == 0).sum())
     for index in (border - 2, border - 1, len(texts) - 2, len(texts) - 1):
         texts[index] += " Sequel"
-    first, _ = align_classes(texts, labels)
+    first, _ = align(find_names(texts[:border]), find_names(texts[border:]))
     assert first[-1] < border - 100
+
+
+def test_a_passage_without_names_does_not_end_the_alignment():
+    texts, labels, films = write_halves()
+    for index in np.flatnonzero((films >= 30) & (films < 60)):
+        texts[index] = "a film"
+    border = int((labels == 0).sum())
+    first, _ = align(find_names(texts[:border]), find_names(texts[border:]))
+    assert films[round(first[-1])] == NUM_FILMS - 1

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-_NAME = re.compile(r"\b[A-Z]\w{3,}")
-_MOST_TEXTS = 60  # that hold a rare name; IMDB has at most 30 reviews of a film in each class
-_PLACE = 40  # rows within which all texts of one class that hold the name lie
-_MAX_GAP = 10  # times the mean distance of neighbouring pairs; beyond, a pair is chance
+logger = logging.getLogger(__name__)
+
+_WINDOW = 101  # rows around a row whose median class is that of its part
+_MAX_EXCEPTIONS = 0.05  # share of rows with another class than their part, in a sorted file
+_MAX_PARTS = 20  # of a sorted file: where classes change more often, neighbours have all of them
+_NAME = re.compile(r"\b[^\W\d_a-z]\w{3,}")  # in alphabets other than ASCII's, any word
+_PLACE = 40  # rows within which all texts of a part that hold a name lie
+_MAX_GAP = 10  # times the mean distance of neighbouring places
+_MAX_STRAY = 0.1  # share of the places that may lie beyond such a gap, and are chance
 
 
 def number_stretches(
@@ -22,59 +29,106 @@ def number_stretches(
 
     ``labels`` and ``rows`` (num_texts,) are each text's class and row in its file, increasing. If
     the file holds one class after the other, each in the same order of films, as IMDB's does, then
-    the texts of both classes about a film are neighbours here: a stretch of one class alone would
-    leave the film's texts of the other class in training, where its names stand for the opposite.
+    the texts of all classes about a film are neighbours here: a stretch of one class alone would
+    leave the film's other texts in training, where its names stand for another class.
     """
-    pairs = align_classes(texts, labels)
-    if pairs is None:
+    parts = find_parts(labels)
+    places = order_films([texts[part] for part in parts])
+    if len(parts) > 1:
+        logger.info(
+            "the file is sorted by class; %s",
+            "films with reviews in several classes were not recognized: if a column names the "
+            "film, hold out by data.validation groups" if places is None
+            else "films were recognized by rare names, and stretches hold their reviews of all "
+            "classes",
+        )  # fmt: skip
+    if places is None:
         return rows // length
-    first, second = pairs
-    num_first = int(np.argmax(labels != labels[0]))
-    places = np.concatenate(
-        (np.interp(np.arange(num_first), first, second), np.arange(len(labels) - num_first))
-    )
     ranks = np.empty(len(places), dtype=np.int64)
     ranks[np.argsort(places, kind="stable")] = np.arange(len(places))
     return ranks // length
 
 
-def align_classes(texts: Sequence[str], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Places in the texts of the first and of the second class that are about the same films.
+def find_parts(labels: np.ndarray) -> list[slice]:
+    """The parts of a file that is sorted by class; a single one for any other file.
 
-    Both (num_pairs,), increasing, in texts from the start of the class. A rare name whose texts are
-    neighbours in each class pairs two places. Some pairs are chance, or actors of several films:
-    the longest sequence of pairs that increases in both classes leaves most of them out. None if
-    the texts are not sorted by two classes, or if that sequence is no longer than chance explains.
+    A few rows of other classes, such as corrected labels, do not end a part.
     """
-    num_first = int(np.argmax(labels != labels[0])) if len(labels) else 0
-    if num_first == 0 or (labels[num_first:] != labels[num_first]).any():
-        return None
+    from scipy.ndimage import median_filter
+
+    whole = [slice(0, len(labels))]
+    if len(labels) == 0:
+        return whole
+    classes = median_filter(labels, size=_WINDOW)
+    borders = np.flatnonzero(np.diff(classes)) + 1
+    if len(borders) >= _MAX_PARTS or (classes != labels).mean() > _MAX_EXCEPTIONS:
+        return whole
+    ends = [0, *borders.tolist(), len(labels)]
+    return [slice(*each) for each in pairwise(ends)]
+
+
+def order_films(parts: Sequence[Sequence[str]]) -> np.ndarray | None:
+    """(num_texts,) the place of each text of all parts in a common order of films.
+
+    Texts of a part whose films have the order of a later part get the places of these films there.
+    None if there is no such part.
+    """
+    names = [find_names(part) for part in parts]
+    places: list[np.ndarray] = []  # of the parts from the last to the first
+    starts: dict[int, int] = {}  # place of the first text of each part that has an order of its own
+    for number in reversed(range(len(parts))):
+        own = np.arange(len(parts[number]), dtype=np.float64)
+        for other, start in starts.items():
+            if (pairs := align(names[number], names[other])) is not None:
+                places.append(start + np.interp(own, *pairs))
+                break
+        else:
+            starts[number] = sum(len(parts[other]) for other in starts)
+            places.append(starts[number] + own)
+    return np.concatenate(places[::-1]) if len(starts) < len(parts) else None
+
+
+def find_names(texts: Sequence[str]) -> dict[str, float]:
+    """Rare names and their places: the median number, from 0, of the texts that hold the name.
+
+    A name is rare if at least two texts hold it, and only neighbouring ones.
+    """
     texts_of: dict[str, list[int]] = defaultdict(list)
     for index, text in enumerate(texts):
         for name in set(_NAME.findall(text)):
             found = texts_of[name]
-            if len(found) <= _MOST_TEXTS:  # one more says that the name is not rare
+            if len(found) <= _PLACE + 1:  # more cannot all be neighbours
                 found.append(index)
-    pairs = []
-    for found in texts_of.values():
-        border = bisect_left(found, num_first)
-        if len(found) > _MOST_TEXTS or min(border, len(found) - border) < 2:
-            continue
-        sides = found[:border], found[border:]
-        if all(side[-1] - side[0] <= _PLACE for side in sides):
-            first, second = (float(np.median(side)) for side in sides)
-            pairs.append((first, second - num_first))
-    pairs.sort()
-    chain = [pairs[index] for index in _longest_increasing([second for _, second in pairs])]
-    # Among pairs in random order, the longest sequence has about two square roots of their number.
-    if len(chain) <= 10 + 3 * len(pairs) ** 0.5:
+    return {
+        name: float(np.median(found))
+        for name, found in texts_of.items()
+        if len(found) > 1 and found[-1] - found[0] <= _PLACE
+    }
+
+
+def align(
+    first: Mapping[str, float], second: Mapping[str, float]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Places in two parts that are about the same films, from the places of their rare names.
+
+    Both (num_pairs,), increasing. Some names that occur in both parts do so by chance, or are those
+    of actors of several films: the longest sequence of places that increases in both parts leaves
+    most of them out. None if it is no longer than chance explains.
+    """
+    pairs = sorted((first[name], second[name]) for name in first.keys() & second.keys())
+    chain = [pairs[index] for index in _longest_increasing([place for _, place in pairs])]
+    places = np.array(sorted(set(chain)))  # several names of one film are found at one place
+    # Among places in random order, the longest sequence has about two square roots of their number.
+    if len(places) <= 10 + 3 * len(set(pairs)) ** 0.5:
         return None
-    first_places, second_places = np.array(chain).T
-    gaps = np.diff(first_places)
-    far = np.flatnonzero(gaps > _MAX_GAP * gaps.mean())
-    end = int(far[0]) + 1 if len(far) else len(chain)
-    # Both classes begin with the same films.
-    return np.append(0.0, first_places[:end]), np.append(0.0, second_places[:end])
+    gaps = np.diff(places, axis=0)
+    for index in np.flatnonzero((gaps > _MAX_GAP * gaps.mean(axis=0)).any(axis=1)):
+        if len(places) - (index + 1) <= _MAX_STRAY * len(places):
+            places = places[: index + 1]
+            break
+    # Both parts begin with the same films.
+    first_places, second_places = np.vstack(([0.0, 0.0], places)).T
+    return first_places, second_places
 
 
 def _longest_increasing(values: Sequence[float]) -> list[int]:
