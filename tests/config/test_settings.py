@@ -58,7 +58,7 @@ def parse(*arguments: str) -> Config:
         ("--data.stretch_length 0", ["data.stretch_length is 0"]),
         ("--data.num_folds 1", ["data.num_folds is 1, but must be from 2"]),
         ("--data.num_folds 3 --data.fold 4", ["data.fold is 4, but must be from 1 to", "3"]),
-        ("--data.fold 2", ["data.fold is 2"]),
+        ("--data.fold 2", ["data.fold is 2, but must be 1 unless data.num_folds is set"]),
         (
             "--data.encoding cp12520",
             ["data.encoding is 'cp12520', but must be an encoding of text"],

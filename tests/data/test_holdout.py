@@ -237,9 +237,11 @@ def test_a_run_is_not_measured_on_other_reviews_than_it_held_out(tmp_path, capsy
     (path,) = (tmp_path / "data").iterdir()
     header, *rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join([header, *rows[3:]]))
-    for command in (["evaluate", str(run)], ["compare", str(run), f"{run}-2"]):
-        if command[0] == "compare":
-            shutil.copytree(run, command[2])
+    shutil.copytree(run, f"{run}-2")
+    both = [str(run), f"{run}-2"]
+    commands = [["evaluate", str(run)], ["evaluate", str(run), "--data.missing=skip"]]
+    commands += [["compare", *both], ["compare", *both, f"--data.path={tmp_path / 'data'}"]]
+    for command in commands:
         message = refusal([*command[1:], "--split=validation"], capsys, command[0])
         assert f"{run} held out 8 validation reviews with digest" in message
         assert "which it may have learned from" in message

@@ -13,7 +13,7 @@ from helpers.trainings import arguments, refusal
 from sklearn.metrics import f1_score
 
 from sentiment.cli import main as cli
-from sentiment.config.config import Config
+from sentiment.config.config import Config, DataConfig
 from sentiment.config.parser import save_config
 from sentiment.data.reviews import load_training_splits
 from sentiment.evaluation.evaluate import Predictions
@@ -176,6 +176,18 @@ def test_a_linear_model_that_another_process_trains_is_waited_for(validated, cap
 def test_wrong_input_is_told_in_one_line(tmp_path, changes, status, message, capsys):
     given = command(write_reviews(tmp_path / "data"), tmp_path / "cv", *changes)[1:]
     assert message in refusal(given, capsys, "cross-validate", status)
+    assert not (tmp_path / "cv").exists()
+
+
+def test_a_later_fold_without_a_class_is_told_before_anything_is_trained(tmp_path, capsys):
+    labels = ["neg"] * 201 + ["pos"] * 247
+    texts = [f"{label} number {number}" for number, label in enumerate(labels)]
+    data = write(tmp_path / "data" / "train.csv", {"text": texts, "label": labels}).parent
+    given = arguments(data, tmp_path / "cv", "--data.validation=stretches")
+    first = DataConfig(path=str(data), validation="stretches", num_folds=5)
+    assert all(len(split) for split in load_training_splits(first))
+    message = refusal(["--folds=5", *given], capsys, "cross-validate")
+    assert "class 'neg' has 5 groups among 201 reviews, too few to make 5 folds" in message
     assert not (tmp_path / "cv").exists()
 
 

@@ -56,7 +56,8 @@ def execute(options: argparse.Namespace) -> None:
             "held out: give reviews without one with --data.path"
         )
     folds = cv.plan_folds(config, folder, options.folds, options.repeats)
-    splits = load_training_splits(folds[0].config.data)  # fails if there are too few groups
+    splits = load_training_splits(folds[0].config.data)
+    cv.check_folds(folds)
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder):

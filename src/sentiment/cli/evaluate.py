@@ -102,11 +102,11 @@ def _evaluate(
     precision = find_inference_precision(options.precision, device)
     output, events = _folders(options)
     run = load_run(options.run, checkpoint=options.checkpoint)
-    own = run.config.data
-    data, split = choose_reviews(own, options.split, given_settings(options))
+    data, split = choose_reviews(run.config.data, options.split, given_settings(options))
     with distributed.local_main_first():
         reviews, corpus = prepare_split(data, split, run.vocabulary, run.class_names)
-    if split == "validation" and data == own and not has_split(own, "validation"):
+    is_own = is_same_source(data, run.config.data)
+    if split == "validation" and is_own and not has_split(data, "validation"):
         check_held_out(run.path, reviews_fingerprint(reviews), name=str(run.path))
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
     positive = run.config.training.positive_index(run.class_names)
@@ -117,7 +117,7 @@ def _evaluate(
     is_exact = options.precision == "fp32"
     head = describe_run(
         run, checkpoint=options.checkpoint, split=options.split, origin=reviews.origin,
-        is_own_data=is_same_source(data, own), device=describe_device(device),
+        is_own_data=is_own, device=describe_device(device),
         rounding=None if is_exact else measure_rounding(run.model, corpus, device),
     )  # fmt: skip
     temperature, threshold = run.checkpoint.temperature, run.checkpoint.threshold

@@ -204,13 +204,14 @@ def load_common_reviews(
         for run in runs[1:]:
             _check_same_hold_out(run, first)
     reviews = load_split(data, read_as, first.class_names)
-    if not settings and split == "validation" and not has_split(data, "validation"):
-        fingerprint = reviews_fingerprint(reviews)
-        for run in runs:
-            check_held_out(run.path, fingerprint, name=str(run.path))
     if split == "train":
         return reviews, ["A good fit to the training reviews says little about other reviews."]
     notes = _overlap_notes(runs, reviews, data, split)
+    if split == "validation" and not has_split(data, "validation"):
+        fingerprint = reviews_fingerprint(reviews)
+        for run in runs:
+            if is_same_source(run.config.data, data):
+                check_held_out(run.path, fingerprint, name=str(run.path))
     if split == "validation" and any(is_same_source(run.config.data, data) for run in runs):
         notes.append(
             "The runs' best weights were chosen on these reviews, so their accuracies are "

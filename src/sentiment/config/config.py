@@ -135,7 +135,10 @@ class DataConfig:
                 "groups to hold out whole groups"
             )
         last = self.num_folds or 1
-        require(1 <= self.fold <= last, "data.fold", self.fold, f"from 1 to data.num_folds, {last}")
+        expected = "1 unless data.num_folds is set"
+        if self.num_folds is not None:
+            expected = f"from 1 to data.num_folds, {last}"
+        require(1 <= self.fold <= last, "data.fold", self.fold, expected)
 
     def _check_labels(self) -> None:
         """Check ``labels``, and make them texts, as a settings file or JSON may order them."""

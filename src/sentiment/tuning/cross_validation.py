@@ -22,8 +22,8 @@ from sentiment.comparison.significance import (
     mcnemar,
 )
 from sentiment.config.config import Config, deciding_settings
-from sentiment.data.reviews import load_split, reviews_fingerprint
-from sentiment.data.splits import dedup_key
+from sentiment.data.reviews import load_labelled, load_split, reviews_fingerprint
+from sentiment.data.splits import dedup_key, hold_out
 from sentiment.display.console import format_table, wrap_text
 from sentiment.evaluation.evaluate import Predictions
 from sentiment.evaluation.metrics import (
@@ -98,6 +98,17 @@ def plan_folds(config: Config, folder: Path, num_folds: int, num_repeats: int) -
             output_dir = str(folder / "folds" / f"repeat{repeat}-fold{number}")
             folds.append(Fold(repeat, number, replace(config, data=data, output_dir=output_dir)))
     return folds
+
+
+def check_folds(folds: Sequence[Fold]) -> None:
+    """Raise ``UserError`` if a class is missing in one of the folds, or in the other folds."""
+    # Rows that data.exclude lists take part in the division.
+    train = load_labelled(replace(folds[0].config.data, exclude=None))["train"]
+    for fold in folds:
+        hold_out(
+            train.texts, train.labels, fold.config.data,
+            class_names=train.class_names, origin=train.origin, groups=train.groups,
+        )  # fmt: skip
 
 
 def is_cross_validation(folder: Path) -> bool:
