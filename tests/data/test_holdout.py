@@ -165,6 +165,8 @@ def test_share_is_as_near_as_whole_groups_allow(num_groups, size, share, seed):
         ("abcd", [0, 0, 0, 1], {"groups": [0, 1, 2, 3]}, "'class 1' has 1 group among 1 reviews"),
         ("abcd", [0, 0, 1, 1], {"groups": [0, 1, 2, 3], "num_folds": 3},
          "2 groups among 2 reviews, too few to make 3.*or make fewer folds"),
+        ("aaaaaaaa", [0, 0, 1, 1] * 2, {"groups": [0, 0, 1, 1, 2, 2, 3, 3]},
+         "2 groups among 4 reviews, too few .* as the others are copies of these: leave copies"),
     ],
 )  # fmt: skip
 def test_too_few_reviews_or_groups_of_a_class(texts, labels, options, message) -> None:

@@ -112,13 +112,18 @@ def test_too_few_reviews_are_refused_with_a_mend_that_works(tmp_path, capsys):
     assert cli.train([*command, "--distillation.labelled=0"]) == 0
 
 
-def test_a_single_group_is_refused_before_anything_is_trained(tmp_path, capsys):
-    texts = [f"{'good' if number % 2 else 'bad'} film number{number}" for number in range(100)]
+@pytest.mark.parametrize("is_sorted", [False, True])
+def test_a_single_group_is_refused_before_anything_is_trained(tmp_path, capsys, is_sorted):
+    """A model of the other groups would contradict every label of a class that it never saw."""
     labels = ["pos", "neg"] * 50
+    if is_sorted:
+        labels = sorted(labels * 2)  # two stretches of each class, one of them held out
+    words = {"pos": "good", "neg": "bad"}
+    texts = [f"{words[label]} film number{number}" for number, label in enumerate(labels)]
     write(tmp_path / "train.csv", {"text": texts, "label": labels})
     stretches = ["--data.validation=stretches", "--pretraining.num_epochs=1", HALF]
     command = arguments(tmp_path, tmp_path / "run", "--vocabulary.min_frequency=1", *stretches)
     message = refusal(command, capsys)
-    assert "all training reviews are of one group: hold out shorter stretches" in message
+    assert "all training reviews of class 'neg' are of one group: hold out shorter" in message
     assert list(tmp_path.iterdir()) == [tmp_path / "train.csv"]
     assert cli.train([*command, "--data.stretch_length=10"]) == 0

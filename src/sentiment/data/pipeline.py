@@ -178,11 +178,15 @@ def _check_second_opinion(train: Reviews) -> None:
     problem = None
     if np.bincount(train.labels).max(initial=0) < 2:
         problem = "no class has two training reviews: give more"
-    elif train.groups is not None and len(np.unique(train.groups)) < 2:
-        problem = (
-            "all training reviews are of one group: hold out shorter stretches "
-            "(data.stretch_length), name another data.group_column"
-        )
+    elif train.groups is not None:
+        groups_of = [train.groups[train.labels == label] for label in range(len(train.class_names))]
+        alone = [len(groups) > 0 and (groups == groups[0]).all() for groups in groups_of]
+        if any(alone):  # models of the other groups would not know the class
+            problem = (
+                f"all training reviews of class {train.class_names[alone.index(True)]!r} are of "
+                "one group: hold out shorter stretches (data.stretch_length), name another "
+                "data.group_column"
+            )
     if problem is not None:
         raise UserError(
             f"{train.origin}: no linear model can give a second opinion, because {problem}, or set "

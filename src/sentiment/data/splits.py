@@ -71,7 +71,7 @@ def hold_out(
     counts = _count(group_ids, labels, num_classes=len(class_names))
     num_groups = np.count_nonzero(counts, axis=0)  # (num_classes,) groups that hold the class
     kind = "different review" if groups is None else "group"
-    too_few = num_groups == 1
+    too_few, only_copies = num_groups == 1, False
     if num_folds is not None:
         too_few |= (num_groups > 0) & (num_groups < num_folds)
     if not too_few.any():
@@ -87,12 +87,18 @@ def hold_out(
         if len(missing) == 0:
             return trains, validates
         too_few[missing] = True
+        only_copies = bool(np.isin(missing[0], labels[~validates]))
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
     where = f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
-    raise UserError(
-        f"{where}{int(counts[:, label].sum())} reviews, {_explain_too_few(data, count, groups)}"
-    )
+    problem = _explain_too_few(data, count, groups)
+    if only_copies:
+        problem = (
+            "too few to hold some out for validation, as the others are copies of these: leave "
+            "copies out with data.exclude (sentiment audit lists them), or set data.validation to "
+            "random"
+        )
+    raise UserError(f"{where}{int(counts[:, label].sum())} reviews, {problem}")
 
 
 def _explain_too_few(data: DataConfig, count: int, groups: np.ndarray | None) -> str:
