@@ -94,7 +94,7 @@ def _evaluate(
     from sentiment.evaluation.report import evaluate_predictions, report_table, truncation_table
     from sentiment.evaluation.slices import measure_truncation
     from sentiment.readers.sources import choose_reviews, has_split, is_same_source
-    from sentiment.runs.initial import check_held_out
+    from sentiment.runs.initial import check_measured
     from sentiment.runs.run import load_run
     from sentiment.runtime.device import describe_device, find_inference_precision
 
@@ -107,7 +107,7 @@ def _evaluate(
         reviews, corpus = prepare_split(data, split, run.vocabulary, run.class_names)
     is_own = is_same_source(data, run.config.data)
     if split == "validation" and is_own and not has_split(data, "validation"):
-        check_held_out(run.path, reviews_fingerprint(reviews), name=str(run.path))
+        check_measured(run.path, reviews_fingerprint(reviews))
     where: dict[str, Any] = {"device": device, "precision": precision, "distributed": distributed}
     positive = run.config.training.positive_index(run.class_names)
     predictions = predict_corpus(run.model.to(device), corpus, positive=positive, **where)
@@ -154,14 +154,14 @@ def _average(
 ) -> tuple[Predictions, ReportHead]:
     """The predictions of a run averaged with those of ``--ensemble``, and a head that notes it."""
     from sentiment.inference.predictor import average_predictions, load_members
-    from sentiment.runs.initial import check_held_out
+    from sentiment.runs.initial import check_measured
     from sentiment.runs.manifest import read_manifest
 
     members = load_members(options.ensemble, run, device, precision=options.precision)
     if head.is_validation:
         held_out = read_manifest(options.run)["data"]["validation"]
         for member in members:
-            check_held_out(member.path, held_out, name=str(member.path))
+            check_measured(member.path, held_out)
     own = predictions.calibrated(run.checkpoint.temperature)
     predictions, remark = average_predictions(options.run, own, members, reviews)
     return predictions, replace(head, remarks=[*head.remarks, remark])

@@ -20,7 +20,7 @@ from sentiment.data.splits import dedup_key
 from sentiment.display.console import sanitize
 from sentiment.evaluation.evaluate import Predictions, predict_corpus
 from sentiment.readers.sources import choose_reviews, has_split, is_same_source, source_name
-from sentiment.runs.initial import check_held_out
+from sentiment.runs.initial import check_measured
 from sentiment.runs.manifest import holds_baseline
 from sentiment.runs.run import Run, load_run
 from sentiment.runtime.errors import UserError
@@ -211,7 +211,7 @@ def load_common_reviews(
         fingerprint = reviews_fingerprint(reviews)
         for run in runs:
             if is_same_source(run.config.data, data):
-                check_held_out(run.path, fingerprint, name=str(run.path))
+                check_measured(run.path, fingerprint)
     if split == "validation" and any(is_same_source(run.config.data, data) for run in runs):
         notes.append(
             "The runs' best weights were chosen on these reviews, so their accuracies are "

@@ -74,7 +74,7 @@ class DataConfig:
     validation: Literal["random", "stretches", "groups"] | None = None
     """Which training reviews are held out where the data has no validation split: single
     reviews at random; whole stretches of neighbouring rows, where reviews of one film, author or
-    product are adjacent (in a file sorted by class: in each class); or whole groups, by a column.
+    product are adjacent (also within each class of a sorted file); or whole groups, by a column.
     null means stretches for the source imdb, else random."""
     stretch_length: Count = 50
     """Rows in a stretch, with data.validation stretches."""

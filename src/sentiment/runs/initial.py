@@ -150,9 +150,11 @@ def start_from(model: SentimentClassifier, path: Path) -> None:
                 parameters[name].copy_(tensor)
 
 
-def check_held_out(path: Path, validation: dict[str, Any], *, name: str) -> None:
+def check_held_out(
+    path: Path, validation: dict[str, Any], *, name: str, mend: str = "train it with the same data"
+) -> None:
     """Refuse a pre-training or run that may have learned from the validation reviews, of which
-    ``validation`` is the fingerprint; ``name`` is for the message.
+    ``validation`` is the fingerprint; ``name`` and ``mend`` are for the message.
     """
     unknown = {"rows": "unknown", "sha256": "unknown"}
     held_out = read_manifest(path).get("data", {}).get("validation", unknown)
@@ -160,9 +162,16 @@ def check_held_out(path: Path, validation: dict[str, Any], *, name: str) -> None
         raise UserError(
             f"{name} held out {held_out['rows']} validation "
             f"reviews with digest {held_out['sha256'][:12]}, but these are {validation['rows']} "
-            f"with {validation['sha256'][:12]}, which it may have learned from: train it with the "
-            "same data"
+            f"with {validation['sha256'][:12]}, which it may have learned from: {mend}"
         )
+
+
+def check_measured(path: Path, validation: dict[str, Any]) -> None:
+    """Refuse to measure a run, or a baseline, on validation reviews that it may have learned from,
+    because its data or the way reviews are held out have changed since.
+    """
+    mend = "restore the data that it was trained on, or measure it on --split test"
+    check_held_out(path, validation, name=str(path), mend=mend)
 
 
 def find_initial_run(config: Config) -> Path | None:
