@@ -169,10 +169,49 @@ def test_probabilities_are_averaged_at_their_temperatures():
         Predictions(apply_temperature(run.log_probabilities, temperature), run.labels)
         for run, temperature in zip(raw, (5.0, 1.0), strict=True)
     ]
-    (group,) = compare({"A": raw}, {"A": calibrated}).groups
-    assert group.ensemble_accuracy == 1.0
-    assert group.runs[0].nll == pytest.approx(-np.log([0.99, 0.01]).mean()), "at temperature 1"
+    assert compare({"A": calibrated}).groups[0].ensemble_accuracy == 1.0
     assert compare({"A": raw}).groups[0].ensemble_accuracy == 0.5
+
+
+def test_losses_are_compared_by_the_paired_t_of_the_formulas():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 200)
+    right = generator.uniform(0.3, 0.95, 200)
+    better = np.clip(right + generator.normal(0.02, 0.05, 200), 0.01, 0.99)
+    runs = [
+        predictions_of(
+            np.where(labels[:, None] == [0, 1], each[:, None], 1 - each[:, None]), labels
+        )
+        for each in (right, better)
+    ]
+    (pair,) = compare({"A": runs[:1], "B": runs[1:]}).pairs
+    differences = np.log(right) - np.log(better)
+    half = t.ppf(0.975, 199) * differences.std(ddof=1) / np.sqrt(200)
+    assert pair.nll_difference == pytest.approx(differences.mean())
+    expected = differences.mean() - half, differences.mean() + half
+    assert pair.nll_difference_ci95 == pytest.approx(expected)
+    statistic = abs(differences.mean()) / (differences.std(ddof=1) / np.sqrt(200))
+    assert pair.nll_p == pytest.approx(2 * t.sf(statistic, 199))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_better_probabilities_are_told_where_accuracies_are_equal(turned):
+    """As sure and right as often on the same reviews, but less sure where it is wrong."""
+    labels = [0] * 300
+    mistakes = np.tile([True, False, False, False, False], 60)
+    one = np.where(mistakes, 0.05, 0.9)
+    other = np.where(mistakes, 0.3, 0.9)
+    runs = [predictions_of(np.stack([each, 1 - each], axis=1), labels) for each in (one, other)]
+    names = ("B", "A") if turned else ("A", "B")
+    comparison = compare(dict(zip(names, ([run] for run in runs), strict=True)))
+    gain = 0.2 * (np.log(0.3) - np.log(0.05))
+    equal, told = verdicts(comparison)
+    assert "right on the same reviews" in equal
+    better, worse = names[1], names[0]
+    start = f"The probabilities of {better} are better than those of {worse}: an NLL lower by "
+    assert told.startswith(f"{start}{gain:.4f} (95 %: 0.")
+    assert told.endswith("; paired t p < 0.001).")
+    assert "paired t p" in explain_terms(comparison)
 
 
 @pytest.mark.parametrize(

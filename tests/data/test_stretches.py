@@ -1,11 +1,15 @@
 """Stretches of neighbouring rows, in files sorted by class too."""
 
-import logging
-
 import numpy as np
 import pytest
 
-from sentiment.data.stretches import align, find_names, find_parts, number_stretches
+from sentiment.data.stretches import (
+    align,
+    describe_stretches,
+    find_names,
+    find_parts,
+    number_stretches,
+)
 
 NUM_FILMS = 150  # with reviews of both classes
 
@@ -95,12 +99,22 @@ def test_places_are_those_of_the_same_films():
 
 @pytest.mark.parametrize("num_names", [2, 8])
 @pytest.mark.parametrize("seed", range(3))
-def test_another_order_of_films_is_not_aligned(num_names, seed, caplog):
+def test_another_order_of_films_is_not_aligned(num_names, seed):
     texts, labels, _ = write_halves(seed, in_order=False, num_names=num_names)
     rows = np.arange(len(texts)) * 3  # rows between them have no label
-    with caplog.at_level(logging.INFO):
-        assert number_stretches(texts, labels, rows, 50).tolist() == (rows // 50).tolist()
-    assert "sorted by class" in caplog.text and "were not recognized" in caplog.text
+    assert number_stretches(texts, labels, rows, 50).tolist() == (rows // 50).tolist()
+
+
+def test_the_log_says_whether_films_were_recognized():
+    for in_order, expected in ((True, "films recognized"), (False, "no films recognized")):
+        texts, labels, _ = write_halves(in_order=in_order)
+        rows = np.arange(len(texts)) * 3
+        stretches = number_stretches(texts, labels, rows, 30)
+        shuffled = np.random.default_rng(0).permutation(len(texts))
+        arrays = labels[shuffled], rows[shuffled], stretches[shuffled]
+        assert expected in (describe_stretches(*arrays, 30) or "")
+    mixed = np.arange(len(labels)) % 2
+    assert describe_stretches(mixed, rows, rows // 30, 30) is None
 
 
 @pytest.mark.parametrize("case", ["mixed", "one class", "empty"])

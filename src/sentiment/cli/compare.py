@@ -49,17 +49,13 @@ def execute(options: argparse.Namespace) -> None:
     check_writable(output)
     runs = [run for group in groups for run in group.runs]
     reviews, notes = run_groups.load_common_reviews(runs, options.split, given_settings(options))
-    predictions, calibrated = {}, {}
-    for group in groups:
-        raw = predictions[group.name] = run_groups.predict_group(group, reviews, device=device)
-        calibrated[group.name] = [
-            run_predictions.calibrated(run.temperature)
-            for run, run_predictions in zip(group.runs, raw, strict=True)
-        ]
-    comparison = compare(predictions, calibrated)
+    predictions = {
+        group.name: run_groups.predict_group(group, reviews, device=device) for group in groups
+    }
+    comparison = compare(predictions)
     notes = [*notes, *run_groups.group_notes(groups), *report.caveats(comparison)]
     report.write_comparison(
-        output, comparison, groups, calibrated, reviews,
+        output, comparison, groups, predictions, reviews,
         split=options.split, checkpoint=options.checkpoint, notes=notes,
     )  # fmt: skip
     title = (

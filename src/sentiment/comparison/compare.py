@@ -36,7 +36,7 @@ _MOST_TO_PAIR_ALL = 4  # of more groups, the first is compared with each other o
 
 @dataclass(frozen=True)
 class RunResult:
-    """Results of one run; ``nll`` is at temperature 1, in nats."""
+    """Results of one run; ``nll`` is in nats."""
 
     name: str
     accuracy: float
@@ -54,8 +54,7 @@ class GroupResult:
     nll: float
     accuracy_deviation: float | None = None  # standard deviation over the runs, with n - 1
     nll_deviation: float | None = None
-    # Of the runs' predictions averaged, each at its run's temperature.
-    ensemble_accuracy: float | None = None
+    ensemble_accuracy: float | None = None  # of the runs' predictions averaged
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,12 @@ class Comparison:
         return {"num_reviews": self.num_reviews, "sides": values.pop("groups"), **values}
 
 
-def compare(
-    groups: Mapping[str, Sequence[Predictions]],
-    calibrated: Mapping[str, Sequence[Predictions]] | None = None,
-) -> Comparison:
-    """Compare predictions of the same reviews.
+def compare(groups: Mapping[str, Sequence[Predictions]]) -> Comparison:
+    """Compare calibrated predictions of the same reviews.
 
-    ``groups`` holds predictions at temperature 1 of one run, or of several of one recipe, by a
-    short name; ``calibrated`` the same at each run's temperature, for ``ensemble_accuracy``. Up to
-    four groups are all compared with each other; of more, the first with each other one. The runs
-    of a single group are compared likewise.
+    ``groups`` holds those of one run, or of several of one recipe, by a short name. Up to four
+    groups are all compared with each other; of more, the first with each other one. The runs of a
+    single group are compared likewise.
     """
     opponents = list_opponents(groups)
     names = list(opponents)
@@ -99,8 +94,7 @@ def compare(
             continue
         for one, other in product(name_runs(first, first_runs), name_runs(second, second_runs)):
             pairs.append(compare_pair(*one, *other))
-    calibrated = calibrated or groups
-    results = tuple(_measure_group(name, runs, calibrated[name]) for name, runs in groups.items())
+    results = tuple(_measure_group(name, runs) for name, runs in groups.items())
     num_reviews = len(opponents[names[0]][0].labels)
     return Comparison(num_reviews, results, tuple(pairs), tuple(seeds))
 
@@ -139,24 +133,19 @@ def find_disagreements(first: Predictions, second: Predictions, *, most: int) ->
     return order[distances[order] >= 0]
 
 
-def _measure_group(
-    name: str, runs: Sequence[Predictions], calibrated: Sequence[Predictions]
-) -> GroupResult:
+def _measure_group(name: str, runs: Sequence[Predictions]) -> GroupResult:
     results = tuple(_measure_run(*named) for named in name_runs(name, runs))
     accuracies, nlls = [run.accuracy for run in results], [run.nll for run in results]
     accuracy, nll = float(np.mean(accuracies)), float(np.mean(nlls))
     if len(runs) == 1:
         return GroupResult(name, results, accuracy, nll)
     deviations = float(np.std(accuracies, ddof=1)), float(np.std(nlls, ddof=1))
-    ensemble_accuracy = _accuracy(average(calibrated))
-    return GroupResult(name, results, accuracy, nll, *deviations, ensemble_accuracy)
+    return GroupResult(name, results, accuracy, nll, *deviations, _accuracy(average(runs)))
 
 
 def _measure_run(name: str, run: Predictions) -> RunResult:
-    num_reviews = len(run.labels)
-    interval = accuracy_interval(int(run.is_right.sum()), num_reviews)
-    nll = -float(run.log_probabilities[np.arange(num_reviews), run.labels].mean())
-    return RunResult(name, _accuracy(run), interval, nll)
+    interval = accuracy_interval(int(run.is_right.sum()), len(run.labels))
+    return RunResult(name, _accuracy(run), interval, float(run.losses.mean()))
 
 
 def _accuracy(run: Predictions) -> float:

@@ -57,7 +57,9 @@ def comparison_table(
 
 def verdicts(comparison: Comparison) -> list[str]:
     """A sentence on each comparison that claims no more than the numbers."""
-    return [*map(_pair_verdict, comparison.pairs), *map(_seeds_verdict, comparison.seeds)]
+    pairs, seeds = comparison.pairs, comparison.seeds
+    return [*map(_pair_verdict, pairs), *filter(None, map(_nll_verdict, pairs)),
+            *map(_seeds_verdict, seeds)]  # fmt: skip
 
 
 def explain_terms(comparison: Comparison) -> dict[str, str]:
@@ -66,8 +68,8 @@ def explain_terms(comparison: Comparison) -> dict[str, str]:
         "accuracy": "share of reviews classified correctly; its 95 % interval (bootstrap, or "
         f"Wilson's if fewer than {FEWEST_TO_RESAMPLE} reviews are right, or wrong) is for the "
         "same run on other reviews of this kind",
-        "NLL": "mean negative log-likelihood of the right class in nats, at temperature 1; lower "
-        "is better",
+        "NLL": "mean negative log-likelihood of the right class in nats, at each run's "
+        "temperature; lower is better",
     }
     if any(len(group.runs) > 1 for group in comparison.groups):
         meanings["±"] = "standard deviation over the runs of a folder, with n - 1"
@@ -84,6 +86,10 @@ def explain_terms(comparison: Comparison) -> dict[str, str]:
             "probability, if both runs were equally good, that the reviews which only one of them "
             "classifies correctly divide between them at least this unevenly; exact (binomial) for "
             f"fewer than {FEW_DISCORDANT} such reviews, else chi-square with continuity correction"
+        )
+        meanings["paired t p"] = (
+            "likewise for the NLLs of single reviews; it tells smaller differences from chance, as "
+            "a review counts by how probable its class was"
         )
         meanings["agreement"] = "share of reviews with the same predicted class, right or wrong"
         meanings["kappa"] = "Cohen's kappa: agreement beyond chance, from 0 (none) to 1 (all)"
@@ -129,6 +135,22 @@ def _pair_verdict(pair: PairComparison) -> str:
     if pair.is_significant != (excludes_zero(pair.difference_ci95) or pair.mcnemar_p < 0.05):
         text += " Interval and test disagree."
     return text
+
+
+def _nll_verdict(pair: PairComparison) -> str | None:
+    """Which run has the better probabilities, where their accuracies are not shown to differ."""
+    if pair.is_significant or pair.nll_p is None or pair.nll_p >= 0.05:
+        return None
+    assert pair.nll_difference_ci95 is not None
+    better, worse = pair.second, pair.first
+    low, high = pair.nll_difference_ci95
+    if pair.nll_difference > 0:
+        better, worse, low, high = worse, better, -high, -low
+    return (
+        f"The probabilities of {better} are better than those of {worse}: an NLL lower by "
+        f"{abs(pair.nll_difference):.4f} (95 %: {-high:.4f} to {-low:.4f}; paired t p "
+        f"{format_p(pair.nll_p)})."
+    )
 
 
 def _seeds_verdict(seeds: SeedsComparison) -> str:
@@ -191,7 +213,8 @@ def _difference_tables(comparison: Comparison) -> list[list[Row]]:
         rows: list[Row] = [("difference", "points", "95 % interval", "McNemar p", "test")]
         rows += [_difference_row(pair, pair.mcnemar_p, pair.mcnemar_test) for pair in pairs]
         titles = ("right", "both", "1st only", "2nd only", "neither", "agreement", "kappa")
-        tables += [rows, [titles, *map(_count_row, pairs)]]
+        losses = [("NLL difference", "nats", "95 % interval", "paired t p"), *map(_nll_row, pairs)]
+        tables += [rows, losses, [titles, *map(_count_row, pairs)]]
     if comparison.seeds:
         rows = [("mean difference", "points", "95 % interval", "Welch p", "runs")]
         for seeds in comparison.seeds:
@@ -205,6 +228,14 @@ def _count_row(pair: PairComparison) -> Row:
     cells = (f"{count:,}" for count in counts)
     kappa = "undefined" if pair.kappa is None else f"{pair.kappa:.3f}"
     return (f"{pair.first}, {pair.second}", *cells, f"{100 * pair.agreement:.2f} %", kappa)
+
+
+def _nll_row(pair: PairComparison) -> Row:
+    interval, p_text = "undefined", "undefined"
+    if pair.nll_difference_ci95 is not None and pair.nll_p is not None:
+        interval = "{:+.4f} to {:+.4f}".format(*pair.nll_difference_ci95)
+        p_text = format_p(pair.nll_p).removeprefix("= ")
+    return _difference_name(pair), f"{pair.nll_difference:+.4f}", interval, p_text
 
 
 def _difference_row(
@@ -226,19 +257,19 @@ def write_comparison(
     folder: Path,
     comparison: Comparison,
     groups: Sequence[RunGroup],
-    calibrated: Mapping[str, Sequence[Predictions]],
+    predictions: Mapping[str, Sequence[Predictions]],
     reviews: Reviews,
     *,
     split: str,
     checkpoint: str,
     notes: Sequence[str],
 ) -> None:
-    """Write compare.json and compare.html; ``calibrated`` is at each run's temperature.
+    """Write compare.json and compare.html; ``predictions`` are at each run's temperature.
 
     In ``disagreements``, ``row`` is that of the split's files, from 1, and ``probability`` that of
     the predicted class, averaged over the runs of a group.
     """
-    opponents = {name: average(runs) for name, runs in list_opponents(calibrated).items()}
+    opponents = {name: average(runs) for name, runs in list_opponents(predictions).items()}
     settings = _compared_settings(groups)
     first_two = dict(list(opponents.items())[:2])
     shown = find_disagreements(*first_two.values(), most=10).tolist()

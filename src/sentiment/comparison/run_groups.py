@@ -132,11 +132,11 @@ def find_runs(path: Path) -> list[Path]:
 
 
 def predict_group(group: RunGroup, reviews: Reviews, *, device: torch.device) -> list[Predictions]:
-    """Each run's predictions at temperature 1."""
+    """Each run's predictions at its temperature."""
     predictions = []
     for run in group.runs:
         try:
-            predictions.append(run.predict(reviews, device))
+            predictions.append(run.predict(reviews, device).calibrated(run.temperature))
         except ValueError as error:  # logits that are not finite
             raise UserError(f"{run.path}: {error}") from error
     return predictions

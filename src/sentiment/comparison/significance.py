@@ -2,7 +2,10 @@
 
 - Two runs, review by review: McNemar's test (McNemar 1947; Dietterich 1998, *Approximate
   Statistical Tests for Comparing Supervised Classification Learning Algorithms*) and a paired
-  percentile bootstrap (Efron & Tibshirani 1993). They generalize to other reviews, not weights.
+  percentile bootstrap (Efron & Tibshirani 1993) of the accuracies, and Student's paired t of the
+  negative log-likelihoods, which tells smaller differences from chance: a review counts by how
+  probable its class was, not only by whether it was the most probable. They generalize to other
+  reviews, not weights.
 - Two recipes, each trained with several seeds: Welch's t interval (Welch 1947) of the difference of
   their mean accuracies. It generalizes to other seeds, not to other reviews.
 """
@@ -36,6 +39,9 @@ class PairComparison:
     neither: int
     mcnemar_p: float  # two-sided
     mcnemar_test: Literal["exact", "chi-square"]
+    nll_difference: float  # mean NLL of the second minus that of the first, in nats
+    nll_difference_ci95: Interval | None  # by Student's paired t; None if all differ equally
+    nll_p: float | None  # of the paired t test, or None likewise
     agreement: float  # share of reviews with the same predicted class, right or wrong
     kappa: float | None  # Cohen's; None if both predict one class only
 
@@ -75,6 +81,7 @@ def compare_pair(
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     p_value, test = mcnemar(only_first, only_second)
+    nll_difference_ci95, nll_p = _compare_losses(first_run.losses, second_run.losses)
     first_classes, second_classes = first_run.predicted, second_run.predicted
     is_constant = len(np.union1d(first_classes, second_classes)) == 1
     return PairComparison(
@@ -88,9 +95,23 @@ def compare_pair(
         neither=int((~first_right & ~second_right).sum()),
         mcnemar_p=p_value,
         mcnemar_test=test,
+        nll_difference=float((second_run.losses - first_run.losses).mean()),
+        nll_difference_ci95=nll_difference_ci95,
+        nll_p=nll_p,
         agreement=float((first_classes == second_classes).mean()),
         kappa=None if is_constant else float(cohen_kappa_score(first_classes, second_classes)),
     )
+
+
+def _compare_losses(first: np.ndarray, second: np.ndarray) -> tuple[Interval | None, float | None]:
+    """95 % interval of the mean of the second minus the first, and its p, by Student's paired t."""
+    from scipy.stats import ttest_rel
+
+    if len(first) < 2 or np.ptp(second - first) == 0:
+        return None, None
+    result = ttest_rel(second, first)
+    low, high = result.confidence_interval(0.95)
+    return (float(low), float(high)), float(result.pvalue)
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, Literal["exact", "chi-square"]]:

@@ -30,6 +30,7 @@ from sentiment.data.reviews import (
     load_training_splits,
     load_unlabelled,
     log_classes,
+    log_stretches,
     reviews_fingerprint,
 )
 from sentiment.data.splits import warn_of_similar_neighbours
@@ -110,6 +111,8 @@ def prepare_training(
     if unlabelled is not None:
         logger.info("reviews: %s without labels to learn from", f"{len(unlabelled):,}")
     log_classes(train)
+    if is_held_out and config.data.hold_out == "stretches":
+        log_stretches(train, validation, config.data.stretch_length)
     train_tokens = tokenize_reviews(train, config.data)
     if is_held_out and config.data.hold_out == "random":
         warn_of_similar_neighbours(train_tokens, train.labels)

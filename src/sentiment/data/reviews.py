@@ -24,7 +24,7 @@ from sentiment.data.splits import (
     read_exclusions,
     read_test_keys,
 )
-from sentiment.data.stretches import number_stretches
+from sentiment.data.stretches import describe_stretches, number_stretches
 from sentiment.display.console import did_you_mean
 from sentiment.readers.blocks import join_texts
 from sentiment.readers.labels import (
@@ -399,6 +399,14 @@ def load_unlabelled(data: DataConfig, train: Reviews, validation: Reviews) -> Re
 def log_classes(train: Reviews) -> None:
     """Log the classes with their numbers of training reviews."""
     logger.info("classes: %s", describe_classes(train.labels, train.class_names))
+
+
+def log_stretches(train: Reviews, validation: Reviews, length: int) -> None:
+    """Log whether stretches of a file that is sorted by class have the reviews of all classes."""
+    arrays = [(each.labels, each.rows, each.groups) for each in (train, validation)]
+    labels, rows, groups = map(np.concatenate, zip(*arrays, strict=True))
+    if (description := describe_stretches(labels, rows, groups, length)) is not None:
+        logger.info("sorted by class: %s", description)
 
 
 def _log_copies(count: int, other: str, *, dropped: bool) -> None:

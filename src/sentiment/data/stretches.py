@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from bisect import bisect_right
 from collections import defaultdict
@@ -10,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-
-logger = logging.getLogger(__name__)
 
 _WINDOW = 101  # rows around a row whose median class is that of its part
 _MAX_EXCEPTIONS = 0.05  # share of rows with another class than their part, in a sorted file
@@ -34,19 +31,31 @@ def number_stretches(
     """
     parts = find_parts(labels)
     places = order_films([texts[part] for part in parts])
-    if len(parts) > 1:
-        logger.info(
-            "the file is sorted by class; %s",
-            "films with reviews in several classes were not recognized: if a column names the "
-            "film, hold out by data.validation groups" if places is None
-            else "films were recognized by rare names, and stretches hold their reviews of all "
-            "classes",
-        )  # fmt: skip
     if places is None:
         return rows // length
     ranks = np.empty(len(places), dtype=np.int64)
     ranks[np.argsort(places, kind="stable")] = np.arange(len(places))
     return ranks // length
+
+
+def describe_stretches(
+    labels: np.ndarray, rows: np.ndarray, stretches: np.ndarray, length: int
+) -> str | None:
+    """Whether films were recognized in a file that is sorted by class; None for other files.
+
+    ``stretches`` (num_texts,) are those of :func:`number_stretches`; texts may be in any order.
+    """
+    order = np.argsort(rows)
+    if len(find_parts(labels[order])) == 1:
+        return None
+    _, numbers = np.unique(stretches[order], return_inverse=True)
+    places = np.arange(len(order))
+    first, last = np.full(len(order), len(order)), np.zeros(len(order), dtype=np.int64)
+    np.minimum.at(first, numbers, places)
+    np.maximum.at(last, numbers, places)
+    if (last - first >= length).any():
+        return "films recognized by rare names, their reviews of all classes are in one stretch"
+    return "no films recognized that have reviews of several classes (see data.validation)"
 
 
 def find_parts(labels: np.ndarray) -> list[slice]:

@@ -47,6 +47,10 @@ class Predictions:
     def probabilities(self) -> np.ndarray:  # (num_reviews, num_classes)
         return np.exp(self.log_probabilities)
 
+    @property
+    def losses(self) -> np.ndarray:  # (num_reviews,) negative log-likelihoods in nats
+        return -self.log_probabilities[np.arange(len(self.labels)), self.labels]
+
     def calibrated(self, temperature: float) -> Predictions:
         """The predictions with their logits divided by a temperature."""
         log_probabilities = apply_temperature(self.log_probabilities, temperature)
