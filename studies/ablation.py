@@ -31,7 +31,8 @@ PAGE = ROOT / "docs" / "accuracy.md"
 PICTURE = PAGE.with_suffix(".svg")
 RESULTS = Path(__file__).with_name("accuracy.json")
 CHECK = Path("evaluation", "check", "check.json")  # in a run's folder
-ENSEMBLE = Path("evaluation", "validation-ensemble", "report.json")
+ALONE_REPORT = Path("evaluation", "validation", "report.json")
+ENSEMBLE_REPORT = Path("evaluation", "validation-ensemble", "report.json")
 CAPABILITIES = ("negation", "turns")  # of the behaviour tests, whose failures are shown
 
 
@@ -162,8 +163,11 @@ def _train(name: str, seed: int, options: argparse.Namespace) -> None:
         _run([*sentiment, "check", str(run)])
     if not (baseline := baseline_folder(run)).exists():
         _run([*sentiment, "baseline", f"--config={run}/config.yaml"])
-    if not (run / ENSEMBLE).exists():
-        _run([*sentiment, "evaluate", str(run), "--split=validation", f"--ensemble={baseline}"])
+    evaluate = [*sentiment, "evaluate", str(run), "--split=validation"]
+    if not (run / ALONE_REPORT).exists():
+        _run(evaluate)
+    if not (run / ENSEMBLE_REPORT).exists():
+        _run([*evaluate, f"--ensemble={baseline}"])
 
 
 def _run(command: list[str]) -> None:
@@ -181,7 +185,7 @@ def _result(run: Path) -> dict[str, Any] | None:
     epochs = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"]
     return {
         "accuracy": result["metrics"]["accuracy"],
-        "nll": result["metrics"]["nll"],
+        "nll": _calibrated_nll(run / ALONE_REPORT),
         "curve": [epoch["validation"]["accuracy"] for epoch in epochs],
         "seconds_before": _seconds_before(manifest),
         "best_epoch": result["best_epoch"],
@@ -191,7 +195,7 @@ def _result(run: Path) -> dict[str, Any] | None:
         "revision": str(git.get("revision"))[:7] + ("+" if git.get("is_dirty") else ""),
         "torch": manifest["versions"]["torch"],
         "failures": _failures(run / CHECK),
-        "ensemble": _ensemble_accuracy(run / ENSEMBLE),
+        "ensemble": _ensemble(run / ENSEMBLE_REPORT),
     }
 
 
@@ -203,9 +207,19 @@ def _failures(path: Path) -> dict[str, float] | None:
     return {entry["capability"]: entry["failure_rate"] for entry in found}
 
 
-def _ensemble_accuracy(path: Path) -> float | None:
-    """The accuracy of a run averaged with its linear model, None if it was not measured."""
-    return json.loads(path.read_text(encoding="utf-8"))["accuracy"] if path.exists() else None
+def _calibrated_nll(path: Path) -> float | None:
+    """The NLL of a run at its temperature, None if it was not evaluated."""
+    if not path.exists():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))["calibration"]["after"]["nll"]
+
+
+def _ensemble(path: Path) -> dict[str, float] | None:
+    """Accuracy and NLL of a run averaged with its linear model, None if they were not measured."""
+    if not path.exists():
+        return None
+    report = json.loads(path.read_text(encoding="utf-8"))
+    return {"accuracy": report["accuracy"], "nll": report["nll"]}
 
 
 def _seconds_before(manifest: dict[str, Any]) -> float:
@@ -237,9 +251,9 @@ def _manifest(run: Path) -> dict[str, Any]:
 def table(results: Mapping[str, Any]) -> str:
     """A row for each variant in ``results``, which are by variant and seed."""
     columns = (
-        "recipe", "validation accuracy by seed", "mean ± standard deviation",
-        "averaged with its linear model", "mean NLL", "failed: negation, turns", "best epoch",
-        "minutes: preparation + training", "revision", "`--only`",
+        "recipe", "accuracy by seed", "mean ± standard deviation", "NLL",
+        "averaged with its linear model: accuracy", "NLL", "failed: negation, turns",
+        "best epoch", "minutes: preparation + training", "revision", "`--only`",
     )  # fmt: skip
     lines = [_line(columns), "|---" * len(columns) + "|"]
     for name, variant in VARIANTS.items():
@@ -252,14 +266,13 @@ def table(results: Mapping[str, Any]) -> str:
             f"{seed}: {share:.2f}" for seed, share in zip(seeds, shares, strict=True)
         )
         spread = f" ± {stdev(shares):.2f}" if len(shares) > 1 else ""
-        nll = mean(run["nll"] for run in runs)
         epochs = ", ".join(f"{run['best_epoch']} of {run['num_epochs']}" for run in runs)
         minutes = ", ".join(_minutes(run) for run in runs)
         revisions = ", ".join(sorted({run["revision"] for run in runs}))
         cells = (
             variant.title, f"{by_seed} %", f"{mean(shares):.2f}{spread} %",
-            _shown_ensembles(seeds, runs), f"{nll:.4f}", _shown_failures(runs), epochs, minutes,
-            revisions, name,
+            _mean_nll([run["nll"] for run in runs]), *_shown_ensembles(seeds, runs),
+            _shown_failures(runs), epochs, minutes, revisions, name,
         )  # fmt: skip
         lines.append(_line(cells))
     return "\n".join(lines)
@@ -269,12 +282,17 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _shown_ensembles(seeds: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> str:
-    """The accuracy by seed of the runs averaged with their linear models."""
+def _mean_nll(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{mean(known):.4f}" if known else "–"
+
+
+def _shown_ensembles(seeds: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Accuracy by seed and mean NLL of the runs averaged with their linear models."""
     pairs = zip(seeds, runs, strict=True)
-    shares = {seed: run["ensemble"] for seed, run in pairs if run.get("ensemble")}
-    by_seed = ", ".join(f"{seed}: {100 * share:.2f}" for seed, share in shares.items())
-    return f"{by_seed} %" if shares else "–"
+    found = {seed: run["ensemble"] for seed, run in pairs if run.get("ensemble")}
+    by_seed = ", ".join(f"{seed}: {100 * each['accuracy']:.2f}" for seed, each in found.items())
+    return f"{by_seed} %" if found else "–", _mean_nll([each["nll"] for each in found.values()])
 
 
 def _shown_failures(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -36,9 +36,12 @@ def test_means_and_deviations():
     }  # fmt: skip
     runs["0"]["failures"] = {"turns": 0.2, "negation": 0.6, "subjects": 0.0}
     runs["1"]["failures"] = {"turns": 0.4, "negation": 0.44, "subjects": 0.0}
+    runs["0"]["ensemble"] = {"accuracy": 0.93, "nll": 0.18}
+    runs["2"]["ensemble"] = {"accuracy": 0.94, "nll": 0.20}
     last = table({"imdb": runs}).splitlines()[-1]
     assert "0: 90.00, 1: 92.00, 2: 91.00 % | 91.00 ± 1.00 %" in last
-    assert "| 0.2100 | 52 %, 30 % | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
+    assert "91.00 ± 1.00 % | 0.2100 | 0: 93.00, 2: 94.00 % | 0.1900 | 52 %, 30 % |" in last
+    assert "| 52 %, 30 % | 2 of 4, 2 of 4, 2 of 4 | 5, 2 + 6, 7 | abc | imdb |" in last
 
 
 def test_every_variant_has_valid_settings(monkeypatch):
