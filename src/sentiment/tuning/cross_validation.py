@@ -104,7 +104,7 @@ def check_folds(folds: Sequence[Fold]) -> None:
     """Raise ``UserError`` if a class is missing in one of the folds, or in the other folds."""
     # Rows that data.exclude lists take part in the division.
     train = load_labelled(replace(folds[0].config.data, exclude=None))["train"]
-    for fold in folds:
+    for fold in folds if train.groups is not None else ():  # single reviews spread evenly
         hold_out(
             train.texts, train.labels, fold.config.data,
             class_names=train.class_names, origin=train.origin, groups=train.groups,
