@@ -87,7 +87,7 @@ def hold_out(
         if len(missing) == 0:
             return trains, validates
         too_few[missing] = True
-        only_copies = bool(np.isin(missing[0], labels[~validates]))
+        only_copies = missing[0] in set(labels[~validates].tolist()) - set(labels[trains].tolist())
     label = int(np.flatnonzero(too_few)[0])
     count = int(num_groups[label])
     where = f"{origin}: class {class_names[label]!r} has {count} {kind}{'s' * (count != 1)} among "
