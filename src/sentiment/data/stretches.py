@@ -82,6 +82,8 @@ def order_films(parts: Sequence[Sequence[str]]) -> np.ndarray | None:
     Texts of a part whose films have the order of a later part get the places of these films there.
     None if there is no such part.
     """
+    if len(parts) == 1:
+        return None
     names = [find_names(part) for part in parts]
     places: list[np.ndarray] = []  # of the parts from the last to the first
     starts: dict[int, int] = {}  # place of the first text of each part that has an order of its own
