@@ -20,7 +20,7 @@ from sentiment.data import splits as holdout
 from sentiment.data.reviews import load_training_splits
 from sentiment.data.splits import dedup_key
 from sentiment.data.tokenizer import TokenizedTexts
-from sentiment.data.vocabulary import count_groups
+from sentiment.data.vocabulary import count_groups, expect_groups
 from sentiment.runs.run import load_settings
 
 
@@ -287,6 +287,23 @@ def test_groups_of_a_word_are_counted_as_by_hand(seed, monkeypatch):
     assert +count_groups(tokenized, np.array(groups)) == Counter(word for _, word in pairs)
     alone = Counter(word for text in texts for word in set(text))
     assert +count_groups(tokenized, None) == alone
+    size = len(texts)
+    for of_text in (groups, range(size)):
+        shares = [count / size for count in Counter(of_text).values()]
+        expected = expect_groups(tokenized, None if of_text is not groups else np.array(groups))
+        for word in lexicon:
+            by_hand = sum(1 - (1 - share) ** alone[word] for share in shares)
+            assert expected[word] == pytest.approx(by_hand)
+
+
+def test_expected_groups_are_those_of_random_draws():
+    groups = np.repeat([0, 1, 2, 3], [40, 30, 20, 10])
+    holds = np.zeros(100, dtype=bool)
+    holds[:12] = True
+    tokenized = TokenizedTexts(np.full(12, 0, np.int32), np.cumsum([0, *holds]), ["word"])
+    generator = np.random.default_rng(0)
+    draws = [len(set(groups[generator.integers(0, 100, 12)])) for _ in range(4_000)]
+    assert expect_groups(tokenized, groups)["word"] == pytest.approx(np.mean(draws), abs=0.03)
 
 
 def test_words_of_few_groups_are_left_out(tmp_path):
@@ -300,6 +317,22 @@ def test_words_of_few_groups_are_left_out(tmp_path):
     assert train(tmp_path, *options) == 0
     words = [line.split("\t")[0] for line in (run / "vocabulary.txt").read_text().splitlines()]
     assert words[2:] == ["bad", "good"], "each film's name stands in one stretch alone"
+
+
+def test_words_of_fewer_groups_than_chance_are_left_out(tmp_path):
+    """A name in all reviews of two films, however frequent, but no word as rare of another kind."""
+    texts = []
+    for film in range(40):
+        name = f"Star{film // 2} " * 3
+        for number in range(4):
+            word = "rare" if number == film % 4 == 0 else "often"
+            texts.append(f"{name}{word} once{film}x{number}")
+    labels = ["neg", "pos"] * 80
+    write(tmp_path / "data" / "train.csv", {"text": texts, "label": labels})
+    options = ["--data.validation=stretches", "--data.stretch_length=4"]
+    assert train(tmp_path, *options, "--vocabulary.min_spread=0.7") == 0
+    lines = (tmp_path / "run" / "vocabulary.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines[2:]] == ["often", "rare"]
 
 
 def test_words_that_no_two_groups_share_are_too_few(tmp_path, capsys):

@@ -116,6 +116,10 @@ class VocabularyConfig:
     min_groups: Annotated[int, Bounds(ge=1)] = 1
     """Smallest number of stretches or groups of the training split (see data.validation; single
     reviews if it is random) in which a token must occur; leaves out names from a single film."""
+    min_spread: Annotated[float, Bounds(ge=0, le=1)] = 0.0
+    """Smallest ratio of the stretches or groups in which a token occurs to those in which it would
+    if its reviews were random ones; leaves out names and subjects of a few films, also frequent
+    ones, and no rare words of other kinds. 0.7 is typical, 0 leaves out nothing."""
 
     def __post_init__(self) -> None:
         check_bounds(self, "vocabulary.")

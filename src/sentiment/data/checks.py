@@ -103,9 +103,9 @@ def warn_of_vocabulary(
     """Warn of a tiny vocabulary and of many unknown tokens."""
     train, validation = count_tokens(train_tokens), count_tokens(validation_tokens)
     known, num_words = set(vocabulary.itos), len(vocabulary) - len(SPECIALS)
-    unlimited = {"min_frequency": 1, "min_groups": 1, "max_size": None}
+    unlimited = {"min_frequency": 1, "min_groups": 1, "min_spread": 0, "max_size": None}
     options = (
-        f"--vocabulary.{name} {value or 'null'}"
+        f"--vocabulary.{name} {'null' if value is None else value}"
         for name, value in unlimited.items()
         if getattr(settings, name) != value
     )

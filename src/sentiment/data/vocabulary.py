@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
 from torchtext.vocab import Vocab
 
 from sentiment.data.tokenizer import TOKENS_AT_ONCE, TokenizedTexts
@@ -34,16 +35,43 @@ def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counte
     is a group.
     """
     if groups is None:
-        groups = np.arange(len(tokenized), dtype=np.int64)
-    size = len(tokenized.lexicon)
-    pairs = np.empty(0, dtype=np.int64)  # distinct values of group * size + token
-    for start in range(0, len(tokenized.tokens), TOKENS_AT_ONCE):
-        part = tokenized.tokens[start : start + TOKENS_AT_ONCE]
-        positions = np.arange(start, start + len(part))
-        texts = np.searchsorted(tokenized.offsets, positions, side="right") - 1
-        pairs = np.union1d(pairs, groups[texts] * size + part)
-    counts = np.bincount(pairs % max(1, size), minlength=size)
+        groups = np.arange(len(tokenized))
+    names, numbers = np.unique(groups, return_inverse=True)
+    offsets = np.asarray(tokenized.offsets)
+    found = sparse.csr_array((len(names), len(tokenized.lexicon)), dtype=np.int32)
+    first = 0
+    while first < len(tokenized):  # at least one text, and no more tokens than fit in memory
+        last = int(np.searchsorted(offsets, offsets[first] + TOKENS_AT_ONCE, side="right")) - 1
+        last = max(last, first + 1)
+        tokens = np.array(tokenized.tokens[offsets[first] : offsets[last]])
+        shape = (last - first, len(tokenized.lexicon))
+        starts = offsets[first : last + 1] - offsets[first]
+        texts = sparse.csr_array((np.ones(len(tokens), np.int32), tokens, starts), shape)
+        texts.sum_duplicates()
+        ones, columns = np.ones(last - first, np.int32), np.arange(last - first)
+        members = sparse.csr_array((ones, (numbers[first:last], columns)), (len(names), shape[0]))
+        found = found + members @ texts
+        first = last
+    counts = np.bincount(found.indices, minlength=len(tokenized.lexicon))
     return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
+
+
+def expect_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> dict[str, float]:
+    """In how many groups each token would occur if the texts that hold it were random ones.
+
+    The mean over draws with replacement; a group's share of the texts is its probability.
+    """
+    num_texts = count_groups(tokenized, None)
+    if groups is None:
+        groups = np.arange(len(tokenized))
+    _, sizes_of_groups = np.unique(groups, return_counts=True)
+    sizes, multiplicities = np.unique(sizes_of_groups, return_counts=True)
+    missed = 1 - sizes / len(tokenized)  # the chance that a text is of another group
+    expected = {
+        number: float((multiplicities * (1 - missed**number)).sum())
+        for number in set(num_texts.values())
+    }
+    return {word: expected[number] for word, number in num_texts.items()}
 
 
 def build_vocabulary(
