@@ -242,27 +242,27 @@ def _load_unlabelled(config: Config, train: Reviews, validation: Reviews) -> Rev
 
 def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, TokenizedTexts]]) -> Vocab:
     """Build the vocabulary of reviews with their tokens; the training reviews come first."""
-    settings = config.vocabulary
+    min_groups, min_spread = config.vocabulary.min_groups, config.vocabulary.min_spread
     counts = sum((count_tokens(tokens) for _, tokens in corpora), start=Counter())
-    if settings.min_groups > 1 or settings.min_spread > 0:
+    if min_groups > 1 or min_spread > 0:
         found: Counter[str] = Counter()
         least = dict.fromkeys(counts, 0.0)
         for reviews, tokens in corpora:
             found.update(count_groups(tokens, reviews.groups))
             for word, expected in expect_groups(tokens, reviews.groups).items():
-                least[word] += settings.min_spread * expected
+                least[word] += min_spread * expected
         counts = Counter(
             {word: counts[word] for word in counts
-             if found[word] >= max(settings.min_groups, least[word])}
+             if found[word] >= max(min_groups, least[word])}
         )  # fmt: skip
     vocabulary = build_vocabulary(
-        counts, max_size=settings.max_size, min_frequency=settings.min_frequency
+        counts, max_size=config.vocabulary.max_size, min_frequency=config.vocabulary.min_frequency
     )
     if len(vocabulary) == len(SPECIALS):
         raise UserError(
             f"no word of {corpora[0][0].origin} occurs vocabulary.min_frequency = "
-            f"{settings.min_frequency} times and in vocabulary.min_groups = {settings.min_groups} "
-            f"groups of reviews, with vocabulary.min_spread = {settings.min_spread:g}: set them to "
+            f"{config.vocabulary.min_frequency} times and in vocabulary.min_groups = {min_groups} "
+            f"groups of reviews, with vocabulary.min_spread = {min_spread:g}: set them to "
             "1, 1 and 0, or give more reviews"
         )
     return vocabulary
