@@ -275,7 +275,9 @@ def test_a_baseline_is_compared_with_a_run(run, made, tmp_path, capsys):
     result = json.loads((tmp_path / "compare.json").read_text())
     one, other = (group["accuracy"] for group in result["sides"])
     report = json.loads((made / EVALUATION / "report.json").read_text())
-    assert other == report["accuracy"] and result["sides"][1]["nll"] == report["nll"]
+    assert other == report["accuracy"]
+    calibrated = report["calibration"]["after"]["nll"]
+    assert result["sides"][1]["nll"] == pytest.approx(calibrated, rel=1e-6)
     assert result["pairs"][0]["difference"] == pytest.approx(other - one)
     assert result["settings"] == {}, "settings that a baseline lacks are no difference"
     assert "McNemar p" in printed and made.name in printed

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -18,9 +19,13 @@ import torch
 from helpers.review_files import read_rows, write
 from helpers.trainings import refusal
 from helpers.untrained_run import make_run
+from scipy.stats import ttest_rel
 
 from sentiment import load
 from sentiment.cli import main as cli
+from sentiment.data.reviews import Reviews
+from sentiment.evaluation.evaluate import Predictions
+from sentiment.inference.predictor import Member, average_predictions
 from sentiment.runtime.errors import UserError
 
 TEXTS = ["a great film", "", "dull " * 50, "🎬🎬", "zzzz", "awful plot <br /> and lovely music"]
@@ -49,6 +54,28 @@ def test_an_ensemble_averages_logarithms(trained_run, tmp_path):
     make_run(tmp_path / "names", ("bad", "good"))
     with pytest.raises(UserError, match="has the classes bad, good, but .* has neg, pos"):
         load(trained_run, ensemble=[tmp_path / "names"])
+
+
+def test_an_ensemble_is_compared_with_its_members():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, 500)
+    signal = np.where(labels == 1, 1.0, -1.0)
+    logits = [signal + generator.normal(0, 1, 500) for _ in range(2)]
+    one, other = (np.stack([-np.logaddexp(0, z), -np.logaddexp(0, -z)], axis=1) for z in logits)
+    reviews = Reviews([""] * 500, labels, ("neg", "pos"), "origin")
+    members = [Member(Path("runs/other"), lambda texts: other)]
+    together, remark = average_predictions(
+        Path("runs/one"), Predictions(one, labels), members, reviews
+    )
+    losses = np.logaddexp(0, -np.where(labels == 1, 1, -1) * np.mean(logits, axis=0))
+    assert together.losses == pytest.approx(losses)
+    for name, log_probabilities in (("one", one), ("other", other)):
+        alone = -log_probabilities[np.arange(500), labels]
+        p_value = ttest_rel(losses, alone).pvalue
+        accuracy = 100 * (log_probabilities.argmax(axis=1) == labels).mean()
+        shown = "< 0.001" if p_value < 0.001 else f"= {p_value:.3g}"
+        assert f"runs/{name} {accuracy:.2f} % (+" in remark
+        assert f"; NLL {losses.mean() - alone.mean():+.4f}, paired t p {shown})" in remark
 
 
 def test_lengths_and_cutting_are_told(trained_run):

@@ -81,7 +81,7 @@ def compare_pair(
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     p_value, test = mcnemar(only_first, only_second)
-    nll_difference_ci95, nll_p = _compare_losses(first_run.losses, second_run.losses)
+    nll_difference_ci95, nll_p = compare_losses(first_run.losses, second_run.losses)
     first_classes, second_classes = first_run.predicted, second_run.predicted
     is_constant = len(np.union1d(first_classes, second_classes)) == 1
     return PairComparison(
@@ -103,7 +103,7 @@ def compare_pair(
     )
 
 
-def _compare_losses(first: np.ndarray, second: np.ndarray) -> tuple[Interval | None, float | None]:
+def compare_losses(first: np.ndarray, second: np.ndarray) -> tuple[Interval | None, float | None]:
     """95 % interval of the mean of the second minus the first, and its p, by Student's paired t."""
     from scipy.stats import ttest_rel
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sentiment.baseline.folder import load_baseline
-from sentiment.comparison.significance import describe_gain
+from sentiment.comparison.significance import compare_losses, describe_gain, format_p
 from sentiment.data.batches import EncodedCorpus, TextEncoder, windows
 from sentiment.data.reviews import Reviews
 from sentiment.display.console import sanitize, truncate
@@ -199,9 +199,14 @@ def average_predictions(
         f"Predictions of {len(alone)} models are averaged. Each alone, and the ensemble's gain:"
     ]
     for path, log_probabilities in zip(paths, alone, strict=True):
-        right = replace(predictions, log_probabilities=log_probabilities).is_right
-        points, test = describe_gain(right, together)
-        lines.append(f"{sanitize(str(path))} {100 * right.mean():.2f} % ({points}, {test});")
+        member = replace(predictions, log_probabilities=log_probabilities)
+        points, test = describe_gain(member.is_right, together)
+        _, p_value = compare_losses(member.losses, ensemble.losses)
+        nll = f"NLL {ensemble.losses.mean() - member.losses.mean():+.4f}"
+        if p_value is not None:
+            nll += f", paired t p {format_p(p_value)}"
+        accuracy = 100 * member.is_right.mean()
+        lines.append(f"{sanitize(str(path))} {accuracy:.2f} % ({points}, {test}; {nll});")
     return ensemble, " ".join(lines).removesuffix(";") + "."
 
 
