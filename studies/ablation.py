@@ -69,6 +69,10 @@ SHORT = (  # cut reviews and small vectors: the recipe of earlier versions
 VARIANTS = {
     "tutorial": Variant("`configs/tutorial.yaml`", config="tutorial"),
     "imdb": Variant("`configs/imdb.yaml`", dimension=300, words="imdb"),
+    "imdb-names": Variant(
+        "… with the names that `vocabulary.min_spread` leaves out",
+        options=("--vocabulary.min_spread=0",), dimension=300, words="imdb-names",
+    ),
     "imdb-no-words": Variant(
         "… without its language model", options=("--pretraining.num_epochs=0",), dimension=300
     ),
