@@ -233,7 +233,7 @@ def _seconds_before(manifest: dict[str, Any]) -> float:
         total += _manifest(Path(manifest["pretraining"]["path"]))["result"]["seconds"]
     for teacher in manifest.get("teachers", []):
         folder = Path(teacher["path"])
-        report = folder / "evaluation" / "validation" / "report.json"  # of a baseline
+        report = folder / ALONE_REPORT  # of a baseline
         times = json.loads(report.read_text(encoding="utf-8")) if holds_baseline(folder) else None
         total += (times or _manifest(folder)["result"])["seconds"]
     return total

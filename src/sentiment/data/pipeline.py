@@ -249,8 +249,9 @@ def choose_vocabulary(config: Config, corpora: Sequence[tuple[Reviews, Tokenized
         least = dict.fromkeys(counts, 0.0)
         for reviews, tokens in corpora:
             found.update(count_groups(tokens, reviews.groups))
-            for word, expected in expect_groups(tokens, reviews.groups).items():
-                least[word] += min_spread * expected
+            if min_spread > 0:
+                for word, expected in expect_groups(tokens, reviews.groups).items():
+                    least[word] += min_spread * expected
         counts = Counter(
             {word: counts[word] for word in counts
              if found[word] >= max(min_groups, least[word])}

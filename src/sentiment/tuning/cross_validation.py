@@ -102,9 +102,12 @@ def plan_folds(config: Config, folder: Path, num_folds: int, num_repeats: int) -
 
 def check_folds(folds: Sequence[Fold]) -> None:
     """Raise ``UserError`` if a class is missing in one of the folds, or in the other folds."""
+    data = folds[0].config.data
+    if data.hold_out == "random":  # single reviews spread evenly
+        return
     # Rows that data.exclude lists take part in the division.
-    train = load_labelled(replace(folds[0].config.data, exclude=None))["train"]
-    for fold in folds if train.groups is not None else ():  # single reviews spread evenly
+    train = load_labelled(replace(data, exclude=None))["train"]
+    for fold in folds:
         hold_out(
             train.texts, train.labels, fold.config.data,
             class_names=train.class_names, origin=train.origin, groups=train.groups,
