@@ -69,6 +69,10 @@ def parse(*arguments: str) -> Config:
         ("--vectors.freeze true", ["vectors.freeze is True", "no vectors are set"]),
         ("--vectors.name glove.6B.50d", ["of 50 dimensions", "model.embedding_size is 100"]),
         ("--training.weight_decay 0.1", ["training.weight_decay is 0.1", "adamw"]),
+        (
+            "--training.contrasts 1 --data.language de",
+            ["training.contrasts is 1, but data.language is 'de'", "set training.contrasts to 0"],
+        ),
         # The embedding would begin at 4, the end.
         ("--training.num_epochs 4 --training.unfreeze_epochs 2", ["would begin to learn after 4"]),
         (

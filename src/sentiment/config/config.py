@@ -275,6 +275,12 @@ class Config:
                 "objectives.unlabelled is False, but distillation needs unlabelled reviews: set it "
                 f"to true, or {self.distillation.off}"
             )
+        if self.training.contrasts > 0 and self.data.language != "en":
+            raise UserError(
+                f"training.contrasts is {self.training.contrasts}, but data.language is "
+                f"{self.data.language!r}: contrast texts are made by rules for English; set "
+                "training.contrasts to 0"
+            )
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise UserError(
                 f"training.weight_decay is {self.training.weight_decay}, but training.optimizer "

@@ -47,8 +47,8 @@ class EncodedCorpus:
     # (num_reviews,) int64, how many of the kept tokens come from a review's start, while the others
     # come from its end; None if all come from its start.
     heads: torch.Tensor | None = None
-    # (num_rows,) int64, the review of each row, if excerpts of reviews are rows too; None if each
-    # row is a review.
+    # (num_rows,) int64, the review that each row is or is an excerpt of, -1 for a text made up of
+    # reviews; None if each row is a review.
     reviews: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class EncodedCorpus:
         return len(self) if self.reviews is None else int(self.reviews.max()) + 1
 
     def reviews_of(self, rows: torch.Tensor) -> torch.Tensor:
-        """The review that each row is or is an excerpt of, (num,) both on the CPU."""
+        """The review that each row is or is an excerpt of, -1 for none, (num,) both on the CPU."""
         return rows if self.reviews is None else self.reviews[rows]
 
     def cut(self, max_length: int, keep: Keep = "head") -> EncodedCorpus:
@@ -82,6 +82,31 @@ class EncodedCorpus:
             labels=self.labels[to_device(indices, self.labels.device)],
             heads=None if self.heads is None else self.heads[indices],
             reviews=None if self.reviews is None else self.reviews[indices],
+        )
+
+    def append(
+        self, texts: Sequence[np.ndarray], ids: np.ndarray, labels: Sequence[int]
+    ) -> EncodedCorpus:
+        """Add texts of no review, whole; the corpus must be on the CPU.
+
+        Args:
+            texts: of tokens, int32 arrays; a number from ``len(self.ids)`` on is one of ``ids``.
+            ids: further int32 ids in the vocabulary.
+            labels: of the texts.
+        """
+        lengths = torch.tensor([len(text) for text in texts])
+        starts = len(self.tokens) + lengths.cumsum(dim=0) - lengths
+        reviews = torch.arange(len(self)) if self.reviews is None else self.reviews
+        return replace(
+            self,
+            tokens=torch.cat((self.tokens, torch.from_numpy(np.concatenate(texts)))),
+            ids=torch.cat((self.ids, torch.from_numpy(ids))),
+            starts=torch.cat((self.starts, starts)),
+            lengths=torch.cat((self.lengths, lengths)),
+            full_lengths=torch.cat((self.full_lengths, lengths)),
+            labels=torch.cat((self.labels, torch.tensor(labels))),
+            heads=None if self.heads is None else torch.cat((self.heads, lengths)),
+            reviews=torch.cat((reviews, torch.full_like(lengths, -1))),
         )
 
     def to(self, device: torch.device) -> EncodedCorpus:

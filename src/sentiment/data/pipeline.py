@@ -21,6 +21,7 @@ from sentiment.data.checks import (
     warn_of_unspaced,
     warn_of_vocabulary,
 )
+from sentiment.data.contrasts import add_contrasts
 from sentiment.data.download import cached_vectors, fetch_vectors
 from sentiment.data.reviews import (
     Reviews,
@@ -135,7 +136,7 @@ def prepare_training(
         tokens = tokenize_reviews(unlabelled, config.data)
         unlabelled_corpus = _encode_to_learn(unlabelled, tokens, vocabulary, config)
     data = TrainingData(
-        train=_encode_to_learn(train, train_tokens, vocabulary, config),
+        train=_encode_labelled(train, train_tokens, vocabulary, config),
         validation=encode_tokens(validation, validation_tokens, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
@@ -171,6 +172,11 @@ def load_training(
             "or leave the split out to hold reviews out of train"
         )
     check_class_names(config, train)
+    if config.training.contrasts > 0 and len(train.class_names) != 2:
+        raise UserError(
+            f"{train.origin}: training.contrasts is {config.training.contrasts}, which needs two "
+            f"opposite classes, but there are {len(train.class_names)}: set training.contrasts to 0"
+        )
     if config.distillation.labelled > 0:
         _check_second_opinion(train)
     unlabelled = _load_unlabelled(config, train, validation) if reads_unlabelled(config) else None
@@ -320,6 +326,20 @@ def _encode_to_learn(
     )
     counts = (f"{len(corpus) - len(reviews):,}", f"{len(reviews):,}")
     logger.info("excerpts: %s from %s reviews", *counts)
+    return corpus
+
+
+def _encode_labelled(
+    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, config: Config
+) -> EncodedCorpus:
+    """Encode labelled reviews to train on, and the texts made of them that the settings ask for."""
+    corpus = _encode_to_learn(reviews, tokenized, vocabulary, config)
+    per_review, num_rows = config.training.contrasts, len(corpus)
+    if per_review > 0:
+        corpus = add_contrasts(
+            corpus, tokenized, vocabulary, per_review=per_review, seed=config.seed
+        )
+        logger.info("contrast texts: %s", f"{len(corpus) - num_rows:,}")
     return corpus
 
 

@@ -37,8 +37,23 @@ def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counte
     if groups is None:
         groups = np.arange(len(tokenized))
     names, numbers = np.unique(groups, return_inverse=True)
+    counts = np.bincount(_sum_texts(tokenized, numbers, len(names)).indices)
+    counts = np.pad(counts, (0, len(tokenized.lexicon) - len(counts)))
+    return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
+
+
+def count_texts(tokenized: TokenizedTexts, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """(num_classes, len(lexicon)) int32: in how many texts of each class each token occurs."""
+    return _sum_texts(tokenized, labels, num_classes).toarray()
+
+
+def _sum_texts(tokenized: TokenizedTexts, numbers: np.ndarray, num_groups: int) -> sparse.csr_array:
+    """(num_groups, len(lexicon)) int32: in how many texts of each group each token occurs.
+
+    ``numbers`` (num_texts,) int64 are those of the texts' groups, below ``num_groups``.
+    """
     offsets = np.asarray(tokenized.offsets)
-    found = sparse.csr_array((len(names), len(tokenized.lexicon)), dtype=np.int32)
+    found = sparse.csr_array((num_groups, len(tokenized.lexicon)), dtype=np.int32)
     first = 0
     while first < len(tokenized):  # at least one text, and no more tokens than fit in memory
         last = int(np.searchsorted(offsets, offsets[first] + TOKENS_AT_ONCE, side="right")) - 1
@@ -48,12 +63,12 @@ def count_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> Counte
         starts = offsets[first : last + 1] - offsets[first]
         texts = sparse.csr_array((np.ones(len(tokens), np.int32), tokens, starts), shape)
         texts.sum_duplicates()
+        texts.data[:] = 1
         ones, columns = np.ones(last - first, np.int32), np.arange(last - first)
-        members = sparse.csr_array((ones, (numbers[first:last], columns)), (len(names), shape[0]))
+        members = sparse.csr_array((ones, (numbers[first:last], columns)), (num_groups, shape[0]))
         found = found + members @ texts
         first = last
-    counts = np.bincount(found.indices, minlength=len(tokenized.lexicon))
-    return Counter(dict(zip(tokenized.lexicon, counts.tolist(), strict=True)))
+    return found
 
 
 def expect_groups(tokenized: TokenizedTexts, groups: np.ndarray | None) -> dict[str, float]:

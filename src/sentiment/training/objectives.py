@@ -131,17 +131,21 @@ class MicroBatches:
             if is_placeholder and not self._uses_placeholders:
                 continue
             share = rows[:1] if is_placeholder else share
+            batch = corpus.batch(share)
             known = self._soft_labels
             soft_labels = known.labelled if is_labelled else known.unlabelled
             if soft_labels is not None:
                 reviews = corpus.reviews_of(share)
                 soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
+                if (reviews < 0).any():  # texts of no review, which have no label but their own
+                    rows = to_device(torch.nonzero(reviews < 0)[:, 0], soft_labels.device)
+                    one_hot = nn.functional.one_hot(batch.labels[rows], soft_labels.shape[1])
+                    soft_labels[rows] = one_hot.to(soft_labels)
             micro_batches.append(
                 MicroBatch(
-                    corpus.batch(share), is_labelled, update, num_labelled, num_all,
-                    soft_labels, is_placeholder,
+                    batch, is_labelled, update, num_labelled, num_all, soft_labels, is_placeholder
                 )
-            )  # fmt: skip
+            )
         return micro_batches, sum(int(corpus.lengths[rows].sum()) for corpus, rows in sources)
 
 

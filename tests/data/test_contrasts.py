@@ -1,0 +1,134 @@
+"""Contrast texts: clauses with a verdict, denied and set against one another."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sentiment.config.config import Config
+from sentiment.data.batches import add_pieces, encode
+from sentiment.data.contrasts import add_contrasts
+from sentiment.data.pipeline import TrainingData
+from sentiment.data.tokenizer import Tokenizer
+from sentiment.data.vocabulary import build_vocabulary, count_tokens, number_lexicon
+from sentiment.training.context import TrainingContext
+from sentiment.training.distillation import SoftLabels
+from sentiment.training.objectives import MicroBatches
+
+# Each review as often as a word must occur to be a verdict; "story", "was" and "is" are in both.
+PRAISE = "Yes, the story is charming. We saw the story."
+BLAME = "I think the dialogue was boring, and we left! The music is not catchy."
+OTHERS = {
+    "denied": ("The acting is never boring.", 0),
+    "of both": ("The acting is charming to the boring.", 1),
+    "of the other class": ("The acting is boring.", 1),
+    "question of possession": ("The author's charming wife is here.", 1),
+    "too far": ("The acting is what you would call charming.", 1),
+    "too short": ("Is charming.", 1),
+    "too long": ("The acting is charming " + "and the acting ".replace("and", "then") * 6, 1),
+}
+
+
+def make(texts, labels, *, per_review=3, seed=0, lower_case=True, keep="head", knows=True):
+    """The rows beyond the reviews as (words, label, review), and the corpus with them."""
+    tokenized = Tokenizer(lower_case=lower_case)(texts)
+    counts = count_tokens(tokenized)
+    counts.update(["but", "although", "n't", "never"] if knows else [])
+    vocabulary = build_vocabulary(counts)
+    ids = number_lexicon(vocabulary, tokenized.lexicon)
+    corpus = encode(tokenized, ids, np.array(labels), max_length=100, keep=keep)
+    corpus = add_pieces(corpus, tokenized, per_review=1, max_length=100, seed=0)
+    num_rows = len(corpus)
+    corpus = add_contrasts(corpus, tokenized, vocabulary, per_review=per_review, seed=seed)
+    rows = []
+    for row in range(num_rows, len(corpus)):
+        batch = corpus.batch(torch.tensor([row]))
+        words = " ".join(vocabulary.itos[token] for token in batch.tokens[0].tolist())
+        rows.append((words, batch.labels.item(), corpus.reviews_of(batch.indices).item()))
+    return rows, corpus
+
+
+def test_clauses_denials_and_turns_with_unknown_words():
+    rows, corpus = make([PRAISE, BLAME] * 25, [1, 0] * 25, knows=False)
+    assert len(rows) == 150 and {review for _, _, review in rows} == {-1}
+    good, bad = "the story is charming", "i think the dialogue was boring"
+    texts = {}
+    for words, label, _ in rows:
+        texts.setdefault(label, set()).add(words)
+    turns = ["{} , <unk> {} .", "{} . <unk> {} .", "<unk> {} , {} ."]
+    assert texts[1] == {
+        f"{good} .", "i think the dialogue was not boring .",
+        "i think the dialogue was <unk> boring .",
+        *(turn.format(bad, good) for turn in turns), f"{good} , <unk> {bad} .",
+    }  # fmt: skip
+    assert texts[0] == {
+        f"{bad} .", "the story is not charming .", "the story is <unk> charming .",
+        *(turn.format(good, bad) for turn in turns), f"{bad} , <unk> {good} .",
+    }  # fmt: skip
+    assert sum(label for _, label, _ in rows) == 75
+    assert corpus.num_reviews == 50
+    by_clause = [[label for _, label, _ in rows[first : first + 3]] for first in range(0, 150, 3)]
+    assert all(labels in ([1, 0, 1], [0, 1, 0]) for labels in by_clause)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_clauses_without_a_clear_verdict_are_left_out(name):
+    text, label = OTHERS[name]
+    usual = make([PRAISE, BLAME] * 25, [1, 0] * 25, per_review=6)[0]
+    rows = make([*[PRAISE, BLAME] * 25, text], [*[1, 0] * 25, label], per_review=6)[0]
+    assert {words for words, _, _ in rows} == {words for words, _, _ in usual}
+
+
+def test_words_of_the_vocabulary_are_written_in_full():
+    rows, _ = make([PRAISE, BLAME, "It's charming, the end."] * 100, [1, 0, 1] * 100)
+    texts = {words: label for words, label, _ in rows}
+    assert texts["it 's charming ."] == 1
+    assert texts["it 's not charming ."] == texts["it 's never charming ."] == 0
+    assert "it 's n't charming ." not in texts
+    assert texts["the story is n't charming ."] == 0
+    assert texts["although it 's charming , i think the dialogue was boring ."] == 0
+    assert texts["it 's charming , but i think the dialogue was boring ."] == 0
+    assert texts["it 's charming . but i think the dialogue was boring ."] == 0
+    assert texts["it 's charming , although i think the dialogue was boring ."] == 1
+
+
+def test_a_verdict_is_frequent_and_twice_as_frequent_in_one_class():
+    assert make([PRAISE, BLAME] * 24, [1, 0] * 24)[0] == []
+    plain = "The story is charming."  # also in half as many reviews of the other class, or more
+    for num_others, are_any in ((12, True), (13, False)):
+        texts = [PRAISE, BLAME] * 25 + [plain] * num_others + ["The dialogue was boring."] * 12
+        labels = [1, 0] * 25 + [0] * num_others + [1] * 12
+        rows = make(texts, labels, per_review=6)[0]
+        assert any(words == "the story is charming ." for words, _, _ in rows) == are_any
+
+
+def test_rows_before_them_stay_and_seeds_choose():
+    texts, labels = [PRAISE, BLAME] * 25, [1, 0] * 25
+    few, corpus = make(texts, labels, per_review=1, seed=1, keep="head+tail")
+    assert len(few) == 48  # in threes
+    assert few == make(texts, labels, per_review=1, seed=1, keep="head+tail")[0]
+    assert few != make(texts, labels, per_review=1, seed=2)[0]
+    alone = make(texts, labels, per_review=0, keep="head+tail")[1]
+    for row in range(len(alone)):
+        before, after = (each.batch(torch.tensor([row])) for each in (alone, corpus))
+        assert torch.equal(before.tokens, after.tokens) and before.labels == after.labels
+    assert torch.equal(alone.reviews, corpus.reviews[: len(alone)])
+
+
+def test_capitals_do_not_matter():
+    rows, _ = make([PRAISE.upper(), BLAME.upper()] * 25, [1, 0] * 25, lower_case=False)
+    assert ("THE STORY IS CHARMING .", 1, -1) in rows
+
+
+def test_they_learn_their_own_labels_where_reviews_learn_soft_ones():
+    _, corpus = make([PRAISE, BLAME] * 25, [1, 0] * 25)
+    known = SoftLabels(unlabelled=None, labelled=torch.rand(50, 2))
+    data = TrainingData(corpus, corpus, None, None, None, None, soft_labels=known)
+    context = TrainingContext(Config(), Path("unused"), torch.device("cpu"), torch.float32)
+    [micro_batch], _ = MicroBatches(data, context).of_update(0, [torch.arange(len(corpus))])
+    num_with_reviews = len(corpus) - 150
+    reviews = corpus.reviews[:num_with_reviews]
+    assert torch.equal(micro_batch.soft_labels[:num_with_reviews], known.labelled[reviews])
+    own = torch.nn.functional.one_hot(corpus.labels[num_with_reviews:], 2).float()
+    assert torch.equal(micro_batch.soft_labels[num_with_reviews:], own)
