@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.review_files import write
+from helpers.trainings import arguments, read_epochs, refusal, stop_after, train
 
+from sentiment.cli import main as cli
 from sentiment.config.config import Config
 from sentiment.data.batches import add_pieces, encode
 from sentiment.data.contrasts import add_contrasts
 from sentiment.data.pipeline import TrainingData
 from sentiment.data.tokenizer import Tokenizer
 from sentiment.data.vocabulary import build_vocabulary, count_tokens, number_lexicon
+from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.training.context import TrainingContext
 from sentiment.training.distillation import SoftLabels
 from sentiment.training.objectives import MicroBatches
@@ -132,3 +136,36 @@ def test_they_learn_their_own_labels_where_reviews_learn_soft_ones():
     assert torch.equal(micro_batch.soft_labels[:num_with_reviews], known.labelled[reviews])
     own = torch.nn.functional.one_hot(corpus.labels[num_with_reviews:], 2).float()
     assert torch.equal(micro_batch.soft_labels[num_with_reviews:], own)
+
+
+def write_reviews(folder: Path, num_classes: int = 2) -> Path:
+    """Reviews with a clause each, of which no two are the same."""
+    for split, num_reviews in (("train", 60), ("validation", 12)):
+        numbers = range(num_reviews)
+        texts = [f"{(BLAME, PRAISE)[n % 2]} {split} {n}." for n in numbers]
+        labels = [("neg", "pos", "mixed")[n % num_classes] for n in numbers]
+        write(folder / f"{split}.csv", {"text": texts, "label": labels})
+    return folder
+
+
+def test_a_training_with_them_resumes_exactly(tmp_path):
+    folder = write_reviews(tmp_path / "reviews")
+    more = ["--training.contrasts=2", "--distillation.labelled=0.5", "--training.pieces=1"]
+    whole = train(folder, tmp_path / "whole", *more)
+    assert "contrast texts: 120" in (whole / "train.log").read_text(encoding="utf-8")
+    broken = tmp_path / "broken"
+    stop_after(arguments(folder, broken, *more), 7)
+    assert cli.train([f"--resume={broken}"]) == 0
+    difference = compare_runs(whole, broken)
+    assert difference.is_equal and difference.num_points > 5, difference
+    without = train(folder, tmp_path / "without", *more[1:])
+    losses = [read_epochs(run)[-1]["validation"]["nll"] for run in (whole, without)]
+    assert losses[0] != losses[1]
+
+
+def test_three_classes_have_no_opposites(tmp_path, capsys):
+    folder = write_reviews(tmp_path / "reviews", num_classes=3)
+    command = arguments(folder, tmp_path / "run", "--training.contrasts=1")
+    message = refusal(command, capsys)
+    assert "training.contrasts is 1, which needs two opposite classes, but there are 3" in message
+    assert cli.train([*command, "--training.contrasts=0"]) == 0
