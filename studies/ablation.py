@@ -64,7 +64,7 @@ ALONE = (  # the recipe without its teacher and its language model, which needs 
 SHORT = (  # cut reviews and small vectors: the recipe of earlier versions
     *ALONE, "--data.max_length=400", "--model.embedding_size=100", "--vectors.name=glove.6B.100d",
     "--training.warmup_share=0", "--pretraining.window=100", "--pretraining.unlabelled=true",
-    "--training.pieces=0",
+    "--training.pieces=0", "--training.contrasts=0",
 )  # fmt: skip
 VARIANTS = {
     "tutorial": Variant("`configs/tutorial.yaml`", config="tutorial"),
@@ -72,6 +72,10 @@ VARIANTS = {
     "imdb-names": Variant(
         "… with the names that `vocabulary.min_spread` leaves out",
         options=("--vocabulary.min_spread=0",), dimension=300, words="imdb-names",
+    ),
+    "imdb-no-contrasts": Variant(
+        "… with a third excerpt of each review instead of contrast texts",
+        options=("--training.pieces=3", "--training.contrasts=0"), dimension=300, words="imdb",
     ),
     "imdb-no-words": Variant(
         "… without its language model", options=("--pretraining.num_epochs=0",), dimension=300
@@ -82,8 +86,11 @@ VARIANTS = {
     ),
     "imdb-alone": Variant("… without both, three epochs", options=ALONE, dimension=300),
     "imdb-whole": Variant(
-        "… without excerpts, 112 unlabelled reviews a batch",
-        options=("--training.pieces=0", "--objectives.unlabelled_batch_size=112"),
+        "… without excerpts and contrast texts, 112 unlabelled reviews a batch",
+        options=(
+            "--training.pieces=0", "--training.contrasts=0",
+            "--objectives.unlabelled_batch_size=112",
+        ),
         dimension=300, words="imdb",
     ),
     "imdb-short": Variant(
