@@ -73,6 +73,7 @@ def parse(*arguments: str) -> Config:
             "--training.contrasts 1 --data.language de",
             ["training.contrasts is 1, but data.language is 'de'", "set training.contrasts to 0"],
         ),
+        ("--training.contrasts 1 --training.class_weights balanced", ["weights is set, which"]),
         # The embedding would begin at 4, the end.
         ("--training.num_epochs 4 --training.unfreeze_epochs 2", ["would begin to learn after 4"]),
         (

@@ -20,21 +20,27 @@ from sentiment.training.context import TrainingContext
 from sentiment.training.distillation import SoftLabels
 from sentiment.training.objectives import MicroBatches
 
-# Each review as often as a word must occur to be a verdict; "story", "was" and "is" are in both.
+# "story", "was" and "is" are in both.
 PRAISE = "Yes, the story is charming. We saw the story."
-BLAME = "I think the dialogue was boring, and we left! The music is not catchy."
-OTHERS = {
-    "denied": ("The acting is never boring.", 0),
-    "of both": ("The acting is charming to the boring.", 1),
+BLAME = "I think the dialogue was boring, and we left the story! The music is not catchy."
+USELESS = {
+    "negated": ("The acting is never boring.", 0),
+    "of both classes": ("The acting is charming to the boring.", 1),
     "of the other class": ("The acting is boring.", 1),
-    "question of possession": ("The author's charming wife is here.", 1),
+    "genitive": ("The author's charming wife came.", 1),
     "too far": ("The acting is what you would call charming.", 1),
-    "too short": ("Is charming.", 1),
-    "too long": ("The acting is charming " + "and the acting ".replace("and", "then") * 6, 1),
+    "too short": ("It charming.", 1),
+    "too long": ("The acting is charming " + "then the acting " * 6, 1),
+    "without a subject": ("Is charming today.", 1),
+    "question": ("The acting is charming?", 1),
+    "condition": ("If the acting is charming, go.", 1),
+    "unfinished": ("The acting is charming of the", 1),
 }
 
 
-def make(texts, labels, *, per_review=3, seed=0, lower_case=True, keep="head", knows=True):
+def make(
+    texts, labels, *, per_review=3, max_length=100, seed=0, lower_case=True, keep="head", knows=True
+):
     """The rows beyond the reviews as (words, label, review), and the corpus with them."""
     tokenized = Tokenizer(lower_case=lower_case)(texts)
     counts = count_tokens(tokenized)
@@ -44,7 +50,9 @@ def make(texts, labels, *, per_review=3, seed=0, lower_case=True, keep="head", k
     corpus = encode(tokenized, ids, np.array(labels), max_length=100, keep=keep)
     corpus = add_pieces(corpus, tokenized, per_review=1, max_length=100, seed=0)
     num_rows = len(corpus)
-    corpus = add_contrasts(corpus, tokenized, vocabulary, per_review=per_review, seed=seed)
+    corpus = add_contrasts(
+        corpus, tokenized, vocabulary, per_review=per_review, max_length=100, seed=seed
+    )
     rows = []
     for row in range(num_rows, len(corpus)):
         batch = corpus.batch(torch.tensor([row]))
@@ -76,9 +84,9 @@ def test_clauses_denials_and_turns_with_unknown_words():
     assert all(labels in ([1, 0, 1], [0, 1, 0]) for labels in by_clause)
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_clauses_without_a_clear_verdict_are_left_out(name):
-    text, label = OTHERS[name]
+@pytest.mark.parametrize("name", USELESS)
+def test_clauses_without_a_clear_opinion_are_left_out(name):
+    text, label = USELESS[name]
     usual = make([PRAISE, BLAME] * 25, [1, 0] * 25, per_review=6)[0]
     rows = make([*[PRAISE, BLAME] * 25, text], [*[1, 0] * 25, label], per_review=6)[0]
     assert {words for words, _, _ in rows} == {words for words, _, _ in usual}

@@ -270,16 +270,11 @@ class Config:
         self._check_batches()
         self._check_pretraining()
         self._check_unfreezing()
+        self._check_contrasts()
         if self.distillation.has_teachers and not self.objectives.unlabelled:
             raise UserError(
                 "objectives.unlabelled is False, but distillation needs unlabelled reviews: set it "
                 f"to true, or {self.distillation.off}"
-            )
-        if self.training.contrasts > 0 and self.data.language != "en":
-            raise UserError(
-                f"training.contrasts is {self.training.contrasts}, but data.language is "
-                f"{self.data.language!r}: contrast texts are made by rules for English; set "
-                "training.contrasts to 0"
             )
         if self.training.optimizer == "adam" and self.training.weight_decay > 0:
             raise UserError(
@@ -336,6 +331,21 @@ class Config:
             raise UserError(
                 f"vectors.freeze is True, but {setting} trains the embedding, also one that starts "
                 "from vectors: set vectors.freeze to false"
+            )
+
+    def _check_contrasts(self) -> None:
+        num_contrasts = self.training.contrasts
+        if num_contrasts > 0 and self.data.language != "en":
+            raise UserError(
+                f"training.contrasts is {num_contrasts}, but data.language is "
+                f"{self.data.language!r}: contrast texts are made by rules for English; set "
+                "training.contrasts to 0"
+            )
+        if num_contrasts > 0 and self.training.class_weights is not None:
+            raise UserError(
+                f"training.contrasts is {num_contrasts}, but training.class_weights is set, which "
+                "would also weigh the contrast texts, although both classes have as many: set "
+                "training.contrasts to 0, or training.class_weights to null"
             )
 
     def _check_unfreezing(self) -> None:

@@ -172,9 +172,10 @@ class TrainingConfig:
     pieces: Annotated[int, Bounds(ge=0, le=100)] = 0
     """Number of random excerpts of each review, one or a few sentences long, to train on too, with
     the review's label; for models that will read short texts."""
-    contrasts: Annotated[int, Bounds(ge=0, le=100)] = 0
-    """Number of contrast texts for each review to train on too: clauses with a verdict, alone,
-    denied, and against a verdict of the other class. For English and two opposite classes."""
+    contrasts: Annotated[int, Bounds(ge=0, le=10)] = 0
+    """Mean number of contrast texts for each review to train on too, if there are enough clauses:
+    clauses with an opinion word, alone, negated, and set against one of the other class. For
+    English and two opposite classes."""
     accumulation_steps: Count = 1
     """Batches whose gradients are added up for one update."""
     optimizer: Literal["adam", "adamw"] = "adam"

@@ -47,8 +47,8 @@ class EncodedCorpus:
     # (num_reviews,) int64, how many of the kept tokens come from a review's start, while the others
     # come from its end; None if all come from its start.
     heads: torch.Tensor | None = None
-    # (num_rows,) int64, the review that each row is or is an excerpt of, -1 for a text made up of
-    # reviews; None if each row is a review.
+    # (num_rows,) int64, the review that each row is or is an excerpt of, -1 for a text that belongs
+    # to none; None if each row is a review.
     reviews: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class EncodedCorpus:
     def append(
         self, texts: Sequence[np.ndarray], ids: np.ndarray, labels: Sequence[int]
     ) -> EncodedCorpus:
-        """Add texts of no review, whole; the corpus must be on the CPU.
+        """Append texts that belong to no review; the corpus must be on the CPU.
 
         Args:
             texts: of tokens, int32 arrays; a number from ``len(self.ids)`` on is one of ``ids``.

@@ -136,7 +136,7 @@ def prepare_training(
         tokens = tokenize_reviews(unlabelled, config.data)
         unlabelled_corpus = _encode_to_learn(unlabelled, tokens, vocabulary, config)
     data = TrainingData(
-        train=_encode_labelled(train, train_tokens, vocabulary, config),
+        train=_encode_to_learn(train, train_tokens, vocabulary, config),
         validation=encode_tokens(validation, validation_tokens, vocabulary, config.data),
         validation_reviews=validation,
         vocabulary=vocabulary,
@@ -154,7 +154,8 @@ def prepare_training(
         100 * data.train.unknown_share(),
         100 * data.validation.unknown_share(),
     )
-    return data
+    with_contrasts = _add_contrasts(data.train, train_tokens, vocabulary, config)
+    return replace(data, train=with_contrasts)
 
 
 def load_training(
@@ -329,17 +330,25 @@ def _encode_to_learn(
     return corpus
 
 
-def _encode_labelled(
-    reviews: Reviews, tokenized: TokenizedTexts, vocabulary: Vocab, config: Config
+def _add_contrasts(
+    corpus: EncodedCorpus, tokenized: TokenizedTexts, vocabulary: Vocab, config: Config
 ) -> EncodedCorpus:
-    """Encode labelled reviews to train on, and the texts made of them that the settings ask for."""
-    corpus = _encode_to_learn(reviews, tokenized, vocabulary, config)
+    """Add contrast texts to the labelled reviews if the settings ask for any."""
     per_review, num_rows = config.training.contrasts, len(corpus)
-    if per_review > 0:
-        corpus = add_contrasts(
-            corpus, tokenized, vocabulary, per_review=per_review, seed=config.seed
-        )
-        logger.info("contrast texts: %s", f"{len(corpus) - num_rows:,}")
+    if per_review == 0:
+        return corpus
+    corpus = add_contrasts(
+        corpus, tokenized, vocabulary, per_review=per_review, max_length=config.data.max_length,
+        seed=config.seed,
+    )  # fmt: skip
+    num_texts, num_wanted = len(corpus) - num_rows, len(tokenized) * per_review
+    logger.info("contrast texts: %s", f"{num_texts:,}")
+    if num_texts < num_wanted / 2:
+        logger.warning(
+            "training.contrasts %s asks for %s contrast texts, but too few clauses of the reviews "
+            "have a word that is far more frequent in one class",
+            per_review, f"{num_wanted:,}",
+        )  # fmt: skip
     return corpus
 
 

@@ -63,7 +63,7 @@ def _sum_texts(tokenized: TokenizedTexts, numbers: np.ndarray, num_groups: int) 
         starts = offsets[first : last + 1] - offsets[first]
         texts = sparse.csr_array((np.ones(len(tokens), np.int32), tokens, starts), shape)
         texts.sum_duplicates()
-        texts.data[:] = 1
+        texts.data[:] = 1  # however often a text has it
         ones, columns = np.ones(last - first, np.int32), np.arange(last - first)
         members = sparse.csr_array((ones, (numbers[first:last], columns)), (num_groups, shape[0]))
         found = found + members @ texts

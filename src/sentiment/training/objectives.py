@@ -138,9 +138,9 @@ class MicroBatches:
                 reviews = corpus.reviews_of(share)
                 soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
                 if (reviews < 0).any():  # texts of no review, which have no label but their own
-                    rows = to_device(torch.nonzero(reviews < 0)[:, 0], soft_labels.device)
-                    one_hot = nn.functional.one_hot(batch.labels[rows], soft_labels.shape[1])
-                    soft_labels[rows] = one_hot.to(soft_labels)
+                    own = to_device(torch.nonzero(reviews < 0)[:, 0], soft_labels.device)
+                    one_hot = nn.functional.one_hot(batch.labels[own], soft_labels.shape[1])
+                    soft_labels[own] = one_hot.to(soft_labels)
             micro_batches.append(
                 MicroBatch(
                     batch, is_labelled, update, num_labelled, num_all, soft_labels, is_placeholder

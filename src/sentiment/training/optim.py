@@ -238,16 +238,16 @@ class StepInfo:
     update: int  # from 1
     epoch: int  # from 1
     learning_rate: float
-    rows: list[int]  # positions of its reviews in the training split, from 0
-    longest: int  # tokens of the longest of them
+    reviews: list[int]  # of its rows: positions in the training split from 0, -1 for no review
+    longest: int  # tokens of the longest row
 
     def __str__(self) -> str:
-        first = ", ".join(str(row + 1) for row in self.rows[:3])
-        more = " …" if len(self.rows) > 3 else ""
+        known = [review + 1 for review in self.reviews if review >= 0]
+        first = ", ".join(map(str, known[:3])) + (" …" if len(known) > 3 else "")
+        named = f"training reviews {first}" if known else "contrast texts"
         return (
             f"update {self.update} (epoch {self.epoch}, learning rate {self.learning_rate:.3g}, "
-            f"batch of {len(self.rows)} reviews of up to {self.longest} tokens: training reviews "
-            f"{first}{more})"
+            f"batch of {len(self.reviews)} reviews of up to {self.longest} tokens: {named})"
         )
 
 

@@ -251,10 +251,10 @@ class Trainer:
             self._objective.terms.keep_update(allowed)
 
     def _step_info(self, batches: list[torch.Tensor]) -> StepInfo:
-        rows = self._reviews_of(torch.cat(batches)).tolist()
+        reviews = self._reviews_of(torch.cat(batches)).tolist()
         longest = max(int(self._lengths[batch].max()) for batch in batches)
         epoch = self._state.progress.epoch
-        return StepInfo(self.update + 1, epoch, self.learning_rate, rows, longest)
+        return StepInfo(self.update + 1, epoch, self.learning_rate, reviews, longest)
 
     def _progress_bar(self, done: list[list[torch.Tensor]]) -> tqdm:
         return progress_bar(
