@@ -1,4 +1,4 @@
-"""Contrast texts: clauses with a verdict, denied and set against one another."""
+"""Contrast texts: clauses of reviews, negated and set against one another."""
 
 from pathlib import Path
 
@@ -39,19 +39,21 @@ USELESS = {
 
 
 def make(
-    texts, labels, *, per_review=3, max_length=100, seed=0, lower_case=True, keep="head", knows=True
-):
+    texts, labels, *, per_review=3, max_length=100, seed=0, lower_case=True, keep="head",
+    knows=True, leaves_out=None,
+):  # fmt: skip
     """The rows beyond the reviews as (words, label, review), and the corpus with them."""
     tokenized = Tokenizer(lower_case=lower_case)(texts)
     counts = count_tokens(tokenized)
     counts.update(["but", "although", "n't", "never"] if knows else [])
+    del counts[leaves_out]
     vocabulary = build_vocabulary(counts)
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     corpus = encode(tokenized, ids, np.array(labels), max_length=100, keep=keep)
     corpus = add_pieces(corpus, tokenized, per_review=1, max_length=100, seed=0)
     num_rows = len(corpus)
     corpus = add_contrasts(
-        corpus, tokenized, vocabulary, per_review=per_review, max_length=100, seed=seed
+        corpus, tokenized, vocabulary, per_review=per_review, max_length=max_length, seed=seed
     )
     rows = []
     for row in range(num_rows, len(corpus)):
@@ -61,7 +63,7 @@ def make(
     return rows, corpus
 
 
-def test_clauses_denials_and_turns_with_unknown_words():
+def test_clauses_alone_negated_and_set_against_one_another():
     rows, corpus = make([PRAISE, BLAME] * 25, [1, 0] * 25, knows=False)
     assert len(rows) == 150 and {review for _, _, review in rows} == {-1}
     good, bad = "the story is charming", "i think the dialogue was boring"
@@ -93,7 +95,8 @@ def test_clauses_without_a_clear_opinion_are_left_out(name):
 
 
 def test_words_of_the_vocabulary_are_written_in_full():
-    rows, _ = make([PRAISE, BLAME, "It's charming, the end."] * 100, [1, 0, 1] * 100)
+    short = "It's charming, the story. I left, yes, and we saw the story."
+    rows, _ = make([PRAISE, BLAME, short] * 100, [1, 0, 1] * 100)
     texts = {words: label for words, label, _ in rows}
     assert texts["it 's charming ."] == 1
     assert texts["it 's not charming ."] == texts["it 's never charming ."] == 0
@@ -105,14 +108,42 @@ def test_words_of_the_vocabulary_are_written_in_full():
     assert texts["it 's charming , although i think the dialogue was boring ."] == 1
 
 
-def test_a_verdict_is_frequent_and_twice_as_frequent_in_one_class():
-    assert make([PRAISE, BLAME] * 24, [1, 0] * 24)[0] == []
-    plain = "The story is charming."  # also in half as many reviews of the other class, or more
-    for num_others, are_any in ((12, True), (13, False)):
-        texts = [PRAISE, BLAME] * 25 + [plain] * num_others + ["The dialogue was boring."] * 12
-        labels = [1, 0] * 25 + [0] * num_others + [1] * 12
-        rows = make(texts, labels, per_review=6)[0]
-        assert any(words == "the story is charming ." for words, _, _ in rows) == are_any
+@pytest.mark.parametrize(
+    ("num_own", "num_other", "num_reviews", "is_opinion"),
+    [
+        (95, 50, 200, True),  # 1.9 times as frequent
+        (94, 50, 200, False),
+        (42, 15, 100, True),
+        (40, 15, 100, False),  # by less than four standard errors
+        (20, 0, 200, True),
+    ],
+)
+def test_opinion_words_are_far_more_frequent_in_a_class(
+    num_own, num_other, num_reviews, is_opinion
+):
+    usual, praise, blame = "We left the story.", "The story is charming.", "The story was boring."
+    of_class = [f"{usual} {praise}"] * num_own + [usual] * (num_reviews - num_own)
+    others = [f"{usual} {blame} Charming."] * num_other
+    others += [f"{usual} {blame}"] * (num_reviews - num_other)
+    rows, _ = make([*of_class, *others], [1] * num_reviews + [0] * num_reviews)
+    assert any(words == "the story is charming ." for words, _, _ in rows) == is_opinion
+    assert bool(rows) == is_opinion  # no clause without one of the other class
+
+
+def test_texts_are_not_longer_than_reviews():
+    rows, corpus = make([PRAISE, BLAME] * 25, [1, 0] * 25, max_length=7)
+    assert {len(words.split()) for words, _, _ in rows} == {5, 6, 7}
+    assert int(corpus.lengths[-len(rows) :].max()) == 7
+
+
+def test_a_word_out_of_the_vocabulary_is_no_opinion():
+    rows, _ = make([PRAISE, BLAME] * 25, [1, 0] * 25, leaves_out="boring")
+    assert rows == []
+
+
+def test_both_classes_have_equally_many():
+    rows, _ = make([PRAISE] * 60 + [BLAME] * 20, [1] * 60 + [0] * 20)
+    assert len(rows) == 120 and sum(label for _, label, _ in rows) == 60
 
 
 def test_rows_before_them_stay_and_seeds_choose():
@@ -177,3 +208,15 @@ def test_three_classes_have_no_opposites(tmp_path, capsys):
     message = refusal(command, capsys)
     assert "training.contrasts is 1, which needs two opposite classes, but there are 3" in message
     assert cli.train([*command, "--training.contrasts=0"]) == 0
+
+
+def test_few_clauses_are_warned_of(tmp_path):
+    folder = tmp_path / "reviews"
+    for split, num_reviews in (("train", 40), ("validation", 10)):
+        texts = [f"{('Boring', 'Charming')[n % 2]} story, {split} {n}." for n in range(num_reviews)]
+        write(
+            folder / f"{split}.csv", {"text": texts, "label": ["neg", "pos"] * (num_reviews // 2)}
+        )
+    run = train(folder, tmp_path / "run", "--training.contrasts=1")
+    log = (run / "train.log").read_text(encoding="utf-8")
+    assert "contrast texts: 0" in log and "asks for 40 contrast texts, but too few" in log

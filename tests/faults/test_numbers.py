@@ -110,6 +110,10 @@ def test_values_on_a_gpu_are_checked_late_but_before_anything_is_saved():
     assert guard.allows(StepInfo(4, 1, 0.1, [1], 9), bad, bad)
     with pytest.raises(ValueError, match=r"update 3 \(.*training reviews 5, 6\)"):
         guard.check()
+    assert "batch of 3 reviews of up to 9 tokens: training reviews 7)" in str(
+        StepInfo(5, 1, 0.1, [-1, 6, -1], 9)
+    )
+    assert "up to 9 tokens: contrast texts)" in str(StepInfo(5, 1, 0.1, [-1, -1], 9))
 
 
 @pytest.mark.parametrize(

@@ -154,8 +154,7 @@ def prepare_training(
         100 * data.train.unknown_share(),
         100 * data.validation.unknown_share(),
     )
-    with_contrasts = _add_contrasts(data.train, train_tokens, vocabulary, config)
-    return replace(data, train=with_contrasts)
+    return replace(data, train=_add_contrasts(data.train, train_tokens, vocabulary, config))
 
 
 def load_training(
