@@ -96,17 +96,34 @@ class EncodedCorpus:
         """
         lengths = torch.tensor([len(text) for text in texts])
         starts = len(self.tokens) + lengths.cumsum(dim=0) - lengths
-        reviews = torch.arange(len(self)) if self.reviews is None else self.reviews
-        return replace(
+        corpus = replace(
             self,
             tokens=torch.cat((self.tokens, torch.from_numpy(np.concatenate(texts)))),
             ids=torch.cat((self.ids, torch.from_numpy(ids))),
+        )
+        of_none = torch.full_like(lengths, -1)
+        return corpus.add_rows(starts, lengths, torch.tensor(labels), of_none)
+
+    def add_rows(
+        self,
+        starts: torch.Tensor,
+        lengths: torch.Tensor,
+        labels: torch.Tensor,
+        reviews: torch.Tensor,
+    ) -> EncodedCorpus:
+        """Add spans of the tokens as further rows; the corpus must be on the CPU.
+
+        All arguments are (num_rows,) int64; ``reviews`` are those that the spans belong to.
+        """
+        known = torch.arange(len(self)) if self.reviews is None else self.reviews
+        return replace(
+            self,
             starts=torch.cat((self.starts, starts)),
             lengths=torch.cat((self.lengths, lengths)),
             full_lengths=torch.cat((self.full_lengths, lengths)),
-            labels=torch.cat((self.labels, torch.tensor(labels))),
+            labels=torch.cat((self.labels, labels)),
             heads=None if self.heads is None else torch.cat((self.heads, lengths)),
-            reviews=torch.cat((reviews, torch.full_like(lengths, -1))),
+            reviews=torch.cat((known, reviews)),
         )
 
     def to(self, device: torch.device) -> EncodedCorpus:
@@ -199,16 +216,7 @@ def add_pieces(
     """
     reviews, starts, lengths = _draw_pieces(tokenized, per_review, np.random.default_rng(seed))
     lengths = lengths.clamp(max=max_length)
-    heads = None if corpus.heads is None else torch.cat((corpus.heads, lengths))
-    return replace(
-        corpus,
-        starts=torch.cat((corpus.starts, starts)),
-        lengths=torch.cat((corpus.lengths, lengths)),
-        full_lengths=torch.cat((corpus.full_lengths, lengths)),
-        labels=torch.cat((corpus.labels, corpus.labels[reviews])),
-        heads=heads,
-        reviews=torch.cat((torch.arange(len(corpus)), reviews)),
-    )
+    return corpus.add_rows(starts, lengths, corpus.labels[reviews], reviews)
 
 
 def _draw_pieces(
