@@ -326,3 +326,17 @@ def test_imdb_is_warned_of_unless_it_is_shuffled(caplog):
     text = tell(train, data, caplog)
     assert "times as many rare words as others of their class" in text
     assert "--data.validation stretches" in text
+
+
+def test_unlabelled_reviews_keep_their_stretches(with_unlabelled):
+    """Those without a copy in validation; a row of train without a label is a group of its own."""
+    write(with_unlabelled, "train", ["good one", "bad one", "no idea"], ["pos", "neg", ""])
+    data = DataConfig(path=str(with_unlabelled), validation="stretches", stretch_length=2)
+    found = load_unlabelled(data, *load_training_splits(data))
+    assert found.texts == ["NEVER again.", "nobody has seen this", "good one", "no idea"]
+    assert found.groups is not None
+    assert found.groups.tolist() == [0, 1, 1, 2]
+    data = DataConfig(path=str(with_unlabelled))
+    alone = load_unlabelled(data, *load_training_splits(data))
+    assert alone.groups is not None
+    assert len(set(alone.groups.tolist())) == len(alone)

@@ -370,18 +370,28 @@ def file_fingerprint(path: Path) -> dict[str, Any]:
 def load_unlabelled(data: DataConfig, train: Reviews, validation: Reviews) -> Reviews:
     """Read the ``unsupervised`` split, add unlabelled rows of train, drop copies of validation.
 
-    Copies of test reviews are dropped or reported too, as ``data.shared_reviews`` says. Raises as
-    :func:`load_split`, and if no review remains.
+    Each unlabelled row of train is a group of its own. Copies of test reviews are dropped or
+    reported too, as ``data.shared_reviews`` says. Raises as :func:`load_split`, and if no review
+    remains.
     """
+    texts: list[str] = []
+    groups = np.empty(0, dtype=np.int64)
     try:
-        texts = load_split(data, "unsupervised").texts
+        split = load_split(data, "unsupervised")
     except FileNotFoundError:
         if not train.unlabelled:
             raise
-        texts = []
-    texts = [*texts, *train.unlabelled]
-    labels = np.full(len(texts), UNLABELLED, dtype=np.int64)
-    reviews = Reviews(texts, labels, train.class_names, f"{source_name(data)}, without labels")
+    else:
+        texts = split.texts
+        groups = np.arange(len(texts)) if split.groups is None else split.groups
+    own = groups.max(initial=-1) + 1 + np.arange(len(train.unlabelled))  # a group for each
+    reviews = Reviews(
+        texts=[*texts, *train.unlabelled],
+        labels=np.full(len(texts) + len(own), UNLABELLED, dtype=np.int64),
+        class_names=train.class_names,
+        origin=f"{source_name(data)}, without labels",
+        groups=np.concatenate([groups, own]),
+    )
     keys = [dedup_key(text) for text in reviews.texts]
     kept = ~is_in(keys, [dedup_key(text) for text in validation.texts])
     _log_copies(int(np.count_nonzero(~kept)), "validation", dropped=True)
