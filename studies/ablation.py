@@ -100,6 +100,10 @@ VARIANTS = {
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),
+    "labelled-no-contrasts": Variant(
+        "… without contrast texts", options=("--training.contrasts=0",),
+        config="imdb_labelled", dimension=300, words="labelled",
+    ),
     "labelled-plain": Variant(
         "… without the linear model's second opinion", options=("--distillation.labelled=0",),
         config="imdb_labelled", dimension=300, words="labelled",
