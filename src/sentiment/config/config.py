@@ -37,7 +37,7 @@ class DataConfig:
     """Which reviews are read, how they are split, and how their text becomes tokens."""
 
     source: Literal["mini", "imdb"] = "mini"
-    """Where reviews come from without a path: the embedded corpus, or IMDB from the hub."""
+    """Where reviews come from without a path: the mini corpus, or IMDB from the hub."""
     hub: Annotated[str | None, NonBlank("NAME or NAME:CONFIG")] = None
     """A dataset of the Hugging Face hub instead of the source, as NAME or NAME:CONFIG."""
     path: Annotated[str | None, NonBlank("a file or a folder")] = None

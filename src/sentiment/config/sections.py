@@ -114,8 +114,8 @@ class VocabularyConfig:
     min_frequency: Annotated[int, Bounds(ge=1)] = 2
     """Tokens with fewer occurrences in the training split are unknown."""
     min_groups: Annotated[int, Bounds(ge=1)] = 1
-    """Smallest number of stretches or groups of the training split (see data.validation; single
-    reviews if it is random) in which a token must occur; leaves out names from a single film."""
+    """Smallest number of stretches or groups (see data.validation; single reviews if it is random)
+    in which a token must occur; leaves out names from a single film."""
     min_spread: Annotated[float, Bounds(ge=0, le=1)] = 0.0
     """Smallest ratio of the stretches or groups in which a token occurs to those in which it would
     if its reviews were random ones; leaves out names and subjects of a few films, also frequent
