@@ -349,3 +349,11 @@ def test_arrow_with_absurd_offsets_is_refused(tmp_path):
     (tmp_path / "a.arrow").write_bytes(bytes(data))
     with pytest.raises(UserError, match="not a complete Arrow file"):
         load(tmp_path / "a.arrow")
+
+
+@pytest.mark.parametrize("line", ["x" * 200_000, "one\rtwo"])
+def test_lines_within_a_value_may_be_of_any_kind(tmp_path, line):
+    text = f"a\n{line}\nb\nc"
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), (text, "pos"), ("bad", "neg")])
+    assert load(tmp_path / "a.csv").texts == [text, "bad"]

@@ -51,6 +51,8 @@ def test_saved_equals_loaded(run):
 def test_overwriting_removes_the_run_and_nothing_else(run):
     path, _ = run
     (path / "notes.md").write_text("mine")
+    for kind in ("evaluation", "export"):
+        (path / kind).mkdir()
     vocabulary = build_vocabulary(Counter({"a": 3}))
     create_run(path, Config(), ("neg", "pos"), vocabulary, overwrite=True)
     names = {each.name for each in path.iterdir()}

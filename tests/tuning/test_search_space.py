@@ -30,6 +30,12 @@ def test_values_are_of_the_settings_kinds_and_within_the_bounds():
     assert 1e-3 < rates[50] < 1e-2, "half of them below the middle of the logarithms"
 
 
+@pytest.mark.parametrize(("high", "step"), [(0.3, 0.1), (0.5, 0.1), (0.6, 0.2)])
+def test_steps_of_decimal_fractions_lead_to_the_end(high, step):
+    space = read_space({"model.dropout": {"low": 0, "high": high, "step": step}})
+    assert space["model.dropout"] == FloatDistribution(0, high, step=step)
+
+
 def test_every_setting_that_can_be_searched_takes_its_own_default():
     """The default is accepted as a choice; only the bytes beside it are refused."""
     defaults = flat_settings(Config())

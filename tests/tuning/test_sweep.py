@@ -342,6 +342,14 @@ def test_a_training_that_outlives_its_sweep_is_not_doubled(sweep_command, tmp_pa
     assert "trial 000 resumed: " in sweep_command(2, trials=1)[1]
 
 
+def test_a_second_signal_stops_what_is_no_training(capfd):
+    with pytest.raises(KeyboardInterrupt), SignalForwarder() as forwarder:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert forwarder.signal == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert capfd.readouterr().err.count("a second signal stops at once") == 1
+
+
 SWEEP = """
 import sys
 from sentiment.cli import main as cli

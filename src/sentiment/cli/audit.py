@@ -25,17 +25,25 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
     help = "replace an earlier audit, including label_errors.csv, which you may have edited"
     parser.add_argument("--overwrite", action="store_true", help=help)
     why = "an audit cannot be resumed"
-    return parser.parse_with_settings(_name_path(arguments), suffix="-audit", why=why)
+    named, paths = _name_path(arguments)
+    if len(paths) > 1:
+        parser.error(
+            f"{' and '.join(paths)} are named, but one file or folder is audited at a time"
+        )
+    return parser.parse_with_settings(named, suffix="-audit", why=why)
 
 
-def _name_path(arguments: Sequence[str]) -> list[str]:
-    """The arguments with DATA, the one that is neither an option nor its value, as a setting."""
-    named, takes_value = [], False
+def _name_path(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments with each DATA, neither an option nor its value, as a setting; and these."""
+    named, paths, takes_value = [], [], False
     for argument in arguments:
         is_option = argument.startswith("-")
-        named.append(argument if is_option or takes_value else f"--data.path={argument}")
+        if not (is_option or takes_value):
+            paths.append(argument)
+            argument = f"--data.path={argument}"
+        named.append(argument)
         takes_value = is_option and "=" not in argument and argument != "--overwrite"
-    return named
+    return named, paths
 
 
 def execute(options: argparse.Namespace) -> None:

@@ -90,9 +90,13 @@ class CommandParser(argparse.ArgumentParser):
             "labels": "classes of labels that the run does not know, such as {0: neg, 2: null}",
             "missing": "error or skip: what to do with rows without a text",
         }
+        kinds = {"labels": _mapping, "text_column": _names, "column_names": _names}
+        choices = {"quoting": ("double", "backslash", "none"), "missing": ("error", "skip")}
         for name, help in helps.items():
-            kind = _mapping if name == "labels" else _names
-            self.add_argument(f"--data.{name}", type=kind, metavar="VALUE", help=help)
+            self.add_argument(
+                f"--data.{name}", type=kinds.get(name, str), choices=choices.get(name),
+                metavar="VALUE", help=help,
+            )  # fmt: skip
 
     def add_checkpoint(self) -> None:
         choices, help = ("best", "last"), "weights to use (default: best)"

@@ -94,6 +94,9 @@ VectorsName = Literal[
     "glove.6B.50d", "glove.6B.100d", "glove.6B.200d", "glove.6B.300d", "glove.840B.300d"
 ]
 
+# Validation metrics that decide which epoch, trial or search is the best.
+Metric = Literal["accuracy", "f1", "macro_f1", "auroc", "nll"]
+
 MAX_COUNT = 2**31 - 1  # far beyond use, and within every integer type of torch
 MAX_TEACHERS = 100
 
@@ -210,7 +213,7 @@ class TrainingConfig:
     the numbers of training reviews. Classes that are not named weigh 1; null weighs all alike. A
     review of weight 2 counts like two reviews; all weights are scaled to a mean of 1 over the
     training reviews, so that only their ratios count."""
-    monitor: Literal["accuracy", "f1", "macro_f1", "auroc", "nll"] = "accuracy"
+    monitor: Metric = "accuracy"
     """Validation metric that decides the best checkpoint, plateau and early stopping; of epochs
     with the same value, the one with the lower NLL is better."""
     positive_class: str | None = None

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,10 +47,10 @@ _ENDLESS_NUMBER = re.compile(r"&#[0-9]{1000,};?")
 # Languages whose words are not found piece by piece, with the packages of their tokenizers: a text
 # is one piece, with single spaces for white space.
 _PACKAGES = {
-    "ja": "sudachipy and sudachidict_core",
-    "ko": "natto-py and mecab-ko",
-    "th": "pythainlp",
-    "vi": "pyvi",
+    "ja": ("sudachipy", "sudachidict_core"),
+    "ko": ("natto-py", "mecab-ko"),
+    "th": ("pythainlp",),
+    "vi": ("pyvi",),
 }
 _MAX_WHOLE_CHARACTERS = 10_000  # of such a piece; Sudachi reads 49,149 bytes
 _SHARD_SIZE = 2_500  # texts whose new pieces are tokenized together
@@ -277,9 +277,10 @@ def load_rules(language: str) -> Rules:
             if language in ("ja", "th")
             else "xx, which needs no package"
         )
+        packages = " and ".join(_PACKAGES[language])
         raise UserError(
             f"data.language is {language!r}, whose tokenizer needs a package that is not "
-            f"installed: install {_PACKAGES[language]}, or set data.language to {other}"
+            f"installed: install {packages}, or set data.language to {other}"
         ) from error
     if language == "zh" or language in _PACKAGES:
         return rules
@@ -320,6 +321,9 @@ def cache_key(texts: Sequence[str], *, lower_case: bool, language: str = "en") -
     settings = f"{versions} {lower_case} {len(texts)}"
     if language != "en":  # whose entries are older than the setting
         settings += f" {language}"
+    for package in _PACKAGES.get(language, ()):
+        with contextlib.suppress(PackageNotFoundError):
+            settings += f" {package} {version(package)}"
     digest = hashlib.sha256(settings.encode())
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -104,10 +104,11 @@ def predict_to_file(
             save = partial(_save_progress, path) if is_main and request is not None else None
             try:
                 output = open_output(path, source, added, before.position) if is_main else Output()
-                done = predict_rows(
-                    source, output, classify, window=window, skips_bad_rows=skips_bad_rows,
-                    begin_at=before, save=save, bar=bar,
-                )  # fmt: skip
+                with closing(output):
+                    done = predict_rows(
+                        source, output, classify, window=window, skips_bad_rows=skips_bad_rows,
+                        begin_at=before, save=save, bar=bar,
+                    )  # fmt: skip
             except Exception:
                 progress = _load_progress(path) if is_main else None
                 if progress is not None and progress.num_rows == 0:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-Predictions = Sequence[Prediction | None]  # None for a bad row
+RowPredictions = Sequence[Prediction | None]  # None for a bad row
 
 OUTPUT_FORMATS = (*DELIMITERS, ".jsonl", ".parquet")
 
@@ -60,7 +60,7 @@ class AddedColumns:
         return pa.schema(list(zip(self.names, kinds, strict=True)))
 
 
-def as_json_lines(block: Block, predictions: Predictions, added: AddedColumns) -> bytes:
+def as_json_lines(block: Block, predictions: RowPredictions, added: AddedColumns) -> bytes:
     """The rows' objects with the added keys appended."""
     added.check(block.origin, block.keys())
     lines = []
@@ -96,7 +96,7 @@ _JOINED = "whole.parquet"  # the joined parts
 class Output:
     """Takes blocks and their predictions in order; this base class discards them."""
 
-    def write(self, block: Block, predictions: Predictions) -> None: ...
+    def write(self, block: Block, predictions: RowPredictions) -> None: ...
 
     def commit(self) -> int:
         """Flush to disk; returns the position at which to reopen the output."""
@@ -104,6 +104,9 @@ class Output:
 
     def finish(self) -> None:
         """Complete the output; :func:`publish` then moves a file to its path."""
+
+    def close(self) -> None:
+        """Release the file, complete or not."""
 
 
 def partial_path(path: Path) -> Path:
@@ -121,7 +124,7 @@ def publish(path: Path) -> None:
         sync_folder(path.parent)
 
 
-def open_output(path: Path, source: Source, added: AddedColumns, position: int = 0) -> Output:
+def open_output(path: Path, source: Source, added: AddedColumns, position: int) -> Output:
     """Open an output, in the format of its suffix, at the position of its last commit."""
     added.check(source.origin, source.columns)
     if path.suffix == ".parquet":
@@ -141,7 +144,7 @@ class TextOutput(Output):
         if position == 0 and self._delimiter is not None:
             self._file.write(_delimited([[*source.columns, *added.names]], self._delimiter))
 
-    def write(self, block: Block, predictions: Predictions) -> None:
+    def write(self, block: Block, predictions: RowPredictions) -> None:
         if self._delimiter is None:
             self._file.write(as_json_lines(block, predictions, self._added))
         else:
@@ -159,6 +162,9 @@ class TextOutput(Output):
 
     def finish(self) -> None:
         self.commit()
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
 
@@ -179,7 +185,7 @@ class ParquetOutput(Output):
             shutil.rmtree(self._folder)
         self._folder.mkdir(exist_ok=True)
 
-    def write(self, block: Block, predictions: Predictions) -> None:
+    def write(self, block: Block, predictions: RowPredictions) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -214,7 +220,7 @@ class JsonLinesStream(Output):
         self._stream = stream
         self._added = added
 
-    def write(self, block: Block, predictions: Predictions) -> None:
+    def write(self, block: Block, predictions: RowPredictions) -> None:
         self._stream.write(as_json_lines(block, predictions, self._added))
         self._stream.flush()
 
@@ -227,7 +233,7 @@ class AnswerTable(Output):
         self._width = max(width(sanitize(name)) for name in class_names)
         self._max_length = max_length
 
-    def write(self, block: Block, predictions: Predictions) -> None:
+    def write(self, block: Block, predictions: RowPredictions) -> None:
         for text, prediction in zip(block.texts, predictions, strict=True):
             if text is not None and prediction is not None:
                 print(self._line(text, prediction), file=self._stream)

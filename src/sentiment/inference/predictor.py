@@ -162,7 +162,7 @@ class Predictor:
 
 
 def load_members(
-    paths: Sequence[str | Path], run: Run, device: torch.device, *, precision: str = "fp32"
+    paths: Sequence[str | Path], run: Run, device: torch.device, *, precision: str
 ) -> list[Member]:
     """The other models of an ensemble, which must have the run's classes in the same order.
 

@@ -339,7 +339,10 @@ class DelimitedSource(CellSource):
         assert self.label_column is not None
         label, width = self.columns.index(self.label_column), len(self.columns)
         lines = value.split("\n")[1:-1]
-        rows = [next(csv.reader([line], delimiter=self._delimiter), []) for line in lines]
+        rows = []
+        for line in lines:
+            with suppress(csv.Error):  # a lone \r, or a cell that is too long: not a row
+                rows.append(next(csv.reader([line], delimiter=self._delimiter), []))
         return sum(len(row) == width and row[label].strip() in labels for row in rows)
 
     def _rows(self, lines: Iterable[str]) -> Iterator[list[str]]:

@@ -7,7 +7,7 @@
     checkpoints/{best,last}/model.safetensors
     checkpoints/resume.safetensors      what --resume needs, while more epochs can follow
     checkpoints/soft_labels.safetensors other models' probabilities of reviews, if there are any
-    metrics.json, train.log, tensorboard/, evaluation/, explanations/
+    metrics.json, train.log, tensorboard/, evaluation/, explanations/, export/
 
 run.json holds checksums of itself, the settings and the vocabulary; weights and checkpoints hold
 their own, and the identity of their run. All have a format version, and are text or safetensors:
@@ -50,7 +50,7 @@ HALF_MADE = ".begun"
 # All that overwriting a run may remove; first what makes the folder a run.
 _CONTENTS = (
     "run.json", "config.yaml", "vocabulary.txt", "metrics.json", "train.log", "checkpoints",
-    "tensorboard", "evaluation", "explanations",
+    "tensorboard", "evaluation", "explanations", "export",
 )  # fmt: skip
 
 

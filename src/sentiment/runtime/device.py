@@ -45,6 +45,8 @@ def _find_rank_device(name: str, local_rank: int) -> torch.device:
     if name not in ("auto", "cuda"):
         raise UserError(f"device is {name!r}, but several ranks need auto, cpu or cuda")
     count = torch.cuda.device_count()
+    if count == 0:
+        raise UserError("device is 'cuda', but no CUDA device can be found: use auto or cpu")
     if local_rank >= count:
         raise UserError(
             f"rank {local_rank} of this machine has no GPU, as there are {count}: start at most "

@@ -166,7 +166,7 @@ def train_folds(folder: Path, folds: Sequence[Fold], announce: Callable[[str], N
                 if not fold.is_trained:  # another process may have finished it meanwhile
                     announce(f"{fold.name}: training")
                     announce(f"{fold.name}: {_train(folder / 'work', fold, forwarder)}")
-                if fold.is_trained:
+                if fold.is_trained and not forwarder.signal:
                     _train_baseline(fold, announce)
             finally:
                 claim.release()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from sentiment.config.config import WITHOUT_EFFECT, Config
 from sentiment.config.parser import setting_keys
-from sentiment.config.sections import require
+from sentiment.config.sections import Metric, require
 from sentiment.config.yaml import read_yaml
 from sentiment.display.console import did_you_mean
 from sentiment.runtime.errors import UserError
@@ -145,7 +145,7 @@ def _read_range(low: Any, high: Any, log: Any, step: Any, hint: Any) -> BaseDist
             raise UserError(f"has {name} {value!r}, but it must be {kind}")
     if not isinstance(log, bool):
         raise UserError(f"has log {log!r}, but it must be true or false")
-    if step and not math.isclose((high - low) % step, 0, abs_tol=1e-9):
+    if step and not math.isclose(math.remainder(high - low, step), 0, abs_tol=1e-9):
         raise UserError(f"has step {step!r}, but whole steps must lead from {low!r} to {high!r}")
     if is_integer:
         return IntDistribution(low, high, log, 1 if step is None else step)
@@ -171,8 +171,6 @@ def _kinds(hint: Any) -> str:
     names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
     return names.get(hint, "null")
 
-
-Metric = Literal["accuracy", "f1", "macro_f1", "auroc", "nll"]
 
 _KEYS = ("config", "trials", "metric", "pruning", "space")
 

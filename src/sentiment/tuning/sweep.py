@@ -19,7 +19,7 @@ from sentiment.config.parser import save_config
 from sentiment.display.console import format_table, sanitize, truncate, wrap_text
 from sentiment.runtime.device import mixed_seed
 from sentiment.runtime.errors import UserError
-from sentiment.runtime.files import LOCK
+from sentiment.runtime.files import LOCK, beside
 from sentiment.tuning.search_space import Search, with_values
 from sentiment.tuning.trainings import (
     SignalForwarder,
@@ -138,7 +138,7 @@ class Study:
         with self._lock:
             self._study.tell(claimed.number, score)
             config = with_values(self._config, self._study.best_trial.params)
-            output_dir = f"{config.output_dir.rstrip('/')}-best"
+            output_dir = str(beside(config.output_dir, "-best"))
             save_config(replace(config, output_dir=output_dir), self.folder / "best.yaml")
 
     def prune(self, claimed: ClaimedTrial) -> None:

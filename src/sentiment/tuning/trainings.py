@@ -22,6 +22,7 @@ from sentiment.display.console import truncate
 from sentiment.runtime.errors import UserError
 from sentiment.runtime.files import LOCK, is_locked, write_json
 from sentiment.runtime.processes import describe_exit
+from sentiment.training.checkpoint import state_path
 
 _TRAIN = [sys.executable, "-m", "sentiment", "train"]
 _POLL_SECONDS = 0.2
@@ -54,7 +55,8 @@ def try_claim(path: Path, run: Path) -> FileLock | None:
 class SignalForwarder:
     """While its body runs, passes SIGINT, SIGTERM and SIGHUP on to the running training.
 
-    A training writes a checkpoint at the first signal and exits at once at the second.
+    A training writes a checkpoint at the first signal and exits at once at the second. While none
+    runs, the second signal interrupts this process.
     """
 
     def __init__(self) -> None:
@@ -77,6 +79,8 @@ class SignalForwarder:
         if not self.signal:
             os.write(2, b"\nstopping after a checkpoint; a second signal stops at once\n")
             self.signal = number
+        elif self.process is None:
+            raise KeyboardInterrupt
         if self.process is not None:
             self.process.terminate()
 
@@ -127,7 +131,7 @@ def run_training(
         forwarder.process = None
     if process.returncode == 0:
         # Kept for more epochs, which no trial or fold gets; three times the weights' size.
-        (run / "checkpoints" / "resume.safetensors").unlink(missing_ok=True)
+        state_path(run).unlink(missing_ok=True)
         return TrainingOutcome("complete")
     if forwarder.signal:
         return TrainingOutcome("stopped")
