@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -109,6 +111,7 @@ def _make_trainer(
 @functools.cache
 def _trainer() -> Trainer:
     path = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
     context = TrainingContext(CONFIG, path, _CPU, find_precision("auto", _CPU))
     return _make_trainer(make_model(), synthetic_corpus(_NUM_REVIEWS), context, is_silent=False)
 

@@ -20,7 +20,7 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.gpu import run
+from benchmarks.gpu import run, trainings
 from benchmarks.gpu.kit import PACKAGES, pack_reviews, pack_vectors
 from benchmarks.gpu.options import Options
 from benchmarks.gpu.speed import _busy_seconds
@@ -29,6 +29,7 @@ from benchmarks.machine import Processor, parse_processor, results_name
 from benchmarks.measure import faster, in_turns
 from benchmarks.publish import PAGES, load_results, machines_side_by_side, one_table_a_machine
 from benchmarks.step import Shape
+from sentiment.config.parser import load_config, parse_training
 from sentiment.model import PackedLSTM
 from studies import fill
 
@@ -157,7 +158,7 @@ def test_the_kit_holds_tokens_and_the_vectors_of_their_words(tmp_path):
     tokenized = pack_reviews(table, tmp_path / "train.parquet")
     packed = pq.read_table(tmp_path / "train.parquet")
     words = [tokenized.words(index) for index in range(2)]
-    assert "n't" in words[0] and "mr." in words[0]
+    assert "n't" in words[0] and "Mr." in words[0]
     assert [text.split(" ") for text in packed.column("text").to_pylist()] == words
     assert packed.column("label").to_pylist() == [0, 1]
 
@@ -183,7 +184,26 @@ def test_without_spacy_the_kit_is_read_as_the_same_tokens(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path / "packed.parquet")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == str([tokenized.words(index) for index in range(2)])
+    words = [[word.lower() for word in tokenized.words(index)] for index in range(2)]
+    assert found.stdout.strip() == str(words)
+
+
+def test_with_the_kit_the_recipe_is_trained_as_it_is(tmp_path, monkeypatch):
+    given: list[str] = []
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(command: str, *arguments: str, is_checked: bool) -> str:
+        given.extend(arguments)
+        raise StoppedError
+
+    monkeypatch.setattr(trainings, "_run", stop)
+    with pytest.raises(StoppedError):
+        trainings.imdb(Options(device="cpu", is_dry=False, kit="kit", work=str(tmp_path)))
+    config = parse_training(given, "train").config
+    recipe = load_config(ROOT / "configs" / "imdb.yaml")
+    assert (config.training, config.vocabulary) == (recipe.training, recipe.vocabulary)
 
 
 def test_the_packages_of_the_kit_are_locked():

@@ -14,6 +14,7 @@ import gzip
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.gpu.options import ROOT
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
-from sentiment.data.vectors import read_blocks, text_lines
+from sentiment.data.vectors import read_blocks, split_lines
 from sentiment.data.vocabulary import build_vocabulary, count_tokens
 
 PACKAGES = ("torchtext", "jsonargparse", "docstring-parser", "typeshed-client", "captum")
@@ -57,7 +58,8 @@ def main() -> None:
 
 def pack_reviews(table: pa.Table, path: Path) -> TokenizedTexts:
     """Write the tokens of the reviews of a table (text, label), and return them."""
-    tokenized = tokenize(table.column("text").to_pylist(), progress=True)
+    # Films are recognized by their capitalized names; the program itself lower-cases the tokens.
+    tokenized = tokenize(table.column("text").to_pylist(), lower_case=False, progress=True)
     texts = [" ".join(tokenized.words(index)) for index in range(len(tokenized))]
     packed = table.set_column(table.schema.get_field_index("text"), "text", pa.array(texts))
     pq.write_table(packed, path, compression="zstd", compression_level=9, use_dictionary=False)
@@ -66,10 +68,12 @@ def pack_reviews(table: pa.Table, path: Path) -> TokenizedTexts:
 
 def pack_vectors(source: Path, tokenized: TokenizedTexts, path: Path) -> None:
     """Write the vectors of the words that the recipe's vocabulary may have, to three decimals."""
-    counts = count_tokens(tokenized)
+    counts: Counter[str] = Counter()
+    for word, count in count_tokens(tokenized).items():
+        counts[word.lower()] += count
     wanted = {word.encode() for word in build_vocabulary(counts, max_size=30_000).itos}
     with gzip.open(path, "wb") as file:
-        for line in text_lines(read_blocks(source, name_part=f".{_DIMENSION}d.")):
+        for line in split_lines(read_blocks(source, name_part=f".{_DIMENSION}d.")):
             word, _, values = line.partition(b" ")
             if word in wanted:
                 rounded = " ".join(f"{float(value):.3f}" for value in values.split(b" "))

@@ -335,7 +335,7 @@ class Config:
 
     def _check_contrasts(self) -> None:
         num_contrasts = self.training.contrasts
-        if num_contrasts > 0 and self.data.language != "en":
+        if num_contrasts > 0 and self.data.language not in ("en", "xx"):
             raise UserError(
                 f"training.contrasts is {num_contrasts}, but data.language is "
                 f"{self.data.language!r}: contrast texts are made by rules for English; set "
