@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import statistics
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.corpus import synthetic_corpus, synthetic_lengths, texts
-from benchmarks.measure import apart, timed
+from benchmarks.measure import apart, own_megabytes, timed
 
 _ROUNDS = 3
 _PROCESSES = 2
@@ -121,7 +120,7 @@ def _peak(folder: Path | None, num_reviews: int, times: int) -> tuple[int, int, 
     held = sum(map(sys.getsizeof, all_texts)) + sys.getsizeof(all_texts)
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak after reading them
     num_tokens = len(tokenize(times * all_texts, num_processes=1).tokens)
-    return num_tokens, int(2**20 * _megabytes("VmHWM")), held
+    return num_tokens, int(2**20 * own_megabytes("VmHWM")), held
 
 
 def _piece_memory() -> float:
@@ -140,12 +139,6 @@ def _piece_memory() -> float:
     tracemalloc.stop()
     assert count <= len(counts) <= count + 1
     return held / count
-
-
-def _megabytes(name: str) -> float:
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    match = re.search(rf"{name}:\s+(\d+) kB", status)
-    return int(match[1]) / 1024 if match else float("nan")
 
 
 def _on_disk(folder: Path | None, num_reviews: int) -> dict[str, Constant]:

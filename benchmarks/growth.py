@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import statistics
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.corpus import synthetic_corpus
-from benchmarks.measure import Row, Worker, timed
+from benchmarks.measure import Row, Worker, own_megabytes, timed
 from benchmarks.training import TrainingParts, make_parts
 from sentiment.training.meters import MeanMeter
 
@@ -51,9 +50,7 @@ def mean_length(path: Path, factor: int) -> float:
 
 def private_megabytes() -> float:
     """Memory of this process without mapped files, whose pages the kernel can reclaim."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    match = re.search(r"RssAnon:\s+(\d+) kB", status)
-    return int(match[1]) / 1024 if match else float("nan")
+    return own_megabytes("RssAnon")
 
 
 def rows() -> tuple[list[Row], dict[str, list[float]]]:

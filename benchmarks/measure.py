@@ -10,12 +10,14 @@ process freed before.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from sentiment.environment import VARIABLES, set_variables
@@ -150,3 +152,10 @@ def timed(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def own_megabytes(name: str) -> float:
+    """A figure of this process's memory in Linux's /proc/self/status, such as VmHWM, its peak."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    match = re.search(rf"{name}:\s+(\d+) kB", status)
+    return int(match[1]) / 1024 if match else float("nan")

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.growth import plot
 from benchmarks.measure import Row
-from studies import fill
+from studies import fill, markdown_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -42,11 +42,12 @@ def machines_side_by_side(results: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(name for column in columns for name in column))
     headings = [f"{machine(result)}, {result['date']}" for result in results]
     lines = [f"{description(result)}\n" for result in results]
-    lines += [_line(["comparison", *headings, "goal"]), "|---" * (len(results) + 2) + "|"]
+    compared = []
     for name in names:
         rows = [column.get(name) for column in columns]
         goal = next((_goal(row) for row in rows if row is not None and row.goal is not None), "")
-        lines.append(_line([name, *("–" if row is None else ratio(row) for row in rows), goal]))
+        compared.append((name, *("–" if row is None else ratio(row) for row in rows), goal))
+    lines.append(markdown_table(("comparison", *headings, "goal"), compared))
     return _as_code("\n".join(lines) + "\n")
 
 
@@ -58,11 +59,11 @@ def one_table_a_machine(results: Sequence[dict[str, Any]]) -> str:
             "comparison", "ratio", "range over rounds", "medians", "goal",
             "oneDNN kernels",
         )  # fmt: skip
-        lines = [description(result), "", _line(heading), "|---" * len(heading) + "|"]
+        rows = []
         for row in _rows(result):
             spread = "" if row.low is None else f"{row.low:.3g} to {row.high:.3g}"
-            lines.append(_line((row.name, ratio(row), spread, row.value, _goal(row), row.kernel)))
-        tables.append("\n".join(lines) + "\n")
+            rows.append((row.name, ratio(row), spread, row.value, _goal(row), row.kernel))
+        tables.append(f"{description(result)}\n\n{markdown_table(heading, rows)}\n")
     return _as_code("\n".join(tables))
 
 
@@ -109,10 +110,6 @@ def _rows(result: dict[str, Any]) -> list[Row]:
 
 def _goal(row: Row) -> str:
     return "" if row.goal is None else f"{row.goal:.3g}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _as_code(text: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import re
 import tempfile
 from pathlib import Path
 
 from benchmarks.corpus import texts, write_vectors
-from benchmarks.measure import Row, Worker, apart, faster, in_turns, timed
+from benchmarks.measure import Row, Worker, apart, faster, in_turns, own_megabytes, timed
 
 _NUM_TEXTS = 10_000
 _WORDS, _DIMENSION = 400_000, 300
@@ -99,9 +98,7 @@ def _load(path: Path, ours: bool) -> tuple[float, float]:
 
 def _peak_megabytes() -> float:
     """Of this process; getrusage would report the parent's peak if that was higher."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    match = re.search(r"VmHWM:\s+(\d+) kB", status)
-    return int(match[1]) / 1024 if match else float("nan")
+    return own_megabytes("VmHWM")
 
 
 def rows(prepared: Worker, folder: Path | None) -> list[Row]:

@@ -24,7 +24,7 @@ from sentiment.config.config import deciding_settings, first_difference
 from sentiment.config.parser import load_config, parse_training
 from sentiment.display.plots import COLORS, new_figure, save_figure
 from sentiment.runs.manifest import holds_baseline
-from studies import fill
+from studies import fill, markdown_table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "accuracy.md"
@@ -270,7 +270,7 @@ def table(results: Mapping[str, Any]) -> str:
         "averaged with its linear model: accuracy", "NLL", "failed: negation, turns",
         "best epoch", "minutes: preparation + training", "revision", "`--only`",
     )  # fmt: skip
-    lines = [_line(columns), "|---" * len(columns) + "|"]
+    rows = []
     for name, variant in VARIANTS.items():
         if name not in results:
             continue
@@ -289,12 +289,8 @@ def table(results: Mapping[str, Any]) -> str:
             _mean_nll([run["nll"] for run in runs]), *_shown_ensembles(seeds, runs),
             _shown_failures(runs), epochs, minutes, revisions, name,
         )  # fmt: skip
-        lines.append(_line(cells))
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        rows.append(cells)
+    return markdown_table(columns, rows)
 
 
 def _mean_nll(values: Sequence[float | None]) -> str:

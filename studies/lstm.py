@@ -28,7 +28,7 @@ from sentiment.explain.explain import explain
 from sentiment.explain.page import draw
 from sentiment.model import PackedLSTM, SentimentClassifier
 from sentiment.model.classifier import Cell
-from studies import fill
+from studies import fill, markdown_table
 from studies.task import make_classifier, measure_accuracy, train
 
 PAGE = Path(__file__).parents[1] / "docs" / "lstm.md"
@@ -44,14 +44,6 @@ _CELLS: dict[str, dict[str, Any]] = {
     "LSTM, forget bias 0": {"forget_bias": 0.0},
     "LSTM, forget bias 1": {"forget_bias": 1.0},
 }
-
-
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
-    return "\n".join([_row(*header), "|---" * len(header) + "|", *(_row(*row) for row in rows)])
 
 
 # Gradient norm by distance
@@ -101,7 +93,7 @@ def _norms(settings: dict[str, Any]) -> torch.Tensor:
 
 def gradients_table(figures: Figures) -> str:
     header = ("before any training", *(f"{distance} words" for distance in _GRADIENT_DISTANCES))
-    return _table(
+    return markdown_table(
         header,
         [
             (name, *(f"{x:.2g}" if x > 1e-3 else f"{x:.0e}" for x in by_distance.values()))
@@ -149,7 +141,7 @@ def distance_table(figures: Figures) -> str:
         ]
         rows.append((name, *cells))
     header = ("last state, one direction unless noted", *(f"{each} words" for each in _DISTANCES))
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 # Final states with padding
@@ -185,7 +177,7 @@ def packing_study(folder: Path) -> Figures:
 
 def packing_table(figures: Figures) -> str:
     header = ("relative error of the final states", *(f"{length} words" for length in _LENGTHS))
-    return _table(
+    return markdown_table(
         header,
         [
             (name, *(f"{error:.0e}" if error < 0.01 else f"{error:.2f}" for error in errors))
@@ -243,7 +235,7 @@ def _clipped_run(settings: dict[str, Any], clip: float, seed: int) -> tuple[floa
 
 def clipping_table(figures: Figures) -> str:
     header = (f"seeds of {figures['num_seeds']} that learn the task", *_CLIPS)
-    return _table(
+    return markdown_table(
         header, [(task, *by_clip.values()) for task, by_clip in figures["learned"].items()]
     )
 
@@ -286,7 +278,7 @@ def cells_study(folder: Path) -> Figures:
 
 
 def cells_table(figures: Figures) -> str:
-    return _table(
+    return markdown_table(
         ("bidirectional, 100 → 256", "weights", "relative time of a training step"),
         [
             (cell.upper(), f"{row['num_weights']:,}", f"{row['time']:.2f}")
@@ -322,7 +314,7 @@ def turns_study(folder: Path) -> Figures:
 
 
 def turns_table(figures: Figures) -> str:
-    return _table(
+    return markdown_table(
         ("probability of a positive review", "at the comma", "at the end"),
         [(text, *(f"{100 * value:.1f} %" for value in values)) for text, values in figures.items()],
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from studies import fill
+from studies import fill, markdown_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 CONSTANTS = Path(__file__).with_name("scaling.json")
@@ -73,9 +73,9 @@ class Constants:
         return self.values[name]
 
 
-def read_constants(path: Path = CONSTANTS) -> Constants:
+def read_constants() -> Constants:
     """Read the file of ``python -m benchmarks.ranks --write``."""
-    origin = json.loads(path.read_text(encoding="utf-8"))
+    origin = json.loads(CONSTANTS.read_text(encoding="utf-8"))
     return Constants(
         {name: float(constant["value"]) for name, constant in origin["constants"].items()}, origin
     )
@@ -172,73 +172,70 @@ def measured_table(constants: Constants) -> str:
         f"Measured on {origin['date']} on {origin['device']}, torch {torch}, revision "
         f"{origin['revision']}, {origin['reviews']} reviews, by `{origin['command']}`.",
         "",
-        "| quantity | value |",
-        "|---|---|",
     ]
-    for name, constant in origin["constants"].items():
-        value = f"{constants[name]:,.10g}"
-        lines.append(f"| {constant['what']} | {value} {constant['unit']} |".replace("  |", " |"))
-    return "\n".join(lines)
+    rows = [
+        (constant["what"], f"{constants[name]:,.10g} {constant['unit']}".rstrip())
+        for name, constant in origin["constants"].items()
+    ]
+    return "\n".join([*lines, markdown_table(("quantity", "value"), rows)])
 
 
 def assumed_table(constants: Constants) -> str:
     """The assumptions and their sources."""
-    lines = ["| assumed, not measured | value | source |", "|---|---|---|"]
-    lines += [f"| {item.what} | {item.shown} | {item.source} |" for item in ASSUMED.values()]
-    return "\n".join(lines)
+    rows = [(item.what, item.shown, item.source) for item in ASSUMED.values()]
+    return markdown_table(("assumed, not measured", "value", "source"), rows)
 
 
 def corpus_table(constants: Constants) -> str:
     """Time, disk and memory to prepare a corpus, once."""
-    lines = [
-        "| reviews | tokens | on disk | tokenizing | memory while tokenizing "
-        "| of which distinct pieces | counting the vocabulary |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = (
+        "reviews", "tokens", "on disk", "tokenizing", "memory while tokenizing",
+        "of which distinct pieces", "counting the vocabulary",
+    )  # fmt: skip
+    rows = []
     for reviews in REVIEWS:
         tokens = reviews * constants["tokens_per_review"]
         pieces = piece_bytes(constants, tokens)
-        cells = [
+        cells = (
             f"{reviews:,}", _short(tokens), _size(tokens * constants["disk"]),
             _time(tokens / tokenizing_speed(constants)),
             _size(tokens * constants["tokenizing_memory"] + pieces), _size(pieces),
             _time(tokens / constants["counting"]),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        )  # fmt: skip
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def limits_table(constants: Constants) -> str:
     """How many reviews a machine with 8 GPUs can hold, the tightest limit first."""
-    lines = ["| resource | full at this many reviews |", "|---|---|"]
     ordered = sorted(limits(constants).items(), key=lambda item: item[1])
-    lines += [f"| {name} | {_short(most)} |" for name, most in ordered]
-    return "\n".join(lines)
+    rows = [(name, _short(most)) for name, most in ordered]
+    return markdown_table(("resource", "full at this many reviews"), rows)
 
 
 def exchange_table(constants: Constants) -> str:
     """An update on 1 to 1,024 GPUs, with 64 reviews each."""
-    lines = [
-        "| GPUs | reviews per batch | compute, at least | exchange | share of exchange "
-        "| reviews for as many updates as on IMDB |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = (
+        "GPUs", "reviews per batch", "compute, at least", "exchange", "share of exchange",
+        "reviews for as many updates as on IMDB",
+    )  # fmt: skip
+    rows = []
     compute = compute_seconds(constants)
     for gpus in GPUS:
         exchange = exchange_seconds(constants, gpus) if gpus > 1 else 0.0
-        cells = [
+        cells = (
             f"{gpus:,}", f"{BATCH * gpus:,}", _time(compute), _time(exchange),
             f"{100 * exchange / (compute + exchange):.0f} %",
             _short(RECIPE_UPDATES / EPOCHS * BATCH * gpus),
-        ]  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        )  # fmt: skip
+        rows.append(cells)
+    return markdown_table(header, rows)
 
 
 def epochs_table(constants: Constants) -> str:
     """Time of an epoch and its bottleneck, for each size."""
     titles = [f"{gpus:,} GPU{'s' * (gpus > 1)}" for gpus in GPUS]
-    lines = [f"| reviews | {' | '.join(titles)} |", "|---" * (len(GPUS) + 1) + "|"]
+    rows = []
     for reviews in REVIEWS:
         cells = []
         for gpus in GPUS:
@@ -246,8 +243,8 @@ def epochs_table(constants: Constants) -> str:
             seconds = sum(epoch_seconds(constants, reviews, gpus).values())
             fits = reviews <= min(limits(constants, gpus).values())
             cells.append(f"{_time(seconds)}: {name}" if fits else f"does not fit: {name}")
-        lines.append(f"| {reviews:,} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((f"{reviews:,}", *cells))
+    return markdown_table(("reviews", *titles), rows)
 
 
 TABLES: dict[str, Callable[[Constants], str]] = {
