@@ -39,7 +39,10 @@ def prepare_environment() -> None:
 
 
 def set_variables() -> None:
-    """Set the variables that the user has not set, by these or OpenMP's names."""
+    """Set the variables that the user has not set, by these or OpenMP's names.
+
+    TensorFlow, which TensorBoard would import if it is installed, is kept out too.
+    """
     for name, value in VARIABLES.items():
         if name != "GOMP_SPINCOUNT" or "OMP_WAIT_POLICY" not in os.environ:
             os.environ.setdefault(name, value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentiment.config.config import Config
-from sentiment.data.batches import BucketSampler, Keep, add_pieces, encode
+from sentiment.data.batches import BucketSampler, Keep, add_excerpts, encode
 from sentiment.data.pipeline import SoftLabels, TrainingData
 from sentiment.data.tokenizer import TokenizedTexts, tokenize
 from sentiment.data.vocabulary import (
@@ -174,7 +174,7 @@ def allowed(review: list[int]) -> set[tuple[int, ...]]:
 )  # fmt: skip
 def test_pieces_are_whole_sentences_of_their_reviews(reviews, seed, per_review, keep, longest):
     whole, tokenized = encode_sentences(reviews, keep, longest)
-    found = add_pieces(whole, tokenized, per_review=per_review, max_length=longest, seed=seed)
+    found = add_excerpts(whole, tokenized, per_review=per_review, max_length=longest, seed=seed)
     pieces = torch.arange(len(reviews), len(found))
     assert found.num_reviews == whole.num_reviews == len(reviews)
     assert found.reviews_of(torch.arange(len(reviews))).tolist() == list(range(len(reviews)))
@@ -192,7 +192,7 @@ def test_pieces_are_whole_sentences_of_their_reviews(reviews, seed, per_review, 
 def test_all_spans_are_drawn_shorter_ones_more_often():
     review = [0, 2, 4, 5, 1, 2, 4, 6, 3, 4, 0, 5]  # three sentences of four tokens
     corpus, tokenized = encode_sentences([review])
-    found = add_pieces(corpus, tokenized, per_review=3000, max_length=100, seed=0)
+    found = add_excerpts(corpus, tokenized, per_review=3000, max_length=100, seed=0)
     pieces = {}
     for row in range(1, len(found)):
         tokens = tuple(found.batch(torch.tensor([row])).tokens[0].tolist())
@@ -200,14 +200,14 @@ def test_all_spans_are_drawn_shorter_ones_more_often():
     assert set(pieces) == allowed(review)
     short = sum(count for tokens, count in pieces.items() if len(tokens) == 4)
     assert 0.45 < short / 3000 < 0.55
-    again = add_pieces(corpus, tokenized, per_review=3000, max_length=100, seed=0)
+    again = add_excerpts(corpus, tokenized, per_review=3000, max_length=100, seed=0)
     assert torch.equal(found.starts, again.starts)
 
 
 def test_a_piece_learns_the_soft_label_of_its_review():
     reviews = [[0, 2, 4, 5, 1, 2, 4, 6] * 2 for _ in range(5)]
     corpus, tokenized = encode_sentences(reviews)
-    corpus = add_pieces(corpus, tokenized, per_review=2, max_length=100, seed=0)
+    corpus = add_excerpts(corpus, tokenized, per_review=2, max_length=100, seed=0)
     known = SoftLabels(unlabelled=torch.rand(5, 2), labelled=torch.rand(5, 2))
     data = TrainingData(
         corpus, corpus, None, None, None, None, unlabelled=corpus, soft_labels=known

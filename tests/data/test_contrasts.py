@@ -10,7 +10,7 @@ from helpers.trainings import arguments, read_epochs, refusal, stop_after, train
 
 from sentiment.cli import main as cli
 from sentiment.config.config import Config
-from sentiment.data.batches import add_pieces, encode
+from sentiment.data.batches import add_excerpts, encode
 from sentiment.data.contrasts import add_contrasts
 from sentiment.data.pipeline import TrainingData
 from sentiment.data.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ def make(
     vocabulary = build_vocabulary(counts)
     ids = number_lexicon(vocabulary, tokenized.lexicon)
     corpus = encode(tokenized, ids, np.array(labels), max_length=100, keep=keep)
-    corpus = add_pieces(corpus, tokenized, per_review=1, max_length=100, seed=0)
+    corpus = add_excerpts(corpus, tokenized, per_review=1, max_length=100, seed=0)
     num_rows = len(corpus)
     corpus = add_contrasts(
         corpus, tokenized, vocabulary, per_review=per_review, max_length=max_length, seed=seed

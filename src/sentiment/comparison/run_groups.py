@@ -82,7 +82,7 @@ class RunGroup:
     runs: tuple[Classifier, ...]
 
 
-def load_groups(paths: Sequence[Path], *, checkpoint: str = "best") -> list[RunGroup]:
+def load_groups(paths: Sequence[Path], *, checkpoint: str) -> list[RunGroup]:
     """Load the runs of folders that are runs, or that hold runs.
 
     Raises:

@@ -196,10 +196,10 @@ def encode(
 
 
 _ENDS = frozenset({".", "!", "?", "...", "…", "。", "！", "？"})  # of sentences
-_SHORTEST_PIECE = 3  # tokens; a shorter excerpt hardly has a class
+_SHORTEST_EXCERPT = 3  # tokens; a shorter excerpt hardly has a class
 
 
-def add_pieces(
+def add_excerpts(
     corpus: EncodedCorpus, tokenized: TokenizedTexts, *, per_review: int, max_length: int, seed: int
 ) -> EncodedCorpus:
     """A corpus with random excerpts of its reviews as further rows, labelled like the reviews.
@@ -214,12 +214,12 @@ def add_pieces(
         per_review: number of excerpts of each review.
         seed: decides which.
     """
-    reviews, starts, lengths = _draw_pieces(tokenized, per_review, np.random.default_rng(seed))
+    reviews, starts, lengths = _draw_excerpts(tokenized, per_review, np.random.default_rng(seed))
     lengths = lengths.clamp(max=max_length)
     return corpus.add_rows(starts, lengths, corpus.labels[reviews], reviews)
 
 
-def _draw_pieces(
+def _draw_excerpts(
     tokenized: TokenizedTexts, per_review: int, generator: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Each excerpt's review, the start of its tokens and their number, (num_excerpts,) int64."""
@@ -234,7 +234,7 @@ def _draw_pieces(
     sizes = np.minimum(generator.geometric(0.5, len(reviews)), num_sentences - 1)
     first += generator.integers(0, num_sentences - sizes + 1)
     begins, ends = starts[first], starts[first + sizes]
-    is_long = ends - begins >= _SHORTEST_PIECE
+    is_long = ends - begins >= _SHORTEST_EXCERPT
     return (
         torch.from_numpy(reviews[is_long]),
         torch.from_numpy(begins[is_long]),

@@ -14,7 +14,7 @@ import torch
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, DataConfig, VectorsConfig
-from sentiment.data.batches import EncodedCorpus, add_pieces, encode
+from sentiment.data.batches import EncodedCorpus, add_excerpts, encode
 from sentiment.data.checks import (
     warn_of_coverage,
     warn_of_rare_classes,
@@ -321,7 +321,7 @@ def _encode_to_learn(
     per_review, longest = config.training.pieces, config.data.max_length
     if per_review == 0:
         return corpus
-    corpus = add_pieces(
+    corpus = add_excerpts(
         corpus, tokenized, per_review=per_review, max_length=longest, seed=config.seed
     )
     counts = (f"{len(corpus) - len(reviews):,}", f"{len(reviews):,}")

@@ -346,9 +346,7 @@ class NeighbourSimilarity:
         return num_shared >= _MIN_SHARED and self.factor >= _MIN_FACTOR
 
 
-def measure_similarity(
-    tokenized: TokenizedTexts, labels: np.ndarray, seed: int = 0
-) -> NeighbourSimilarity:
+def measure_similarity(tokenized: TokenizedTexts, labels: np.ndarray) -> NeighbourSimilarity:
     """Compare neighbouring texts, in the order of their rows, with random pairs of their class."""
     count = min(len(tokenized), _MAX_TEXTS)
     labels, offsets = labels[:count], np.asarray(tokenized.offsets[: count + 1])
@@ -366,7 +364,7 @@ def measure_similarity(
     rows = rows[labels[:-1] == labels[1:]]
     if len(rows) == 0:
         return NeighbourSimilarity(0.0, 0.0, 0)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     random_means = [
         _mean_shared(contains, *_random_pairs(labels, len(rows), generator)) for _ in range(_ROUNDS)
     ]

@@ -189,7 +189,7 @@ _Rows: TypeAlias = Iterator[tuple[int, npt.NDArray[np.float32]]]
 def _text_rows(blocks: Iterable[bytes], wanted: dict[bytes, int], stats: _FileStats) -> _Rows:
     """Yield (row, values) of the words in ``wanted``, and remove each word from it."""
     dimension = stats.dimension
-    for line_number, line in enumerate(text_lines(blocks), start=1):
+    for line_number, line in enumerate(split_lines(blocks), start=1):
         if not line or (line_number == 1 and dimension > 1 and _is_header(line)):
             continue
         stats.num_lines += 1
@@ -333,7 +333,7 @@ def _refuse_other_formats(path: Path, start: bytes) -> None:
             raise UserError(f"{path} {advice}")
 
 
-def text_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+def split_lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     r"""Yield lines without their ends (``\n`` or ``\r\n``) and trailing spaces; tabs become spaces.
 
     A line over MAX_LINE_BYTES is replaced by ``TOO_LONG``, so that lines keep their numbers. Only a

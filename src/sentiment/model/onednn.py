@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from sentiment.model.rnn_base import BatchPart, reverse_reviews
+from sentiment.model.rnn_base import WEIGHTS_PER_DIRECTION, BatchPart, reverse_reviews
 
 Result = TypeVar("Result")
 
@@ -149,7 +149,6 @@ def run_kernel_backward(
     )  # fmt: skip
 
 
-_PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh
 _SAVED_PER_JOB = 7  # initial h and c, x, and the kernel's four results
 _MIN_PART_SIZE = 32  # with fewer reviews, loading the weights takes longer than multiplying
 
@@ -187,7 +186,7 @@ def run_layer(
         (directions, batch, hidden); c is in fp32, the others have the dtype of ``x``.
     """
     features, hidden = x.shape[-1], weights[1].shape[1]
-    directions = len(weights) // _PER_DIRECTION
+    directions = len(weights) // WEIGHTS_PER_DIRECTION
     if initial is None:
         zeros = x.new_zeros(directions, x.shape[-2], hidden)
         initial = zeros, zeros
@@ -228,7 +227,7 @@ class _Layer(torch.autograd.Function):
         # Detached, so that the kernel is not recorded a second time; but it keeps what its backward
         # needs only if gradients are enabled.
         x, dtype = x.detach(), x.dtype
-        factors = _groups([weight.detach().to(dtype) for weight in weights], _PER_DIRECTION)
+        factors = _groups([weight.detach().to(dtype) for weight in weights], WEIGHTS_PER_DIRECTION)
         # The cell state sums over time, and in bf16 it would lose summands below a 500th of it; the
         # kernel keeps it in the precision of its initial value.
         h, c = h.to(dtype), c.float()
@@ -280,8 +279,8 @@ class _Layer(torch.autograd.Function):
         ctx: Any, grad_output: torch.Tensor, grad_h: torch.Tensor, grad_c: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
         directions, _, hidden = grad_c.shape
-        num_weights = _PER_DIRECTION * directions
-        factors = _groups(ctx.saved_tensors[:num_weights], _PER_DIRECTION)
+        num_weights = WEIGHTS_PER_DIRECTION * directions
+        factors = _groups(ctx.saved_tensors[:num_weights], WEIGHTS_PER_DIRECTION)
         saved = _groups(ctx.saved_tensors[num_weights:], _SAVED_PER_JOB)
         features = factors[0][0].shape[1]
         grad_x = grad_c.new_empty(directions, *grad_output.shape[:2], features)

@@ -16,11 +16,13 @@ from torch.autograd.function import once_differentiable
 from sentiment.model.layers import dropout
 from sentiment.model.onednn import run_side_by_side
 from sentiment.model.rnn_base import (
+    WEIGHTS_PER_DIRECTION,
     PaddingIndex,
     VariableLengthRNN,
     index_padding,
     matmul_dtype,
     reverse_reviews,
+    weights_of,
 )
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
@@ -29,7 +31,6 @@ _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 _ROWS_PER_BLOCK = 1024  # of time * batch
-_PER_DIRECTION = 4  # weights W_ih, W_hh, b_ih, b_hh
 _SAVED_PER_DIRECTION = 3  # inputs, gates, states
 
 
@@ -155,7 +156,7 @@ class _Layer(torch.autograd.Function):
         def run(direction: int) -> Sequence[torch.Tensor]:
             reversed_index = index.reversed_index if direction == 1 else None
             inputs = reverse_reviews(x, reversed_index).flatten(0, 1)  # (time * batch, features)
-            own_weights = _of_direction(weights, direction)
+            own_weights = weights_of(weights, direction)
             gates, states = _forward(cell, inputs, own_weights, initial[direction], needs_grad)
             half = output.narrow(2, direction * hidden, hidden)  # (time, batch, hidden)
             half.copy_(reverse_reviews(states[1:], reversed_index))
@@ -180,7 +181,8 @@ class _Layer(torch.autograd.Function):
     ) -> tuple[torch.Tensor | None, ...]:
         initial, *rest = ctx.saved_tensors
         directions, batch, hidden = initial.shape
-        weights, saved = rest[: _PER_DIRECTION * directions], rest[_PER_DIRECTION * directions :]
+        num_weights = WEIGHTS_PER_DIRECTION * directions
+        weights, saved = rest[:num_weights], rest[num_weights:]
         index: PaddingIndex = ctx.index
 
         def run(direction: int) -> Sequence[torch.Tensor]:
@@ -193,7 +195,7 @@ class _Layer(torch.autograd.Function):
             half.view(-1, hidden).index_add_(0, index.last, grad_h[direction].to(initial.dtype))
             inputs, gates, states = saved[_SAVED_PER_DIRECTION * direction :][:_SAVED_PER_DIRECTION]
             grad_x, *others = _backward(
-                ctx.cell, _of_direction(weights, direction), inputs, gates, states, half
+                ctx.cell, weights_of(weights, direction), inputs, gates, states, half
             )
             grad_x = grad_x.view(-1, batch, grad_x.shape[1])  # (time, batch, features)
             return [reverse_reviews(grad_x, reversed_index), *others]
@@ -291,10 +293,6 @@ def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
 
 def _steps_per_block(batch: int) -> int:
     return max(1, _ROWS_PER_BLOCK // batch)
-
-
-def _of_direction(weights: Sequence[torch.Tensor], direction: int) -> Sequence[torch.Tensor]:
-    return weights[_PER_DIRECTION * direction : _PER_DIRECTION * (direction + 1)]
 
 
 class _PackedRNNBase(VariableLengthRNN):

@@ -42,6 +42,7 @@ from sentiment.model.rnn_base import (
     matmul_dtype,
     reverse_reviews,
     split_batch,
+    weights_of,
 )
 
 # Sigmoid is 0 or 1 to the last bit from about 104 on in fp32; bf16 and fp16 can represent 10,000.
@@ -153,7 +154,7 @@ def run_torch_layer(
         # scaling the loss.
         with torch.autocast(x.device.type, enabled=False):
             output, h, c = torch._VF.lstm(
-                own, start, weights[4 * direction : 4 * direction + 4], True, 1, 0.0, training,
+                own, start, weights_of(weights, direction), True, 1, 0.0, training,
                 False, False,
             )  # fmt: skip
         final_h = h.squeeze(0) if index is None else output.flatten(0, 1)[index.last]

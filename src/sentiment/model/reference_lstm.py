@@ -6,12 +6,13 @@ faster, in a kernel that does not return the gates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import nn
 
-from sentiment.model.rnn_base import VariableLengthRNN
+from sentiment.model.rnn_base import VariableLengthRNN, weights_of
 
 States = tuple[torch.Tensor, torch.Tensor]
 
@@ -29,7 +30,7 @@ class Gates:
 
 
 def lstm_cell(
-    x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: list[torch.Tensor]
+    x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, weights: Sequence[torch.Tensor]
 ) -> Gates:
     """One step of an LSTM.
 
@@ -102,7 +103,7 @@ class ReferenceLSTM(VariableLengthRNN, nn.LSTM):
             by_direction = []
             for direction in range(self.directions):
                 h, c = (states[len(final_h)] for states in initial)  # (batch, hidden)
-                direction_weights = weights[4 * direction : 4 * direction + 4]
+                direction_weights = weights_of(weights, direction)
                 gates, h, c = run_direction(
                     x, is_word, h, c, direction_weights, reverse=direction == 1
                 )
@@ -120,7 +121,7 @@ def run_direction(
     is_word: torch.Tensor,
     h: torch.Tensor,
     c: torch.Tensor,
-    weights: list[torch.Tensor],
+    weights: Sequence[torch.Tensor],
     *,
     reverse: bool,
 ) -> tuple[Gates, torch.Tensor, torch.Tensor]:

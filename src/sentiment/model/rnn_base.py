@@ -6,6 +6,7 @@ Legend: reviews of a batch are padded to ``time`` words; ``directions`` is 2 if 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,6 +183,15 @@ def index_packed(lengths: torch.Tensor, time: int, device: torch.device) -> Pack
     return PackedIndex(words, batch_sizes, to_device(ranked, device), ranks)
 
 
+WEIGHTS_PER_DIRECTION = 4  # W_ih, W_hh, b_ih, b_hh
+
+
+def weights_of(weights: Sequence[torch.Tensor], direction: int) -> tuple[torch.Tensor, ...]:
+    """One direction's weights of those of a layer, 0 for the forward and 1 for the reverse one."""
+    start = WEIGHTS_PER_DIRECTION * direction
+    return tuple(weights[start : start + WEIGHTS_PER_DIRECTION])
+
+
 @dataclass(frozen=True)
 class PaddingIndex:
     """Indices of padding and last words, into rows of (time * batch).
@@ -195,7 +205,7 @@ class PaddingIndex:
 
 
 def index_padding(
-    lengths: torch.Tensor, time: int, device: torch.device, *, with_reversed: bool = False
+    lengths: torch.Tensor, time: int, device: torch.device, *, with_reversed: bool
 ) -> PaddingIndex:
     lengths = to_device(lengths, device)
     batch = len(lengths)

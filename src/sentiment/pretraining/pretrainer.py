@@ -99,7 +99,7 @@ class PretrainingLogger:
         path: Path,
         num_directions: int,
         device: torch.device,
-        state: dict[str, Any] | None = None,
+        state: dict[str, Any] | None,
     ) -> None:
         self._folder = path / "tensorboard" / "pretraining"
         self.last_point: str | None = None

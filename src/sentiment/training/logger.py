@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchtext.vocab import Vocab
 
 from sentiment.config.config import Config, deciding_settings
+from sentiment.config.sections import Metric
 from sentiment.data.pipeline import TrainingData
 from sentiment.data.tokenizer import clean
 from sentiment.display.console import sanitize, truncate
@@ -210,7 +211,7 @@ class RunLogger:
             return
         final = {
             f"best/{name}": float(best[name])
-            for name in ("accuracy", "f1", "macro_f1", "auroc", "nll")
+            for name in get_args(Metric)
             if best.get(name) is not None
         }
         settings = {  # as values that TensorBoard can tabulate

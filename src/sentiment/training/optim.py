@@ -214,6 +214,7 @@ class WeightAverage:
         torch._foreach_lerp_(averaged, list(self._current.parameters()), 1 - kept)
 
     def state(self) -> dict[str, torch.Tensor]:
+        """Tensors for a checkpoint, under the names that torch's AveragedModel gives them."""
         weights = {f"module.{name}": value for name, value in self.model.state_dict().items()}
         return weights | {"n_averaged": torch.tensor(self._number)}
 
@@ -335,7 +336,7 @@ _NO_MEMORY = re.compile(
 
 @contextmanager
 def explain_out_of_memory(
-    batch: Batch, config: TrainingConfig, device: torch.device, *, is_labelled: bool = True
+    batch: Batch, config: TrainingConfig, device: torch.device, *, is_labelled: bool
 ) -> Iterator[None]:
     """Turn torch's errors about memory into a ``MemoryError`` that names the settings to lower."""
     try:

@@ -164,7 +164,7 @@ def _compare_with_folder(config: Config, path: Path) -> int:
 
 
 def prepare(
-    context: TrainingContext, start: StartPlan, pretrained: Path | None = None
+    context: TrainingContext, start: StartPlan, pretrained: Path | None
 ) -> tuple[SentimentClassifier, TrainingData]:
     """Read the data and build the model; create the folder of a new run.
 
