@@ -61,7 +61,8 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        return f"cpu ({_processor_name()}, {torch.get_num_threads()} threads)"
+        count = torch.get_num_threads()
+        return f"cpu ({_processor_name()}, {count} thread{'s' * (count != 1)})"
     return str(device)
 
 
