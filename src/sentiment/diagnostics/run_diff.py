@@ -162,7 +162,7 @@ def _environment(values: dict[str, Any]) -> RunEnvironment:
 
 def _device_kind(device: str) -> str:
     """Without the number of one of several equal GPUs, and without threads."""
-    return re.sub(r", \d+ threads\)$", ")", re.sub(r"^cuda:\d+", "cuda", device))
+    return re.sub(r", \d+ threads?\)$", ")", re.sub(r"^cuda:\d+", "cuda", device))
 
 
 def check_inputs(provenance: Provenance, config: Config, run: Path) -> None:
