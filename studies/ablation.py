@@ -100,8 +100,8 @@ VARIANTS = {
     "labelled": Variant(
         "`configs/imdb_labelled.yaml`", config="imdb_labelled", dimension=300, words="labelled"
     ),
-    "labelled-no-contrasts": Variant(
-        "… without contrast texts", options=("--training.contrasts=0",),
+    "labelled-contrasts": Variant(
+        "… with contrast texts", options=("--training.contrasts=1",),
         config="imdb_labelled", dimension=300, words="labelled",
     ),
     "labelled-plain": Variant(
