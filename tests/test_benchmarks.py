@@ -31,7 +31,6 @@ from benchmarks.publish import PAGES, load_results, machines_side_by_side, one_t
 from benchmarks.step import Shape
 from sentiment.config.parser import load_config, parse_training
 from sentiment.model import PackedLSTM
-from sentiment.runtime.device import find_precision
 from studies import fill
 
 
@@ -147,9 +146,8 @@ def test_the_recurrence_is_many_times_faster_than_the_packed_sequence(set_thread
 
     slow = median_seconds(packed, 1)
     assert slow / median_seconds(exact, 5) >= 15
-    if find_precision("auto", torch.device("cpu")) == torch.bfloat16:  # it is never emulated
-        with torch.autocast("cpu", torch.bfloat16):
-            assert slow / median_seconds(exact, 5) >= 25
+    with torch.autocast("cpu", torch.bfloat16):
+        assert slow / median_seconds(exact, 5) >= 25
 
 
 TEXTS = ["It isn't a <br />bad film, Mr. Roy!", "A\tfilm&nbsp;of  warmth."]

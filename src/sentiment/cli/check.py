@@ -107,11 +107,11 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _require_english(run: Run) -> None:
-    language = run.config.data.language
-    if language not in ("en", "xx"):
+    data = run.config.data
+    if not data.may_be_english:
         raise UserError(
             f"the tests that come with the program are in English, but {run.path} has "
-            f"data.language {language!r}: give tests in its language with --tests or --pairs"
+            f"data.language {data.language!r}: give tests in its language with --tests or --pairs"
         )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, get_args
 
 import yaml
 
-from sentiment.config.config import Config, check_device_name
+from sentiment.config.config import Config, Missing, Quoting, check_device_name
 from sentiment.config.parser import parse_training
 from sentiment.config.sections import Bounds
 from sentiment.config.yaml import StrictLoader
@@ -70,8 +70,7 @@ class CommandParser(argparse.ArgumentParser):
         help = "character that separates values, or the word tab (default: detected)"
         self.add_argument("--delimiter", metavar="CHARACTER", help=help)
         help = "how quotes inside quoted values are written; none: quotes are not special"
-        choices = ("double", "backslash", "none")
-        self.add_argument("--quoting", default="double", choices=choices, help=help)
+        self.add_argument("--quoting", default="double", choices=get_args(Quoting), help=help)
         help = "encoding of a text file, such as cp1252 (default: utf-8)"
         self.add_argument("--encoding", help=help)
 
@@ -91,7 +90,7 @@ class CommandParser(argparse.ArgumentParser):
             "missing": "error or skip: what to do with rows without a text",
         }
         kinds = {"labels": _mapping, "text_column": _names, "column_names": _names}
-        choices = {"quoting": ("double", "backslash", "none"), "missing": ("error", "skip")}
+        choices = {"quoting": get_args(Quoting), "missing": get_args(Missing)}
         for name, help in helps.items():
             self.add_argument(
                 f"--data.{name}", type=kinds.get(name, str), choices=choices.get(name),

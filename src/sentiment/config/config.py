@@ -31,6 +31,9 @@ from sentiment.runtime.errors import UserError
 
 NULL_SIGNS = {"~": "tilde", "#": "hash"}  # delimiters that YAML reads as null, with their names
 
+Quoting = Literal["double", "backslash", "none"]
+Missing = Literal["error", "skip"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
@@ -56,7 +59,7 @@ class DataConfig:
     delimiter: str | None = None
     """What separates the values of CSV and TSV files: a character, tab, tilde (~) or hash (#);
     null detects it."""
-    quoting: Literal["double", "backslash", "none"] = "double"
+    quoting: Quoting = "double"
     """How quotes inside quoted values are written in CSV and TSV files: doubled (double) or after a
     backslash (backslash). With none, quotes have no special meaning."""
     encoding: str | None = None
@@ -67,7 +70,7 @@ class DataConfig:
     labels: dict | None = field(default=None, hash=False)  # jsonargparse would parse Any twice
     """Class of each label, such as {0: neg, 4: pos, 2: null}, to rename or merge labels; rows with
     a label mapped to null are left out. Labels that are not listed are classes of their own."""
-    missing: Literal["error", "skip"] = "error"
+    missing: Missing = "error"
     """What to do with rows without a text: refuse them, or leave them out. Rows without a label
     (empty, NA, null, or a rare -1 beside classes from 0) are left out in any case, as unlabelled
     reviews."""
@@ -221,6 +224,10 @@ class DataConfig:
             settings |= {"data.num_folds": self.num_folds, "data.fold": self.fold}
         return settings | {"data.validation_seed": self.validation_seed}
 
+    @property
+    def may_be_english(self) -> bool:
+        return self.language in ("en", "xx")
+
     def describe_hold_out(self) -> str:
         words = {
             "random": "at random",
@@ -335,7 +342,7 @@ class Config:
 
     def _check_contrasts(self) -> None:
         num_contrasts = self.training.contrasts
-        if num_contrasts > 0 and self.data.language not in ("en", "xx"):
+        if num_contrasts > 0 and not self.data.may_be_english:
             raise UserError(
                 f"training.contrasts is {num_contrasts}, but data.language is "
                 f"{self.data.language!r}: contrast texts are made by rules for English; set "
