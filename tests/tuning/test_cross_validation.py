@@ -191,6 +191,16 @@ def test_a_later_fold_without_a_class_is_told_before_anything_is_trained(tmp_pat
     assert not (tmp_path / "cv").exists()
 
 
+def test_what_a_training_refuses_is_told_before_the_folder_is_made(tmp_path, capsys):
+    labels = ["neg", "mixed", "pos"] * 20
+    texts = [f"{label} number {number}" for number, label in enumerate(labels)]
+    data = write(tmp_path / "data" / "train.csv", {"text": texts, "label": labels}).parent
+    given = ["--folds=2", *arguments(data, tmp_path / "cv", "--training.contrasts=1")]
+    message = refusal(given, capsys, "cross-validate")
+    assert "set training.contrasts to 0" in message
+    assert not (tmp_path / "cv").exists()
+
+
 def test_repeats_divide_by_other_seeds():
     folds = plan_folds(Config(), Path("x"), 2, 3)
     assert [fold.name for fold in folds][:3] == ["repeat1-fold1", "repeat1-fold2", "repeat2-fold1"]

@@ -39,7 +39,8 @@ def parse(arguments: Sequence[str], prog: str) -> argparse.Namespace:
 
 def execute(options: argparse.Namespace) -> None:
     """Train the remaining folds; once all are trained, measure."""
-    from sentiment.data.reviews import load_training_splits, reviews_fingerprint
+    from sentiment.data.pipeline import load_training
+    from sentiment.data.reviews import reviews_fingerprint
     from sentiment.display.console import sanitize, wrap_text
     from sentiment.readers.sources import has_split, source_name
     from sentiment.runtime.device import find_device, prepare_threads
@@ -56,7 +57,7 @@ def execute(options: argparse.Namespace) -> None:
             "held out: give reviews without one with --data.path"
         )
     folds = cv.plan_folds(config, folder, options.folds, options.repeats)
-    splits = load_training_splits(folds[0].config.data)
+    splits = load_training(folds[0].config)[:2]  # with all checks of a training
     cv.check_folds(folds)
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)

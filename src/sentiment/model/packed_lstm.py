@@ -37,6 +37,7 @@ from sentiment.model.layers import dropout
 from sentiment.model.onednn import choose_dtype, count_parts, run_layer
 from sentiment.model.rnn_base import (
     PaddingIndex,
+    States,
     VariableLengthRNN,
     index_padding,
     matmul_dtype,
@@ -47,8 +48,6 @@ from sentiment.model.rnn_base import (
 
 # Sigmoid is 0 or 1 to the last bit from about 104 on in fp32; bf16 and fp16 can represent 10,000.
 _SATURATING = 10_000.0
-
-States = tuple[torch.Tensor, torch.Tensor]
 
 
 class PackedLSTM(VariableLengthRNN, nn.LSTM):

@@ -12,9 +12,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import nn
 
-from sentiment.model.rnn_base import VariableLengthRNN, weights_of
-
-States = tuple[torch.Tensor, torch.Tensor]
+from sentiment.model.rnn_base import States, VariableLengthRNN, weights_of
 
 
 @dataclass(frozen=True)

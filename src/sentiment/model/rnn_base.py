@@ -15,6 +15,8 @@ from torch import nn
 
 from sentiment.model.layers import dropout, to_device
 
+States = tuple[torch.Tensor, torch.Tensor]  # an LSTM's h and c
+
 
 class VariableLengthRNN(nn.RNNBase):
     """Base class to list before ``nn.LSTM``, ``nn.GRU`` or ``nn.RNN``; it keeps their parameters.

@@ -17,8 +17,8 @@ from sentiment.data.vocabulary import PAD_ID
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import dropout, to_device
 from sentiment.model.onednn import choose_dtype, count_parts, run_layer
-from sentiment.model.packed_lstm import PackedLSTM, States, run_torch_layer
-from sentiment.model.rnn_base import matmul_dtype, split_batch
+from sentiment.model.packed_lstm import PackedLSTM, run_torch_layer
+from sentiment.model.rnn_base import States, matmul_dtype, split_batch
 from sentiment.runtime.device import autocast, mixed_seed
 from sentiment.runtime.errors import UserError
 
