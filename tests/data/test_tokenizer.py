@@ -175,6 +175,15 @@ def test_cache_never_reuses_tokens_of_other_texts_or_settings(tmp_path):
     assert tokenize_cached(["Bad"], tmp_path, lower_case=True).words(0) == ["bad"]
 
 
+def test_another_version_of_a_language_s_package_tokenizes_anew(monkeypatch):
+    keys = set()
+    for number in ("1.0", "2.0"):
+        versions = {"pythainlp": number, "spacy": version("spacy")}
+        monkeypatch.setattr("sentiment.data.tokenizer.version", versions.__getitem__)
+        keys.add(cache_key(["Good"], lower_case=True, language="th"))
+    assert len(keys) == 2
+
+
 def test_keys_of_english_are_those_from_before_the_setting():
     settings = ("3", version("spacy"), sys.version_info[:2])
     expected = hashlib.sha256(f"{settings} True 1".encode() + (4).to_bytes(8, "little") + b"Good")

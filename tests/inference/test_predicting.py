@@ -221,6 +221,17 @@ def test_a_bad_row_ends_everything_unless_told_otherwise(tmp_path, name):
     assert {each.name for each in tmp_path.iterdir()} == {name}, "no row was done: nothing is left"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_error_closes_the_output(tmp_path):
+    content, _ = BAD["in.csv"]
+    (tmp_path / "in.csv").write_bytes(content)
+    with pytest.raises(ValueError, match="--on-error skip"):  # whose frames hold the output
+        predict(tmp_path / "in.csv", tmp_path / "out.csv", window=1)
+    files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    is_output = [os.path.exists(file) and "out.csv" in os.readlink(file) for file in files]
+    assert not any(is_output)
+
+
 def test_csv_carries_bytes_that_are_not_utf8(tmp_path):
     (tmp_path / "in.csv").write_bytes(BAD["in.csv"][0])
     predict(tmp_path / "in.csv", tmp_path / "out.csv", skip=True)

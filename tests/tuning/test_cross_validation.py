@@ -1,6 +1,7 @@
 """``sentiment cross-validate``: every review by a model that had not seen it."""
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sentiment.runs.weights import BASELINE_WEIGHTS
 from sentiment.runtime.errors import UserError
 from sentiment.tuning import cross_validation
 from sentiment.tuning.cross_validation import (
+    Fold,
     OutOfFoldPredictions,
     compare_out_of_fold,
     plan_folds,
@@ -29,6 +31,7 @@ from sentiment.tuning.cross_validation import (
     read_predictions,
     summarize,
     summary_table,
+    train_folds,
     write_predictions,
 )
 from sentiment.tuning.trainings import TrainingOutcome
@@ -132,6 +135,22 @@ def test_a_linear_model_that_was_not_finished_is_trained_again(validated):
     (path / HALF_MADE).touch()
     assert cli.main(command(validated.parent / "data", validated)) == 0
     assert weights.read_bytes() == before
+
+
+def test_a_signal_while_a_fold_trains_leaves_its_linear_model_for_later(tmp_path, monkeypatch):
+    trained = []
+
+    def train(work, fold, forwarder) -> str:
+        trained.append(fold)
+        signal.raise_signal(signal.SIGTERM)  # when it is almost done
+        return "90.00 % after epoch 1"
+
+    monkeypatch.setattr(cross_validation, "_train", train)
+    monkeypatch.setattr(Fold, "is_trained", property(trained.__contains__))
+    monkeypatch.setattr(cross_validation, "train_baseline", None)  # calling it would fail
+    folds = plan_folds(Config(), tmp_path, 2, 1)
+    assert train_folds(tmp_path, folds, lambda line: None) == signal.SIGTERM
+    assert trained == folds[:1]
 
 
 def test_the_result_announced_is_that_of_the_best_epoch(tmp_path, monkeypatch):
