@@ -21,6 +21,7 @@ from sentiment.data.pipeline import SoftLabels, TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.runtime.device import mixed_seed
 from sentiment.runtime.distributed import DistributedContext
+from sentiment.training import objectives
 from sentiment.training.context import TrainingContext
 from sentiment.training.meters import TermMeter
 from sentiment.training.objectives import (
@@ -299,7 +300,11 @@ TERMS = {
 @pytest.mark.parametrize("with_unlabelled", [True, False])
 @pytest.mark.parametrize(("num_classes", "smoothing"), [(2, 0.2), (3, 0.0)])
 @pytest.mark.parametrize("name", TERMS)
-def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, with_unlabelled):
+@pytest.mark.parametrize("max_tokens", [8_000, 8])
+def test_an_update_equals_its_reviews_one_by_one(
+    name, num_classes, smoothing, with_unlabelled, max_tokens, monkeypatch
+):
+    monkeypatch.setattr(objectives, "_MAX_TOKEN_BYTES", 4 * max_tokens)
     model, terms = make_model(num_classes), TERMS[name]
     config = make_config(smoothing=smoothing, batches=2, **terms)
     soft_labels = soft_labels_for(config, num_classes)
@@ -314,6 +319,8 @@ def test_an_update_equals_its_reviews_one_by_one(name, num_classes, smoothing, w
         for index in micro_batch.batch.indices
     ]
     assert len(rows) == (10 if with_unlabelled else 5)
+    sizes = [len(each.batch.indices) for each in learner.micro_batches.of_update(0, batches)[0]]
+    assert sizes[:2] == ([1, 1] if max_tokens == 8 else [3, 2])
     alone = Alone(model)
     expected = expected_loss(alone, config, rows, soft_labels)
     expected.backward()

@@ -18,6 +18,7 @@ from sentiment.cli import main as cli
 from sentiment.data.batches import BucketSampler, shard
 from sentiment.diagnostics.run_diff import compare_runs
 from sentiment.runs.manifest import read_manifest
+from sentiment.training import objectives
 from sentiment.training.checkpoint import load_state
 
 # No dropout, so that only the order of sums over ranks differs.
@@ -90,6 +91,18 @@ def test_several_ranks_equal_one_process(num_ranks, settings, uneven, tmp_path):
     one = tmp_path / "one"
     assert cli.train(options(uneven, one, *settings)) == 0
     ended(start_ranks(num_ranks, cli.train, options(uneven, tmp_path / "run", *settings)))
+    assert_equal(tmp_path / "run", one)
+
+
+def train_in_parts(command: list[str]) -> int:
+    """Train as on reviews so long that a CPU takes a batch in several parts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objectives, "_MAX_TOKEN_BYTES", 400)
+        return cli.train(command)
+
+
+def test_ranks_that_take_batches_in_parts_equal_one_that_does_not(one, uneven, tmp_path):
+    ended(start_ranks(2, train_in_parts, options(uneven, tmp_path / "run")))
     assert_equal(tmp_path / "run", one)
 
 

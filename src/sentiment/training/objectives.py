@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sentiment.config.config import Config
-from sentiment.data.batches import Batch, EndlessBatches, shard
+from sentiment.data.batches import Batch, EncodedCorpus, EndlessBatches, shard
 from sentiment.data.pipeline import TrainingData
 from sentiment.model import SentimentClassifier
 from sentiment.model.layers import to_device
@@ -23,6 +23,10 @@ from sentiment.training.meters import TermMeter
 # Mixed with the run's seed, which by itself orders the labelled reviews.
 _UNLABELLED_SEED = 1
 _DIRECTION_SEED = 2
+# Of a micro-batch on a CPU, padded tokens times the bytes of a value: 8,000 tokens in fp32, 16,000
+# in bf16. The recurrence's blocks of memory then stay below 32 MB. Larger ones malloc returns to
+# the kernel, which clears every page before the next batch gets it.
+_MAX_TOKEN_BYTES = 32_000
 
 
 class LabelLoss:
@@ -73,7 +77,7 @@ def class_weights(
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A rank's share of one batch of an update."""
+    """A rank's share of one batch of an update, or on a CPU a part of it."""
 
     batch: Batch
     is_labelled: bool
@@ -88,7 +92,8 @@ class MicroBatches:
     """Shards an update's batches over the ranks, with an unlabelled batch for each labelled one.
 
     ``uses_placeholders`` says whether a rank without a share gets a review of another rank, because
-    gradients are exchanged in every backward pass; otherwise that batch is left out.
+    gradients are exchanged in every backward pass; otherwise that batch is left out. A CPU takes
+    long reviews in several micro-batches, whose gradients add up to the batch's.
     """
 
     def __init__(
@@ -99,6 +104,9 @@ class MicroBatches:
         self._unlabelled = None if data.unlabelled is None else data.unlabelled.to(device)
         self._soft_labels = data.soft_labels.to(device)
         self._distributed = context.distributed
+        self._max_tokens: int | None = None
+        if device.type == "cpu":
+            self._max_tokens = _MAX_TOKEN_BYTES // context.precision.itemsize
         self._uses_placeholders = uses_placeholders
         self._batches_per_update = config.training.accumulation_steps
         self._unlabelled_batches: EndlessBatches | None = None
@@ -130,23 +138,38 @@ class MicroBatches:
             is_placeholder = len(share) == 0
             if is_placeholder and not self._uses_placeholders:
                 continue
-            share = rows[:1] if is_placeholder else share
-            batch = corpus.batch(share)
-            known = self._soft_labels
-            soft_labels = known.labelled if is_labelled else known.unlabelled
-            if soft_labels is not None:
-                reviews = corpus.reviews_of(share)
-                soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
-                if (reviews < 0).any():  # texts of no review, which have no label but their own
-                    own = to_device(torch.nonzero(reviews < 0)[:, 0], soft_labels.device)
-                    one_hot = nn.functional.one_hot(batch.labels[own], soft_labels.shape[1])
-                    soft_labels[own] = one_hot.to(soft_labels)
-            micro_batches.append(
-                MicroBatch(
-                    batch, is_labelled, update, num_labelled, num_all, soft_labels, is_placeholder
-                )
-            )
+            for part in self._split(rows[:1] if is_placeholder else share, corpus):
+                batch = corpus.batch(part)
+                soft_labels = self._soft_labels_of(corpus, part, batch, is_labelled=is_labelled)
+                micro_batches.append(
+                    MicroBatch(
+                        batch, is_labelled, update, num_labelled, num_all, soft_labels,
+                        is_placeholder,
+                    )
+                )  # fmt: skip
         return micro_batches, sum(int(corpus.lengths[rows].sum()) for corpus, rows in sources)
+
+    def _split(self, rows: torch.Tensor, corpus: EncodedCorpus) -> Sequence[torch.Tensor]:
+        """Parts of a batch (rows, longest review first) that are computed one after the other."""
+        if self._max_tokens is None:
+            return [rows]
+        num_tokens = len(rows) * int(corpus.lengths[rows[0]])
+        return rows.tensor_split(min(len(rows), -(-num_tokens // self._max_tokens)))
+
+    def _soft_labels_of(
+        self, corpus: EncodedCorpus, rows: torch.Tensor, batch: Batch, *, is_labelled: bool
+    ) -> torch.Tensor | None:
+        known = self._soft_labels
+        soft_labels = known.labelled if is_labelled else known.unlabelled
+        if soft_labels is None:
+            return None
+        reviews = corpus.reviews_of(rows)
+        soft_labels = soft_labels[to_device(reviews, soft_labels.device)]
+        if (reviews < 0).any():  # texts of no review, which have no label but their own
+            own = to_device(torch.nonzero(reviews < 0)[:, 0], soft_labels.device)
+            one_hot = nn.functional.one_hot(batch.labels[own], soft_labels.shape[1])
+            soft_labels[own] = one_hot.to(soft_labels)
+        return soft_labels
 
 
 # Maps words (batch, time, embedding) to logits (batch, classes) in fp32.

@@ -189,7 +189,7 @@ class Trainer:
         results = []
         micro_batches, num_tokens = self._micro_batches.of_update(self.update, batches)
         for number, micro_batch in enumerate(micro_batches, 1):
-            batch, is_last = micro_batch.batch, number == len(batches)
+            batch, is_last = micro_batch.batch, number == len(micro_batches)
             memory = explain_out_of_memory(
                 batch, self._training, self._device, is_labelled=micro_batch.is_labelled
             )
@@ -229,7 +229,7 @@ class Trainer:
         self._guard.check()
 
     def _sync(self, is_last: bool) -> AbstractContextManager[None]:
-        """Have ranks exchange gradients only in the backward pass of an update's last batch."""
+        """Have ranks exchange gradients only in an update's last backward pass."""
         if isinstance(self._parallel, DistributedDataParallel) and not is_last:
             return self._parallel.no_sync()
         return nullcontext()
