@@ -326,12 +326,12 @@ def draw(results: Mapping[str, Any], path: Path = PICTURE) -> None:
     figure, axes = new_figure(7.0, 4.2)
     for number, (name, by_seed) in enumerate(results.items()):
         color = COLORS[number % len(COLORS)]
-        style = ("-", "--", ":")[number // len(COLORS) % 3]
+        style = ("o-", "s--", "^:")[number // len(COLORS) % 3]
         curves = [[100 * share for share in run["curve"]] for run in by_seed.values()]
         for curve in curves:
             axes.plot(range(1, len(curve) + 1), curve, color=color, alpha=0.3, linewidth=0.7)
         means = [mean(shares) for shares in zip(*curves, strict=False)]
-        axes.plot(range(1, len(means) + 1), means, style, color=color, marker=".", label=name)
+        axes.plot(range(1, len(means) + 1), means, style, color=color, markersize=4, label=name)
     axes.set_xlabel("epoch over the labelled reviews")
     axes.set_ylabel("validation accuracy, %")
     axes.xaxis.get_major_locator().set_params(integer=True)
