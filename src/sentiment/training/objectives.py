@@ -159,6 +159,7 @@ class MicroBatches:
     def _soft_labels_of(
         self, corpus: EncodedCorpus, rows: torch.Tensor, batch: Batch, *, is_labelled: bool
     ) -> torch.Tensor | None:
+        """(batch, classes) soft labels of a corpus' rows, on the device; None without teachers."""
         known = self._soft_labels
         soft_labels = known.labelled if is_labelled else known.unlabelled
         if soft_labels is None:
